@@ -1,0 +1,200 @@
+"""Everything that this package refuses, as one tree.
+
+    ServiceError
+    ├── RequestError                    what a client sent cannot be answered
+    │   ├── NoFile                      the request carries no picture
+    │   ├── UnsupportedMediaType        the body is of a kind that is never read
+    │   ├── NotAnImage                  the bytes are of no accepted picture format
+    │   ├── BrokenImage                 the right format, but damaged
+    │   ├── BodyTooLarge                more bytes than the limit
+    │   ├── TooManyPixels               more pixels than the limit
+    │   └── InvalidTopK                 outside 1 ... number of classes
+    ├── ModelError                      a model file cannot be trusted or understood
+    │   ├── ModelFileNotFound           no such file
+    │   ├── UnreadableCheckpoint        empty, truncated, not a PyTorch file
+    │   ├── SuspiciousCheckpoint        sizes or zip entries out of bounds
+    │   ├── PickledCode                 holds Python objects, not only tensors
+    │   ├── BareStateDict               tensors without the metadata that inference needs
+    │   ├── InvalidMetadata             metadata missing, mistyped or contradictory
+    │   ├── UnknownArchitecture         no builder of that name
+    │   ├── StateDictMismatch           keys or shapes differ from the architecture
+    │   ├── ClassCountMismatch          num_classes, classifier and labels disagree
+    │   ├── NonFiniteWeights            NaN or infinity among the weights
+    │   ├── InvalidLabelSet             label file missing or malformed
+    │   └── LabelDigestMismatch         not the labels that the model was trained with
+    ├── RuntimeUnavailable              the chosen runtime's packages are not installed
+    ├── UnsoundOutput                   the network answered NaN, infinity or the wrong shape
+    ├── NotReady                        still loading, or already shutting down
+    └── SourceError                     weights could not be fetched
+        ├── SourceUnreachable           no answer in time
+        └── SourceDigestMismatch        not the bytes that were promised
+
+Each class has a stable ``code``; each message is safe to show to whoever caused the error and says what to do
+about it. HTTP is not mentioned here: ``api.problems`` maps every class to a status.
+"""
+
+from typing import ClassVar
+
+
+class ServiceError(Exception):
+    """Root of all errors of this package; ``str(error)`` is safe to show."""
+
+    code: ClassVar[str]
+
+
+class RequestError(ServiceError):
+    """What a client sent cannot be answered."""
+
+
+class NoFile(RequestError):
+    """The request carries no picture."""
+
+    code = "no_file"
+
+
+class UnsupportedMediaType(RequestError):
+    """The body is of a kind that is never read."""
+
+    code = "unsupported_media_type"
+
+
+class NotAnImage(RequestError):
+    """The bytes are of no accepted picture format."""
+
+    code = "not_an_image"
+
+
+class BrokenImage(RequestError):
+    """The bytes begin like a picture, but do not decode."""
+
+    code = "broken_image"
+
+
+class BodyTooLarge(RequestError):
+    """More bytes than the limit."""
+
+    code = "body_too_large"
+
+
+class TooManyPixels(RequestError):
+    """More pixels than the limit."""
+
+    code = "too_many_pixels"
+
+
+class InvalidTopK(RequestError):
+    """``top_k`` lies outside 1 ... number of classes."""
+
+    code = "invalid_top_k"
+
+
+class ModelError(ServiceError):
+    """A model file cannot be trusted or understood."""
+
+
+class ModelFileNotFound(ModelError):
+    """There is no such model file."""
+
+    code = "model_file_not_found"
+
+
+class UnreadableCheckpoint(ModelError):
+    """Empty, truncated, or not a PyTorch file."""
+
+    code = "unreadable_checkpoint"
+
+
+class SuspiciousCheckpoint(ModelError):
+    """Sizes or zip entries out of the bounds that an honest checkpoint keeps."""
+
+    code = "suspicious_checkpoint"
+
+
+class PickledCode(ModelError):
+    """The file holds Python objects, not only tensors and plain values."""
+
+    code = "pickled_code"
+
+
+class BareStateDict(ModelError):
+    """Tensors without the metadata that inference needs."""
+
+    code = "bare_state_dict"
+
+
+class InvalidMetadata(ModelError):
+    """Metadata missing, mistyped or contradictory."""
+
+    code = "invalid_metadata"
+
+
+class UnknownArchitecture(ModelError):
+    """No builder of that name."""
+
+    code = "unknown_architecture"
+
+
+class StateDictMismatch(ModelError):
+    """Keys or shapes differ from the architecture."""
+
+    code = "state_dict_mismatch"
+
+
+class ClassCountMismatch(ModelError):
+    """``num_classes``, the classifier's rows and the label set disagree."""
+
+    code = "class_count_mismatch"
+
+
+class NonFiniteWeights(ModelError):
+    """NaN or infinity among the weights."""
+
+    code = "non_finite_weights"
+
+
+class InvalidLabelSet(ModelError):
+    """A label file is missing or malformed."""
+
+    code = "invalid_label_set"
+
+
+class LabelDigestMismatch(ModelError):
+    """Not the labels that the model was trained with."""
+
+    code = "label_digest_mismatch"
+
+
+class RuntimeUnavailable(ServiceError):
+    """The chosen runtime's packages are not installed."""
+
+    code = "runtime_unavailable"
+
+
+class UnsoundOutput(ServiceError):
+    """The network answered NaN, infinity or the wrong shape."""
+
+    code = "unsound_output"
+
+
+class NotReady(ServiceError):
+    """Still loading, or already shutting down."""
+
+    code = "not_ready"
+
+
+class SourceError(ServiceError):
+    """Weights could not be fetched."""
+
+    code = "source_error"
+
+
+class SourceUnreachable(SourceError):
+    """A source of weights did not answer in time."""
+
+    code = "source_unreachable"
+
+
+class SourceDigestMismatch(SourceError):
+    """What arrived are not the bytes that were promised."""
+
+    code = "source_digest_mismatch"
