@@ -1,0 +1,154 @@
+"""The one straight line from a file's bytes to an answer; synchronous, and called by HTTP, CLI and tests alike."""
+
+import itertools
+import time
+from pathlib import Path
+from typing import NamedTuple, Protocol, Self
+
+import numpy as np
+
+from resnet_service.decode import DEFAULT_MAX_PIXELS, decode
+from resnet_service.labels import LabelSet, labels_for
+from resnet_service.metadata import ModelMetadata
+from resnet_service.preprocess import crop
+from resnet_service.ranking import RankedClass, check_top_k, rank
+from resnet_service.runtime import Runtime, open_runtime
+
+_VERSION_DIGITS = 12
+
+
+class ModelIdentity(NamedTuple):
+    """What is being served: the file's ``name``, its ``arch``, and a ``version`` from the file's SHA-256."""
+
+    name: str
+    arch: str
+    version: str
+
+
+class Timing(NamedTuple):
+    """Milliseconds spent in each stage of one answer."""
+
+    decode: float
+    preprocess: float
+    inference: float
+    total: float
+
+
+class Classification(NamedTuple):
+    """The answer for one picture: most probable classes first; format and displayed size of what was sent."""
+
+    predictions: list[RankedClass]
+    format: str
+    width: int
+    height: int
+    timing_ms: Timing
+
+
+class ImageClassifier(Protocol):
+    """What the HTTP layer needs; ``Classifier`` is one, and tests hand in others."""
+
+    @property
+    def model(self) -> ModelIdentity:
+        """What is being served."""
+        ...
+
+    @property
+    def metadata(self) -> ModelMetadata:
+        """The model's metadata."""
+        ...
+
+    @property
+    def labels(self) -> LabelSet:
+        """The names of the model's classes."""
+        ...
+
+    @property
+    def runtime_name(self) -> str:
+        """What runs the network."""
+        ...
+
+    def warm_up(self) -> None:
+        """Make the first real request as fast as the later ones, or raise."""
+        ...
+
+    def classify(self, data: bytes, top_k: int | None = None) -> Classification:
+        """Answer for one picture's encoded bytes."""
+        ...
+
+
+class Classifier:
+    """Decoding, preprocessing, a runtime and ranking, put together. Safe to call from several threads at once."""
+
+    def __init__(
+        self, runtime: Runtime, labels: LabelSet, *, name: str = "model", max_pixels: int = DEFAULT_MAX_PIXELS
+    ) -> None:
+        self._runtime = runtime
+        self._max_pixels = max_pixels
+        self.labels = labels
+        self.metadata = runtime.metadata
+        self.runtime_name = runtime.name
+        self.model = ModelIdentity(name, runtime.metadata.arch, runtime.sha256[:_VERSION_DIGITS])
+
+    @classmethod
+    def open(
+        cls,
+        path: Path,
+        *,
+        arch: str | None = None,
+        label_file: Path | None = None,
+        threads: int = 1,
+        max_pixels: int = DEFAULT_MAX_PIXELS,
+    ) -> Self:
+        """Load a model file and its labels.
+
+        Args:
+            path: The model file.
+            arch: Architecture of a bare ``state_dict``; a checkpoint names its own.
+            label_file: Label set to use instead of searching the one that the model names.
+            threads: CPU threads that one inference may use.
+            max_pixels: Pictures with more are refused before they are decoded.
+
+        Raises:
+            ModelError: The model or its labels are missing, damaged, unsafe or contradict each other.
+            RuntimeUnavailable: The packages that the model needs are not installed.
+
+        """
+        runtime = open_runtime(path, arch=arch, threads=threads)
+        labels = labels_for(runtime.metadata, path, label_file)
+        return cls(runtime, labels, name=path.stem, max_pixels=max_pixels)
+
+    def warm_up(self) -> None:
+        """Run one grey picture through network and ranking, so that a model that cannot answer never gets ready.
+
+        Raises:
+            UnsoundOutput: The network does not give one finite number for each label.
+
+        """
+        side = self.metadata.input_size
+        grey = np.full((1, side, side, 3), 128, dtype=np.uint8)
+        rank(self._runtime.logits(grey)[0], self.labels, 1)
+
+    def classify(self, data: bytes, top_k: int | None = None) -> Classification:
+        """Answer for one picture.
+
+        Args:
+            data: The encoded file.
+            top_k: Number of classes to name, 1 ... number of classes; ``None`` for the default of 5.
+
+        Raises:
+            RequestError: ``top_k`` or the picture cannot be answered; the subclass says why.
+            UnsoundOutput: The network failed.
+
+        """
+        wanted = check_top_k(top_k, len(self.labels))
+        marks = [time.perf_counter()]
+        decoded = decode(data, self._max_pixels)
+        marks.append(time.perf_counter())
+        pixels = crop(decoded.image, self.metadata)
+        marks.append(time.perf_counter())
+        logits = self._runtime.logits(pixels[np.newaxis])
+        predictions = rank(logits[0], self.labels, wanted)
+        marks.append(time.perf_counter())
+        decoding, preprocessing, inference = (1000 * (end - begin) for begin, end in itertools.pairwise(marks))
+        timing = Timing(decoding, preprocessing, inference, total=decoding + preprocessing + inference)
+        return Classification(predictions, decoded.format, decoded.width, decoded.height, timing)

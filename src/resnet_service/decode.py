@@ -1,0 +1,138 @@
+"""Strangers' bytes in, upright RGB image out; the only module that deals with Pillow's errors.
+
+Order matters for safety: byte signature, then Pillow's header parser for that one format, then the pixel limit, and
+only then the decoder.
+"""
+
+from io import BytesIO
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from resnet_service.errors import BrokenImage, NoFile, NotAnImage, TooManyPixels
+
+DEFAULT_MAX_PIXELS = 50_000_000
+
+ACCEPTED_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
+
+# (offset, bytes) that every file of a format has; what a file is called, or says it is, does not count.
+_SIGNATURES: dict[str, tuple[tuple[int, bytes], ...]] = {
+    "JPEG": ((0, b"\xff\xd8\xff"),),
+    "PNG": ((0, b"\x89PNG\r\n\x1a\n"),),
+    "WEBP": ((8, b"WEBP"),),
+    "GIF": ((0, b"GIF87a"), (0, b"GIF89a")),
+    "BMP": ((0, b"BM"),),
+    "TIFF": ((0, b"II*\0"), (0, b"MM\0*"), (0, b"II+\0"), (0, b"MM\0+")),
+    "AVIF": ((4, b"ftypavif"), (4, b"ftypavis"), (4, b"ftypmif1")),
+}
+
+# Formats that people send by mistake; naming them helps more than "not an image".
+_REFUSED_BY_NAME = (
+    (4, b"ftypheic", "a HEIC picture"),
+    (4, b"ftypheix", "a HEIC picture"),
+    (0, b"%PDF", "a PDF document"),
+    (0, b"8BPS", "a Photoshop file"),
+    (0, b"<svg", "an SVG drawing"),
+    (0, b"<?xml", "an XML or SVG file"),
+    (0, b"<!DOCTYPE", "an HTML page"),
+    (0, b"<html", "an HTML page"),
+    (0, b"PK\x03\x04", "a ZIP archive"),
+    (0, b"\0\0\0\x0cjP  ", "a JPEG 2000 picture"),
+)
+
+_EXIF_ORIENTATION = 0x0112
+_UPRIGHT = {  # EXIF orientation -> what undoes it (EXIF 2.32, table 4)
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+class DecodedImage(NamedTuple):
+    """An upright picture in mode RGB, with what its file said: format, and size in pixels as displayed."""
+
+    image: Image.Image
+    format: str
+    width: int
+    height: int
+
+
+def decode(data: bytes, max_pixels: int = DEFAULT_MAX_PIXELS) -> DecodedImage:
+    """Decode one picture (of an animation, the first frame) to upright RGB.
+
+    Transparency is flattened on white, 16-bit grey is scaled to 8 bits, CMYK and palettes are converted, the EXIF
+    orientation is applied.
+
+    Raises:
+        NoFile: ``data`` is empty.
+        NotAnImage: Not one of ``ACCEPTED_FORMATS``, whatever it was called.
+        BrokenImage: One of them, but damaged, or of a pixel type that has no RGB meaning.
+        TooManyPixels: More than ``max_pixels``; found out before decoding.
+
+    """
+    file_format = _identify(data)
+    try:
+        # Pillow warns from half its own bomb limit on; the limit that counts here is ours, just below.
+        with Image.open(BytesIO(data), formats=(file_format,)) as opened:
+            _check_pixels(opened, max_pixels)
+            opened.load()
+            turn = _turn_upright(opened)
+            image = _to_rgb(opened)
+            image = image if turn is None else image.transpose(turn)
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise TooManyPixels(f"The picture has more pixels than the limit of {max_pixels:,}.") from error
+    except (BrokenImage, TooManyPixels):
+        raise
+    except Exception as error:  # a decoder may raise anything on hostile bytes; all of it means "broken"
+        raise BrokenImage(
+            f"This looks like a {file_format} picture, but it is damaged or incomplete and cannot be decoded."
+        ) from error
+    return DecodedImage(image, file_format, image.width, image.height)
+
+
+def _identify(data: bytes) -> str:
+    if not data:
+        raise NoFile("The picture is empty: 0 bytes were received.")
+    for name, signatures in _SIGNATURES.items():
+        if any(data.startswith(magic, offset) for offset, magic in signatures):
+            return name
+    accepted = ", ".join(ACCEPTED_FORMATS)
+    for offset, magic, what in _REFUSED_BY_NAME:
+        if data.startswith(magic, offset):
+            raise NotAnImage(f"This is {what}; accepted are {accepted}.")
+    raise NotAnImage(f"These bytes are not a picture in an accepted format ({accepted}).")
+
+
+def _check_pixels(image: Image.Image, max_pixels: int) -> None:
+    pixels = image.width * image.height
+    if pixels > max_pixels:
+        raise TooManyPixels(
+            f"The picture has {pixels:,} pixels ({image.width}x{image.height}); the limit is {max_pixels:,}."
+        )
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I;16"):
+        # Pillow's own conversion clips: everything above 255, which is nearly everything, would turn white.
+        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
+    if image.mode in ("I", "F"):
+        raise BrokenImage("The picture has 32-bit pixels, whose range is not defined; save it with 8 or 16 bits.")
+    if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
+        with_alpha = image.convert("RGBA")
+        flat = Image.new("RGB", image.size, "white")
+        flat.paste(with_alpha, mask=with_alpha.getchannel("A"))
+        return flat
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def _turn_upright(image: Image.Image) -> Image.Transpose | None:
+    try:
+        orientation = image.getexif().get(_EXIF_ORIENTATION)
+    except Exception:  # noqa: BLE001 - unreadable EXIF must not cost the picture; nothing says how it should be turned
+        return None
+    return _UPRIGHT.get(orientation) if isinstance(orientation, int) else None

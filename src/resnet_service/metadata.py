@@ -1,0 +1,115 @@
+"""What a model file says about itself, checked before a single weight is used."""
+
+import math
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from resnet_service.errors import InvalidMetadata
+
+FORMAT_VERSION = 1
+
+# The standard values of ImageNet training; a checkpoint with only the four classic keys is read with them.
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+IMAGENET_RESIZE_RATIO = 256 / 224
+
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Channels = tuple[float, float, float]
+Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class LabelSetReference(_Record):
+    """Which label set the classes of a model mean: ``name`` of the set and SHA-256 of its file."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")
+    sha256: Sha256
+
+
+class Provenance(_Record):
+    """Where weights came from, and what their publisher claims for them."""
+
+    source: str = Field(max_length=200)
+    url: str | None = Field(None, max_length=2000)
+    sha256: Sha256 | None = Field(None, description="SHA-256 of the file as it was fetched")
+    licence: str | None = Field(None, max_length=200)
+    published_accuracy: float | None = Field(None, ge=0, le=100, description="top-1 in percent, as published")
+
+
+class ModelMetadata(_Record):
+    """Everything besides the weights that inference needs.
+
+    ``input_size`` is the side of the square that the network sees, in pixels; a picture's shorter side is first
+    resized to ``resize_size``. ``mean`` and ``std`` are per channel (red, green, blue), for values in 0 ... 1.
+    """
+
+    format_version: Literal[1] = 1
+    arch: str = Field(pattern=r"^(timm/)?[a-z0-9_.]{1,100}$")
+    num_classes: int = Field(ge=1, le=100_000)
+    input_size: int = Field(ge=8, le=4096)
+    resize_size: int = Field(ge=8, le=4096)
+    interpolation: Interpolation = "bilinear"
+    mean: Channels = IMAGENET_MEAN
+    std: Channels = IMAGENET_STD
+    labels: LabelSetReference | None = None
+    provenance: Provenance | None = None
+    library_versions: dict[str, str] = Field(default_factory=dict)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _default_resize(cls, data: Any) -> Any:
+        if isinstance(data, Mapping) and "resize_size" not in data and "input_size" in data:
+            side = _square_side(data["input_size"])
+            if isinstance(side, int):
+                return {**data, "resize_size": math.floor(side * IMAGENET_RESIZE_RATIO)}
+        return data
+
+    @field_validator("input_size", mode="before")
+    @classmethod
+    def _accept_square_shapes(cls, value: Any) -> Any:
+        return _square_side(value)
+
+    @field_validator("std")
+    @classmethod
+    def _std_divides(cls, std: Channels) -> Channels:
+        if min(std) <= 0:
+            raise ValueError("every value must be above zero, pixels are divided by it")
+        return std
+
+    @model_validator(mode="after")
+    def _crop_fits(self) -> Self:
+        if self.resize_size < self.input_size:
+            raise ValueError(f"resize_size {self.resize_size} is smaller than input_size {self.input_size}")
+        return self
+
+    @classmethod
+    def parse(cls, data: Mapping[str, Any], where: str) -> Self:
+        """Validate ``data``; raise ``InvalidMetadata`` that names ``where`` and every wrong key."""
+        try:
+            return cls.model_validate(dict(data))
+        except ValidationError as error:
+            raise InvalidMetadata(f"{where}: the metadata is not valid: {describe(error)}") from error
+
+
+def describe(error: ValidationError) -> str:
+    """Return pydantic's findings in one line: ``key: what is wrong; key: what is wrong``."""
+    findings = (
+        ": ".join(filter(None, (".".join(str(part) for part in finding["loc"]), finding["msg"])))
+        for finding in error.errors(include_url=False, include_input=False)
+    )
+    return "; ".join(findings)
+
+
+def _square_side(value: Any) -> Any:
+    """Reduce the common spellings ``(S, S)`` and ``(3, S, S)`` to ``S``; leave the rest to validation."""
+    if isinstance(value, (list, tuple)):
+        sides = tuple(value[1:]) if len(value) == 3 and value[0] == 3 else tuple(value)
+        if len(sides) == 2 and sides[0] == sides[1]:
+            return sides[0]
+        raise ValueError(f"only square inputs are served, not {list(value)!r}")
+    return value

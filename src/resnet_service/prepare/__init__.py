@@ -1,0 +1,1 @@
+"""Preparing models: everything that needs PyTorch and happens before serving."""

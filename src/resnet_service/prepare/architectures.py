@@ -1,0 +1,98 @@
+"""Networks by name: torchvision's registered classifiers, and timm's for names that begin with ``timm/``."""
+
+from collections.abc import Callable, Mapping
+from functools import cache
+from typing import Any
+
+import torch
+import torchvision
+from torch import Tensor, nn
+
+from resnet_service.errors import InvalidMetadata, UnknownArchitecture
+
+_TIMM = "timm/"
+
+# With their published weights these two also change their input inside forward(), by a flag that no state_dict
+# records; rebuilt from a checkpoint they would answer confidently and wrongly. timm has both without the flag.
+_NOT_REPRODUCIBLE = {"googlenet", "inception_v3"}
+
+# What a file without a name is compared with; people mostly have one of these.
+_GUESSES = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "wide_resnet50_2", "mobilenet_v2")
+
+
+def build(arch: str, num_classes: int) -> nn.Module:
+    """Build an architecture with ``num_classes`` outputs and random weights, in evaluation mode.
+
+    Raises:
+        UnknownArchitecture: Neither torchvision nor timm has a classifier of that name.
+        InvalidMetadata: The architecture exists, but cannot have that many classes.
+
+    """
+    if arch.startswith(_TIMM):
+        name = arch.removeprefix(_TIMM)
+        _check_timm(name)
+        import timm
+
+        make: Callable[..., nn.Module] = timm.create_model
+        weights: dict[str, Any] = {"pretrained": False}
+    else:
+        name = arch
+        if name not in _torchvision_names():
+            raise UnknownArchitecture(
+                f"There is no architecture {arch!r}: torchvision has {', '.join(_torchvision_names())}; "
+                f"timm's are written {_TIMM}NAME."
+            )
+        make, weights = torchvision.models.get_model, {"weights": None}
+    try:
+        model = make(name, num_classes=num_classes, **weights)
+    except (RuntimeError, MemoryError, ValueError, TypeError) as error:
+        raise InvalidMetadata(f"{arch} cannot be built with {num_classes} classes: {error}") from error
+    return model.eval()
+
+
+def classifier_rows(arch: str, state: Mapping[str, Tensor]) -> dict[str, int]:
+    """Return the tensors of ``state`` whose first dimension is the number of classes, with that dimension.
+
+    They are found by building the architecture with two numbers of classes, without memory for weights, and looking
+    at what differs.
+    """
+    few, many = _shapes(arch, 10), _shapes(arch, 11)
+    return {
+        key: state[key].shape[0]
+        for key, shape in few.items()
+        if shape != many[key] and key in state and state[key].dim() > 0
+    }
+
+
+def guess(state: Mapping[str, Tensor]) -> str | None:
+    """Name a common architecture with exactly these keys and, the classifier aside, these shapes."""
+    for arch in _GUESSES:
+        few, many = _shapes(arch, 10), _shapes(arch, 11)
+        if few.keys() == state.keys() and all(
+            shape == state[key].shape for key, shape in few.items() if shape == many[key]
+        ):
+            return arch
+    return None
+
+
+@cache
+def _shapes(arch: str, num_classes: int) -> dict[str, torch.Size]:
+    with torch.device("meta"):
+        return {key: tensor.shape for key, tensor in build(arch, num_classes).state_dict().items()}
+
+
+@cache
+def _torchvision_names() -> tuple[str, ...]:
+    names = torchvision.models.list_models(module=torchvision.models)
+    return tuple(name for name in names if name not in _NOT_REPRODUCIBLE)
+
+
+def _check_timm(name: str) -> None:
+    try:
+        import timm
+    except ModuleNotFoundError as error:
+        raise UnknownArchitecture(f"{_TIMM}{name} needs the package timm: pip install timm.") from error
+    # is_model() knows plain names only: nothing like "hf-hub:…", which would fetch code's worth of configuration.
+    if not timm.is_model(name):
+        similar = ", ".join(timm.list_models(f"*{name.split('_')[0]}*")[:8])
+        raise UnknownArchitecture(f"timm has no architecture {name!r}" + (f"; similar: {similar}." if similar else "."))

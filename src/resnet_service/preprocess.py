@@ -1,0 +1,54 @@
+"""RGB image and metadata in, the pixels that the network sees out; pure.
+
+The arithmetic is that of the reference transforms of torchvision (``Resize``, ``CenterCrop``, ``ToTensor``,
+``Normalize``) and of timm's evaluation transform, to the last bit: a network answers best for the pixels it was
+trained on.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from resnet_service.metadata import ModelMetadata
+
+_FILTERS = {
+    "nearest": Image.Resampling.NEAREST,
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+    "lanczos": Image.Resampling.LANCZOS,
+}
+
+# A 1x20000 picture resized in full would take gigabytes, of which the crop shows a sliver. Above this many pixels
+# only that sliver is computed, which may round a pixel differently (by 1 of 255); below, equality is exact.
+_EXACT_PIXELS = 1 << 24
+
+
+def crop(image: Image.Image, metadata: ModelMetadata) -> NDArray[np.uint8]:
+    """Resize the shorter side to ``resize_size`` and cut out the middle: uint8 [S, S, 3], S = ``input_size``."""
+    width, height = _resized(image.size, metadata.resize_size)
+    side = metadata.input_size
+    # Python rounds halves to even; so does the reference.
+    left, top = round((width - side) / 2.0), round((height - side) / 2.0)
+    resample = _FILTERS[metadata.interpolation]
+    if width * height <= _EXACT_PIXELS:
+        resized = image if image.size == (width, height) else image.resize((width, height), resample)
+        cut = resized.crop((left, top, left + side, top + side))
+    else:
+        across, down = image.width / width, image.height / height
+        box = (left * across, top * down, (left + side) * across, (top + side) * down)
+        cut = image.resize((side, side), resample, box=box)
+    return np.array(cut, dtype=np.uint8)
+
+
+def normalise(crops: NDArray[np.uint8], metadata: ModelMetadata) -> NDArray[np.float32]:
+    """Scale uint8 [N, S, S, 3] in 0 ... 255 to float32 of the same shape: ``(x / 255 - mean) / std``."""
+    scaled = crops.astype(np.float32) / np.float32(255)
+    scaled -= np.asarray(metadata.mean, dtype=np.float32)
+    scaled /= np.asarray(metadata.std, dtype=np.float32)
+    return scaled
+
+
+def _resized(size: tuple[int, int], shorter_side: int) -> tuple[int, int]:
+    width, height = size
+    longer_side = int(shorter_side * max(size) / min(size))
+    return (shorter_side, longer_side) if width <= height else (longer_side, shorter_side)
