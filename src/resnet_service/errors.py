@@ -3,6 +3,7 @@
     ServiceError
     ├── RequestError                    what a client sent cannot be answered
     │   ├── NoFile                      the request carries no picture
+    │   ├── MalformedForm               a multipart body that is not one
     │   ├── UnsupportedMediaType        the body is of a kind that is never read
     │   ├── NotAnImage                  the bytes are of no accepted picture format
     │   ├── BrokenImage                 the right format, but damaged
@@ -22,6 +23,8 @@
     │   ├── NonFiniteWeights            NaN or infinity among the weights
     │   ├── InvalidLabelSet             label file missing or malformed
     │   └── LabelDigestMismatch         not the labels that the model was trained with
+    ├── InvalidSettings                 an option is mistyped or out of range
+    ├── AddressUnavailable              the address cannot be listened on
     ├── RuntimeUnavailable              the chosen runtime's packages are not installed
     ├── UnsoundOutput                   the network answered NaN, infinity or the wrong shape
     ├── NotReady                        still loading, or already shutting down
@@ -50,6 +53,12 @@ class NoFile(RequestError):
     """The request carries no picture."""
 
     code = "no_file"
+
+
+class MalformedForm(RequestError):
+    """A multipart body that is not one."""
+
+    code = "malformed_form"
 
 
 class UnsupportedMediaType(RequestError):
@@ -162,6 +171,18 @@ class LabelDigestMismatch(ModelError):
     """Not the labels that the model was trained with."""
 
     code = "label_digest_mismatch"
+
+
+class InvalidSettings(ServiceError):
+    """An option is mistyped or out of range."""
+
+    code = "invalid_settings"
+
+
+class AddressUnavailable(ServiceError):
+    """The address cannot be listened on."""
+
+    code = "address_unavailable"
 
 
 class RuntimeUnavailable(ServiceError):

@@ -1,0 +1,1 @@
+"""The HTTP skin; FastAPI is known nowhere else."""

@@ -1,0 +1,84 @@
+"""The application: lifespan and wiring only."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+
+from resnet_service import __version__
+from resnet_service.api import pages, problems, routes
+from resnet_service.api.limits import BodyLimit
+from resnet_service.api.state import LifespanState, Service
+from resnet_service.classifier import Classifier, ImageClassifier
+from resnet_service.cpus import available_cpus
+from resnet_service.default_model import choose_model
+from resnet_service.errors import ServiceError
+from resnet_service.executor import InferenceExecutor
+from resnet_service.settings import Settings, load_settings
+
+log = logging.getLogger("resnet_service")
+
+
+def create_app(settings: Settings | None = None, classifier: ImageClassifier | None = None) -> FastAPI:
+    """Make the application; the model is loaded when the server starts it.
+
+    Args:
+        settings: By default, read from the environment.
+        classifier: Served instead of loading the settings' model; tests hand in their own.
+
+    """
+    chosen = settings or load_settings()
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[LifespanState]:
+        workers = chosen.workers or available_cpus()
+        executor = InferenceExecutor(workers)
+        try:
+            loaded = await executor.run(_open, chosen) if classifier is None else classifier
+            # Every thread answers once before any client waits for it.
+            await asyncio.gather(*(executor.run(loaded.warm_up) for _ in range(workers)))
+            service = Service(chosen, loaded, executor, ready=True)
+            log.info(_start_line(loaded, workers))
+            yield {"service": service}
+            service.ready = False
+        except ServiceError as error:
+            app.state.startup_error = error
+            raise
+        finally:
+            executor.close()
+
+    app = FastAPI(
+        title="resnet-service",
+        version=__version__,
+        description="Classifies pictures with the one model that it was started with.",
+        lifespan=lifespan,
+    )
+    app.state.startup_error = None
+    app.include_router(routes.router)
+    pages.install(app)
+    problems.install(app)
+    app.add_middleware(BodyLimit, max_bytes=chosen.max_body_bytes)
+    return app
+
+
+def _open(settings: Settings) -> Classifier:
+    return Classifier.open(
+        choose_model(settings.checkpoint),
+        arch=settings.arch,
+        label_file=settings.labels,
+        threads=settings.threads,
+        max_pixels=settings.max_pixels,
+    )
+
+
+def _start_line(classifier: ImageClassifier, workers: int) -> str:
+    """Say what is being served, and whose weights they are."""
+    name, arch, version = classifier.model
+    provenance = classifier.metadata.provenance
+    source = provenance.source if provenance else "a source that the file does not name"
+    return (
+        f"Serving {name} {version}: {arch} from {source}; {len(classifier.labels)} classes, "
+        f"{classifier.runtime_name} runtime, {workers} at once"
+    )

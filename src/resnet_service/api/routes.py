@@ -1,0 +1,91 @@
+"""The routes; thin: body to executor to schema."""
+
+from http import HTTPStatus
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query, Request
+
+from resnet_service import __version__
+from resnet_service.api.body import FIELD, read_picture
+from resnet_service.api.problems import documented
+from resnet_service.api.schemas import Health, LabelsResponse, MetadataResponse, Model, PredictResponse
+from resnet_service.api.state import ReadyService
+
+router = APIRouter()
+
+_PICTURE: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "required": [FIELD],
+                    "properties": {FIELD: {"type": "string", "format": "binary"}},
+                }
+            },
+            "image/*": {"schema": {"type": "string", "format": "binary"}},
+            "application/octet-stream": {"schema": {"type": "string", "format": "binary"}},
+        },
+    }
+}
+
+
+@router.post(
+    "/predict",
+    summary="Name what is in a picture",
+    openapi_extra=_PICTURE,
+    responses=documented(
+        HTTPStatus.BAD_REQUEST,
+        HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+        HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+        HTTPStatus.UNPROCESSABLE_ENTITY,
+        HTTPStatus.INTERNAL_SERVER_ERROR,
+        HTTPStatus.SERVICE_UNAVAILABLE,
+    ),
+)
+async def predict(
+    request: Request,
+    service: ReadyService,
+    top_k: Annotated[
+        int | None, Query(ge=1, description="How many classes to name; by default 5, or all where there are fewer.")
+    ] = None,
+) -> PredictResponse:
+    """Answer with the most probable classes of one JPEG, PNG, WebP, GIF (first frame), BMP, TIFF or AVIF picture.
+
+    Send it as the field `file` of a form, or its bytes as the body. What decides is the bytes, not name or type.
+    """
+    data = await read_picture(request, service.settings.max_body_bytes)
+    answer = await service.executor.run(service.classifier.classify, data, top_k)
+    return PredictResponse.of(answer, service.classifier)
+
+
+@router.get("/metadata", summary="Which model is served", responses=documented(HTTPStatus.SERVICE_UNAVAILABLE))
+async def metadata(service: ReadyService) -> MetadataResponse:
+    """Answer with the model's name and version, and all that its file says about itself."""
+    classifier = service.classifier
+    return MetadataResponse(
+        model=Model(**classifier.model._asdict()),
+        runtime=classifier.runtime_name,
+        service_version=__version__,
+        metadata=classifier.metadata,
+    )
+
+
+@router.get("/labels", summary="The classes it knows", responses=documented(HTTPStatus.SERVICE_UNAVAILABLE))
+async def labels(service: ReadyService) -> LabelsResponse:
+    """Answer with all classes of the model, in the order of its outputs."""
+    known = service.classifier.labels
+    return LabelsResponse(name=known.name, classes=list(known.classes))
+
+
+@router.get("/health/live", summary="Is the process alive")
+async def live() -> Health:
+    """Answer while the event loop turns; when this fails, restart the process."""
+    return Health(status="ok")
+
+
+@router.get("/health/ready", summary="May requests be sent", responses=documented(HTTPStatus.SERVICE_UNAVAILABLE))
+async def ready(service: ReadyService) -> Health:
+    """Answer once the model is loaded and has answered a trial picture; 503 before that and while shutting down."""
+    return Health(status="ok")

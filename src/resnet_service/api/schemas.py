@@ -1,0 +1,107 @@
+"""What goes over the wire, with examples that the documentation shows."""
+
+from typing import Self
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from resnet_service.classifier import Classification, ImageClassifier
+from resnet_service.labels import ClassLabel
+from resnet_service.metadata import ModelMetadata
+
+
+class Prediction(BaseModel):
+    """One class and its probability."""
+
+    class_id: int = Field(description="Index of the network's output.", examples=[281])
+    label: str = Field(examples=["tabby"])
+    score: float = Field(ge=0, le=1, description="Softmax over all classes of the model.", examples=[0.71])
+
+
+class Model(BaseModel):
+    """Which model answered."""
+
+    name: str = Field(description="The model file's name.", examples=["resnet18-imagenet1k"])
+    arch: str = Field(examples=["resnet18"])
+    version: str = Field(description="From the model file's SHA-256.", examples=["5c106cde386e"])
+
+
+class Image(BaseModel):
+    """What was sent: the format by its bytes, the size in pixels as displayed (EXIF orientation applied)."""
+
+    format: str = Field(examples=["JPEG"])
+    width: int = Field(examples=[500])
+    height: int = Field(examples=[375])
+
+
+class Timing(BaseModel):
+    """Milliseconds spent in each stage."""
+
+    decode: float = Field(examples=[1.6])
+    preprocess: float = Field(examples=[1.8])
+    inference: float = Field(examples=[18.6])
+    total: float = Field(description="The stages' sum; what the network and the queue cost is not in it.")
+
+
+class PredictResponse(BaseModel):
+    """The most probable classes of one picture, best first."""
+
+    predictions: list[Prediction]
+    model: Model
+    image: Image
+    timing_ms: Timing
+
+    @classmethod
+    def of(cls, answer: Classification, classifier: ImageClassifier) -> Self:
+        """Put a classifier's answer into its form on the wire."""
+        return cls(
+            predictions=[Prediction(**ranked._asdict()) for ranked in answer.predictions],
+            model=Model(**classifier.model._asdict()),
+            image=Image(format=answer.format, width=answer.width, height=answer.height),
+            timing_ms=Timing(**{stage: round(spent, 3) for stage, spent in answer.timing_ms._asdict().items()}),
+        )
+
+
+class MetadataResponse(BaseModel):
+    """What is being served: identity, and all that the model file says about itself."""
+
+    model: Model
+    runtime: str = Field(examples=["torch"])
+    service_version: str
+    metadata: ModelMetadata
+
+
+class LabelsResponse(BaseModel):
+    """The model's classes in the order of its outputs."""
+
+    name: str = Field(examples=["imagenet1k"])
+    classes: list[ClassLabel]
+
+
+class Health(BaseModel):
+    """``ok``, or the request is answered with a problem instead."""
+
+    status: str = Field(examples=["ok"])
+
+
+class Problem(BaseModel):
+    """An error as RFC 9457 has it; ``code`` is stable, ``detail`` is for people."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "type": "about:blank",
+                    "title": "Unsupported Media Type",
+                    "status": 415,
+                    "code": "not_an_image",
+                    "detail": "This is a PDF document; accepted are JPEG, PNG, WEBP, GIF, BMP, TIFF, AVIF.",
+                }
+            ]
+        }
+    )
+
+    type: str = "about:blank"
+    title: str
+    status: int
+    code: str
+    detail: str

