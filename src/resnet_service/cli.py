@@ -41,12 +41,12 @@ def main() -> None:
 
 
 @contextmanager
-def one_line_errors() -> Iterator[None]:
-    """Turn an error of ours into one line on stderr and exit code 1."""
+def one_line_errors(about: str = "") -> Iterator[None]:
+    """Turn an error of ours into one line on stderr, which begins with what it is ``about``, and exit code 1."""
     try:
         yield
     except ServiceError as error:
-        err.print(f"[bold red]error:[/] {_plain(str(error))}")
+        err.print(f"[bold red]error:[/] {_plain(about + str(error))}")
         raise typer.Exit(1) from error
     except KeyboardInterrupt as error:
         raise typer.Exit(130) from error
@@ -96,7 +96,7 @@ def classify(
     failed = 0
     for image in images:
         try:
-            with one_line_errors():
+            with one_line_errors(about=f"{image}: "):
                 answer = classifier.classify(_read(image), top_k)
         except typer.Exit:
             failed += 1
@@ -213,7 +213,7 @@ def _read(image: Path) -> bytes:
     try:
         return image.read_bytes()
     except OSError as error:
-        raise NoFile(f"{image} cannot be read: {error.strerror}.") from error
+        raise NoFile(f"The file cannot be read: {error.strerror}.") from error
 
 
 def _as_dict(answer: "Classification") -> dict[str, Any]:
@@ -243,10 +243,12 @@ def _print_facts(facts: dict[str, Any]) -> None:
     from rich.table import Table
 
     table = Table(box=None, show_header=False)
+    table.add_column(style="bold")
+    table.add_column(overflow="fold")
     for key, value in facts.items():
         if isinstance(value, dict):
             text = "\n".join(f"{inner}: {content}" for inner, content in value.items() if content is not None)
         else:
             text = f"{value:,}" if isinstance(value, int) else str(value)
-        table.add_row(f"[bold]{key}[/]", _plain(text))
+        table.add_row(key, _plain(text))
     out.print(table)

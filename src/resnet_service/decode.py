@@ -4,6 +4,7 @@ Order matters for safety: byte signature, then Pillow's header parser for that o
 only then the decoder.
 """
 
+import warnings
 from io import BytesIO
 from typing import NamedTuple
 
@@ -11,6 +12,10 @@ import numpy as np
 from PIL import Image
 
 from resnet_service.errors import BrokenImage, NoFile, NotAnImage, TooManyPixels
+
+# Pillow warns of corrupt metadata in words that differ with each file, and Python remembers each of them to say it only
+# once: a log to fill and a leak to drip, at the will of strangers. What matters is raised, not warned of.
+warnings.filterwarnings("ignore", module=r"PIL\.")
 
 DEFAULT_MAX_PIXELS = 50_000_000
 
@@ -84,7 +89,7 @@ def decode(data: bytes, max_pixels: int = DEFAULT_MAX_PIXELS) -> DecodedImage:
             turn = _turn_upright(opened)
             image = _to_rgb(opened)
             image = image if turn is None else image.transpose(turn)
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+    except Image.DecompressionBombError as error:
         raise TooManyPixels(f"The picture has more pixels than the limit of {max_pixels:,}.") from error
     except (BrokenImage, TooManyPixels):
         raise

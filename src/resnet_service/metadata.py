@@ -111,5 +111,5 @@ def _square_side(value: Any) -> Any:
         sides = tuple(value[1:]) if len(value) == 3 and value[0] == 3 else tuple(value)
         if len(sides) == 2 and sides[0] == sides[1]:
             return sides[0]
-        raise ValueError(f"only square inputs are served, not {list(value)!r}")
+        raise ValueError(f"input_size must be square, not {list(value)!r}")
     return value

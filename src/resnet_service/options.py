@@ -16,10 +16,8 @@ def as_flags(function: Callable[..., None]) -> Callable[..., None]:
         default = "" if field.default is None else f"default {field.default}; "
         text = f"{field.description} ({default}{ENV_PREFIX}{name.upper()})"
         option = typer.Option(None, help=text, show_default=False)
-        kind: Any = field.annotation
-        parameters.append(
-            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=option, annotation=kind | None)
-        )
+        kind: Any = field.annotation | None  # type: ignore[operator]
+        parameters.append(inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=option, annotation=kind))
     # Typer reads both.
     function.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     function.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}

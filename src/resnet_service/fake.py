@@ -1,0 +1,46 @@
+"""A classifier without a network, for tests of what surrounds one; ours, and those of who builds on this package."""
+
+import threading
+
+from resnet_service.classifier import Classification, ModelIdentity, Timing
+from resnet_service.decode import decode
+from resnet_service.labels import LabelSet
+from resnet_service.metadata import ModelMetadata
+from resnet_service.ranking import RankedClass, check_top_k
+
+
+class FakeClassifier:
+    """Decodes pictures for real and answers class 0 with certainty.
+
+    ``gate``, where given, holds every answer back until it is set; ``failure`` is raised instead of an answer.
+    """
+
+    runtime_name = "fake"
+    model = ModelIdentity("fake", "resnet18", "000000000000")
+
+    def __init__(
+        self, classes: int = 3, *, gate: threading.Event | None = None, failure: Exception | None = None
+    ) -> None:
+        self.labels = LabelSet.numbered(classes)
+        self.metadata = ModelMetadata(arch="resnet18", num_classes=classes, input_size=8, resize_size=8)
+        self.warm_ups = 0
+        self._gate = gate
+        self._failure = failure
+
+    def warm_up(self) -> None:
+        """Count, so that a test sees it was called."""
+        self.warm_ups += 1
+
+    def classify(self, data: bytes, top_k: int | None = None) -> Classification:
+        """Answer class 0, whatever the picture shows."""
+        wanted = check_top_k(top_k, len(self.labels))
+        if self._gate is not None:
+            self._gate.wait()
+        if self._failure is not None:
+            raise self._failure
+        decoded = decode(data)
+        predictions = [
+            RankedClass(label.index, label.name, 1.0 if label.index == 0 else 0.0)
+            for label in self.labels.classes[:wanted]
+        ]
+        return Classification(predictions, decoded.format, decoded.width, decoded.height, Timing(0, 0, 0, 0))

@@ -1,0 +1,47 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from resnet_service.errors import InvalidTopK, UnsoundOutput
+from resnet_service.labels import LabelSet
+from resnet_service.ranking import check_top_k, rank, softmax
+
+FIVE = LabelSet.numbered(5)
+
+
+def test_best_first_with_probabilities_over_all_classes() -> None:
+    ranked = rank(np.log(np.array([0.1, 0.5, 0.05, 0.3, 0.05], np.float32)), FIVE, 2)
+    assert [answer.label for answer in ranked] == ["class 1", "class 3"]
+    assert [answer.score for answer in ranked] == pytest.approx([0.5, 0.3])
+
+
+def test_ties_come_in_the_order_of_their_index() -> None:
+    assert [answer.class_id for answer in rank(np.zeros(5, np.float32), FIVE, 5)] == [0, 1, 2, 3, 4]
+
+
+@given(arrays(np.float32, (5,), elements=st.floats(-(2.0**127), 2.0**127, width=32)))
+def test_any_finite_logits_give_probabilities(logits: np.ndarray) -> None:
+    scores = softmax(logits)
+    assert np.isfinite(scores).all()
+    assert scores.sum() == pytest.approx(1)
+
+
+@pytest.mark.parametrize(
+    "logits", [[0, np.nan, 0, 0, 0], [np.inf, 0, 0, 0, 0], [0, 0, 0, 0], [[0, 0, 0, 0, 0]]], ids=str
+)
+def test_unsound_output_is_never_ranked(logits: list[float]) -> None:
+    with pytest.raises(UnsoundOutput):
+        rank(np.array(logits, np.float32), FIVE, 1)
+
+
+@pytest.mark.parametrize(("asked", "classes", "given_"), [(None, 1000, 5), (None, 3, 3), (1, 3, 1), (3, 3, 3)])
+def test_top_k_within_the_classes(asked: int | None, classes: int, given_: int) -> None:
+    assert check_top_k(asked, classes) == given_
+
+
+@pytest.mark.parametrize("asked", [-1, 0, 4])
+def test_top_k_outside_the_classes_is_refused(asked: int) -> None:
+    with pytest.raises(InvalidTopK, match="3 classes"):
+        check_top_k(asked, 3)
