@@ -3,6 +3,7 @@ import io
 import struct
 import tracemalloc
 import zlib
+from typing import Any
 
 import numpy as np
 import pytest
@@ -50,7 +51,11 @@ def test_every_accepted_format_decodes(file_format: str) -> None:
 )
 def test_every_mode_becomes_rgb(mode: str, file_format: str) -> None:
     converted = PICTURE.convert(mode)
-    best = {"JPEG": {"quality": 100}, "WEBP": {"lossless": True}, "AVIF": {"quality": 100, "subsampling": "4:4:4"}}
+    best: dict[str, dict[str, Any]] = {
+        "JPEG": {"quality": 100},
+        "WEBP": {"lossless": True},
+        "AVIF": {"quality": 100, "subsampling": "4:4:4"},
+    }
     result = pixels(encoded(converted, file_format, **best.get(file_format, {})))
     assert result.shape == (32, 48, 3)
     expected = np.asarray(converted.convert("RGB")).astype(int)

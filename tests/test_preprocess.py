@@ -1,10 +1,13 @@
 """Equality with the reference transforms, on real and made pictures of many shapes."""
 
+from collections.abc import Callable
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from timm.data import create_transform
+from timm.data.transforms_factory import create_transform
 from torchvision.transforms import v2
 from torchvision.transforms._presets import ImageClassification
 from torchvision.transforms.functional import InterpolationMode
@@ -13,6 +16,8 @@ from resnet_service.metadata import ModelMetadata
 from resnet_service.preprocess import crop, normalise
 from support.models import metadata
 from support.pictures import EXAMPLES, imagenet_photographs, noise
+
+Reference = Callable[[Image.Image, ModelMetadata], np.ndarray]
 
 SHAPES = [(1, 1), (2, 3), (64, 64), (72, 72), (500, 375), (375, 500), (451, 300), (3000, 20), (20, 3000), (257, 256)]
 REAL = [*sorted(EXAMPLES.glob("*.jpg")), *(path for path, _ in imagenet_photographs()[:6])]
@@ -25,7 +30,8 @@ RECIPES = [
 
 
 def ours(image: Image.Image, recipe: ModelMetadata) -> np.ndarray:
-    return normalise(crop(image, recipe)[np.newaxis], recipe)[0].transpose(2, 0, 1)
+    normalised: np.ndarray = normalise(crop(image, recipe)[np.newaxis], recipe)[0]
+    return normalised.transpose(2, 0, 1)
 
 
 def torchvision_reference(image: Image.Image, recipe: ModelMetadata) -> np.ndarray:
@@ -36,7 +42,8 @@ def torchvision_reference(image: Image.Image, recipe: ModelMetadata) -> np.ndarr
         std=recipe.std,
         interpolation=InterpolationMode(recipe.interpolation),
     )
-    return transform(image).numpy()
+    normalised: np.ndarray = transform(image).numpy()
+    return normalised
 
 
 def timm_reference(image: Image.Image, recipe: ModelMetadata) -> np.ndarray:
@@ -48,13 +55,14 @@ def timm_reference(image: Image.Image, recipe: ModelMetadata) -> np.ndarray:
         mean=recipe.mean,
         std=recipe.std,
     )
-    return transform(image).numpy()
+    normalised: np.ndarray = transform(image).numpy()
+    return normalised
 
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: f"{recipe.interpolation}{recipe.input_size}")
 @pytest.mark.parametrize("reference", [torchvision_reference, timm_reference])
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_shapes_equal_the_reference(shape: tuple[int, int], reference, recipe: ModelMetadata) -> None:  # type: ignore[no-untyped-def]
+def test_shapes_equal_the_reference(shape: tuple[int, int], reference: Reference, recipe: ModelMetadata) -> None:
     image = noise(*shape)
     np.testing.assert_allclose(ours(image, recipe), reference(image, recipe), rtol=0, atol=1e-6)
 
@@ -62,7 +70,7 @@ def test_shapes_equal_the_reference(shape: tuple[int, int], reference, recipe: M
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: f"{recipe.interpolation}{recipe.input_size}")
 @pytest.mark.parametrize("reference", [torchvision_reference, timm_reference])
 @pytest.mark.parametrize("path", REAL, ids=lambda path: path.name)
-def test_photographs_equal_the_reference(path, reference, recipe: ModelMetadata) -> None:  # type: ignore[no-untyped-def]
+def test_photographs_equal_the_reference(path: Path, reference: Reference, recipe: ModelMetadata) -> None:
     image = Image.open(path).convert("RGB")
     np.testing.assert_allclose(ours(image, recipe), reference(image, recipe), rtol=0, atol=1e-6)
 

@@ -23,6 +23,7 @@
     │   ├── NonFiniteWeights            NaN or infinity among the weights
     │   ├── InvalidLabelSet             label file missing or malformed
     │   └── LabelDigestMismatch         not the labels that the model was trained with
+    ├── FileNotWritten                  the disk is full, the folder is read-only, …
     ├── InvalidSettings                 an option is mistyped or out of range
     ├── AddressUnavailable              the address cannot be listened on
     ├── RuntimeUnavailable              the chosen runtime's packages are not installed
@@ -171,6 +172,12 @@ class LabelDigestMismatch(ModelError):
     """Not the labels that the model was trained with."""
 
     code = "label_digest_mismatch"
+
+
+class FileNotWritten(ServiceError):
+    """The disk is full, the folder is read-only, …"""
+
+    code = "file_not_written"
 
 
 class InvalidSettings(ServiceError):

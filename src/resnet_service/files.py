@@ -3,31 +3,38 @@
 import hashlib
 import os
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
+from resnet_service.errors import FileNotWritten
 
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Yield a temporary file beside ``path`` to write to; move it over ``path`` if the block ends well.
 
-    A crash at any moment leaves the old file whole: the new bytes are on disk before the rename, and the rename is
-    atomic. If the block raises, the temporary file is removed and ``path`` is untouched.
+def write_whole(path: Path, data: bytes) -> None:
+    """Write ``data`` to ``path`` such that a crash at any moment leaves the old file or the new one, never a part.
+
+    The bytes are on disk under another name before they take the place of ``path``, and that step is atomic.
+
+    Raises:
+        FileNotWritten: The disk is full, the folder is read-only, …; ``path`` is untouched.
+
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
+    temporary = None
     try:
-        yield temporary
-        with temporary.open("rb") as written:
-            os.fsync(written.fileno())
-        # mkstemp makes files that only their owner can read; a model is read by the service's own user.
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(
+            prefix=f".{path.name}.", suffix=".partial", dir=path.parent, delete=False
+        ) as file:
+            temporary = Path(file.name)
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        # Temporary files are readable by their owner only; a model is read by the service's own user.
         temporary.chmod(0o644)
         temporary.replace(path)
+    except OSError as error:
+        raise FileNotWritten(f"{path} cannot be written: {error.strerror}.") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
 
 
 def sha256_of(data: bytes) -> str:

@@ -50,10 +50,13 @@ async def _from_form(request: Request, max_bytes: int) -> bytes:
         form = await parser.parse()
     except MultiPartException as error:
         raise MalformedForm(f"The form cannot be read: {error.message} {_HOW}") from error
-    part = form.get(FIELD)
-    if not isinstance(part, UploadFile):
-        raise NoFile(f"The form has no file in the field {FIELD!r}. {_HOW}")
-    return await part.read()
+    try:
+        part = form.get(FIELD)
+        if not isinstance(part, UploadFile):
+            raise NoFile(f"The form has no file in the field {FIELD!r}. {_HOW}")
+        return await part.read()
+    finally:
+        await form.close()
 
 
 async def _stream(request: Request) -> AsyncGenerator[bytes]:

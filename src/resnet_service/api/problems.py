@@ -27,6 +27,7 @@ STATUS: dict[type[errors.ServiceError], HTTPStatus] = {
     errors.NotReady: HTTPStatus.SERVICE_UNAVAILABLE,
     errors.UnsoundOutput: HTTPStatus.INTERNAL_SERVER_ERROR,
     errors.RuntimeUnavailable: HTTPStatus.INTERNAL_SERVER_ERROR,
+    errors.FileNotWritten: HTTPStatus.INTERNAL_SERVER_ERROR,
     errors.InvalidSettings: HTTPStatus.INTERNAL_SERVER_ERROR,
     errors.AddressUnavailable: HTTPStatus.INTERNAL_SERVER_ERROR,
     errors.ModelFileNotFound: HTTPStatus.INTERNAL_SERVER_ERROR,

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping
 from functools import cache
-from typing import Any
 
 import torch
 import torchvision
@@ -28,26 +27,10 @@ def build(arch: str, num_classes: int) -> nn.Module:
         InvalidMetadata: The architecture exists, but cannot have that many classes.
 
     """
-    if arch.startswith(_TIMM):
-        name = arch.removeprefix(_TIMM)
-        _check_timm(name)
-        import timm
-
-        make: Callable[..., nn.Module] = timm.create_model
-        weights: dict[str, Any] = {"pretrained": False}
-    else:
-        name = arch
-        if name not in _torchvision_names():
-            raise UnknownArchitecture(
-                f"There is no architecture {arch!r}: torchvision has {', '.join(_torchvision_names())}; "
-                f"timm's are written {_TIMM}NAME."
-            )
-        make, weights = torchvision.models.get_model, {"weights": None}
     try:
-        model = make(name, num_classes=num_classes, **weights)
+        return _construct(arch, num_classes).eval()
     except (RuntimeError, MemoryError, ValueError, TypeError) as error:
         raise InvalidMetadata(f"{arch} cannot be built with {num_classes} classes: {error}") from error
-    return model.eval()
 
 
 def classifier_rows(arch: str, state: Mapping[str, Tensor]) -> dict[str, int]:
@@ -77,8 +60,29 @@ def guess(state: Mapping[str, Tensor]) -> str | None:
 
 @cache
 def _shapes(arch: str, num_classes: int) -> dict[str, torch.Size]:
-    with torch.device("meta"):
-        return {key: tensor.shape for key, tensor in build(arch, num_classes).state_dict().items()}
+    try:
+        with torch.device("meta"):
+            model = _construct(arch, num_classes)
+    except NotImplementedError:  # a few compute with real numbers while they are built
+        model = _construct(arch, num_classes)
+    return {key: tensor.shape for key, tensor in model.state_dict().items()}
+
+
+def _construct(arch: str, num_classes: int) -> nn.Module:
+    if arch.startswith(_TIMM):
+        name = arch.removeprefix(_TIMM)
+        _check_timm(name)
+        import timm
+
+        make: Callable[..., nn.Module] = timm.create_model
+        return make(name, num_classes=num_classes, pretrained=False)
+    if arch not in _torchvision_names():
+        raise UnknownArchitecture(
+            f"There is no architecture {arch!r}: torchvision has {', '.join(_torchvision_names())}; "
+            f"timm's are written {_TIMM}NAME."
+        )
+    model: nn.Module = torchvision.models.get_model(arch, num_classes=num_classes, weights=None)
+    return model
 
 
 @cache

@@ -4,6 +4,7 @@ Keys: those of ``ModelMetadata``, flat, and ``state_dict``. It is written and re
 (``weights_only=True``), so a file from a stranger can at worst be refused.
 """
 
+import io
 import platform
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ from resnet_service.errors import (
     StateDictMismatch,
     UnreadableCheckpoint,
 )
-from resnet_service.files import replacing, sha256_of
+from resnet_service.files import sha256_of, write_whole
 from resnet_service.metadata import ModelMetadata
 from resnet_service.prepare import architectures
 from resnet_service.prepare.archive import load_values, read_bytes
@@ -57,6 +58,7 @@ def save_checkpoint(
 
     Raises:
         ModelError: The model does not fit the metadata, or has NaN or infinity among its weights.
+        FileNotWritten: The disk is full, or the like.
 
     """
     state = {key: tensor.detach().to("cpu") for key, tensor in clean_keys(model.state_dict()).items()}
@@ -71,8 +73,9 @@ def save_checkpoint(
         key: tensor.to(dtype if tensor.is_floating_point() else tensor.dtype).contiguous().clone()
         for key, tensor in state.items()
     }
-    with replacing(path) as temporary:
-        torch.save(content, temporary)
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    write_whole(path, buffer.getvalue())
 
 
 def load_checkpoint(path: Path, *, from_training: bool = False, **given: Any) -> Checkpoint:
@@ -123,7 +126,8 @@ def _parse(
         own = {key: value for key, value in own.items() if key not in unknown}
         state = _tensors(content[state_key], where)
         if "arch" in own | extra and "num_classes" not in own | extra and from_training:
-            own = {**_inferred(str((own | extra)["arch"]), state), **own}
+            inferred = _inferred(str((own | extra)["arch"]), state)
+            own = {**{key: value for key, value in inferred.items() if key not in extra}, **own}
         return state, _agreed(own, extra, where)
     state = _tensors(content, where)
     if "arch" not in extra:

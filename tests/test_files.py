@@ -1,0 +1,28 @@
+import os
+from pathlib import Path
+
+import pytest
+
+from resnet_service.errors import FileNotWritten
+from resnet_service.files import sha256_of, write_whole
+
+
+def test_written_files_are_complete_readable_and_alone(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "file"
+    write_whole(path, b"first")
+    write_whole(path, b"second")
+    assert path.read_bytes() == b"second"
+    assert path.stat().st_mode & 0o777 == 0o644
+    assert os.listdir(path.parent) == ["file"]
+
+
+def test_what_cannot_be_written_says_why_and_leaves_nothing(tmp_path: Path) -> None:
+    (tmp_path / "taken").mkdir()
+    (tmp_path / "taken" / "inside").touch()
+    with pytest.raises(FileNotWritten, match="taken cannot be written: Is a directory"):
+        write_whole(tmp_path / "taken", b"data")
+    assert os.listdir(tmp_path) == ["taken"]
+
+
+def test_digest_is_that_of_sha256sum() -> None:
+    assert sha256_of(b"abc") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
