@@ -38,6 +38,8 @@ def cli(*arguments: str | Path, timeout: float = 120, **environment: str) -> sub
 class ServerProcess:
     """`resnet-service serve` as a child process, ready for requests."""
 
+    url: str
+
     def __init__(self, *arguments: str | Path, **environment: str) -> None:
         self._log: list[str] = []
         self.process = subprocess.Popen(

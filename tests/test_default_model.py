@@ -1,0 +1,32 @@
+import os
+from pathlib import Path
+
+import pytest
+
+from resnet_service.default_model import choose_model
+from resnet_service.errors import ModelFileNotFound
+
+
+def make(folder: Path, name: str, age: int) -> Path:
+    path = folder / name
+    path.touch()
+    os.utime(path, (1_000_000 - age, 1_000_000 - age))
+    return path
+
+
+def test_named_wins_even_where_it_is_missing(tmp_path: Path) -> None:
+    make(tmp_path, "pulled.pth", age=0)
+    assert choose_model(tmp_path / "mine.pth", tmp_path) == tmp_path / "mine.pth"
+
+
+def test_the_newest_pulled_one_before_the_embedded_one(tmp_path: Path) -> None:
+    embedded = make(tmp_path, "resnet18-fashion-mnist.pth", age=0)
+    assert choose_model(None, tmp_path) == embedded
+    make(tmp_path, "old.pth", age=100)
+    new = make(tmp_path, "new.pth", age=50)
+    assert choose_model(None, tmp_path) == new
+
+
+def test_none_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(ModelFileNotFound, match="resnet-service pull"):
+        choose_model(None, tmp_path)

@@ -1,0 +1,95 @@
+"""The one direction of imports, read from the source."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path("src/resnet_service")
+
+# Who may import whom. A room that is not listed here may be imported by nobody.
+RULES: dict[str, set[str]] = {
+    "errors": set(),
+    "files": {"errors"},
+    "cpus": set(),
+    "executor": {"errors"},
+    "metadata": {"errors"},
+    "labels": {"errors", "files", "metadata"},
+    "decode": {"errors"},
+    "preprocess": {"metadata"},
+    "ranking": {"errors", "labels"},
+    "default_model": {"errors"},
+    "settings": {"decode", "errors", "metadata"},
+    "options": {"settings"},
+    "prepare": {"errors", "files", "labels", "metadata", "prepare"},
+    "runtime": {"errors", "metadata", "preprocess", "prepare.checkpoint", "runtime"},
+    "classifier": {"decode", "labels", "metadata", "preprocess", "ranking", "runtime"},
+    "fake": {"classifier", "decode", "labels", "metadata", "ranking"},
+    "api": {"api", "classifier", "cpus", "default_model", "errors", "executor", "labels", "metadata", "settings"},
+    "server": {"api", "errors", "settings"},
+    "cli": {"classifier", "cpus", "default_model", "errors", "labels", "metadata", "options", "prepare", "server"}
+    | {"settings"},
+    "__main__": {"cli"},
+    "__init__": set(),
+}
+
+# Dear or dangerous packages, each with the only rooms that may know it.
+CONFINED = {
+    "fastapi": {"api"},
+    "starlette": {"api"},
+    "uvicorn": {"server"},
+    "PIL": {"decode", "preprocess"},
+    "torch": {"prepare", "runtime.torch"},
+    "torchvision": {"prepare"},
+    "timm": {"prepare"},
+    "typer": {"cli", "options"},
+    "rich": {"cli"},
+    "pydantic_settings": {"settings"},
+    "urllib": {"prepare.sources"},
+    "subprocess": {"prepare.sources", "prepare.conversion"},
+}
+# cli turns the name of a dtype into torch's own; nothing else of torch is used there.
+ALLOWED = {("cli", "torch")}
+
+MODULES = sorted(PACKAGE.rglob("*.py"))
+
+
+def room(path: Path) -> str:
+    return ".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__")
+
+
+def imports(path: Path) -> set[str]:
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: imports are absolute"
+            module = node.module or ""
+            is_package = module.startswith("resnet_service") and (PACKAGE.parent / module.replace(".", "/")).is_dir()
+            found |= {f"{module}.{alias.name}" for alias in node.names} if is_package else {module}
+    return found
+
+
+def within(name: str, rooms: set[str]) -> bool:
+    return any(name == allowed or name.startswith(f"{allowed}.") for allowed in rooms)
+
+
+@pytest.mark.parametrize("path", MODULES, ids=room)
+def test_imports_go_one_way(path: Path) -> None:
+    allowed = RULES[room(path).split(".")[0]]
+    for name in imports(path):
+        if name.startswith("resnet_service.") and not name.endswith("__version__"):
+            assert within(name.removeprefix("resnet_service."), allowed), f"{room(path)} imports {name}"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=room)
+def test_dear_packages_stay_in_their_rooms(path: Path) -> None:
+    for name in imports(path):
+        package = name.split(".")[0]
+        if package in CONFINED and (room(path), package) not in ALLOWED:
+            assert within(room(path), CONFINED[package]), f"{room(path)} imports {name}"
+
+
+def test_the_package_itself_imports_nothing() -> None:
+    assert imports(PACKAGE / "__init__.py") == set()
