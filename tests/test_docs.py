@@ -1,0 +1,86 @@
+"""The documentation is run, not believed."""
+
+import itertools
+import json
+import re
+import shlex
+import subprocess
+import tomllib
+from pathlib import Path
+
+import pytest
+
+import resnet_service
+from resnet_service.options import settings_table
+from support.servers import REPOSITORY, ServerProcess
+
+README = (REPOSITORY / "README.md").read_text()
+
+
+def console(page: str) -> list[tuple[str, str]]:
+    """Return the commands of a page's console blocks (lines that begin with `$`), each with the output shown."""
+    blocks = re.findall(r"^```console\n(.*?)^```", page, flags=re.MULTILINE | re.DOTALL)
+    steps = [step for block in blocks for step in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]]
+    pairs = (step.split("\n", 1) for step in steps)
+    return [(command.strip(), output.strip()) for command, output in pairs]
+
+
+CURL = [(command, output) for command, output in console(README) if command.startswith("curl ")]
+
+
+def test_the_readme_has_curl_examples() -> None:
+    assert len(CURL) >= 4
+
+
+@pytest.mark.parametrize(("command", "shown"), CURL, ids=[command for command, _ in CURL])
+def test_curl_examples_answer_as_shown(command: str, shown: str, imagenet_server: ServerProcess) -> None:
+    arguments = shlex.split(command.replace("http://localhost:8080", imagenet_server.url))
+    done = subprocess.run(arguments, capture_output=True, text=True, timeout=60, check=True, cwd=REPOSITORY)
+    answered, expected = json.loads(done.stdout), json.loads(shown)
+    assert answered.keys() == expected.keys()
+    assert answered.get("code") == expected.get("code")
+    # Scores and times vary with machine and model; what the shown model says it sees does not.
+    if answered.get("model", {}).get("arch") == expected.get("model", {}).get("arch"):
+        assert [seen["label"] for seen in answered.get("predictions", ())] == [
+            seen["label"] for seen in expected.get("predictions", ())
+        ]
+
+
+def test_the_settings_table_is_the_settings() -> None:
+    assert settings_table() in README
+
+
+def test_the_version_is_that_of_the_changelog() -> None:
+    newest = re.search(r"^## (\d+\.\d+\.\d+)", (REPOSITORY / "CHANGELOG.md").read_text(), flags=re.MULTILINE)
+    assert newest is not None
+    assert newest[1] == resnet_service.__version__
+
+
+PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md")), REPOSITORY / "CONTRIBUTING.md"]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_within_the_repository_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#:]+?)(?:#[^)]*)?\)", page.read_text()):
+        assert (page.parent / target).exists(), target
+
+
+def test_every_module_is_in_the_architecture() -> None:
+    described = (REPOSITORY / "docs" / "architecture.md").read_text()
+    for module in (REPOSITORY / "src" / "resnet_service").rglob("*.py"):
+        if module.name not in ("__init__.py", "__main__.py"):
+            assert f"`{module.name}`" in described or f"/{module.name}`" in described, module.name
+
+
+def test_every_dependency_is_explained() -> None:
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+    described = (REPOSITORY / "docs" / "architecture.md").read_text()
+    for requirement in [*project["dependencies"], *itertools.chain(*project["optional-dependencies"].values())]:
+        name = re.split(r"[<>=\[]", requirement)[0]
+        assert f"**{name}**" in described, name
+
+
+def test_make_targets_in_the_docs_exist() -> None:
+    targets = set(re.findall(r"^([a-z]+):", (REPOSITORY / "Makefile").read_text(), flags=re.MULTILINE))
+    for page in PAGES:
+        assert set(re.findall(r"`make ([a-z]+)", page.read_text())) <= targets, page
