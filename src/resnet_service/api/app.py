@@ -54,6 +54,9 @@ def create_app(settings: Settings | None = None, classifier: ImageClassifier | N
         version=__version__,
         description="Classifies pictures with the one model that it was started with.",
         lifespan=lifespan,
+        # FastAPI's documentation pages load their viewer from elsewhere, which a service without network cannot.
+        docs_url=None,
+        redoc_url=None,
     )
     app.state.startup_error = None
     app.include_router(routes.router)

@@ -28,6 +28,12 @@ function bar({ label, score }) {
   return item;
 }
 
+// What the browser cannot show, the service may still know, or say what is wrong with it.
+$("preview").addEventListener("error", () => {
+  $("preview").hidden = true;
+  $("hint").hidden = false;
+});
+
 async function classify(file) {
   preview(file);
   $("predictions").replaceChildren();
