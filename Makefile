@@ -18,7 +18,7 @@ help:
 	@echo "make clean          remove what the above created, except models"
 
 serve: $(VENV)/.serve
-	@$(BIN)/resnet-service pull --if-missing
+	@$(BIN)/resnet-service pull --if-missing || echo "Without ImageNet weights, the model in the repository is served."
 	@$(BIN)/resnet-service serve --port $(PORT)
 
 test: lint
@@ -50,6 +50,6 @@ $(VENV)/.serve: $(VENV)/.venv pyproject.toml tools/install_torch.py
 
 $(VENV)/.test: $(VENV)/.serve tests/pictures.txt
 	@echo "Installing what tests need"
-	@$(PIP) --editable '.[torch,dev]'
+	@$(PIP) --editable '.[torch,plot,dev]'
 	@$(PIP) --no-deps --require-hashes --requirement tests/pictures.txt
 	@touch $@

@@ -12,11 +12,14 @@ import typer
 from rich.console import Console
 
 from resnet_service import __version__
-from resnet_service.errors import ServiceError
+from resnet_service.errors import RuntimeUnavailable, ServiceError
 from resnet_service.options import as_flags
 
 if TYPE_CHECKING:
+    from types import ModuleType
+
     from resnet_service.classifier import Classification
+    from resnet_service.evaluation import Evaluation
     from resnet_service.metadata import ModelMetadata
 
 out = Console(highlight=False)
@@ -205,6 +208,84 @@ def convert(
             std=std,
         )
     err.print(f"Wrote {target}: {_summary(metadata)}")
+
+
+@app.command()
+def evaluate(
+    checkpoint: Annotated[Path, typer.Argument(help="Model file.")],
+    dataset: Annotated[
+        Path,
+        typer.Argument(help="Folder of class-named folders, .csv of path,label, or folder of Fashion-MNIST's files."),
+    ],
+    labels: Labels = None,
+    workers: Annotated[int | None, typer.Option(help="Pictures worked on at once; by default one a CPU.")] = None,
+    plot: Annotated[Path | None, typer.Option(help="Folder for confusion matrix and reliability diagram.")] = None,
+    record: Annotated[
+        bool, typer.Option("--record", help="Write the result into the checkpoint's metadata; /metadata shows it.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Measure how good a model is on labelled pictures, through the very pipeline that serves."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+
+    with one_line_errors():
+        from resnet_service.classifier import Classifier
+        from resnet_service.cpus import available_cpus
+        from resnet_service.datasets import open_dataset
+        from resnet_service.evaluation import evaluate as evaluate_on
+
+        plots = _plots() if plot else None
+        classifier = Classifier.open(checkpoint, label_file=labels)
+        classifier.warm_up()
+        opened = open_dataset(dataset, classifier.labels)
+        with Progress(BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), console=err, transient=True) as bars:
+            bar = bars.add_task("", total=len(opened.samples))
+            found = evaluate_on(
+                classifier,
+                opened,
+                workers=workers or available_cpus(),
+                progress=lambda done: bars.update(bar, completed=done),
+            )
+        if plots and plot:
+            for path in plots.draw(found, plot):
+                err.print(f"Wrote {path}")
+        if record:
+            from resnet_service.prepare.checkpoint import record_evaluation
+
+            record_evaluation(checkpoint, found.record())
+            err.print(f"Recorded in {checkpoint}")
+    if as_json:
+        print(json.dumps(found.as_dict()))
+    else:
+        _print_evaluation(found)
+
+
+def _plots() -> "ModuleType":
+    """Import the room that draws, before minutes of evaluation and not after them."""
+    try:
+        from resnet_service import plots
+    except ModuleNotFoundError as error:
+        raise RuntimeUnavailable("--plot needs matplotlib: pip install 'resnet-service[plot]'.") from error
+    return plots
+
+
+def _print_evaluation(found: "Evaluation") -> None:
+    from rich.table import Table
+
+    table = Table(box=None, show_header=False)
+    table.add_column(style="bold")
+    table.add_column(justify="right")
+    table.add_row("pictures", f"{len(found.truth):,}")
+    table.add_row("top-1", f"{found.top1:.2f} %")
+    table.add_row("top-5", f"{found.top5:.2f} %")
+    table.add_row("calibration error", f"{found.calibration_error:.4f}")
+    for percentile, milliseconds in found.latency_ms.items():
+        table.add_row(f"latency {percentile}", f"{milliseconds:.1f} ms")
+    for name, share in found.per_class.items():
+        table.add_row(f"top-1 of {_plain(name)}", f"{share:.2f} %")
+    out.print(table)
+    for name, reason in found.unreadable:
+        err.print(f"unreadable: {_plain(name)}: {_plain(reason)}")
 
 
 def _read(image: Path) -> bytes:

@@ -29,6 +29,9 @@
     ├── RuntimeUnavailable              the chosen runtime's packages are not installed
     ├── UnsoundOutput                   the network answered NaN, infinity or the wrong shape
     ├── NotReady                        still loading, or already shutting down
+    ├── DatasetError                    a data set cannot be evaluated on
+    │   ├── InvalidDataset              of no known layout, damaged, or empty
+    │   └── UnknownClass                has a class that the model does not have
     └── SourceError                     weights could not be fetched
         ├── SourceUnreachable           no answer in time
         └── SourceDigestMismatch        not the bytes that were promised
@@ -208,6 +211,22 @@ class NotReady(ServiceError):
     """Still loading, or already shutting down."""
 
     code = "not_ready"
+
+
+class DatasetError(ServiceError):
+    """A data set cannot be evaluated on."""
+
+
+class InvalidDataset(DatasetError):
+    """A data set of no known layout, damaged, or empty."""
+
+    code = "invalid_dataset"
+
+
+class UnknownClass(DatasetError):
+    """A data set has a class that the model does not have."""
+
+    code = "unknown_class"
 
 
 class SourceError(ServiceError):

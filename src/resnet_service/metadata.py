@@ -41,6 +41,17 @@ class Provenance(_Record):
     published_accuracy: float | None = Field(None, ge=0, le=100, description="top-1 in percent, as published")
 
 
+class EvaluationRecord(_Record):
+    """What an evaluation measured, and on which pictures: never written by hand, only by ``evaluate --record``."""
+
+    dataset: str = Field(max_length=200)
+    sha256: Sha256 = Field(description="of the data set's pictures and classes")
+    pictures: int = Field(ge=1)
+    top1: float = Field(ge=0, le=100, description="in percent")
+    top5: float = Field(ge=0, le=100, description="in percent")
+    calibration_error: float = Field(ge=0, le=1, description="expected calibration error over 15 bins")
+
+
 class ModelMetadata(_Record):
     """Everything besides the weights that inference needs.
 
@@ -58,6 +69,7 @@ class ModelMetadata(_Record):
     std: Channels = IMAGENET_STD
     labels: LabelSetReference | None = None
     provenance: Provenance | None = None
+    evaluations: tuple[EvaluationRecord, ...] = ()
     library_versions: dict[str, str] = Field(default_factory=dict)
 
     @model_validator(mode="before")

@@ -40,13 +40,13 @@ class ServerProcess:
 
     url: str
 
-    def __init__(self, *arguments: str | Path, **environment: str) -> None:
+    def __init__(self, *arguments: str | Path, cwd: Path = REPOSITORY, **environment: str) -> None:
         self._log: list[str] = []
         self.process = subprocess.Popen(
             [sys.executable, "-m", "resnet_service", "serve", "--port", "0", *map(str, arguments)],
             stderr=subprocess.PIPE,
             text=True,
-            cwd=REPOSITORY,
+            cwd=cwd,
             env={**os.environ, **environment},
         )
         self._reader = threading.Thread(target=self._read_log, daemon=True)
@@ -89,7 +89,7 @@ class ServerProcess:
 
 @contextmanager
 def server_process(*arguments: str | Path, **environment: str) -> Iterator[ServerProcess]:
-    server = ServerProcess(*arguments, **environment)
+    server = ServerProcess(*arguments, cwd=REPOSITORY, **environment)
     try:
         yield server
     finally:

@@ -42,6 +42,8 @@ STATUS: dict[type[errors.ServiceError], HTTPStatus] = {
     errors.NonFiniteWeights: HTTPStatus.INTERNAL_SERVER_ERROR,
     errors.InvalidLabelSet: HTTPStatus.INTERNAL_SERVER_ERROR,
     errors.LabelDigestMismatch: HTTPStatus.INTERNAL_SERVER_ERROR,
+    errors.InvalidDataset: HTTPStatus.INTERNAL_SERVER_ERROR,
+    errors.UnknownClass: HTTPStatus.INTERNAL_SERVER_ERROR,
     errors.SourceError: HTTPStatus.INTERNAL_SERVER_ERROR,
     errors.SourceUnreachable: HTTPStatus.INTERNAL_SERVER_ERROR,
     errors.SourceDigestMismatch: HTTPStatus.INTERNAL_SERVER_ERROR,

@@ -24,7 +24,7 @@ from resnet_service.errors import (
     UnreadableCheckpoint,
 )
 from resnet_service.files import sha256_of, write_whole
-from resnet_service.metadata import ModelMetadata
+from resnet_service.metadata import EvaluationRecord, ModelMetadata
 from resnet_service.prepare import architectures
 from resnet_service.prepare.archive import load_values, read_bytes
 
@@ -73,9 +73,7 @@ def save_checkpoint(
         key: tensor.to(dtype if tensor.is_floating_point() else tensor.dtype).contiguous().clone()
         for key, tensor in state.items()
     }
-    buffer = io.BytesIO()
-    torch.save(content, buffer)
-    write_whole(path, buffer.getvalue())
+    _write(content, path)
 
 
 def load_checkpoint(path: Path, *, from_training: bool = False, **given: Any) -> Checkpoint:
@@ -97,6 +95,23 @@ def load_checkpoint(path: Path, *, from_training: bool = False, **given: Any) ->
     data = read_bytes(path)
     state, metadata = _parse(load_values(data, str(path)), str(path), given, from_training)
     return Checkpoint(_assemble(state, metadata, str(path)), metadata, sha256_of(data))
+
+
+def record_evaluation(path: Path, record: EvaluationRecord) -> None:
+    """Add a record to the metadata of the checkpoint ``path``, in place of an older one of the same data set.
+
+    The weights stay as they are; the file's digest, and with it the model's version, changes.
+
+    Raises:
+        ModelError: Not a checkpoint that could be loaded.
+        FileNotWritten: The disk is full, or the like; the old file is whole.
+
+    """
+    data = read_bytes(path)
+    content = load_values(data, str(path))
+    _, metadata = _parse(content, str(path), {}, from_training=False)
+    kept = [old.model_dump() for old in metadata.evaluations if old.dataset != record.dataset]
+    _write({**content, "evaluations": [*kept, record.model_dump()]}, path)
 
 
 def clean_keys(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -197,6 +212,12 @@ def _assemble(state: Mapping[str, Tensor], metadata: ModelMetadata, where: str) 
         raise NonFiniteWeights(f"{where} has NaN or infinity in {_some(unsound)}; the training has diverged.")
     model.load_state_dict(state)
     return model
+
+
+def _write(content: Mapping[str, Any], path: Path) -> None:
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    write_whole(path, buffer.getvalue())
 
 
 def _some(names: list[str]) -> str:

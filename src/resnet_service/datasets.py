@@ -1,0 +1,170 @@
+"""Labelled pictures to evaluate a model on, as encoded files: what a client would send.
+
+Three layouts are known: a folder of folders that are named for their classes; a CSV with the columns ``path`` and
+``label``, paths relative to it; Fashion-MNIST's IDX files. Classes go by the name or the id that the model's label
+set gives them.
+"""
+
+import csv
+import difflib
+import gzip
+import hashlib
+import io
+import math
+import zlib
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from resnet_service.errors import InvalidDataset, UnknownClass
+from resnet_service.labels import LabelSet
+
+_IDX_UNSIGNED_BYTE = 8
+_TEST_IMAGES, _TEST_LABELS = "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"
+
+
+class Sample(NamedTuple):
+    """One picture: what to call it, the index of its true class, and a function that reads its encoded bytes."""
+
+    name: str
+    class_id: int
+    read: Callable[[], bytes]
+
+
+class Dataset(NamedTuple):
+    """A name, at least one sample, and a SHA-256 over all pictures and their classes."""
+
+    name: str
+    samples: list[Sample]
+    sha256: str
+
+
+def open_dataset(path: Path, labels: LabelSet) -> Dataset:
+    """Find out which layout ``path`` has and list its samples; only what hashing needs stays in memory.
+
+    Raises:
+        InvalidDataset: Nothing there, none of the known layouts, or no pictures in it.
+        UnknownClass: A class that the label set does not have.
+
+    """
+    if path.suffix == ".csv" and path.is_file():
+        samples, digest = _hashed(_from_csv(path, labels))
+    elif path.is_dir() and _idx_file(path, _TEST_IMAGES):
+        samples, digest = _from_fashion_mnist(path, labels)
+    elif path.is_dir():
+        samples, digest = _hashed(_from_folders(path, labels))
+    else:
+        raise InvalidDataset(
+            f"{path} is no data set: neither a folder of class-named folders, nor a .csv with the columns path and "
+            "label, nor a folder with Fashion-MNIST's files."
+        )
+    if not samples:
+        raise InvalidDataset(f"The data set {path} is empty: there is no picture to evaluate on.")
+    return Dataset(path.resolve().stem, samples, digest)
+
+
+def read_idx(path: Path) -> NDArray[np.uint8]:
+    """Read an IDX file of unsigned bytes, gzipped or not: the format of MNIST and its kin.
+
+    The layout is that of http://yann.lecun.com/exdb/mnist: two zero bytes, the type, the number of dimensions, each
+    dimension as a big-endian 32-bit number, the data.
+
+    Raises:
+        InvalidDataset: Not such a file, or incomplete.
+
+    """
+    try:
+        data = path.read_bytes()
+        content = gzip.decompress(data) if path.suffix == ".gz" else data
+    except (OSError, EOFError, zlib.error) as error:
+        raise InvalidDataset(f"{path} cannot be read: {error}.") from error
+    if len(content) < 4 or content[:2] != b"\0\0" or content[2] != _IDX_UNSIGNED_BYTE:
+        raise InvalidDataset(f"{path} is not an IDX file of unsigned bytes.")
+    header = 4 + 4 * content[3]
+    shape = [int.from_bytes(content[start : start + 4], "big") for start in range(4, header, 4)]
+    if len(content) != header + math.prod(shape):
+        raise InvalidDataset(f"{path} is incomplete: it promises {shape} bytes and has {len(content) - header:,}.")
+    return np.frombuffer(content, np.uint8, offset=header).reshape(shape)
+
+
+def _from_folders(path: Path, labels: LabelSet) -> list[Sample]:
+    names = _ClassIndex(labels, path)
+    folders = sorted(folder for folder in path.iterdir() if folder.is_dir() and not folder.name.startswith("."))
+    return [
+        Sample(str(file.relative_to(path)), names[folder.name], file.read_bytes)
+        for folder in folders
+        for file in sorted(folder.iterdir())
+        if file.is_file() and not file.name.startswith(".")
+    ]
+
+
+def _from_csv(path: Path, labels: LabelSet) -> list[Sample]:
+    names = _ClassIndex(labels, path)
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            rows = list(csv.DictReader(file, strict=True))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InvalidDataset(f"{path} is not a CSV file in UTF-8: {error}.") from error
+    if rows and not {"path", "label"} <= rows[0].keys():
+        raise InvalidDataset(f"{path} needs the columns path and label; it has {', '.join(map(str, rows[0]))}.")
+    incomplete = [number for number, row in enumerate(rows, 2) if not row["path"] or not row["label"]]
+    if incomplete:
+        raise InvalidDataset(f"{path}, line {incomplete[0]}: path and label must both be there.")
+    return [Sample(row["path"], names[row["label"]], (path.parent / row["path"]).read_bytes) for row in rows]
+
+
+def _from_fashion_mnist(path: Path, labels: LabelSet) -> tuple[list[Sample], str]:
+    label_file = _idx_file(path, _TEST_LABELS)
+    image_file = _idx_file(path, _TEST_IMAGES)
+    if label_file is None or image_file is None:
+        raise InvalidDataset(f"{path} has pictures, but no labels: {_TEST_LABELS}.gz is missing.")
+    images, classes = read_idx(image_file), read_idx(label_file)
+    if images.ndim != 3 or classes.shape != images.shape[:1]:
+        raise InvalidDataset(f"{path}: {images.shape} pictures do not go with {classes.shape} labels.")
+    if len(classes) and classes.max() >= len(labels):
+        raise UnknownClass(f"{path} has the class {classes.max()}; the model's are 0 to {len(labels) - 1}.")
+    samples = [
+        Sample(f"{image_file.name}[{index}]", int(class_id), partial(_png, images[index]))
+        for index, class_id in enumerate(classes)
+    ]
+    return samples, hashlib.sha256(images.tobytes() + classes.tobytes()).hexdigest()
+
+
+def _png(pixels: NDArray[np.uint8]) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def _hashed(samples: list[Sample]) -> tuple[list[Sample], str]:
+    digest = hashlib.sha256()
+    for sample in samples:
+        try:
+            data = sample.read()
+        except OSError:  # evaluation will name it; to the digest it is empty
+            data = b""
+        digest.update(hashlib.sha256(data).digest() + sample.class_id.to_bytes(4, "big"))
+    return samples, digest.hexdigest()
+
+
+def _idx_file(folder: Path, name: str) -> Path | None:
+    return next((file for file in (folder / f"{name}.gz", folder / name) if file.is_file()), None)
+
+
+class _ClassIndex(dict[str, int]):
+    """Class index by name or id; names first, should both exist."""
+
+    def __init__(self, labels: LabelSet, where: Path) -> None:
+        super().__init__({label.id: label.index for label in labels.classes if label.id is not None})
+        self.update({label.name: label.index for label in labels.classes})
+        self._where = where
+
+    def __missing__(self, key: str) -> int:
+        similar = difflib.get_close_matches(key, self, n=3)
+        hint = f"; similar are {', '.join(similar)}" if similar else ""
+        raise UnknownClass(f"{self._where} has the class {key!r}, which the model's label set does not have{hint}.")
