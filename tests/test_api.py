@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import socket
 from collections.abc import Iterator
 from http import HTTPStatus
 from typing import Any
@@ -109,6 +110,12 @@ def test_bad_top_k(client: httpx.Client, top_k: str) -> None:
 def test_bad_requests(client: httpx.Client, request_: dict[str, Any], status: HTTPStatus, code: str) -> None:
     assert_problem(client.post("/predict", **request_), status, code)
     assert client.get("/health/ready").status_code == 200
+
+
+def test_a_promise_of_too_much_is_refused_before_it_is_read(client: httpx.Client) -> None:
+    with socket.create_connection((client.base_url.host, client.base_url.port or 0), timeout=10) as connection:
+        connection.sendall(b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000000\r\n\r\n")
+        assert b" 413 " in connection.recv(4096)
 
 
 def test_too_many_pixels(client: httpx.Client) -> None:

@@ -102,8 +102,10 @@ def test_exif_orientation_is_undone(file_format: str, orientation: int) -> None:
     assert np.abs(np.asarray(decoded.image).astype(int) - np.asarray(upright).astype(int)).mean() < 8
 
 
-def test_broken_exif_does_not_cost_the_picture() -> None:
-    assert pixels(encoded(PICTURE, "JPEG", exif=b"Exif\0\0MM\0*\xff\xff\xff\xff")).shape == (32, 48, 3)
+@pytest.mark.parametrize("file_format", ["JPEG", "PNG", "WEBP"])
+def test_broken_exif_does_not_cost_the_picture(file_format: str) -> None:
+    for exif in (b"Exif\0\0MM\0*\xff\xff\xff\xff", b"Exif\0\0MM\0*\0\0\0", b"Exif\0\0MMB*\0\0\0\x08"):
+        assert pixels(encoded(PICTURE, file_format, exif=exif)).shape == (32, 48, 3)
 
 
 def test_of_an_animation_the_first_frame_counts() -> None:

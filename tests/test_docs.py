@@ -4,7 +4,9 @@ import itertools
 import json
 import re
 import shlex
+import shutil
 import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -84,3 +86,38 @@ def test_make_targets_in_the_docs_exist() -> None:
     targets = set(re.findall(r"^([a-z]+):", (REPOSITORY / "Makefile").read_text(), flags=re.MULTILINE))
     for page in PAGES:
         assert set(re.findall(r"`make ([a-z]+)", page.read_text())) <= targets, page
+
+
+def test_own_model_works_from_top_to_bottom(tmp_path: Path) -> None:
+    page = (REPOSITORY / "docs" / "own-model.md").read_text()
+    (tmp_path / "checkpoints").mkdir()
+    shutil.copytree(REPOSITORY / "tests" / "data" / "fashion-mnist", tmp_path / "pictures")
+    shutil.copy(REPOSITORY / "checkpoints" / "resnet18-fashion-mnist.pth", tmp_path / "checkpoints")
+    (tmp_path / "page.py").write_text("".join(re.findall(r"^```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL)))
+
+    def run(command: list[str]) -> str:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, cwd=tmp_path)
+        assert done.returncode == 0, f"{shlex.join(command)}: {done.stderr}"
+        return done.stdout
+
+    run([sys.executable, "page.py"])
+    answers: list[str] = []
+    server: ServerProcess | None = None
+    try:
+        for command, _ in console(page):
+            program, *arguments = shlex.split(command)
+            if arguments[0] == "serve":
+                server = ServerProcess(*arguments[1:], cwd=tmp_path)
+            elif program == "resnet-service":
+                run([sys.executable, "-m", "resnet_service", *arguments])
+            else:
+                assert server is not None
+                answers.append(run(shlex.split(command.replace("http://localhost:8080", server.url))))
+    finally:
+        assert server is not None
+        server.stop()
+    predictions, metadata = map(json.loads, answers)
+    assert predictions["predictions"][0]["label"] == "sandal"
+    assert metadata["metadata"]["provenance"]["source"] == "fine-tuned from resnet18-fashion-mnist"
+    assert metadata["metadata"]["evaluations"][0]["top1"] > 90
+    assert (tmp_path / "plots" / "confusion.png").exists()

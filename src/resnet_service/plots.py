@@ -62,7 +62,7 @@ def _reliability(found: Evaluation) -> Figure:
     upper.plot([0, 1], [0, 1], color=_GREY, linestyle="--", linewidth=1, label="confidence is accuracy")
     upper.bar(left, accuracy, width, align="edge", color=_BLUE, edgecolor="white", label="accuracy")
     upper.bar(
-        left, confidence - accuracy, width, accuracy, align="edge", color=_RED, alpha=0.3, label="confidence beyond it"
+        left, confidence - accuracy, width, accuracy, align="edge", color=_RED, alpha=0.3, label="gap to confidence"
     )
     upper.set(
         title=f"{found.dataset}: expected calibration error {found.calibration_error:.3f}",
