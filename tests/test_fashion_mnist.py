@@ -1,0 +1,110 @@
+"""The model that ships with the repository: what is served when nothing was pulled, and how good it is."""
+
+import gzip
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+
+from resnet_service.labels import read_label_set
+from resnet_service.prepare.checkpoint import load_checkpoint
+from support.servers import REPOSITORY, ServerProcess, cli, server_process
+
+CHECKPOINT = REPOSITORY / "checkpoints" / "resnet18-fashion-mnist.pth"
+LABELS = REPOSITORY / "labels" / "fashion-mnist.json"
+CARD = CHECKPOINT.with_suffix(".md")
+SAMPLE = REPOSITORY / "tests" / "data" / "fashion-mnist"
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[ServerProcess]:
+    with server_process("--checkpoint", CHECKPOINT) as server:
+        yield server
+
+
+def test_at_least_93_percent_of_the_sample_are_right(server: ServerProcess) -> None:
+    labels, _ = read_label_set(REPOSITORY / "labels" / "fashion-mnist.json")
+    right = []
+    with httpx.Client(base_url=server.url) as client:
+        for label in labels.classes:
+            for path in sorted((SAMPLE / str(label.id)).glob("*.png")):
+                answer = client.post("/predict?top_k=1", content=path.read_bytes()).json()
+                right.append(answer["predictions"][0]["label"] == label.name)
+    assert len(right) == 200
+    assert np.mean(right) >= 0.93
+
+
+def test_metadata_shows_the_recorded_accuracy(server: ServerProcess) -> None:
+    metadata = httpx.get(f"{server.url}/metadata").json()["metadata"]
+    (record,) = metadata["evaluations"]
+    assert record["dataset"] == "fashion-mnist"
+    assert record["pictures"] == 10_000
+    assert record["top1"] >= 93.5  # the goal is 94.0; the model card says what was reached
+    assert metadata["input_size"] == 64
+
+
+def test_the_card_says_what_the_file_says() -> None:
+    (record,) = load_checkpoint(CHECKPOINT).metadata.evaluations
+    assert f"{record.top1:.2f} %" in CARD.read_text()
+
+
+def test_the_file_is_small() -> None:
+    assert CHECKPOINT.stat().st_size <= 23_000_000
+
+
+def test_it_is_served_where_nothing_was_pulled_or_named(tmp_path: Path) -> None:
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "labels").mkdir()
+    for path in (CHECKPOINT, REPOSITORY / "labels" / "fashion-mnist.json"):
+        os.link(path, tmp_path / path.relative_to(REPOSITORY))
+    picture = SAMPLE / "sandal" / "00008.png"
+    done = subprocess.run(
+        [sys.executable, "-m", "resnet_service", "classify", picture, "--json"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+        cwd=tmp_path,
+    )
+    assert json.loads(done.stdout)["predictions"][0]["label"] == "sandal"
+
+
+def test_evaluate_over_the_sample_agrees(tmp_path: Path) -> None:
+    done = cli("evaluate", CHECKPOINT, SAMPLE, "--json", "--plot", tmp_path)
+    found = json.loads(done.stdout)
+    assert found["top1"] >= 93
+    assert found["per_class"].keys() == {label.name for label in read_label_set(LABELS)[0].classes}
+    assert np.sum(found["confusion"]) == 200
+
+
+@pytest.mark.slow
+def test_the_training_script_trains_is_resumed_and_saves(tmp_path: Path) -> None:
+    """On one batch of noise an epoch: whether it learns, its model card says."""
+    rng = np.random.default_rng(0)
+    for name, content in (("images-idx3", rng.integers(0, 256, (256, 28, 28))), ("labels-idx1", np.arange(256) % 10)):
+        header = bytes([0, 0, 8, content.ndim]) + b"".join(side.to_bytes(4, "big") for side in content.shape)
+        (tmp_path / f"train-{name}-ubyte.gz").write_bytes(gzip.compress(header + content.astype(np.uint8).tobytes()))
+    command = [sys.executable, "examples/fashion_mnist/train.py", "--data", str(tmp_path), "--output"]
+    command.append(str(tmp_path / "model.pth"))
+    first = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=REPOSITORY)
+    assert first.stdout is not None
+    with first.stdout as lines:
+        for line in lines:
+            if "epoch  3" in line:
+                break
+        first.kill()
+        first.wait(20)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=True, cwd=REPOSITORY)
+    epochs = [int(found) for found in re.findall(r"epoch +(\d+) +\d+px", done.stdout)]
+    assert epochs[0] in (3, 4)
+    assert epochs[-1] == 26
+    loaded = load_checkpoint(tmp_path / "model.pth")
+    assert loaded.metadata.labels == read_label_set(LABELS)[1]
+    assert loaded.metadata.num_classes == 10
