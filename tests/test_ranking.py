@@ -18,7 +18,7 @@ def test_best_first_with_probabilities_over_all_classes() -> None:
 
 
 def test_ties_come_in_the_order_of_their_index() -> None:
-    many = rank(np.tile(np.float32([0, 1]), 500), LabelSet.numbered(1000), 1000)
+    many = rank(np.tile(np.array([0, 1], np.float32), 500), LabelSet.numbered(1000), 1000)
     assert [answer.class_id for answer in many] == [*range(1, 1000, 2), *range(0, 1000, 2)]
 
 
