@@ -314,7 +314,8 @@ def _print_answer(image: Path, answer: "Classification") -> None:
     from rich.progress_bar import ProgressBar
     from rich.table import Table
 
-    table = Table(box=None, show_header=False, title=_plain(str(image)), title_justify="left")
+    out.print(_plain(str(image)), soft_wrap=True)  # a table would fold its title to its own width
+    table = Table(box=None, show_header=False)
     for ranked in answer.predictions:
         table.add_row(f"{ranked.score:6.1%}", ProgressBar(total=1, completed=ranked.score, width=24), ranked.label)
     out.print(table)
