@@ -82,7 +82,6 @@ def decode(data: bytes, max_pixels: int = DEFAULT_MAX_PIXELS) -> DecodedImage:
     """
     file_format = _identify(data)
     try:
-        # Pillow warns from half its own bomb limit on; the limit that counts here is ours, just below.
         with Image.open(BytesIO(data), formats=(file_format,)) as opened:
             _check_pixels(opened, max_pixels)
             opened.load()
