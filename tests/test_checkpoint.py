@@ -17,7 +17,7 @@ from resnet_service.errors import (
     NonFiniteWeights,
     StateDictMismatch,
     UnknownArchitecture,
-    UnreadableCheckpoint,
+    UnreadableModel,
 )
 from resnet_service.files import sha256_of
 from resnet_service.labels import read_label_set
@@ -139,16 +139,16 @@ def changed(**changes: torch.Tensor | None) -> dict[str, torch.Tensor]:
         ({**CLASSIC, "epoch": 3, "state_dict": changed()}, InvalidMetadata, "epoch.*resnet-service convert"),
         ({**CLASSIC, "input_size": -1, "state_dict": changed()}, InvalidMetadata, "input_size"),
         ({"arch": "resnet18", "state_dict": changed()}, InvalidMetadata, "num_classes"),
-        ({**CLASSIC, "state_dict": {}}, UnreadableCheckpoint, "no weights"),
-        ({**CLASSIC, "state_dict": [1, 2]}, UnreadableCheckpoint, "no weights"),
-        ({**CLASSIC, "state_dict": {"fc.weight": "text"}}, UnreadableCheckpoint, r"fc\.weight"),
-        ({**CLASSIC, "state_dict": {3: torch.ones(1)}}, UnreadableCheckpoint, "3"),
+        ({**CLASSIC, "state_dict": {}}, UnreadableModel, "no weights"),
+        ({**CLASSIC, "state_dict": [1, 2]}, UnreadableModel, "no weights"),
+        ({**CLASSIC, "state_dict": {"fc.weight": "text"}}, UnreadableModel, r"fc\.weight"),
+        ({**CLASSIC, "state_dict": {3: torch.ones(1)}}, UnreadableModel, "3"),
         ({**CLASSIC, "state_dict": changed(fc__bias=torch.ones(10).to_sparse())}, StateDictMismatch, "sparse"),
         ({**CLASSIC, "state_dict": changed(fc__bias=torch.ones(10, dtype=torch.cfloat))}, StateDictMismatch, "complex"),
-        ({}, UnreadableCheckpoint, "no weights"),
-        ([1, 2], UnreadableCheckpoint, "a list"),
-        (torch.ones(3), UnreadableCheckpoint, "a Tensor"),
-        ("text", UnreadableCheckpoint, "a str"),
+        ({}, UnreadableModel, "no weights"),
+        ([1, 2], UnreadableModel, "a list"),
+        (torch.ones(3), UnreadableModel, "a Tensor"),
+        ("text", UnreadableModel, "a str"),
     ],
 )
 def test_each_failure_has_its_class_and_its_words(

@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 import torch
 
-from resnet_service.errors import ModelError, PickledCode, SuspiciousCheckpoint, UnreadableCheckpoint
+from resnet_service.errors import ModelError, PickledCode, SuspiciousModel, UnreadableModel
+from resnet_service.files import MAX_MODEL_BYTES
 from resnet_service.prepare import archive
 from resnet_service.prepare.checkpoint import load_checkpoint
 from resnet_service.prepare.conversion import convert
@@ -141,20 +142,20 @@ ATTACKS: dict[Callable[[Path, Path, Path], None], type[ModelError]] = {
     reduce_in_legacy: PickledCode,
     plain_pickle: PickledCode,
     global_in_data: PickledCode,
-    setitem_on_a_tensor: UnreadableCheckpoint,
-    storages_cut: UnreadableCheckpoint,
-    legacy_storage_of_a_petabyte: UnreadableCheckpoint,
+    setitem_on_a_tensor: UnreadableModel,
+    storages_cut: UnreadableModel,
+    legacy_storage_of_a_petabyte: UnreadableModel,
     virtual_tensor: ModelError,
-    compressed: SuspiciousCheckpoint,
-    many_entries: SuspiciousCheckpoint,
-    overlapping: SuspiciousCheckpoint,
+    compressed: SuspiciousModel,
+    many_entries: SuspiciousModel,
+    overlapping: SuspiciousModel,
     torchscript: PickledCode,
-    empty: UnreadableCheckpoint,
-    text: UnreadableCheckpoint,
-    only_a_zip_magic: UnreadableCheckpoint,
-    half: UnreadableCheckpoint,
-    without_its_end: UnreadableCheckpoint,
-    deep_nesting: UnreadableCheckpoint,
+    empty: UnreadableModel,
+    text: UnreadableModel,
+    only_a_zip_magic: UnreadableModel,
+    half: UnreadableModel,
+    without_its_end: UnreadableModel,
+    deep_nesting: UnreadableModel,
 }
 
 
@@ -196,8 +197,8 @@ def test_the_canary_would_sing(tmp_path: Path, checkpoint: Path) -> None:
 def test_a_file_beyond_the_limit_is_not_even_read(tmp_path: Path) -> None:
     path = tmp_path / "huge.pth"
     with path.open("wb") as sparse:
-        sparse.truncate(archive.MAX_FILE_BYTES + 1)
-    with pytest.raises(SuspiciousCheckpoint, match="limit"):
+        sparse.truncate(MAX_MODEL_BYTES + 1)
+    with pytest.raises(SuspiciousModel, match="limit"):
         load_checkpoint(path)
 
 

@@ -1,20 +1,29 @@
 """The one straight line from a file's bytes to an answer; synchronous, and called by HTTP, CLI and tests alike."""
 
 import itertools
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple, Protocol, Self
+from typing import Literal, NamedTuple, Protocol, Self
 
 import numpy as np
 
 from resnet_service.decode import DEFAULT_MAX_PIXELS, decode
 from resnet_service.labels import LabelSet, labels_for
-from resnet_service.metadata import ModelMetadata
+from resnet_service.metadata import ModelMetadata, Precision
 from resnet_service.preprocess import crop
 from resnet_service.ranking import RankedClass, check_top_k, rank
-from resnet_service.runtime import Runtime, open_runtime
+from resnet_service.runtime import Runtime, RuntimeName, open_runtime
 
 _VERSION_DIGITS = 12
+
+Fidelity = Literal["exact", "fast"]
+
+# A JPEG that is decoded at a reduced scale keeps at least this many times the pixels that the resize asks for: at one
+# time, the resize has nothing left to average, and pictures differ visibly from the reference.
+_DRAFT_MARGIN = 2
 
 
 class ModelIdentity(NamedTuple):
@@ -67,6 +76,11 @@ class ImageClassifier(Protocol):
         """What runs the network."""
         ...
 
+    @property
+    def precision(self) -> Precision:
+        """What the network is computed in."""
+        ...
+
     def warm_up(self) -> None:
         """Make the first real request as fast as the later ones, or raise."""
         ...
@@ -80,13 +94,24 @@ class Classifier:
     """Decoding, preprocessing, a runtime and ranking, put together. Safe to call from several threads at once."""
 
     def __init__(
-        self, runtime: Runtime, labels: LabelSet, *, name: str = "model", max_pixels: int = DEFAULT_MAX_PIXELS
+        self,
+        runtime: Runtime,
+        labels: LabelSet,
+        *,
+        name: str = "model",
+        max_pixels: int = DEFAULT_MAX_PIXELS,
+        decoding: Fidelity = "fast",
     ) -> None:
         self._runtime = runtime
         self._max_pixels = max_pixels
+        self._exact = decoding == "exact"
+        self._enough = None if self._exact else _DRAFT_MARGIN * runtime.metadata.resize_size
+        self._in_work = 0
+        self._in_work_lock = threading.Lock()
         self.labels = labels
         self.metadata = runtime.metadata
         self.runtime_name = runtime.name
+        self.precision = runtime.precision
         self.model = ModelIdentity(name, runtime.metadata.arch, runtime.sha256[:_VERSION_DIGITS])
 
     @classmethod
@@ -94,31 +119,39 @@ class Classifier:
         cls,
         path: Path,
         *,
+        runtime: RuntimeName = "auto",
         arch: str | None = None,
         label_file: Path | None = None,
-        threads: int = 1,
+        workers: int = 1,
+        threads: int = 0,
         max_pixels: int = DEFAULT_MAX_PIXELS,
+        decoding: Fidelity = "fast",
     ) -> Self:
         """Load a model file and its labels.
 
         Args:
-            path: The model file.
+            path: The model file, a checkpoint or a packed one.
+            runtime: What runs it; ``auto`` for the one that fits the file.
             arch: Architecture of a bare ``state_dict``; a checkpoint names its own.
             label_file: Label set to use instead of searching the one that the model names.
-            threads: CPU threads that one inference may use.
+            workers: Pictures that may be worked on at once.
+            threads: CPU threads for one inference; 0 for the best that the runtime can do.
             max_pixels: Pictures with more are refused before they are decoded.
+            decoding: ``exact`` prepares pixels as the reference transforms do, to the bit; ``fast`` decodes large JPEGs
+                at a reduced scale and resizes only what the crop shows.
 
         Raises:
             ModelError: The model or its labels are missing, damaged, unsafe or contradict each other.
+            UnsuitableRuntime: The runtime does not run this kind of file.
             RuntimeUnavailable: The packages that the model needs are not installed.
 
         """
-        runtime = open_runtime(path, arch=arch, threads=threads)
-        labels = labels_for(runtime.metadata, path, label_file)
-        return cls(runtime, labels, name=path.stem, max_pixels=max_pixels)
+        opened = open_runtime(path, runtime, arch=arch, workers=workers, threads=threads)
+        labels = labels_for(opened.metadata, path, label_file)
+        return cls(opened, labels, name=path.stem, max_pixels=max_pixels, decoding=decoding)
 
     def warm_up(self) -> None:
-        """Run one grey picture through network and ranking, so that a model that cannot answer never gets ready.
+        """Run a grey picture through network and ranking, so that a model that cannot answer never gets ready.
 
         Raises:
             UnsoundOutput: The network does not give one finite number for each label.
@@ -126,7 +159,8 @@ class Classifier:
         """
         side = self.metadata.input_size
         grey = np.full((1, side, side, 3), 128, dtype=np.uint8)
-        rank(self._runtime.logits(grey)[0], self.labels, 1)
+        for alone in (True, False):
+            rank(self._runtime.logits(grey, alone=alone)[0], self.labels, 1)
 
     def classify(self, data: bytes, top_k: int | None = None) -> Classification:
         """Answer for one picture.
@@ -142,13 +176,25 @@ class Classifier:
         """
         wanted = check_top_k(top_k, len(self.labels))
         marks = [time.perf_counter()]
-        decoded = decode(data, self._max_pixels)
-        marks.append(time.perf_counter())
-        pixels = crop(decoded.image, self.metadata)
-        marks.append(time.perf_counter())
-        logits = self._runtime.logits(pixels[np.newaxis])
+        with self._working():
+            decoded = decode(data, self._max_pixels, enough=self._enough)
+            marks.append(time.perf_counter())
+            pixels = crop(decoded.image, self.metadata, exact=self._exact)
+            marks.append(time.perf_counter())
+            logits = self._runtime.logits(pixels[np.newaxis], alone=self._in_work == 1)
         predictions = rank(logits[0], self.labels, wanted)
         marks.append(time.perf_counter())
         decoding, preprocessing, inference = (1000 * (end - begin) for begin, end in itertools.pairwise(marks))
         timing = Timing(decoding, preprocessing, inference, total=decoding + preprocessing + inference)
         return Classification(predictions, decoded.format, decoded.width, decoded.height, timing)
+
+    @contextmanager
+    def _working(self) -> Iterator[None]:
+        """Count the pictures in work. Where one decodes beside it, an inference on all CPUs would slow down both."""
+        with self._in_work_lock:
+            self._in_work += 1
+        try:
+            yield
+        finally:
+            with self._in_work_lock:
+                self._in_work -= 1

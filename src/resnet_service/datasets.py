@@ -25,11 +25,16 @@ from resnet_service.errors import InvalidDataset, UnknownClass
 from resnet_service.labels import LabelSet
 
 _IDX_UNSIGNED_BYTE = 8
+_TRAIN_IMAGES, _TRAIN_LABELS = "train-images-idx3-ubyte", "train-labels-idx1-ubyte"
 _TEST_IMAGES, _TEST_LABELS = "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"
+UNLABELLED = -1
 
 
 class Sample(NamedTuple):
-    """One picture: what to call it, the index of its true class, and a function that reads its encoded bytes."""
+    """One picture: what to call it, the index of its true class, and a function that reads its encoded bytes.
+
+    The class is ``UNLABELLED`` only in what ``open_pictures`` returns.
+    """
 
     name: str
     class_id: int
@@ -55,7 +60,7 @@ def open_dataset(path: Path, labels: LabelSet) -> Dataset:
     if path.suffix == ".csv" and path.is_file():
         samples, digest = _hashed(_from_csv(path, labels))
     elif path.is_dir() and _idx_file(path, _TEST_IMAGES):
-        samples, digest = _from_fashion_mnist(path, labels)
+        samples, digest = _from_fashion_mnist(path, labels, _TEST_IMAGES, _TEST_LABELS)
     elif path.is_dir():
         samples, digest = _hashed(_from_folders(path, labels))
     else:
@@ -66,6 +71,28 @@ def open_dataset(path: Path, labels: LabelSet) -> Dataset:
     if not samples:
         raise InvalidDataset(f"The data set {path} is empty: there is no picture to evaluate on.")
     return Dataset(path.resolve().stem, samples, digest)
+
+
+def open_pictures(path: Path, labels: LabelSet) -> tuple[Dataset, bool]:
+    """List pictures to prepare a model with; return them, and whether their classes are known.
+
+    Besides the layouts of ``open_dataset``, of which Fashion-MNIST's gives its training pictures here, a folder that
+    holds pictures and no folders will do.
+
+    Raises:
+        InvalidDataset: As for ``open_dataset``.
+        UnknownClass: As for ``open_dataset``.
+
+    """
+    if path.is_dir() and _idx_file(path, _TRAIN_IMAGES):
+        samples, digest = _from_fashion_mnist(path, labels, _TRAIN_IMAGES, _TRAIN_LABELS)
+        return Dataset(path.resolve().stem, samples, digest), True
+    if path.is_dir() and not any(child.is_dir() for child in path.iterdir()):
+        files = sorted(file for file in path.iterdir() if not file.name.startswith("."))
+        samples, digest = _hashed([Sample(file.name, UNLABELLED, file.read_bytes) for file in files])
+        if samples:
+            return Dataset(path.resolve().stem, samples, digest), False
+    return open_dataset(path, labels), True
 
 
 def read_idx(path: Path) -> NDArray[np.uint8]:
@@ -118,11 +145,10 @@ def _from_csv(path: Path, labels: LabelSet) -> list[Sample]:
     return [Sample(row["path"], names[row["label"]], (path.parent / row["path"]).read_bytes) for row in rows]
 
 
-def _from_fashion_mnist(path: Path, labels: LabelSet) -> tuple[list[Sample], str]:
-    label_file = _idx_file(path, _TEST_LABELS)
-    image_file = _idx_file(path, _TEST_IMAGES)
+def _from_fashion_mnist(path: Path, labels: LabelSet, image_name: str, label_name: str) -> tuple[list[Sample], str]:
+    label_file, image_file = _idx_file(path, label_name), _idx_file(path, image_name)
     if label_file is None or image_file is None:
-        raise InvalidDataset(f"{path} has pictures, but no labels: {_TEST_LABELS}.gz is missing.")
+        raise InvalidDataset(f"{path} has pictures, but no labels: {label_name}.gz is missing.")
     images, classes = read_idx(image_file), read_idx(label_file)
     if images.ndim != 3 or classes.shape != images.shape[:1]:
         raise InvalidDataset(f"{path}: {images.shape} pictures do not go with {classes.shape} labels.")
@@ -148,7 +174,7 @@ def _hashed(samples: list[Sample]) -> tuple[list[Sample], str]:
             data = sample.read()
         except OSError:  # evaluation will name it; to the digest it is empty
             data = b""
-        digest.update(hashlib.sha256(data).digest() + sample.class_id.to_bytes(4, "big"))
+        digest.update(hashlib.sha256(data).digest() + sample.class_id.to_bytes(4, "big", signed=True))
     return samples, digest.hexdigest()
 
 

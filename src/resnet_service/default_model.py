@@ -6,8 +6,9 @@ from resnet_service.errors import ModelFileNotFound
 
 FOLDER = Path("checkpoints")
 
-# It came with the repository; whoever pulled or trained another one wants that.
-_EMBEDDED = "resnet18-fashion-mnist.pth"
+# They came with the repository; whoever pulled or trained another model wants that.
+_EMBEDDED = ("resnet18-fashion-mnist-int8.onnx", "resnet18-fashion-mnist.pth")
+_SUFFIXES = (".onnx", ".pth")
 
 
 def choose_model(named: Path | None, folder: Path = FOLDER) -> Path:
@@ -22,14 +23,18 @@ def choose_model(named: Path | None, folder: Path = FOLDER) -> Path:
     pulled = pulled_models(folder)
     if pulled:
         return pulled[-1]
-    if (folder / _EMBEDDED).is_file():
-        return folder / _EMBEDDED
+    for name in _EMBEDDED:
+        if (folder / name).is_file():
+            return folder / name
     raise ModelFileNotFound(
         f"There is no model in {folder}/: fetch one with `resnet-service pull`, or name one with --checkpoint."
     )
 
 
 def pulled_models(folder: Path = FOLDER) -> list[Path]:
-    """Return the models in ``folder`` that did not come with the repository, the newest last."""
-    others = (path for path in folder.glob("*.pth") if path.name != _EMBEDDED)
-    return sorted(others, key=lambda path: path.stat().st_mtime)
+    """Return the models in ``folder`` that did not come with the repository, the newest last.
+
+    A model that was pulled and then packed is there twice; the packed one, being newer, comes after its checkpoint.
+    """
+    others = (path for path in folder.glob("*") if path.suffix in _SUFFIXES and path.name not in _EMBEDDED)
+    return sorted(others, key=lambda path: path.stat().st_mtime_ns)

@@ -12,8 +12,8 @@
     │   └── InvalidTopK                 outside 1 ... number of classes
     ├── ModelError                      a model file cannot be trusted or understood
     │   ├── ModelFileNotFound           no such file
-    │   ├── UnreadableCheckpoint        empty, truncated, not a PyTorch file
-    │   ├── SuspiciousCheckpoint        sizes or zip entries out of bounds
+    │   ├── UnreadableModel             empty, truncated, damaged, another kind of file
+    │   ├── SuspiciousModel             sizes, entries or references that no honest file has
     │   ├── PickledCode                 holds Python objects, not only tensors
     │   ├── BareStateDict               tensors without the metadata that inference needs
     │   ├── InvalidMetadata             metadata missing, mistyped or contradictory
@@ -27,6 +27,8 @@
     ├── InvalidSettings                 an option is mistyped or out of range
     ├── AddressUnavailable              the address cannot be listened on
     ├── RuntimeUnavailable              the chosen runtime's packages are not installed
+    ├── UnsuitableRuntime               the chosen runtime does not run this kind of file
+    ├── TooLossy                        packing would change more answers than was allowed
     ├── UnsoundOutput                   the network answered NaN, infinity or the wrong shape
     ├── NotReady                        still loading, or already shutting down
     ├── DatasetError                    a data set cannot be evaluated on
@@ -111,16 +113,16 @@ class ModelFileNotFound(ModelError):
     code = "model_file_not_found"
 
 
-class UnreadableCheckpoint(ModelError):
-    """Empty, truncated, or not a PyTorch file."""
+class UnreadableModel(ModelError):
+    """Empty, truncated, damaged, or another kind of file."""
 
-    code = "unreadable_checkpoint"
+    code = "unreadable_model"
 
 
-class SuspiciousCheckpoint(ModelError):
-    """Sizes or zip entries out of the bounds that an honest checkpoint keeps."""
+class SuspiciousModel(ModelError):
+    """Sizes, entries or references out of the bounds that an honest model file keeps."""
 
-    code = "suspicious_checkpoint"
+    code = "suspicious_model"
 
 
 class PickledCode(ModelError):
@@ -199,6 +201,18 @@ class RuntimeUnavailable(ServiceError):
     """The chosen runtime's packages are not installed."""
 
     code = "runtime_unavailable"
+
+
+class UnsuitableRuntime(ServiceError):
+    """The chosen runtime does not run this kind of file."""
+
+    code = "unsuitable_runtime"
+
+
+class TooLossy(ServiceError):
+    """Packing would change more answers than was allowed."""
+
+    code = "too_lossy"
 
 
 class UnsoundOutput(ServiceError):

@@ -5,7 +5,7 @@ import threading
 from resnet_service.classifier import Classification, ModelIdentity, Timing
 from resnet_service.decode import decode
 from resnet_service.labels import LabelSet
-from resnet_service.metadata import ModelMetadata
+from resnet_service.metadata import ModelMetadata, Precision
 from resnet_service.ranking import RankedClass, check_top_k
 
 
@@ -16,6 +16,7 @@ class FakeClassifier:
     """
 
     runtime_name = "fake"
+    precision: Precision = "fp32"
     model = ModelIdentity("fake", "resnet18", "000000000000")
 
     def __init__(

@@ -5,7 +5,9 @@ import os
 import tempfile
 from pathlib import Path
 
-from resnet_service.errors import FileNotWritten
+from resnet_service.errors import FileNotWritten, ModelFileNotFound, SuspiciousModel, UnreadableModel
+
+MAX_MODEL_BYTES = 4 * 2**30
 
 
 def write_whole(path: Path, data: bytes) -> None:
@@ -37,6 +39,29 @@ def write_whole(path: Path, data: bytes) -> None:
             temporary.unlink(missing_ok=True)
 
 
-def sha256_of(data: bytes) -> str:
+def read_model_file(path: Path) -> bytes:
+    """Read a model file once; its digest and its contents then come from the same bytes.
+
+    Raises:
+        ModelFileNotFound: No such file, or not a file.
+        UnreadableModel: Empty, or not readable.
+        SuspiciousModel: Larger than ``MAX_MODEL_BYTES``.
+
+    """
+    if not path.is_file():
+        raise ModelFileNotFound(f"There is no model file {path}; `resnet-service pull` fetches one.")
+    try:
+        size = path.stat().st_size
+        if size > MAX_MODEL_BYTES:
+            raise SuspiciousModel(f"{path} has {size:,} bytes; the limit is {MAX_MODEL_BYTES:,}.")
+        data = path.read_bytes()
+    except OSError as error:
+        raise UnreadableModel(f"{path} cannot be read: {error.strerror}.") from error
+    if not data:
+        raise UnreadableModel(f"{path} is empty; copy or fetch it again.")
+    return data
+
+
+def sha256_of(data: bytes | memoryview) -> str:
     """Return the SHA-256 of ``data`` as 64 hexadecimal digits."""
     return hashlib.sha256(data).hexdigest()

@@ -18,6 +18,7 @@ IMAGENET_RESIZE_RATIO = 256 / 224
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Channels = tuple[float, float, float]
 Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
+Precision = Literal["fp32", "bf16", "int8"]
 
 
 class _Record(BaseModel):
@@ -52,6 +53,33 @@ class EvaluationRecord(_Record):
     calibration_error: float = Field(ge=0, le=1, description="expected calibration error over 15 bins")
 
 
+class Calibration(_Record):
+    """The pictures that showed which range each activation has, as quantization needs to know."""
+
+    dataset: str = Field(max_length=200)
+    sha256: Sha256 = Field(description="of all the pictures and classes it was given, those held out included")
+    pictures: int = Field(ge=1, description="of them, used to calibrate")
+
+
+class Agreement(_Record):
+    """How a packed model answers compared with its checkpoint, on pictures that calibration has not seen."""
+
+    pictures: int = Field(ge=1)
+    top1_agreement: float = Field(ge=0, le=100, description="same first answer, in percent of the pictures")
+    top1_loss: float | None = Field(None, ge=-100, le=100, description="points of accuracy lost, where labelled")
+    max_logit_difference: float = Field(ge=0)
+
+
+class Packing(_Record):
+    """What a packed model was made of, how, and what that changed: measured when it was packed."""
+
+    checkpoint_sha256: Sha256
+    graph_sha256: Sha256 = Field(description="of the serialised ONNX graph: damage is noticed before it is parsed")
+    precision: Precision
+    calibration: Calibration | None = None
+    agreement: Agreement
+
+
 class ModelMetadata(_Record):
     """Everything besides the weights that inference needs.
 
@@ -70,6 +98,7 @@ class ModelMetadata(_Record):
     labels: LabelSetReference | None = None
     provenance: Provenance | None = None
     evaluations: tuple[EvaluationRecord, ...] = ()
+    packing: Packing | None = Field(None, description="of a packed model; a checkpoint has none")
     library_versions: dict[str, str] = Field(default_factory=dict)
 
     @model_validator(mode="before")

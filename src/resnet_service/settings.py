@@ -6,9 +6,11 @@ from typing import Literal
 from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from resnet_service.classifier import Fidelity
 from resnet_service.decode import DEFAULT_MAX_PIXELS
 from resnet_service.errors import InvalidSettings
 from resnet_service.metadata import describe
+from resnet_service.runtime import RuntimeName
 
 ENV_PREFIX = "RESNET_SERVICE_"
 
@@ -21,14 +23,20 @@ class Settings(BaseSettings):
     host: str = Field("127.0.0.1", description="Address to listen on; 0.0.0.0 for all.")
     port: int = Field(8080, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
     checkpoint: Path | None = Field(
-        None, description="Model file to serve; by default the newest pulled one in ./checkpoints."
+        None, description="Model file to serve, packed or not; by default the newest in ./checkpoints."
     )
+    runtime: RuntimeName = Field("auto", description="What runs it; auto: openvino if packed, torch if not.")
     arch: str | None = Field(
         None, description="Architecture, for a file that is a bare state_dict and does not name it."
     )
     labels: Path | None = Field(None, description="Label set file; by default the one that the model names.")
     workers: int = Field(0, ge=0, le=256, description="Pictures worked on at once; 0 for one per available CPU.")
-    threads: int = Field(1, ge=1, le=256, description="CPU threads that one inference may use.")
+    threads: int = Field(
+        0, ge=0, le=256, description="CPU threads for one picture; 0 for all when it is alone and one when not."
+    )
+    decode: Fidelity = Field(
+        "fast", description="exact: pixels equal to the reference transforms to the bit; fast: nearly, sooner."
+    )
     max_body_bytes: int = Field(10 * 2**20, ge=1024, description="Largest request body, in bytes.")
     max_pixels: int = Field(
         DEFAULT_MAX_PIXELS, ge=1, description="Largest picture, in pixels; found out before decoding."

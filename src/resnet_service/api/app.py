@@ -36,7 +36,7 @@ def create_app(settings: Settings | None = None, classifier: ImageClassifier | N
         workers = chosen.workers or available_cpus()
         executor = InferenceExecutor(workers)
         try:
-            loaded = await executor.run(_open, chosen) if classifier is None else classifier
+            loaded = await executor.run(_open, chosen, workers) if classifier is None else classifier
             # Every thread answers once before any client waits for it.
             await asyncio.gather(*(executor.run(loaded.warm_up) for _ in range(workers)))
             service = Service(chosen, loaded, executor, ready=True)
@@ -66,13 +66,16 @@ def create_app(settings: Settings | None = None, classifier: ImageClassifier | N
     return app
 
 
-def _open(settings: Settings) -> Classifier:
+def _open(settings: Settings, workers: int) -> Classifier:
     return Classifier.open(
         choose_model(settings.checkpoint),
+        runtime=settings.runtime,
         arch=settings.arch,
         label_file=settings.labels,
+        workers=workers,
         threads=settings.threads,
         max_pixels=settings.max_pixels,
+        decoding=settings.decode,
     )
 
 
@@ -83,5 +86,5 @@ def _start_line(classifier: ImageClassifier, workers: int) -> str:
     source = provenance.source if provenance else "a source that the file does not name"
     return (
         f"Serving {name} {version}: {arch} from {source}; {len(classifier.labels)} classes, "
-        f"{classifier.runtime_name} runtime, {workers} at once"
+        f"{classifier.runtime_name} runtime in {classifier.precision.upper()}, {workers} at once"
     )

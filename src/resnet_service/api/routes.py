@@ -67,6 +67,7 @@ async def metadata(service: ReadyService) -> MetadataResponse:
     return MetadataResponse(
         model=Model(**classifier.model._asdict()),
         runtime=classifier.runtime_name,
+        precision=classifier.precision,
         service_version=__version__,
         metadata=classifier.metadata,
     )

@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from resnet_service.classifier import Classification, ImageClassifier
 from resnet_service.labels import ClassLabel
-from resnet_service.metadata import ModelMetadata
+from resnet_service.metadata import ModelMetadata, Precision
 
 
 class Prediction(BaseModel):
@@ -65,7 +65,8 @@ class MetadataResponse(BaseModel):
     """What is being served: identity, and all that the model file says about itself."""
 
     model: Model
-    runtime: str = Field(examples=["torch"])
+    runtime: str = Field(examples=["openvino"])
+    precision: Precision = Field(description="What the network is computed in.", examples=["int8"])
     service_version: str
     metadata: ModelMetadata
 

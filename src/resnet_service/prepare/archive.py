@@ -5,14 +5,12 @@ import io
 import pickletools
 import warnings
 import zipfile
-from pathlib import Path
 from typing import Any
 
 import torch
 
-from resnet_service.errors import ModelFileNotFound, PickledCode, SuspiciousCheckpoint, UnreadableCheckpoint
+from resnet_service.errors import PickledCode, SuspiciousModel, UnreadableModel
 
-MAX_FILE_BYTES = 4 * 2**30
 MAX_ENTRIES = 20_000
 MAX_PICKLE_BYTES = 32 * 2**20
 
@@ -20,29 +18,6 @@ _ZIP_MAGIC = b"PK\x03\x04"
 _PICKLES_IN_LEGACY_FILES = 4  # magic number, version, system, and then the content
 _TENSOR_GLOBALS = ("torch._utils.", "torch.FloatStorage", "torch.LongStorage", "collections.OrderedDict")
 _NAMED_AT_MOST = 3
-
-
-def read_bytes(path: Path) -> bytes:
-    """Read a model file once; its digest and its contents then come from the same bytes.
-
-    Raises:
-        ModelFileNotFound: No such file, or not a file.
-        UnreadableCheckpoint: Empty, or not readable.
-        SuspiciousCheckpoint: Larger than ``MAX_FILE_BYTES``.
-
-    """
-    if not path.is_file():
-        raise ModelFileNotFound(f"There is no model file {path}; `resnet-service pull` fetches one.")
-    try:
-        size = path.stat().st_size
-        if size > MAX_FILE_BYTES:
-            raise SuspiciousCheckpoint(f"{path} has {size:,} bytes; the limit is {MAX_FILE_BYTES:,}.")
-        data = path.read_bytes()
-    except OSError as error:
-        raise UnreadableCheckpoint(f"{path} cannot be read: {error.strerror}.") from error
-    if not data:
-        raise UnreadableCheckpoint(f"{path} is empty; copy or fetch it again.")
-    return data
 
 
 def load_values(data: bytes, where: str) -> Any:
@@ -53,8 +28,8 @@ def load_values(data: bytes, where: str) -> Any:
         where: How messages name the file.
 
     Raises:
-        UnreadableCheckpoint: Truncated, or not made by ``torch.save``.
-        SuspiciousCheckpoint: A zip whose entries are compressed, too many, or larger than the file.
+        UnreadableModel: Truncated, or not made by ``torch.save``.
+        SuspiciousModel: A zip whose entries are compressed, too many, or larger than the file.
         PickledCode: The file names Python classes or functions, which loading it would run.
 
     """
@@ -76,8 +51,8 @@ def load_values(data: bytes, where: str) -> Any:
         raise _unreadable(where) from error
 
 
-def _unreadable(where: str) -> UnreadableCheckpoint:
-    return UnreadableCheckpoint(
+def _unreadable(where: str) -> UnreadableModel:
+    return UnreadableModel(
         f"{where} is not a complete PyTorch checkpoint: it is damaged, truncated, or another kind of file."
     )
 
@@ -89,18 +64,18 @@ def _check_zip(data: bytes, where: str) -> None:
     except (zipfile.BadZipFile, ValueError, NotImplementedError, OverflowError) as error:
         raise _unreadable(where) from error
     if len(entries) > MAX_ENTRIES:
-        raise SuspiciousCheckpoint(f"{where} has {len(entries):,} zip entries; the limit is {MAX_ENTRIES:,}.")
+        raise SuspiciousModel(f"{where} has {len(entries):,} zip entries; the limit is {MAX_ENTRIES:,}.")
     if any(entry.filename.endswith("/constants.pkl") for entry in entries):
         raise PickledCode(
             f"{where} is a TorchScript archive, which carries code and has no safe way of loading; "
             "save the model's state_dict instead."
         )
     if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
-        raise SuspiciousCheckpoint(f"{where} has compressed zip entries, which torch.save never writes.")
+        raise SuspiciousModel(f"{where} has compressed zip entries, which torch.save never writes.")
     if sum(entry.file_size for entry in entries) > len(data):
-        raise SuspiciousCheckpoint(f"{where} declares more bytes than it has.")
+        raise SuspiciousModel(f"{where} declares more bytes than it has.")
     if any(entry.filename.endswith("/data.pkl") and entry.file_size > MAX_PICKLE_BYTES for entry in entries):
-        raise SuspiciousCheckpoint(f"{where} has an index of more than {MAX_PICKLE_BYTES:,} bytes.")
+        raise SuspiciousModel(f"{where} has an index of more than {MAX_PICKLE_BYTES:,} bytes.")
 
 
 def _code_in(data: bytes) -> list[str]:

@@ -21,12 +21,12 @@ from resnet_service.errors import (
     InvalidMetadata,
     NonFiniteWeights,
     StateDictMismatch,
-    UnreadableCheckpoint,
+    UnreadableModel,
 )
-from resnet_service.files import sha256_of, write_whole
+from resnet_service.files import read_model_file, sha256_of, write_whole
 from resnet_service.metadata import EvaluationRecord, ModelMetadata
 from resnet_service.prepare import architectures
-from resnet_service.prepare.archive import load_values, read_bytes
+from resnet_service.prepare.archive import load_values
 
 _STATE = "state_dict"
 _STATES_IN_TRAINING = (_STATE, "model_state_dict", "model")  # as training scripts mostly name it
@@ -92,7 +92,7 @@ def load_checkpoint(path: Path, *, from_training: bool = False, **given: Any) ->
         ModelError: The subclass says what is wrong and the message what to do.
 
     """
-    data = read_bytes(path)
+    data = read_model_file(path)
     state, metadata = _parse(load_values(data, str(path)), str(path), given, from_training)
     return Checkpoint(_assemble(state, metadata, str(path)), metadata, sha256_of(data))
 
@@ -107,7 +107,7 @@ def record_evaluation(path: Path, record: EvaluationRecord) -> None:
         FileNotWritten: The disk is full, or the like; the old file is whole.
 
     """
-    data = read_bytes(path)
+    data = read_model_file(path)
     content = load_values(data, str(path))
     _, metadata = _parse(content, str(path), {}, from_training=False)
     kept = [old.model_dump() for old in metadata.evaluations if old.dataset != record.dataset]
@@ -128,7 +128,7 @@ def _parse(
     """Split a file's content into weights and metadata, whichever of the known forms it has."""
     extra = {key: value for key, value in given.items() if value is not None}
     if not isinstance(content, Mapping):
-        raise UnreadableCheckpoint(f"{where} holds a {type(content).__name__}, not a checkpoint.")
+        raise UnreadableModel(f"{where} holds a {type(content).__name__}, not a checkpoint.")
     state_key = next((key for key in (_STATES_IN_TRAINING if from_training else (_STATE,)) if key in content), None)
     if state_key is not None:
         own = {str(key): value for key, value in content.items() if key != state_key}
@@ -175,10 +175,10 @@ def _inferred(arch: str, state: Mapping[str, Tensor]) -> dict[str, Any]:
 
 def _tensors(state: Any, where: str) -> dict[str, Tensor]:
     if not isinstance(state, Mapping) or not state:
-        raise UnreadableCheckpoint(f"{where} has no weights: its state_dict is empty or not a dict.")
+        raise UnreadableModel(f"{where} has no weights: its state_dict is empty or not a dict.")
     for key, value in state.items():
         if not isinstance(key, str) or not isinstance(value, Tensor):
-            raise UnreadableCheckpoint(f"{where} is not a checkpoint: {str(key)[:80]!r} is not a tensor.")
+            raise UnreadableModel(f"{where} is not a checkpoint: {str(key)[:80]!r} is not a tensor.")
         if value.layout != torch.strided or value.is_quantized or value.is_complex():
             raise StateDictMismatch(f"{where}: {key} is a sparse, quantized or complex tensor; only plain ones load.")
     return clean_keys(state)

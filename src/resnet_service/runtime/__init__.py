@@ -1,13 +1,16 @@
-"""What runs the network: one protocol, and the choice among its implementations by file type."""
+"""What runs the network: one protocol, and the choice among its implementations."""
 
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from resnet_service.errors import RuntimeUnavailable
-from resnet_service.metadata import ModelMetadata
+from resnet_service.errors import RuntimeUnavailable, UnsuitableRuntime
+from resnet_service.metadata import ModelMetadata, Precision
+from resnet_service.packed import SUFFIX
+
+RuntimeName = Literal["auto", "openvino", "torch", "torchscript", "torch-dynamic-int8"]
 
 
 class Runtime(Protocol):
@@ -16,6 +19,11 @@ class Runtime(Protocol):
     @property
     def name(self) -> str:
         """What runs it, as ``/metadata`` shows it."""
+        ...
+
+    @property
+    def precision(self) -> Precision:
+        """What it computes in; with ``int8``, what is not quantized is FP32."""
         ...
 
     @property
@@ -28,28 +36,61 @@ class Runtime(Protocol):
         """SHA-256 of the model file; the model's version derives from it."""
         ...
 
-    def logits(self, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Run the network on uint8 [N, S, S, 3], RGB in 0 ... 255; return float32 [N, classes]."""
+    def logits(self, crops: NDArray[np.uint8], *, alone: bool = True) -> NDArray[np.float32]:
+        """Run the network.
+
+        Args:
+            crops: uint8 [N, S, S, 3], RGB in 0 ... 255.
+            alone: No other picture is being worked on, so that all CPUs may be spent on this one.
+
+        Returns:
+            float32 [N, classes].
+
+        """
         ...
 
 
-def open_runtime(path: Path, *, arch: str | None = None, threads: int = 1) -> Runtime:
-    """Load a model file into the runtime that fits it.
+def open_runtime(
+    path: Path, runtime: RuntimeName = "auto", *, arch: str | None = None, workers: int = 1, threads: int = 0
+) -> Runtime:
+    """Load a model file into a runtime.
 
     Args:
-        path: A checkpoint (``.pth``).
-        arch: Architecture of a bare ``state_dict``; a checkpoint names its own.
-        threads: CPU threads that one call may use.
+        path: A checkpoint (``.pth``), or a packed model (``.onnx``).
+        runtime: ``auto`` is ``openvino`` for packed models and ``torch`` for checkpoints.
+        arch: Architecture of a bare ``state_dict``; checkpoints and packed models name their own.
+        workers: Calls that may run at once.
+        threads: CPU threads for one call; 0 for the best that the runtime can do.
 
     Raises:
         ModelError: The file is missing, damaged, unsafe or contradicts itself.
+        UnsuitableRuntime: That runtime does not run this kind of file.
         RuntimeUnavailable: The packages it needs are not installed.
 
     """
+    packed = path.suffix == SUFFIX
+    chosen = ("openvino" if packed else "torch") if runtime == "auto" else runtime
+    if chosen == "openvino":
+        if not packed:
+            raise UnsuitableRuntime(
+                f"The runtime openvino runs packed models ({SUFFIX}), and {path} is not one; "
+                f"pack it first: resnet-service pack {path}"
+            )
+        try:
+            from resnet_service.runtime.openvino import OpenVINORuntime
+        except ModuleNotFoundError as error:
+            raise RuntimeUnavailable(f"Serving {path} needs the package {error.name}: pip install openvino.") from error
+        return OpenVINORuntime.open(path, workers=workers, threads=threads)
+    if packed:
+        raise UnsuitableRuntime(
+            f"{path} is a packed model, which the runtime openvino runs; the runtime {chosen} needs the checkpoint "
+            "that it was packed from."
+        )
     try:
-        from resnet_service.runtime.torch import TorchRuntime
+        from resnet_service.runtime.torch import OPTIMISATIONS, TorchRuntime
     except ModuleNotFoundError as error:
         raise RuntimeUnavailable(
-            f"Serving {path} needs PyTorch, and {error.name} is not installed: pip install 'resnet-service[torch]'."
+            f"Serving {path} needs PyTorch, and {error.name} is not installed: pip install 'resnet-service[torch]', "
+            "or serve a packed model, which needs none."
         ) from error
-    return TorchRuntime.open(path, arch=arch, threads=threads)
+    return TorchRuntime.open(path, OPTIMISATIONS[chosen], arch=arch, threads=threads or 1)

@@ -1,40 +1,101 @@
-"""The reference runtime: a checkpoint, run by PyTorch as it is."""
+"""The reference runtime, a checkpoint run by PyTorch as it is; and the two optimisations that tutorials recommend.
 
+What they bring is measured in `docs/benchmarks`; neither comes near a packed model.
+"""
+
+import warnings
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Self
+from types import MappingProxyType
+from typing import NamedTuple, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor, nn
 
-from resnet_service.metadata import ModelMetadata
+from resnet_service.metadata import ModelMetadata, Precision
 from resnet_service.prepare.checkpoint import Checkpoint, load_checkpoint
 from resnet_service.preprocess import normalise
 
+Forward = Callable[[Tensor], Tensor]
+
+
+class Optimisation(NamedTuple):
+    """A way to make a network faster within PyTorch: float32 [N, 3, S, S] to logits, as before."""
+
+    name: str
+    precision: Precision
+    apply: Callable[[nn.Module, Tensor], Forward]
+
 
 class TorchRuntime:
-    """A checkpoint's model in eager PyTorch on the CPU, in the channels-last layout that its kernels prefer."""
+    """A checkpoint's model in PyTorch on the CPU, in the channels-last layout that its kernels prefer."""
 
-    name = "torch"
-
-    def __init__(self, checkpoint: Checkpoint) -> None:
+    def __init__(self, checkpoint: Checkpoint, optimisation: Optimisation) -> None:
+        self.name = optimisation.name
+        self.precision: Precision = optimisation.precision
         self.metadata: ModelMetadata = checkpoint.metadata
         self.sha256: str = checkpoint.sha256
-        self._model = checkpoint.model.to(memory_format=torch.channels_last)
+        side = checkpoint.metadata.input_size
+        example = torch.zeros(1, 3, side, side).to(memory_format=torch.channels_last)
+        self._forward = optimisation.apply(checkpoint.model.to(memory_format=torch.channels_last), example)
 
     @classmethod
-    def open(cls, path: Path, *, arch: str | None = None, threads: int = 1) -> Self:
+    def open(cls, path: Path, optimisation: Optimisation, *, arch: str | None = None, threads: int = 1) -> Self:
         """Load ``path``; each call of ``logits`` uses ``threads`` CPU threads.
 
         The number of threads is PyTorch's, and thus the process's.
         """
         torch.set_num_threads(threads)
-        return cls(load_checkpoint(path, arch=arch))
+        return cls(load_checkpoint(path, arch=arch), optimisation)
 
-    def logits(self, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Run the network on uint8 [N, S, S, 3]; return float32 [N, classes]."""
+    def logits(self, crops: NDArray[np.uint8], *, alone: bool = True) -> NDArray[np.float32]:
+        """Run the network on uint8 [N, S, S, 3]; return float32 [N, classes].
+
+        ``alone`` changes nothing: PyTorch's number of threads cannot be chosen for one call.
+        """
         # NHWC memory seen as NCHW is just what channels-last means: nothing is copied.
         pixels = torch.from_numpy(normalise(crops, self.metadata)).permute(0, 3, 1, 2)
         with torch.inference_mode():
-            output: NDArray[np.float32] = self._model(pixels).numpy()
+            output: NDArray[np.float32] = self._forward(pixels).numpy()
         return output
+
+
+def _as_it_is(model: nn.Module, example: Tensor) -> Forward:
+    return model
+
+
+def _torchscript(model: nn.Module, example: Tensor) -> Forward:
+    """Trace, freeze and optimise in this process; an archive from disk would carry code, and is never loaded."""
+    with warnings.catch_warnings(), torch.no_grad():
+        # TorchScript is deprecated as a whole; it is offered because people ask for it, and goes when it does.
+        warnings.filterwarnings("ignore", message=".*deprecated")
+        frozen = torch.jit.freeze(torch.jit.trace(model, example))  # type: ignore[no-untyped-call]
+        optimised: Forward = torch.jit.optimize_for_inference(frozen)
+        for _ in range(2):  # the profiling executor specialises itself in the first runs
+            optimised(example)
+    return optimised
+
+
+def _dynamic_int8(model: nn.Module, example: Tensor) -> Forward:
+    """Quantize the linear layers' weights; of a ResNet-18 that is 0.5 of 11.7 million."""
+    with warnings.catch_warnings():
+        # So is torch.ao.quantization.
+        warnings.filterwarnings("ignore", message=".*deprecated")
+        quantized: Forward = torch.ao.quantization.quantize_dynamic(  # type: ignore[no-untyped-call]
+            model, {nn.Linear}, dtype=torch.qint8
+        )
+    return quantized
+
+
+OPTIMISATIONS: Mapping[str, Optimisation] = MappingProxyType(
+    {
+        one.name: one
+        for one in (
+            Optimisation("torch", "fp32", _as_it_is),
+            Optimisation("torchscript", "fp32", _torchscript),
+            Optimisation("torch-dynamic-int8", "int8", _dynamic_int8),
+        )
+    }
+)

@@ -1,0 +1,185 @@
+"""A packed model's bytes: whether they are an ONNX file of ours, whole and self-contained, and the metadata inside.
+
+The file is judged before any ONNX parser sees it, by walking protobuf's wire format, of which these few lines are all
+that is needed. The ``onnx`` package would parse first and check later, and cost every start its import.
+
+Field numbers are those of ``onnx.proto``, IR version 13. What packing never writes is refused: weights in other files
+(whose path could lead anywhere), graphs within graphs (loops), functions, operators of other domains.
+"""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from resnet_service.errors import InvalidMetadata, SuspiciousModel, UnreadableModel
+from resnet_service.files import read_model_file, sha256_of
+from resnet_service.metadata import ModelMetadata, Precision
+
+SUFFIX = ".onnx"
+METADATA_KEY = "resnet_service"
+INPUT, OUTPUT = "pixels", "logits"
+
+MAX_METADATA_BYTES = 1 << 20
+MAX_NODES = 20_000
+
+_MODEL_GRAPH, _MODEL_OPSETS, _MODEL_METADATA, _MODEL_TRAINING, _MODEL_FUNCTIONS = 7, 8, 14, 20, 25
+_GRAPH_NODE, _GRAPH_INITIALIZER, _GRAPH_SPARSE = 1, 5, 15
+_NODE_ATTRIBUTE, _NODE_DOMAIN = 5, 7
+_ATTRIBUTE_TENSOR, _ATTRIBUTE_TENSORS = 5, 10
+_ATTRIBUTE_GRAPHS, _ATTRIBUTE_SPARSE = (6, 11), (22, 23)
+_TENSOR_EXTERNAL, _TENSOR_LOCATION = 13, 14
+_ENTRY_KEY, _ENTRY_VALUE = 1, 2
+
+_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
+
+
+class PackedModel(NamedTuple):
+    """A packed file that was read once and found sound: its bytes, what it says about itself, the file's SHA-256."""
+
+    data: bytes
+    metadata: ModelMetadata
+    precision: Precision
+    sha256: str
+
+
+class _Field(NamedTuple):
+    number: int
+    value: int  # of a number; for bytes, where they begin
+    end: int  # of bytes; for a number, 0
+
+
+def read_packed(path: Path) -> PackedModel:
+    """Read a packed model and check everything that can be checked without running it.
+
+    Raises:
+        ModelFileNotFound: No such file.
+        UnreadableModel: Not an ONNX file, truncated, or altered since it was packed.
+        SuspiciousModel: It refers to other files, or has parts that no packed model has.
+        InvalidMetadata: An ONNX file that ``pack`` did not write, or its metadata are not valid.
+
+    """
+    data = read_model_file(path)
+    try:
+        graph, metadata = _walk(memoryview(data), str(path))
+    except (LookupError, ValueError) as error:
+        raise UnreadableModel(
+            f"{path} is not a complete ONNX file: it is damaged, truncated, or another kind of file."
+        ) from error
+    if metadata is None:
+        raise InvalidMetadata(
+            f"{path} is an ONNX file, but was not written by `resnet-service pack`: it does not say what pictures it "
+            "takes nor what its outputs mean. Pack its checkpoint."
+        )
+    try:
+        content = json.loads(metadata)
+    except ValueError as error:
+        raise InvalidMetadata(f"{path}: the metadata are not JSON.") from error
+    parsed = ModelMetadata.parse(content if isinstance(content, dict) else {}, str(path))
+    if parsed.packing is None:
+        raise InvalidMetadata(f"{path}: the metadata do not say how it was packed.")
+    if sha256_of(graph) != parsed.packing.graph_sha256:
+        raise UnreadableModel(f"{path} was damaged or altered since it was packed; copy it again, or pack it again.")
+    return PackedModel(data, parsed, parsed.packing.precision, sha256_of(data))
+
+
+def graph_bytes(data: bytes) -> bytes:
+    """Return the serialised graph within an ONNX file, the part that ``Packing.graph_sha256`` is of."""
+    return bytes(_walk(memoryview(data), "the model")[0])
+
+
+def _walk(data: memoryview, where: str) -> tuple[memoryview, bytes | None]:
+    """Return graph and metadata; ``LookupError`` and ``ValueError`` mean that this is no ONNX file."""
+    graphs: list[_Field] = []
+    metadata = None
+    opsets = 0
+    for field in _fields(data, 0, len(data)):
+        if field.number in (_MODEL_FUNCTIONS, _MODEL_TRAINING):
+            raise SuspiciousModel(f"{where} has functions or training parts, which no packed model has.")
+        if field.number == _MODEL_GRAPH:
+            graphs.append(field)
+            _check_graph(data, field, where)
+        elif field.number == _MODEL_METADATA:
+            metadata = _entry(data, field).get(METADATA_KEY.encode(), metadata)
+        opsets += field.number == _MODEL_OPSETS
+    if len(graphs) != 1 or opsets != 1:
+        raise ValueError("no graph, several of them, or operators of several domains")
+    return data[graphs[0].value : graphs[0].end], metadata
+
+
+def _check_graph(data: memoryview, graph: _Field, where: str) -> None:
+    nodes = 0
+    for field in _fields(data, graph.value, graph.end):
+        if field.number == _GRAPH_INITIALIZER:
+            _check_tensor(data, field, where)
+        elif field.number == _GRAPH_NODE:
+            nodes += 1
+            _check_node(data, field, where)
+        elif field.number == _GRAPH_SPARSE:
+            raise SuspiciousModel(f"{where} has sparse weights, which no packed model has.")
+        if nodes > MAX_NODES:
+            raise SuspiciousModel(f"{where} has more than {MAX_NODES:,} nodes.")
+
+
+def _check_node(data: memoryview, node: _Field, where: str) -> None:
+    for field in _fields(data, node.value, node.end):
+        if field.number == _NODE_DOMAIN and field.value < field.end:
+            raise SuspiciousModel(f"{where} has operators from outside the ONNX standard.")
+        if field.number != _NODE_ATTRIBUTE:
+            continue
+        for part in _fields(data, field.value, field.end):
+            if part.number in (_ATTRIBUTE_TENSOR, _ATTRIBUTE_TENSORS):
+                _check_tensor(data, part, where)
+            elif part.number in (*_ATTRIBUTE_GRAPHS, *_ATTRIBUTE_SPARSE):
+                raise SuspiciousModel(f"{where} has graphs within graphs or sparse tensors, which no packed model has.")
+
+
+def _check_tensor(data: memoryview, tensor: _Field, where: str) -> None:
+    for field in _fields(data, tensor.value, tensor.end):
+        if field.number in (_TENSOR_EXTERNAL, _TENSOR_LOCATION):
+            raise SuspiciousModel(f"{where} refers to weights in another file; a packed model has them all inside.")
+
+
+def _entry(data: memoryview, entry: _Field) -> dict[bytes, bytes]:
+    parts = {field.number: field for field in _fields(data, entry.value, entry.end)}
+    key, value = parts[_ENTRY_KEY], parts[_ENTRY_VALUE]
+    if value.end - value.value > MAX_METADATA_BYTES:
+        raise ValueError("metadata are too long")
+    return {bytes(data[key.value : key.end]): bytes(data[value.value : value.end])}
+
+
+def _fields(data: memoryview, start: int, end: int) -> Iterator[_Field]:
+    """List the fields of one protobuf message, which must fill ``start`` to ``end`` exactly.
+
+    The wire format: https://protobuf.dev/programming-guides/encoding.
+    """
+    position = start
+    while position < end:
+        tag, position = _varint(data, position, end)
+        number, kind = tag >> 3, tag & 7
+        if kind == _VARINT:
+            value, position = _varint(data, position, end)
+            yield _Field(number, value, 0)
+        elif kind == _BYTES:
+            length, position = _varint(data, position, end)
+            if position + length > end:
+                raise ValueError("a field reaches beyond its message")
+            yield _Field(number, position, position + length)
+            position += length
+        elif kind in (_FIXED32, _FIXED64):
+            position += 4 if kind == _FIXED32 else 8
+        else:
+            raise ValueError("not a protobuf message")
+    if position != end:
+        raise ValueError("a field reaches beyond its message")
+
+
+def _varint(data: memoryview, position: int, end: int) -> tuple[int, int]:
+    value = 0
+    for shift in range(0, 70, 7):
+        byte = data[position] if position < end else 0x80
+        position += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value, position
+    raise ValueError("not a number")

@@ -1,0 +1,74 @@
+"""How a packed model answers compared with its checkpoint, and whether that is near enough."""
+
+import numpy as np
+import torch
+
+from resnet_service.errors import TooLossy
+from resnet_service.metadata import Agreement, Precision
+from resnet_service.packed import PackedModel
+from resnet_service.prepare.checkpoint import Checkpoint
+from resnet_service.prepare.pictures import Pictures
+from resnet_service.preprocess import normalise
+from resnet_service.runtime.openvino import OpenVINORuntime
+
+FP32_TOLERANCE = 1e-3  # of a logit
+
+
+def compare(checkpoint: Checkpoint, packed: PackedModel, pictures: Pictures) -> Agreement:
+    """Answer the held-out pictures with both, the packed model through the runtime that serves it."""
+    runtime = OpenVINORuntime(packed)
+    expected, found = [], []
+    with torch.inference_mode():
+        for picture in pictures.held_out:
+            pixels = torch.from_numpy(normalise(picture[np.newaxis], checkpoint.metadata)).permute(0, 3, 1, 2)
+            expected.append(checkpoint.model(pixels).numpy()[0])
+            found.append(runtime.logits(picture[np.newaxis])[0])
+    theirs, ours = np.stack(expected), np.stack(found)
+    loss = None
+    if pictures.classes is not None:
+        right = [float(np.mean(logits.argmax(axis=1) == pictures.classes)) for logits in (theirs, ours)]
+        loss = round(100 * (right[0] - right[1]), 4)
+    return Agreement(
+        pictures=len(ours),
+        top1_agreement=round(100 * float(np.mean(theirs.argmax(axis=1) == ours.argmax(axis=1))), 4),
+        top1_loss=loss,
+        max_logit_difference=round(float(np.abs(theirs - ours).max()), 6),
+    )
+
+
+def refuse_loss(agreement: Agreement, precision: Precision, max_loss: float) -> None:
+    """Raise where the packed model answers too differently.
+
+    Args:
+        agreement: What ``compare`` found.
+        precision: FP32 may only round differently, whatever ``max_loss`` is.
+        max_loss: Points of top-1 that may be lost; where true classes are not known, percent of first answers that may
+            change, which is the most that can have been lost.
+
+    Raises:
+        TooLossy: With the figures.
+
+    """
+    if precision == "fp32" and agreement.max_logit_difference > FP32_TOLERANCE:
+        raise TooLossy(
+            f"Packed in FP32, the model's logits differ by {agreement.max_logit_difference} from the checkpoint's, "
+            f"and only {FP32_TOLERANCE} is rounding; this architecture cannot be packed. Serve the checkpoint."
+        )
+    if agreement.top1_loss is None:
+        loss, lost = 100 - agreement.top1_agreement, "% of first answers change"
+    else:
+        loss, lost = agreement.top1_loss, "points of top-1 accuracy are lost"
+    if loss > max_loss:
+        raise TooLossy(
+            f"In {precision.upper()}, {loss:.2f} {lost} on {agreement.pictures} pictures; --max-loss allows "
+            f"{max_loss:g}. Nothing was written. More pictures or more typical ones may help; a higher precision will."
+        )
+
+
+def sentence(agreement: Agreement) -> str:
+    """Say what was found, for people."""
+    lost = "" if agreement.top1_loss is None else f", {agreement.top1_loss:.2f} points of top-1 lost"
+    return (
+        f"Compared with the checkpoint on {agreement.pictures} pictures: {agreement.top1_agreement:.2f} % of first "
+        f"answers the same{lost}, logits within {agreement.max_logit_difference:.2g}"
+    )

@@ -1,0 +1,110 @@
+"""A checkpoint's network as an ONNX graph that takes pixels as they are: exported, quantized, described."""
+
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import nncf
+import numpy as np
+import onnx
+import torch
+from numpy.typing import NDArray
+from onnx import numpy_helper
+from torch import Tensor, nn
+
+from resnet_service.errors import UnsuitableRuntime
+from resnet_service.metadata import ModelMetadata
+from resnet_service.packed import INPUT, METADATA_KEY, OUTPUT
+from resnet_service.prepare.checkpoint import Checkpoint
+
+_LARGE = 1024  # numbers in a weight; smaller ones (biases, scales) are not worth a node of their own
+
+
+class _FromPixels(nn.Module):
+    """A network with its normalisation before it: uint8 [N, S, S, 3] to logits float32 [N, classes]."""
+
+    def __init__(self, checkpoint: Checkpoint) -> None:
+        super().__init__()
+        self.network = checkpoint.model
+        self.register_buffer("scale", 1 / (255 * torch.tensor(checkpoint.metadata.std)))
+        self.register_buffer("shift", -torch.tensor(checkpoint.metadata.mean) / torch.tensor(checkpoint.metadata.std))
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        normalised = pixels.float() * self.get_buffer("scale") + self.get_buffer("shift")
+        logits: Tensor = self.network(normalised.permute(0, 3, 1, 2))
+        return logits
+
+
+def export(checkpoint: Checkpoint) -> onnx.ModelProto:
+    """Make the graph: ``pixels``, uint8 [N, S, S, 3], any N, in; ``logits``, float32 [N, classes], out.
+
+    Raises:
+        UnsuitableRuntime: The architecture does something that ONNX cannot express.
+
+    """
+    side = checkpoint.metadata.input_size
+    example = torch.zeros(2, side, side, 3, dtype=torch.uint8)
+    with warnings.catch_warnings(), _quiet("torch.onnx"):
+        warnings.simplefilter("ignore")  # the exporter's are about its own next versions
+        try:
+            program = torch.onnx.export(
+                _FromPixels(checkpoint).eval(),
+                (example,),
+                dynamo=True,
+                dynamic_shapes=({0: torch.export.Dim.DYNAMIC},),
+                input_names=[INPUT],
+                output_names=[OUTPUT],
+                verbose=False,
+            )
+        except torch.onnx.OnnxExporterError as error:
+            raise UnsuitableRuntime(
+                f"{checkpoint.metadata.arch} cannot be packed: PyTorch cannot export it to ONNX. Serve its checkpoint."
+            ) from error
+    if program is None:
+        raise TypeError("torch.onnx.export gave no program, as it does only when it writes a file")
+    model: onnx.ModelProto = program.model_proto
+    return model
+
+
+def quantize(model: onnx.ModelProto, crops: list[NDArray[np.uint8]]) -> onnx.ModelProto:
+    """Quantize weights (per channel) and activations to 8 bits, with biases corrected for the error this makes."""
+    calibration = nncf.Dataset([{INPUT: picture[np.newaxis]} for picture in crops])
+    with warnings.catch_warnings(), _quiet("nncf"):
+        warnings.simplefilter("ignore")
+        quantized: onnx.ModelProto = nncf.quantize(model, calibration, subset_size=len(crops))
+    return quantized
+
+
+def halve(model: onnx.ModelProto) -> None:
+    """Store large FP32 weights as FP16: of their 10 bits after the point BF16 keeps 7, and the file halves."""
+    halved: dict[str, onnx.NodeProto] = {}
+    for weight in model.graph.initializer:
+        values = numpy_helper.to_array(weight)
+        if values.dtype != np.float32 or values.size < _LARGE or np.abs(values).max() > np.finfo(np.float16).max:
+            continue
+        name = weight.name
+        weight.CopyFrom(numpy_helper.from_array(values.astype(np.float16), f"{name}_fp16"))
+        halved[name] = onnx.helper.make_node("Cast", [f"{name}_fp16"], [name], to=onnx.TensorProto.FLOAT)
+    nodes = [*halved.values(), *model.graph.node]
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+
+
+def with_metadata(model: onnx.ModelProto, metadata: ModelMetadata) -> bytes:
+    """Return the serialised model with ``metadata`` inside, in place of any that it had."""
+    onnx.helper.set_model_props(model, {METADATA_KEY: metadata.model_dump_json()})
+    data: bytes = model.SerializeToString()
+    return data
+
+
+@contextmanager
+def _quiet(logger: str) -> Iterator[None]:
+    """Keep a library from reporting each of its steps, on its logger and on stdout; errors still come through."""
+    log = logging.getLogger(logger)
+    level = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        log.setLevel(level)

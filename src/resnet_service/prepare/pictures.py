@@ -1,0 +1,88 @@
+"""The pictures that a packed model is calibrated with, and others that it is compared on."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from resnet_service.datasets import Dataset, open_pictures
+from resnet_service.decode import decode
+from resnet_service.errors import InvalidDataset, RequestError
+from resnet_service.labels import LabelSet
+from resnet_service.metadata import Calibration, ModelMetadata, Precision
+from resnet_service.preprocess import crop
+
+CALIBRATION_PICTURES = 300
+HELD_OUT_PICTURES = 1000
+FEWEST_PICTURES = 20
+_MADE_UP = 16
+
+Pixels = NDArray[np.uint8]
+
+
+class Pictures(NamedTuple):
+    """Crops to calibrate with and to compare on (uint8 [S, S, 3]); true classes of the latter, where known."""
+
+    calibration: list[Pixels]
+    held_out: list[Pixels]
+    classes: list[int] | None
+    record: Calibration | None
+
+
+def choose_pictures(
+    folder: Path | None, precision: Precision, metadata: ModelMetadata, labels: LabelSet, say: Callable[[str], None]
+) -> Pictures:
+    """Read the pictures of ``folder``, in random order, always the same one: some to calibrate with, others to compare.
+
+    Without a folder, pictures are made up, which will do for comparing rounding errors and nothing else.
+
+    Raises:
+        InvalidDataset: No usable pictures, too few, or none given where ``precision`` needs them.
+        UnknownClass: A class that the model does not have.
+
+    """
+    if folder is None:
+        if precision != "fp32":
+            raise InvalidDataset(
+                f"{precision.upper()} changes answers, and by how much is measured: name a folder of pictures such as "
+                "will be served, with --calibration."
+            )
+        return Pictures([], _made_up(metadata.input_size), None, None)
+    opened, labelled = open_pictures(folder, labels)
+    crops, classes = _read(opened, metadata, say)
+    if len(crops) < FEWEST_PICTURES:
+        raise InvalidDataset(f"{folder} has {len(crops)} readable pictures; at least {FEWEST_PICTURES} are needed.")
+    used = min(CALIBRATION_PICTURES, len(crops) // 2) if precision == "int8" else 0
+    calibration = Calibration(dataset=opened.name, sha256=opened.sha256, pictures=used) if used else None
+    return Pictures(crops[:used], crops[used:], classes[used:] if labelled else None, calibration)
+
+
+def _read(opened: Dataset, metadata: ModelMetadata, say: Callable[[str], None]) -> tuple[list[Pixels], list[int]]:
+    """Prepare a random choice of pictures, always the same one, exactly as the reference transforms do."""
+    order = np.random.default_rng(0).permutation(len(opened.samples))
+    crops: list[Pixels] = []
+    classes: list[int] = []
+    for index in order:
+        if len(crops) == CALIBRATION_PICTURES + HELD_OUT_PICTURES:
+            break
+        sample = opened.samples[index]
+        try:
+            crops.append(crop(decode(sample.read()).image, metadata))
+        except (RequestError, OSError) as error:
+            say(f"Left out {sample.name}: {error}")
+        else:
+            classes.append(sample.class_id)
+    return crops, classes
+
+
+def _made_up(side: int) -> list[Pixels]:
+    """Make pictures for comparing rounding errors, which need no meaning: coarse and fine noise."""
+    rng = np.random.default_rng(0)
+    return [
+        np.kron(rng.integers(0, 256, (-(-side // grain), -(-side // grain), 3)), np.ones((grain, grain, 1)))[
+            :side, :side
+        ].astype(np.uint8)
+        for grain in np.tile((1, 4, 16, 32), _MADE_UP // 4)
+    ]

@@ -1,0 +1,106 @@
+"""The fast runtime: a packed model, compiled by OpenVINO; no PyTorch needed.
+
+The network is compiled in two forms. *Alone*: one stream that spreads a picture over all threads, for the least
+latency. *Busy*: one single-threaded stream a worker, for the most pictures a second. Which one a call takes, its
+caller knows. The weights are in memory in full once; what the forms hold of their own is small
+(`benchmarks/README.md` has the figures for both).
+"""
+
+import queue
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+import openvino
+from numpy.typing import NDArray
+
+from resnet_service.errors import ClassCountMismatch, InvalidMetadata, UnreadableModel
+from resnet_service.metadata import Precision
+from resnet_service.packed import INPUT, OUTPUT, PackedModel, read_packed
+
+# Without this hint OpenVINO computes an FP32 model in BF16 wherever the CPU can, and the answers depend on the machine.
+# What is quantized stays INT8; the hint is about the rest.
+_HINTS: dict[Precision, str] = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}
+
+
+class OpenVINORuntime:
+    """A packed model on the CPU."""
+
+    name = "openvino"
+
+    def __init__(self, packed: PackedModel, *, workers: int = 1, threads: int = 0) -> None:
+        """Compile the network.
+
+        Args:
+            packed: The model.
+            workers: Calls that may run at once; each has a stream of its own.
+            threads: CPU threads for one call; 0 for ``workers`` threads when a call is alone, one when it is not.
+
+        Raises:
+            ModelError: OpenVINO cannot run it, or it does not take or give what its metadata say.
+
+        """
+        self.metadata = packed.metadata
+        self.sha256 = packed.sha256
+        self.precision: Precision = packed.precision
+        core = openvino.Core()
+        try:
+            model = core.read_model(packed.data)
+            _check(model, packed)
+            side = packed.metadata.input_size
+            model.reshape({INPUT: [1, side, side, 3]})  # fixed shapes are faster, and memory cannot grow with them
+            hints = {"INFERENCE_PRECISION_HINT": _HINTS[self.precision]}
+            busy = core.compile_model(
+                model, "CPU", {**hints, "NUM_STREAMS": workers, "INFERENCE_NUM_THREADS": workers * max(threads, 1)}
+            )
+            alone = busy
+            if threads == 0 and workers > 1:
+                alone = core.compile_model(model, "CPU", {**hints, "NUM_STREAMS": 1, "INFERENCE_NUM_THREADS": workers})
+        except RuntimeError as error:
+            raise UnreadableModel(f"OpenVINO cannot run this model: {str(error).strip().splitlines()[-1]}") from error
+        self._busy = _Requests(busy, workers)
+        self._alone = self._busy if alone is busy else _Requests(alone, 1)
+
+    @classmethod
+    def open(cls, path: Path, *, workers: int = 1, threads: int = 0) -> Self:
+        """Read and compile the packed model ``path``; arguments and errors as for the class and ``read_packed``."""
+        return cls(read_packed(path), workers=workers, threads=threads)
+
+    def logits(self, crops: NDArray[np.uint8], *, alone: bool = True) -> NDArray[np.float32]:
+        """Run the network on uint8 [N, S, S, 3], one picture after the other; return float32 [N, classes]."""
+        requests = self._alone if alone else self._busy
+        with requests.one() as request:
+            rows = [request.infer({INPUT: picture[np.newaxis]})[OUTPUT][0].copy() for picture in crops]
+        return np.stack(rows)
+
+
+class _Requests:
+    """The infer requests of one compiled form; each serves one call at a time."""
+
+    def __init__(self, compiled: openvino.CompiledModel, count: int) -> None:
+        self._free: queue.SimpleQueue[openvino.InferRequest] = queue.SimpleQueue()
+        for _ in range(count):
+            self._free.put(compiled.create_infer_request())
+
+    @contextmanager
+    def one(self) -> Iterator[openvino.InferRequest]:
+        request = self._free.get()
+        try:
+            yield request
+        finally:
+            self._free.put(request)
+
+
+def _check(model: openvino.Model, packed: PackedModel) -> None:
+    """Compare what the network takes and gives with what its metadata say."""
+    side, classes = packed.metadata.input_size, packed.metadata.num_classes
+    taken = {
+        port.any_name: (port.element_type.get_type_name(), port.partial_shape.to_string()) for port in model.inputs
+    }
+    if taken != {INPUT: ("u8", f"[?,{side},{side},3]")}:
+        raise InvalidMetadata(f"The packed network takes {taken}, which is not what its metadata say.")
+    given = {port.any_name: port.partial_shape for port in model.outputs}
+    if OUTPUT not in given or given[OUTPUT].rank.get_length() != 2 or given[OUTPUT][1].get_length() != classes:
+        raise ClassCountMismatch(f"The packed network gives {given}, but its metadata have {classes} classes.")
