@@ -27,15 +27,12 @@ LABELS = Path(__file__).parents[2] / "labels" / "fashion-mnist.json"
 
 MEAN, STD = 0.2860, 0.3530  # of the 60,000 training pictures
 SERVED_SIZE = 64
-SCHEDULE = [32] * 10 + [48] * 4 + [SERVED_SIZE] * 10  # picture side, epoch by epoch
-# Then, at the served size, on whole pictures: what random erasing taught stays, and the batch norms get statistics of
-# pictures such as those that will be served.
-FINISHING_LRS = [0.01, 0.001]
+SCHEDULE = [32] * 14 + [48] * 4 + [SERVED_SIZE] * 12  # picture side, epoch by epoch
 BATCH = 256
 PEAK_LR, MOMENTUM, WEIGHT_DECAY, LABEL_SMOOTHING = 0.2, 0.9, 5e-4, 0.05
 
 
-def augment(images: Tensor, size: int, rng: torch.Generator, erase: bool) -> Tensor:
+def augment(images: Tensor, size: int, rng: torch.Generator) -> Tensor:
     """Flip, shift by up to 10 %, zoom by up to 10 %, erase a patch: uint8 [N,28,28] -> normalised float32 [N,3,S,S]."""
     n = len(images)
 
@@ -50,8 +47,7 @@ def augment(images: Tensor, size: int, rng: torch.Generator, erase: bool) -> Ten
     grid = functional.affine_grid(theta, [n, 1, size, size], align_corners=False)
     x = functional.grid_sample(images[:, None].float() / 255, grid, align_corners=False)
     x = (x - MEAN) / STD
-    if erase:
-        x = x.masked_fill(patches(n, size, uniform)[:, None], 0.0)
+    x = x.masked_fill(patches(n, size, uniform)[:, None], 0.0)
     return x.expand(-1, 3, -1, -1).contiguous(memory_format=torch.channels_last)
 
 
@@ -71,7 +67,6 @@ def train(images: Tensor, labels: Tensor, state_file: Path, seed: int, bf16: boo
     model: nn.Module = resnet18(num_classes=10).to(memory_format=torch.channels_last)
     optimizer = torch.optim.SGD(model.parameters(), PEAK_LR, MOMENTUM, weight_decay=WEIGHT_DECAY, nesterov=True)
     steps = len(images) // BATCH
-    sizes = SCHEDULE + [SERVED_SIZE] * len(FINISHING_LRS)
     scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, PEAK_LR, steps * len(SCHEDULE), pct_start=0.2)
     first = 0
     if state_file.exists():  # an interrupted run goes on where it was
@@ -84,30 +79,44 @@ def train(images: Tensor, labels: Tensor, state_file: Path, seed: int, bf16: boo
 
     counts = BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn()
     with Progress(TextColumn("{task.description}"), *counts) as progress:
-        bar = progress.add_task("", total=steps * len(sizes), completed=steps * first)
-        for epoch, size in list(enumerate(sizes, 1))[first:]:
-            finishing = epoch > len(SCHEDULE)
-            if finishing:
-                optimizer.param_groups[0]["lr"] = FINISHING_LRS[epoch - len(SCHEDULE) - 1]
+        bar = progress.add_task("", total=steps * len(SCHEDULE), completed=steps * first)
+        for epoch, size in list(enumerate(SCHEDULE, 1))[first:]:
             model.train()
             order = torch.randperm(len(images), generator=rng)[: steps * BATCH]
             loss_sum = 0.0
             for batch in torch.split(order, BATCH):
                 with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-                    logits = model(augment(images[batch], size, rng, erase=not finishing))
+                    logits = model(augment(images[batch], size, rng))
                 loss = functional.cross_entropy(logits.float(), labels[batch], label_smoothing=LABEL_SMOOTHING)
                 optimizer.zero_grad()
                 torch.autograd.backward(loss)
                 optimizer.step()
-                if not finishing:
-                    scheduler.step()
+                scheduler.step()
                 loss_sum += loss.item()
-                progress.update(bar, advance=1, description=f"epoch {epoch}/{len(sizes)} at {size}px")
+                progress.update(bar, advance=1, description=f"epoch {epoch}/{len(SCHEDULE)} at {size}px")
             progress.print(f"epoch {epoch:2}  {size}px  training loss {loss_sum / steps:.4f}")
             state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "epoch": epoch}
             torch.save(state | {"scheduler": scheduler.state_dict(), "rng": rng.get_state()}, f"{state_file}.new")
             os.replace(f"{state_file}.new", state_file)
+    settle(model, images)
     return model.eval()
+
+
+@torch.no_grad()
+def settle(model: nn.Module, images: Tensor) -> None:
+    """Take the batch norms' statistics anew, over whole pictures prepared as the service prepares them.
+
+    Those gathered in training are of shifted, zoomed and partly erased pictures, which nobody will send.
+    """
+    norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # the plain mean over all batches
+    for batch in torch.split(images, BATCH):
+        x = functional.interpolate(batch[:, None].float() / 255, SERVED_SIZE, mode="bilinear")
+        model(((x - MEAN) / STD).expand(-1, 3, -1, -1).contiguous(memory_format=torch.channels_last))
+    for norm in norms:
+        norm.momentum = 0.1
 
 
 def main() -> None:
