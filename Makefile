@@ -10,7 +10,8 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 .PHONY: help serve test lint format clean
 
 help:
-	@echo "make serve          install, fetch a model if there is none, serve on port $(PORT)"
+	@echo "make serve          install, fetch a model if there is none, pack it, serve on port $(PORT)"
+	@echo "make serve CALIBRATION=DIR    the same in INT8, calibrated with the pictures in DIR"
 	@echo "make test           install what tests need, lint, run the tests"
 	@echo "make test SLOW=1    the same with the long proofs"
 	@echo "make lint           ruff and mypy"
@@ -18,7 +19,7 @@ help:
 	@echo "make clean          remove what the above created, except models"
 
 serve: $(VENV)/.serve
-	@$(BIN)/resnet-service pull --if-missing || echo "Without ImageNet weights, the model in the repository is served."
+	@$(BIN)/resnet-service pull --if-missing $(if $(CALIBRATION),--calibration $(CALIBRATION)) || echo "Without ImageNet weights, the model in the repository is served."
 	@$(BIN)/resnet-service serve --port $(PORT)
 
 test: lint

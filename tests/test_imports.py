@@ -12,6 +12,7 @@ RULES: dict[str, set[str]] = {
     "errors": set(),
     "files": {"errors"},
     "cpus": set(),
+    "memory": set(),
     "executor": {"errors"},
     "metadata": {"errors"},
     "labels": {"errors", "files", "metadata"},
@@ -31,8 +32,11 @@ RULES: dict[str, set[str]] = {
     "evaluation": {"classifier", "datasets", "errors", "labels", "metadata"},
     "plots": {"evaluation"},
     "fake": {"classifier", "decode", "labels", "metadata", "ranking"},
-    "api": {"api", "classifier", "cpus", "default_model", "errors", "executor", "labels", "metadata", "settings"},
-    "server": {"api", "errors", "settings"},
+    "api": {
+        *("api", "classifier", "cpus", "default_model", "errors", "executor", "labels", "memory", "metadata"),
+        "settings",
+    },
+    "server": {"api", "errors", "memory", "settings"},
     "cli": {
         *("classifier", "cpus", "datasets", "default_model", "errors", "evaluation", "labels", "metadata", "options"),
         *("packed", "plots", "prepare", "server", "settings"),

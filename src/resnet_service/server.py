@@ -9,6 +9,7 @@ import uvicorn
 
 from resnet_service.api.app import create_app
 from resnet_service.errors import AddressUnavailable, ServiceError
+from resnet_service.memory import keep_heap_compact
 from resnet_service.settings import Settings
 
 log = logging.getLogger("resnet_service")
@@ -24,6 +25,7 @@ def run(settings: Settings) -> None:
         ServiceError: The model cannot be served; nothing was answered in the meantime.
 
     """
+    keep_heap_compact()
     with _listener(settings.host, settings.port) as listener:
         app = create_app(settings)
 
@@ -36,7 +38,14 @@ def run(settings: Settings) -> None:
         # Uvicorn ends gracefully on SIGTERM and then raises it again; what was asked for went well, so exit with 0.
         signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(0))
         config = uvicorn.Config(
-            app, lifespan="on", log_config=None, timeout_keep_alive=settings.keep_alive, server_header=False
+            app,
+            # Named, so that a missing package is an error and not a slower server.
+            loop="uvloop",
+            http="httptools",
+            lifespan="on",
+            log_config=None,
+            timeout_keep_alive=settings.keep_alive,
+            server_header=False,
         )
         try:
             _Server(config).run(sockets=[listener])

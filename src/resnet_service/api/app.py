@@ -16,6 +16,7 @@ from resnet_service.cpus import available_cpus
 from resnet_service.default_model import choose_model
 from resnet_service.errors import ServiceError
 from resnet_service.executor import InferenceExecutor
+from resnet_service.memory import release_freed
 from resnet_service.settings import Settings, load_settings
 
 log = logging.getLogger("resnet_service")
@@ -39,6 +40,7 @@ def create_app(settings: Settings | None = None, classifier: ImageClassifier | N
             loaded = await executor.run(_open, chosen, workers) if classifier is None else classifier
             # Every thread answers once before any client waits for it.
             await asyncio.gather(*(executor.run(loaded.warm_up) for _ in range(workers)))
+            release_freed()
             service = Service(chosen, loaded, executor, ready=True)
             log.info(_start_line(loaded, workers))
             yield {"service": service}

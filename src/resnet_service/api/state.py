@@ -27,7 +27,9 @@ class LifespanState(TypedDict):
     service: Service
 
 
-def _ready_service(request: Request) -> Service:
+async def _ready_service(request: Request) -> Service:
+    # A coroutine without an await: FastAPI sends plain functions through a thread pool, which costs more than the rest
+    # of the HTTP layer.
     service: Service | None = getattr(request.state, "service", None)
     if service is None or not service.ready:
         raise NotReady("The service is not ready: it is starting or shutting down. Try again in a moment.")
