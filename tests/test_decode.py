@@ -206,3 +206,44 @@ def test_the_name_of_a_file_is_not_evidence() -> None:
     buffer.name = "cat.jpg"
     PICTURE.save(buffer, "PNG")
     assert decode(buffer.getvalue()).format == "PNG"
+
+
+@pytest.mark.parametrize(
+    ("width", "height"), [(4000, 3000), (3000, 4000), (1025, 4000), (1023, 1500), (500, 375), (9, 7)]
+)
+def test_a_jpeg_is_decoded_no_smaller_than_is_enough(width: int, height: int) -> None:
+    data = encoded(noise(width, height), "JPEG")
+    decoded = decode(data, enough=512)
+    shorter = min(decoded.image.size)
+    assert shorter >= min(512, width, height)
+    assert shorter < 1024 or shorter == min(width, height) // 8
+    assert (decoded.width, decoded.height) == (width, height)
+    whole = decode(data).image
+    assert whole.size == (width, height)
+    small, reference = (image.resize((64, 64)) for image in (decoded.image, whole))
+    assert np.abs(np.asarray(small, int) - np.asarray(reference, int)).mean() < 1.5
+
+
+@pytest.mark.parametrize("mode", ["L", "CMYK", "RGB"])
+@pytest.mark.parametrize("progressive", [False, True])
+def test_reduced_decoding_keeps_colours(mode: str, progressive: bool) -> None:
+    data = encoded(noise(2000, 1500).convert(mode), "JPEG", progressive=progressive)
+    small, whole = (decode(data, enough=enough).image.resize((32, 24)) for enough in (300, None))
+    assert np.abs(np.asarray(small, int) - np.asarray(whole, int)).mean() < 1.5
+
+
+def test_reduced_decoding_turns_upright_and_reports_the_displayed_size() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    decoded = decode(encoded(noise(2000, 1000), "JPEG", exif=exif), enough=200)
+    assert decoded.image.size == (250, 500)
+    assert (decoded.width, decoded.height) == (1000, 2000)
+
+
+def test_the_pixel_limit_is_for_the_whole_picture() -> None:
+    with pytest.raises(TooManyPixels):
+        decode(encoded(noise(2000, 1000), "JPEG"), max_pixels=1_999_999, enough=10)
+
+
+def test_reduced_decoding_is_for_jpeg_alone() -> None:
+    assert decode(encoded(noise(2000, 1000), "PNG"), enough=10).image.size == (2000, 1000)

@@ -30,3 +30,13 @@ def test_the_newest_pulled_one_before_the_embedded_one(tmp_path: Path) -> None:
 def test_none_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ModelFileNotFound, match="resnet-service pull"):
         choose_model(None, tmp_path)
+
+
+def test_the_packed_one_before_its_checkpoint(tmp_path: Path) -> None:
+    make(tmp_path, "resnet18-fashion-mnist.pth", age=0)
+    embedded = make(tmp_path, "resnet18-fashion-mnist-int8.onnx", age=50)
+    assert choose_model(None, tmp_path) == embedded
+    make(tmp_path, "model.pth", age=100)
+    packed = make(tmp_path, "model.onnx", age=90)
+    make(tmp_path, "notes.txt", age=0)
+    assert choose_model(None, tmp_path) == packed

@@ -107,3 +107,18 @@ def test_the_reference_of_today_is_the_one_of_the_tutorials() -> None:
         ]
     )
     np.testing.assert_allclose(ours(image, recipe), tutorial(image).numpy(), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("size", [(500, 375), (375, 500), (224, 224), (300, 299), (31, 97), (1024, 683), (2000, 260)])
+@pytest.mark.parametrize("interpolation", ["nearest", "bilinear", "bicubic", "lanczos"])
+def test_fast_differs_from_exact_by_rounding_alone(size: tuple[int, int], interpolation: str) -> None:
+    image = noise(*size)
+    facts = metadata(input_size=224, resize_size=256, interpolation=interpolation)
+    fast, exact = (crop(image, facts, exact=exact).astype(int) for exact in (False, True))
+    assert fast.shape == (224, 224, 3)
+    off = np.abs(fast - exact)
+    if interpolation == "nearest":  # which of two neighbours is nearer can turn on the last bit
+        assert (off > 0).mean() < 0.01
+    else:
+        assert off.max() <= 1
+        assert (off > 0).mean() < 0.01

@@ -1,0 +1,262 @@
+"""Packing: what comes out answers as the checkpoint does, or is not written."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from PIL import Image
+
+from resnet_service.decode import decode
+from resnet_service.errors import InvalidDataset, TooLossy, UnsuitableRuntime
+from resnet_service.files import sha256_of
+from resnet_service.metadata import EvaluationRecord
+from resnet_service.packed import read_packed
+from resnet_service.prepare import agreement, graph
+from resnet_service.prepare.checkpoint import load_checkpoint, save_checkpoint
+from resnet_service.prepare.pack import default_target, pack, record_evaluation
+from resnet_service.preprocess import crop
+from resnet_service.runtime import open_runtime
+from support.models import metadata, random_checkpoint, random_model
+from support.pictures import EXAMPLES, encoded, imagenet_photographs, noise
+from support.servers import REPOSITORY, cli
+
+SAMPLE = REPOSITORY / "tests" / "data" / "fashion-mnist"
+FASHION = REPOSITORY / "checkpoints" / "resnet18-fashion-mnist.pth"
+
+
+def crops(count: int, side: int = 64) -> np.ndarray:
+    return np.stack([np.asarray(noise(side, side, seed)) for seed in range(count)])
+
+
+@pytest.fixture(scope="module")
+def fp32(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    target = tmp_path_factory.mktemp("packed") / "model.onnx"
+    pack(checkpoint, target)
+    return target
+
+
+@pytest.fixture(scope="module")
+def int8(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the shipped model in INT8, calibrated with 100 pictures of the sample."""
+    target = tmp_path_factory.mktemp("packed") / "fashion-int8.onnx"
+    pack(FASHION, target, precision="int8", pictures=SAMPLE)
+    return target
+
+
+def test_fp32_gives_the_checkpoints_logits(checkpoint: Path, fp32: Path) -> None:
+    """On a CPU with BF16 it would not, were OpenVINO left to choose."""
+    pixels = crops(8)
+    expected, found = (open_runtime(path).logits(pixels) for path in (checkpoint, fp32))
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-3)
+    assert (np.argsort(-found, axis=1) == np.argsort(-expected, axis=1)).all()
+
+
+def test_fp32_ranks_photographs_as_real_weights_do(imagenet_checkpoint: Path, imagenet_packed: Path) -> None:
+    reference, packed = open_runtime(imagenet_checkpoint), open_runtime(imagenet_packed)
+    paths = [*sorted(EXAMPLES.glob("*.jpg")), *(path for path, _ in imagenet_photographs())]
+    pixels = np.stack([crop(decode(path.read_bytes()).image, reference.metadata) for path in paths])
+    expected, found = reference.logits(pixels), packed.logits(pixels)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-3)
+    assert (np.argsort(-found)[:, :5] == np.argsort(-expected)[:, :5]).all()
+
+
+@pytest.mark.parametrize("arch", ["mobilenet_v3_small", "shufflenet_v2_x0_5", "timm/resnet26t"])
+def test_other_architectures_pack_too(tmp_path: Path, arch: str) -> None:
+    path = random_checkpoint(tmp_path / "model.pth", arch=arch)
+    written = pack(path, tmp_path / "model.onnx")
+    assert written.packing is not None
+    assert written.packing.agreement.max_logit_difference < 1e-3
+
+
+def test_the_file_says_what_it_was_made_of(checkpoint: Path, fp32: Path) -> None:
+    packed = read_packed(fp32)
+    source = load_checkpoint(checkpoint)
+    packing = packed.metadata.packing
+    assert packing is not None
+    assert packing.checkpoint_sha256 == source.sha256 == sha256_of(checkpoint.read_bytes())
+    assert packing.calibration is None
+    assert packing.agreement.top1_agreement == 100
+    assert {"torch", "onnx", "nncf", "openvino"} <= packed.metadata.library_versions.keys()
+    changed = {"packing", "library_versions"}
+    assert packed.metadata.model_dump(exclude=changed) == source.metadata.model_dump(exclude=changed)
+
+
+@pytest.mark.parametrize("packed", ["fp32", "int8"])
+def test_onnx_runtime_runs_it_at_any_batch(packed: str, request: pytest.FixtureRequest) -> None:
+    path: Path = request.getfixturevalue(packed)
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    pixels = crops(5)
+    (theirs,) = session.run(["logits"], {"pixels": pixels})
+    ours = open_runtime(path).logits(pixels)
+    # Both quantize alike, but round at other places.
+    np.testing.assert_allclose(theirs, ours, rtol=0, atol=1e-3 if packed == "fp32" else 0.5)
+
+
+def test_int8_is_small_and_measured(int8: Path) -> None:
+    metadata = read_packed(int8).metadata
+    packing = metadata.packing
+    assert packing is not None
+    assert int8.stat().st_size < 12_000_000
+    assert packing.precision == "int8"
+    assert packing.calibration is not None
+    assert packing.calibration.pictures == 100
+    assert packing.agreement.pictures == 100
+    assert packing.agreement.top1_agreement >= 97
+    assert packing.agreement.top1_loss is not None
+    assert metadata.evaluations == ()  # those of the checkpoint are not its own
+
+
+def test_int8_is_computed_in_int8(int8: Path) -> None:
+    """The weights of the 20 convolutions lie in the file as bytes, and nowhere as floats."""
+    import onnx
+
+    weights = [one for one in onnx.load(int8).graph.initializer if np.prod(one.dims) > 1000]
+    assert len(weights) >= 20
+    assert {one.data_type for one in weights} == {onnx.TensorProto.INT8}
+
+
+def test_bf16_halves_the_file(tmp_path: Path) -> None:
+    written = pack(FASHION, tmp_path / "model.onnx", precision="bf16", pictures=SAMPLE)
+    assert (tmp_path / "model.onnx").stat().st_size < 23_000_000
+    assert written.packing is not None
+    assert written.packing.agreement.top1_agreement >= 98
+    assert written.packing.calibration is None
+
+
+def test_weights_beyond_half_precision_are_kept_whole(tmp_path: Path) -> None:
+    model = random_model()
+    model.fc.weight.data[0, 0] = 1e6  # type: ignore[union-attr, operator, index]
+    save_checkpoint(model, tmp_path / "model.pth", metadata())
+    exported = graph.export(load_checkpoint(tmp_path / "model.pth"))
+    graph.halve(exported)
+    (kept,) = (one for one in exported.graph.initializer if one.name.endswith("fc.weight"))
+    assert onnxruntime.InferenceSession(exported.SerializeToString()) is not None
+    assert kept.data_type == 1
+
+
+def test_too_lossy_is_not_written(tmp_path: Path) -> None:
+    (tmp_path / "black").mkdir()
+    black = encoded(Image.new("RGB", (28, 28)), "PNG")
+    for number in range(15):
+        (tmp_path / "black" / f"{number}.png").write_bytes(black)
+    for number, path in enumerate(sorted(SAMPLE.rglob("*.png"))[:15]):
+        (tmp_path / "black" / f"real{number}.png").write_bytes(path.read_bytes())
+    with pytest.raises(TooLossy, match="first answers change"):
+        pack(FASHION, tmp_path / "m.onnx", precision="int8", pictures=tmp_path / "black", max_loss=-1)
+    assert not (tmp_path / "m.onnx").exists()
+
+
+def test_loss_is_counted_in_points_where_classes_are_known() -> None:
+    lossy = agreement.Agreement(pictures=100, top1_agreement=90, top1_loss=1.2, max_logit_difference=1)
+    with pytest.raises(TooLossy, match=r"1\.20 points of top-1 accuracy"):
+        agreement.refuse_loss(lossy, "int8", 1.0)
+    agreement.refuse_loss(lossy, "int8", 1.2)
+
+
+def test_loss_is_what_changed_where_they_are_not() -> None:
+    lossy = agreement.Agreement(pictures=200, top1_agreement=98.5, max_logit_difference=1)
+    with pytest.raises(TooLossy, match=r"1\.50 % of first answers change"):
+        agreement.refuse_loss(lossy, "int8", 1.0)
+    agreement.refuse_loss(lossy, "int8", 1.5)
+
+
+def test_fp32_may_only_round() -> None:
+    off = agreement.Agreement(pictures=9, top1_agreement=100, max_logit_difference=0.002)
+    with pytest.raises(TooLossy, match="rounding"):
+        agreement.refuse_loss(off, "fp32", 100)
+
+
+@pytest.mark.parametrize("precision", ["bf16", "int8"])
+def test_without_pictures_nothing_is_changed_unmeasured(checkpoint: Path, tmp_path: Path, precision: str) -> None:
+    done = cli("pack", checkpoint, "--precision", precision, "--output", tmp_path / "m.onnx")
+    assert done.returncode == 1
+    assert "--calibration" in done.stderr
+    assert not (tmp_path / "m.onnx").exists()
+
+
+def test_too_few_pictures_are_refused(checkpoint: Path, tmp_path: Path) -> None:
+    for number in range(19):
+        (tmp_path / f"{number}.png").write_bytes(encoded(noise(64, 64, number), "PNG"))
+    with pytest.raises(InvalidDataset, match="19 readable pictures; at least 20"):
+        pack(checkpoint, tmp_path / "m.onnx", precision="int8", pictures=tmp_path)
+
+
+def test_unlabelled_and_unreadable_pictures(checkpoint: Path, tmp_path: Path) -> None:
+    (tmp_path / "pictures").mkdir()
+    for number in range(24):
+        (tmp_path / "pictures" / f"{number}.png").write_bytes(encoded(noise(64, 64, number), "PNG"))
+    (tmp_path / "pictures" / "notes.txt").write_text("hello")
+    said: list[str] = []
+    written = pack(
+        checkpoint, tmp_path / "m.onnx", precision="int8", pictures=tmp_path / "pictures", max_loss=100, say=said.append
+    )
+    assert written.packing is not None
+    assert written.packing.agreement.top1_loss is None
+    assert any("Left out notes.txt: These bytes are not a picture" in sentence for sentence in said)
+
+
+def test_calibration_and_comparison_share_no_picture() -> None:
+    from resnet_service.labels import labels_for
+    from resnet_service.prepare.pictures import choose_pictures
+
+    facts = load_checkpoint(FASHION).metadata
+    chosen = choose_pictures(SAMPLE, "int8", facts, labels_for(facts, FASHION), lambda _: None)
+    digests = [{picture.tobytes() for picture in part} for part in (chosen.calibration, chosen.held_out)]
+    assert len(digests[0] | digests[1]) == 200
+    assert not digests[0] & digests[1]
+    assert chosen.classes is not None
+    assert len(set(chosen.classes)) == 10
+
+
+def test_an_architecture_that_cannot_be_exported_says_so(checkpoint: Path) -> None:
+    class Stubborn(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x if x.sum() > 0 else -x  # which branch, only the data say
+
+    loaded = load_checkpoint(checkpoint)
+    object.__setattr__(loaded, "model", Stubborn())
+    with pytest.raises(UnsuitableRuntime, match="cannot be packed"):
+        graph.export(loaded)
+
+
+def test_default_names() -> None:
+    assert default_target(Path("a/b.pth"), "fp32") == Path("a/b.onnx")
+    assert default_target(Path("a/b.pth"), "int8") == Path("a/b-int8.onnx")
+
+
+def test_an_evaluation_is_recorded_without_touching_the_graph(tmp_path: Path, fp32: Path) -> None:
+    path = tmp_path / "model.onnx"
+    path.write_bytes(fp32.read_bytes())
+    record = EvaluationRecord(dataset="d", sha256="0" * 64, pictures=9, top1=50, top5=90, calibration_error=0.1)
+    record_evaluation(path, record)
+    record_evaluation(path, record.model_copy(update={"top1": 60}))
+    after, before = read_packed(path), read_packed(fp32)
+    assert [kept.top1 for kept in after.metadata.evaluations] == [60]
+    assert after.metadata.packing == before.metadata.packing
+    np.testing.assert_array_equal(open_runtime(path).logits(crops(1)), open_runtime(fp32).logits(crops(1)))
+
+
+def test_the_command_packs_inspects_and_evaluates(tmp_path: Path) -> None:
+    target = tmp_path / "fashion.onnx"
+    packed = cli("pack", FASHION, "--output", target)
+    assert packed.returncode == 0, packed.stderr
+    assert "Compared with the checkpoint on 16 pictures: 100.00 %" in packed.stderr
+    assert f"Wrote {target}: FP32, 44.8 MB" in packed.stderr
+    inspected = cli("inspect", target)
+    assert "checkpoint_sha256" in inspected.stdout
+    evaluated = cli("evaluate", target, SAMPLE, "--record")
+    assert evaluated.returncode == 0, evaluated.stderr
+    (record,) = read_packed(target).metadata.evaluations
+    assert (record.dataset, record.pictures) == ("fashion-mnist", 200)  # in place of the one over 10,000
+
+
+def test_metadata_survive_onnx_tools(fp32: Path) -> None:
+    import onnx
+
+    buffer = io.BytesIO(fp32.read_bytes())
+    model = onnx.load(buffer)
+    onnx.checker.check_model(model)
+    assert [entry.key for entry in model.metadata_props] == ["resnet_service"]

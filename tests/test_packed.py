@@ -1,0 +1,186 @@
+"""What a packed file must be before any ONNX parser sees it."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from onnx import TensorProto, helper, numpy_helper
+
+from resnet_service.errors import InvalidMetadata, ModelError, ModelFileNotFound, SuspiciousModel, UnreadableModel
+from resnet_service.files import sha256_of
+from resnet_service.metadata import Agreement, ModelMetadata, Packing
+from resnet_service.packed import METADATA_KEY, graph_bytes, read_packed
+
+
+def small_model() -> onnx.ModelProto:
+    """Return a graph of two nodes with a weight and a tensor in an attribute."""
+    weight = numpy_helper.from_array(np.ones((3, 3), np.float32), "weight")
+    constant = numpy_helper.from_array(np.ones(3, np.float32), "value")
+    nodes = [
+        helper.make_node("Constant", [], ["bias"], value=constant),
+        helper.make_node("Gemm", ["pixels", "weight", "bias"], ["logits"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "small",
+        [helper.make_tensor_value_info("pixels", TensorProto.FLOAT, ["n", 3])],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["n", 3])],
+        [weight],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)])
+
+
+def described(model: onnx.ModelProto) -> bytes:
+    """Serialise ``model`` with the metadata that a packed one has."""
+    packing = Packing(
+        checkpoint_sha256="0" * 64,
+        graph_sha256=sha256_of(model.graph.SerializeToString()),
+        precision="fp32",
+        agreement=Agreement(pictures=1, top1_agreement=100, max_logit_difference=0),
+    )
+    metadata = ModelMetadata(arch="resnet18", num_classes=3, input_size=8, resize_size=8, packing=packing)
+    helper.set_model_props(model, {METADATA_KEY: metadata.model_dump_json()})
+    return model.SerializeToString()
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "model.onnx"
+
+
+def test_an_honest_one_is_read(path: Path) -> None:
+    data = described(small_model())
+    path.write_bytes(data)
+    packed = read_packed(path)
+    assert (packed.data, packed.precision, packed.sha256) == (data, "fp32", sha256_of(data))
+    assert graph_bytes(data) == small_model().graph.SerializeToString()
+
+
+def external_weight(model: onnx.ModelProto) -> None:
+    weight = model.graph.initializer[0]
+    weight.ClearField("raw_data")
+    weight.data_location = TensorProto.EXTERNAL
+    weight.external_data.add(key="location", value="../../etc/passwd")
+
+
+def external_attribute(model: onnx.ModelProto) -> None:
+    constant = model.graph.node[0].attribute[0].t
+    constant.data_location = TensorProto.EXTERNAL
+    constant.external_data.add(key="location", value="/dev/zero")
+
+
+def loop(model: onnx.ModelProto) -> None:
+    body = helper.make_graph([], "body", [], [])
+    model.graph.node.append(helper.make_node("Loop", ["m", "c"], ["out"], body=body))
+
+
+def foreign_operator(model: onnx.ModelProto) -> None:
+    model.graph.node.append(helper.make_node("Gelu", ["logits"], ["out"], domain="com.example"))
+
+
+def function(model: onnx.ModelProto) -> None:
+    model.functions.append(helper.make_function("com.example", "F", ["x"], ["y"], [], []))
+
+
+def sparse_weight(model: onnx.ModelProto) -> None:
+    values = numpy_helper.from_array(np.ones(1, np.float32), "values")
+    indices = numpy_helper.from_array(np.zeros(1, np.int64), "indices")
+    model.graph.sparse_initializer.append(helper.make_sparse_tensor(values, indices, [1 << 40]))
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (external_weight, "another file"),
+        (external_attribute, "another file"),
+        (loop, "graphs within graphs"),
+        (foreign_operator, "outside the ONNX standard"),
+        (function, "functions"),
+        (sparse_weight, "sparse"),
+    ],
+)
+def test_what_no_packed_model_has_is_refused(path: Path, change: Callable[[onnx.ModelProto], None], said: str) -> None:
+    model = small_model()
+    change(model)
+    path.write_bytes(described(model))
+    with pytest.raises(SuspiciousModel, match=said):
+        read_packed(path)
+
+
+def test_too_many_nodes_are_refused(path: Path) -> None:
+    model = small_model()
+    model.graph.node.extend(helper.make_node("Relu", ["logits"], [f"out{number}"]) for number in range(20_001))
+    path.write_bytes(described(model))
+    with pytest.raises(SuspiciousModel, match="nodes"):
+        read_packed(path)
+
+
+def test_a_changed_weight_is_noticed(path: Path) -> None:
+    data = bytearray(described(small_model()))
+    data[data.index(np.ones((3, 3), np.float32).tobytes()) + 2] ^= 0x40
+    path.write_bytes(data)
+    with pytest.raises(UnreadableModel, match="damaged or altered"):
+        read_packed(path)
+
+
+def test_a_foreign_onnx_file_is_named_as_such(path: Path) -> None:
+    path.write_bytes(small_model().SerializeToString())
+    with pytest.raises(InvalidMetadata, match="not written by `resnet-service pack`"):
+        read_packed(path)
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"arch": 3}', "{}"])
+def test_metadata_that_are_none_are_refused(path: Path, text: str) -> None:
+    model = small_model()
+    helper.set_model_props(model, {METADATA_KEY: text})
+    path.write_bytes(model.SerializeToString())
+    with pytest.raises(InvalidMetadata):
+        read_packed(path)
+
+
+def test_metadata_of_a_checkpoint_do_not_make_a_packed_model(path: Path) -> None:
+    model = small_model()
+    metadata = ModelMetadata(arch="resnet18", num_classes=3, input_size=8, resize_size=8)
+    helper.set_model_props(model, {METADATA_KEY: metadata.model_dump_json()})
+    path.write_bytes(model.SerializeToString())
+    with pytest.raises(InvalidMetadata, match="how it was packed"):
+        read_packed(path)
+
+
+@pytest.mark.parametrize("data", [b"hello", b"PK\x03\x04" + bytes(100), bytes(100), b"\xff" * 100])
+def test_other_files_are_refused(path: Path, data: bytes) -> None:
+    path.write_bytes(data)
+    with pytest.raises(UnreadableModel, match="not a complete ONNX file"):
+        read_packed(path)
+
+
+def test_no_file_is_an_error_of_its_own(path: Path) -> None:
+    with pytest.raises(ModelFileNotFound):
+        read_packed(path)
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.9, 0.999])
+def test_truncated_files_are_refused(path: Path, share: float) -> None:
+    data = described(small_model())
+    path.write_bytes(data[: int(len(data) * share)])
+    with pytest.raises((UnreadableModel, InvalidMetadata)):
+        read_packed(path)
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_damage_anywhere_is_a_model_error_or_harmless(path: Path, data: st.DataObject) -> None:
+    whole = bytearray(described(small_model()))
+    for _ in range(data.draw(st.integers(1, 4))):
+        whole[data.draw(st.integers(0, len(whole) - 1))] = data.draw(st.integers(0, 255))
+    path.write_bytes(whole)
+    try:
+        packed = read_packed(path)
+    except ModelError:
+        return
+    # What was hit lies outside the graph: names of the producer, a metadata value that is still valid.
+    assert graph_bytes(packed.data) == small_model().graph.SerializeToString()
