@@ -65,6 +65,7 @@ def test_a_measurement_with_errors_does_not_count() -> None:
 def test_throughput_is_compared_with_the_best_peer() -> None:
     found = bar(results(measured("int8", 240), measured("flask", 40), measured("litserve", 60)), "requests/s, 16")
     assert (found.value, found.against, found.reached) == (4, "litserve", False)
+    assert found.missing == ("bentoml", "torchserve")
 
 
 def test_a_latency_is_a_fraction_of_the_others() -> None:
@@ -120,7 +121,17 @@ def test_the_page_has_every_bar_and_server() -> None:
 
 @pytest.mark.parametrize(
     "body",
-    [b'{"predictions": [{"class_id": 7, "score": 0.6}, {"class_id": 2, "score": 0.3}]}', b'{"2": 0.3, "7": 0.6}'],
+    [
+        b'{"predictions": [{"class_id": 7, "score": 0.6}, {"class_id": 2, "score": 0.3}]}',
+        b'[{"predictions": [{"class_id": 7, "score": 0.6}, {"class_id": 2, "score": 0.3}]}]',
+        b'{"2": 0.3, "7": 0.6}',
+    ],
 )
-def test_answers_of_either_form_are_read(body: bytes) -> None:
+def test_answers_of_every_form_are_read(body: bytes) -> None:
     assert client.classes(body) == [7, 2]
+
+
+@pytest.mark.parametrize("body", [b"", b"no", b"[]", b"7", b'{"predictions": [{}]}'])
+def test_what_is_no_answer_is_refused(body: bytes) -> None:
+    with pytest.raises(ValueError, match="known form"):
+        client.classes(body)
