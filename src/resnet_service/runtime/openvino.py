@@ -71,21 +71,38 @@ class OpenVINORuntime:
     def logits(self, crops: NDArray[np.uint8], *, alone: bool = True) -> NDArray[np.float32]:
         """Run the network on uint8 [N, S, S, 3], one picture after the other; return float32 [N, classes]."""
         requests = self._alone if alone else self._busy
+        output = np.empty((len(crops), self.metadata.num_classes), np.float32)
         with requests.one() as request:
-            rows = [request.infer({INPUT: picture[np.newaxis]})[OUTPUT][0].copy() for picture in crops]
-        return np.stack(rows)
+            for picture, row in zip(crops, output, strict=True):
+                row[:] = request.run(picture)
+        return output
+
+
+class _Request:
+    """One infer request with its input and output seen as arrays: nothing is allocated or looked up in a call."""
+
+    def __init__(self, compiled: openvino.CompiledModel) -> None:
+        self._request = compiled.create_infer_request()
+        self._pixels: NDArray[np.uint8] = self._request.get_tensor(INPUT).data[0]
+        self._logits: NDArray[np.float32] = self._request.get_tensor(OUTPUT).data[0]
+
+    def run(self, picture: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Run on uint8 [S, S, 3]; what is returned, float32 [classes], is valid until the next call."""
+        self._pixels[:] = picture
+        self._request.infer(share_outputs=True)
+        return self._logits
 
 
 class _Requests:
     """The infer requests of one compiled form; each serves one call at a time."""
 
     def __init__(self, compiled: openvino.CompiledModel, count: int) -> None:
-        self._free: queue.SimpleQueue[openvino.InferRequest] = queue.SimpleQueue()
+        self._free: queue.SimpleQueue[_Request] = queue.SimpleQueue()
         for _ in range(count):
-            self._free.put(compiled.create_infer_request())
+            self._free.put(_Request(compiled))
 
     @contextmanager
-    def one(self) -> Iterator[openvino.InferRequest]:
+    def one(self) -> Iterator[_Request]:
         request = self._free.get()
         try:
             yield request
