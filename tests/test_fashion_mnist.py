@@ -46,7 +46,7 @@ def test_metadata_shows_the_recorded_accuracy(server: ServerProcess) -> None:
     (record,) = metadata["evaluations"]
     assert record["dataset"] == "fashion-mnist"
     assert record["pictures"] == 10_000
-    assert record["top1"] >= 93.5  # the goal is 94.0; the model card says what was reached
+    assert record["top1"] >= 94.0
     assert metadata["input_size"] == 64
 
 
@@ -104,7 +104,7 @@ def test_the_training_script_trains_is_resumed_and_saves(tmp_path: Path) -> None
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=True, cwd=REPOSITORY)
     epochs = [int(found) for found in re.findall(r"epoch +(\d+) +\d+px", done.stdout)]
     assert epochs[0] in (3, 4)
-    assert epochs[-1] == 26
+    assert epochs[-1] == 30
     loaded = load_checkpoint(tmp_path / "model.pth")
     assert loaded.metadata.labels == read_label_set(LABELS)[1]
     assert loaded.metadata.num_classes == 10

@@ -1,3 +1,3 @@
 """An image classification service that loads one validated checkpoint and answers over HTTP."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
