@@ -32,7 +32,8 @@ RULES: dict[str, set[str]] = {
     "plots": {"evaluation"},
     "fake": {"classifier", "decode", "labels", "metadata", "ranking"},
     "api": {"api", "classifier", "cpus", "default_model", "errors", "executor", "labels", "metadata", "settings"},
-    "server": {"api", "errors", "settings"},
+    "protocol": {"api.problems", "api.state", "errors"},
+    "server": {"api", "errors", "protocol", "settings"},
     "cli": {
         *("classifier", "cpus", "datasets", "default_model", "errors", "evaluation", "labels", "metadata", "options"),
         *("packed", "plots", "prepare", "server", "settings"),
@@ -43,9 +44,10 @@ RULES: dict[str, set[str]] = {
 
 # Dear or dangerous packages, each with the only rooms that may know it.
 CONFINED = {
-    "fastapi": {"api"},
+    "fastapi": {"api", "server"},
     "starlette": {"api"},
-    "uvicorn": {"server"},
+    "uvicorn": {"protocol", "server"},
+    "httptools": {"protocol"},
     "PIL": {"decode", "preprocess", "datasets"},
     "torch": {"prepare", "runtime.torch"},
     "torchvision": {"prepare"},
