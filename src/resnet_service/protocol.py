@@ -2,7 +2,9 @@
 
 import asyncio
 import fcntl
+import socket
 import struct
+import sys
 import termios
 from collections.abc import Iterable
 from typing import Any
@@ -14,9 +16,15 @@ from resnet_service.api.state import Service
 from resnet_service.errors import HeadTooLarge, MalformedRequest, RequestTooSlow, ServiceError, TooManyConnections
 
 _MAX_HEADERS = 100
+# Where Linux's struct tcp_info has tcpi_bytes_acked, since 4.1.
+_BYTES_ACKED = slice(120, 128)
 _SWEEP_SECONDS = 0.5
 # For a connection that was opened as the service was told to end: its request may be on the way.
 _LAST_REQUEST_SECONDS = 1.0
+# Refused connections are read from for so long, and so many beyond the limit: closing with unread bytes resets a
+# connection, and a reset destroys the answer on its way to the client.
+_LINGER_SECONDS = 2.0
+_LINGERING = 64
 
 
 class BoundedProtocol(HttpToolsProtocol):
@@ -32,13 +40,18 @@ class BoundedProtocol(HttpToolsProtocol):
         """Begin a connection, or refuse it where there are too many."""
         super().connection_made(transport)
         self.service = self.app_state["service"]
+        self._socket: socket.socket = transport.get_extra_info("socket")
         self._settings = self.service.settings
         self._refused = False
-        self._head_bytes = 0
+        self._refused_at = 0.0
+        self._messages = 0
+        self._in_head = False
+        self._head_bytes = 0  # of a head that came in several pieces, without the first
+        self._measured = 0
         self._fields = 0
         self._head_since: float | None = self.loop.time()  # since when the next head is awaited
-        self._unsent_since: float | None = None
-        self._unsent_cycle: object = None
+        self._unsent_since: float | None = None  # since when the client has bytes to acknowledge,
+        self._to_acknowledge = 0  # and which count of its acknowledged bytes would say that it has
         if len(self.connections) > self._settings.max_connections:
             self._refuse(TooManyConnections("Too many connections are open. Try again in a moment."))
 
@@ -47,21 +60,24 @@ class BoundedProtocol(HttpToolsProtocol):
         if self._refused:
             return
         if self._head_since is None and self._idle():
+            # A head, empty lines before one, or the rest of a body that nobody reads any more.
             self._head_since = self.loop.time()
-        before = self.cycle
-        self._head_bytes += len(data)
+        message = self._messages
         super().data_received(data)
-        # A whole head was measured field by field; of one that is not whole yet, all that came is head.
-        if self.cycle is not before or not self._idle():
-            self._head_bytes = 0
-        elif self._head_bytes > self._settings.max_header_bytes and not self._discarding():
-            self._refuse(self._too_large())
+        # A whole head is measured field by field; a field that has not ended yet is measured here.
+        if self._in_head and message == self._messages:
+            self._head_bytes += len(data)
+            if self._head_bytes > self._settings.max_header_bytes:
+                self._refuse(self._too_large())
 
     def on_message_begin(self) -> None:
         """Begin to measure a head."""
         super().on_message_begin()
-        self._measured = 0
-        self._fields = 0
+        self._messages += 1
+        self._in_head = True
+        self._head_bytes = self._measured = self._fields = 0
+        if self._head_since is None:  # it comes while the request before it is still answered
+            self._head_since = self.loop.time()
 
     def on_url(self, url: bytes) -> None:
         """Take a piece of the request line."""
@@ -83,6 +99,7 @@ class BoundedProtocol(HttpToolsProtocol):
             self._refuse(self._too_large())
             return
         super().on_headers_complete()
+        self._in_head = False
         self._head_since = None
         if self.service.health.draining:
             self.cycle.keep_alive = False
@@ -104,36 +121,42 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def shutdown(self) -> None:
         """End the connection when its request is answered; where none has come yet, wait a moment for it."""
-        if self.cycle is None and not self._refused:
+        if (self.cycle is None or self._in_head) and not self._refused:
             self.loop.call_later(_LAST_REQUEST_SECONDS, super().shutdown)
         else:
             super().shutdown()
 
     def sweep(self, now: float) -> None:
         """Close the connection where its client has taken too long; ``now`` is the loop's time."""
-        if self._head_since is not None and now - self._head_since > self._settings.header_seconds:
-            self._head_since = None
-            # Where not one byte of a request came, an answer would be taken for that of a request just being sent.
-            if self._head_bytes and not self._discarding():
+        if self._refused and now - self._refused_at > _LINGER_SECONDS:
+            self._abort()
+            return
+        awaited = self._head_since if self._idle() else None
+        if awaited is not None and now - awaited > self._settings.header_seconds:
+            if self._in_head:
                 self._refuse(RequestTooSlow("The request's headers came too slowly."))
             else:
+                # Here, an answer would be taken for that of a request that is just being sent.
+                self._head_since = None
                 self.transport.close()
-        if self._unsent() == 0 or self._unsent_cycle is not self.cycle:
-            self._unsent_cycle = self.cycle
+        unsent, acknowledged = self._unsent(), self._acknowledged()
+        if unsent == 0 or (self._unsent_since is not None and acknowledged >= self._to_acknowledge):
             self._unsent_since = None
         elif self._unsent_since is None:
             self._unsent_since = now
+            self._to_acknowledge = acknowledged + unsent
         elif now - self._unsent_since > self._settings.send_seconds:
-            # Not close, which would wait until the rest is sent.
-            self.transport.abort()
+            self._abort()
+
+    def _abort(self) -> None:
+        """Close now; unlike ``transport.close``, not when what is left has been sent."""
+        if not self._idle():
+            self.cycle.disconnected = True
+        self.transport.abort()
 
     def _idle(self) -> bool:
         """Whether no request is being answered."""
         return self.cycle is None or self.cycle.response_complete
-
-    def _discarding(self) -> bool:
-        """Whether what comes is the rest of a body whose request has been answered."""
-        return self.cycle is not None and self.cycle.response_complete and self.cycle.more_body
 
     def _beyond(self) -> bool:
         return self._fields > _MAX_HEADERS or self._measured > self._settings.max_header_bytes
@@ -145,23 +168,40 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def _unsent(self) -> int:
         """Return how many bytes the client has not acknowledged yet, in our buffer and in the kernel's."""
-        ours: int = self.transport.get_write_buffer_size()
-        descriptor = self.transport.get_extra_info("socket").fileno()
-        if descriptor < 0:
-            return ours
-        kernels: int = struct.unpack("i", fcntl.ioctl(descriptor, termios.TIOCOUTQ, bytes(4)))[0]
-        return ours + kernels
+        waiting: int = self.transport.get_write_buffer_size()
+        if (descriptor := self._socket.fileno()) >= 0:
+            waiting += struct.unpack("i", fcntl.ioctl(descriptor, termios.TIOCOUTQ, bytes(4)))[0]
+        return waiting
+
+    def _acknowledged(self) -> int:
+        """Return how many bytes the client has acknowledged in all; 0 where the kernel does not tell."""
+        if self._socket.fileno() < 0:
+            return 0
+        facts = self._socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _BYTES_ACKED.stop)
+        return int.from_bytes(facts[_BYTES_ACKED], sys.byteorder)
 
     def _refuse(self, error: ServiceError) -> None:
-        """Answer without a request that an application could answer, and close."""
+        """Answer a request that no application will see, and close."""
         self._refused = True
+        self._refused_at = self.loop.time()
         self._head_since = None
         self._unset_keepalive_if_required()
+        if not self._idle():
+            if self._in_head or self.cycle.response_started:
+                # The answer before this one is not complete; two at once would be neither.
+                self.transport.close()
+                return
+            # It is this request's body that is refused. For the application, the client has left.
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
         response = respond_to(error)
         fields = [*self.server_state.default_headers, *response.raw_headers, (b"connection", b"close")]
         head = b"".join(name + b": " + value + b"\r\n" for name, value in fields)
         self.transport.write(STATUS_LINE[response.status_code] + head + b"\r\n" + bytes(response.body))
-        self.transport.close()
+        if len(self.connections) > self._settings.max_connections + _LINGERING:
+            self.transport.close()
+        else:
+            self.transport.write_eof()
 
 
 async def sweep(connections: Iterable[Any]) -> None:

@@ -51,7 +51,7 @@ def create_app(settings: Settings | None = None, classifier: ImageClassifier | N
             loaded = await executor.run(_open, chosen, workers) if classifier is None else classifier
             # Every thread answers once before any client waits for it.
             await asyncio.gather(*(executor.run(loaded.warm_up) for _ in range(workers)))
-            service = Service(chosen, loaded, executor, Reloader(open_again, swap))
+            app.state.service = service = Service(chosen, loaded, executor, Reloader(open_again, swap))
             log.info(_start_line(loaded, workers))
             yield {"service": service}
             service.health.close()

@@ -120,4 +120,5 @@ async def _disconnected(request: Request, error: Exception) -> Response:
 
 
 async def _unexpected(request: Request, error: Exception) -> Response:
-    return respond(HTTPStatus.INTERNAL_SERVER_ERROR, "internal_error", _INTERNAL)
+    # Uvicorn closes the connection after this; a client that is not told would send its next request into it.
+    return respond(HTTPStatus.INTERNAL_SERVER_ERROR, "internal_error", _INTERNAL, {"Connection": "close"})
