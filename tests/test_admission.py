@@ -24,7 +24,7 @@ from resnet_service.fake import FakeClassifier
 from resnet_service.settings import Settings
 from support.pictures import encoded, noise
 from support.servers import served
-from support.wire import connected, head, read_head
+from support.wire import connected, head, read_answer
 from test_api import assert_problem
 
 PICTURE = encoded(noise(40, 30), "JPEG")
@@ -89,7 +89,7 @@ def test_429_comes_before_the_body_and_at_once() -> None:
             with connected(str(server.client.base_url)) as connection:
                 begun = time.perf_counter()
                 connection.sendall(head(Content_Length=5_000_000))
-                assert read_head(connection).startswith(b"HTTP/1.1 429 ")
+                assert read_answer(connection).startswith(b"HTTP/1.1 429 ")
                 times.append(time.perf_counter() - begun)
         assert sorted(times)[len(times) // 2] < 0.01
 
@@ -156,7 +156,7 @@ def test_a_slow_body_holds_no_place() -> None:
             until(lambda: server.executor.waiting == 0)
             assert server.client.post("/predict", content=PICTURE).status_code == 200
             slow.sendall(PICTURE[10:])
-            assert read_head(slow).startswith(b"HTTP/1.1 200 ")
+            assert read_answer(slow).startswith(b"HTTP/1.1 200 ")
 
 
 def test_a_slow_body_that_comes_to_a_full_queue_is_429() -> None:
@@ -166,7 +166,7 @@ def test_a_slow_body_that_comes_to_a_full_queue_is_429() -> None:
         until(lambda: server.executor.waiting == 0)
         server.fill(1)
         slow.sendall(PICTURE[10:])
-        assert read_head(slow).startswith(b"HTTP/1.1 429 ")
+        assert read_answer(slow).startswith(b"HTTP/1.1 429 ")
 
 
 def test_the_deadline_is_504_and_the_work_is_skipped() -> None:

@@ -16,7 +16,7 @@ from resnet_service.fake import FakeClassifier
 from resnet_service.settings import Settings
 from support.pictures import encoded, noise
 from support.servers import served
-from support.wire import connected, drip, head, read_head, read_to_end
+from support.wire import connected, drip, head, read_answer, read_to_end
 from test_api import assert_problem
 
 PICTURE = encoded(noise(40, 30), "JPEG")
@@ -97,7 +97,7 @@ def test_a_body_below_the_rate_is_408_long_before_its_deadline(monkeypatch: pyte
         for start in range(0, len(PICTURE), 100):
             connection.sendall(PICTURE[start:][:100])
             time.sleep(0.05)
-        assert read_head(connection).startswith(b"HTTP/1.1 200 ")
+        assert read_answer(connection).startswith(b"HTTP/1.1 200 ")
 
 
 @pytest.mark.parametrize(
@@ -139,7 +139,7 @@ def test_a_head_at_the_limits_is_answered(url: str) -> None:
     for fields in ({f"X{number}": "x" for number in range(99)}, {"X": "x" * 16_000}):
         with connected(url) as connection:
             connection.sendall(head("GET", "/health/live", **fields))
-            assert read_head(connection).startswith(b"HTTP/1.1 200 ")
+            assert read_answer(connection).startswith(b"HTTP/1.1 200 ")
 
 
 @pytest.mark.parametrize(
@@ -171,7 +171,7 @@ def test_a_body_in_one_byte_chunks_is_a_body(url: str) -> None:
     with connected(url) as connection:
         chunks = b"".join(b"1\r\n" + PICTURE[at : at + 1] + b"\r\n" for at in range(len(PICTURE)))
         connection.sendall(head(Transfer_Encoding="chunked") + chunks + b"0\r\n\r\n")
-        assert read_head(connection).startswith(b"HTTP/1.1 200 ")
+        assert read_answer(connection).startswith(b"HTTP/1.1 200 ")
 
 
 def test_connections_beyond_the_limit_are_503_until_one_closes() -> None:
@@ -179,7 +179,7 @@ def test_connections_beyond_the_limit_are_503_until_one_closes() -> None:
         for _ in range(5):
             connection = open_.enter_context(connected(url))
             connection.sendall(head("GET", "/health/live"))
-            assert read_head(connection).startswith(b"HTTP/1.1 200 ")
+            assert read_answer(connection).startswith(b"HTTP/1.1 200 ")
         with connected(url) as refused:
             refused.sendall(head("GET", "/health/live"))
             response = answer(read_to_end(refused))
@@ -239,7 +239,7 @@ def test_no_form_keeps_the_loop_from_turning(form: bytes, chunk: int) -> None:
                 while not done.is_set():
                     begun = time.perf_counter()
                     connection.sendall(head("GET", "/health/live"))
-                    assert read_head(connection).startswith(b"HTTP/1.1 200 ")
+                    assert read_answer(connection).startswith(b"HTTP/1.1 200 ")
                     worst = max(worst, time.perf_counter() - begun)
                     time.sleep(0.001)
 
@@ -251,7 +251,7 @@ def test_no_form_keeps_the_loop_from_turning(form: bytes, chunk: int) -> None:
             connection.sendall(head(Content_Length=len(form), Content_Type="multipart/form-data; boundary=limit"))
             for start in range(0, len(form), chunk):
                 connection.sendall(form[start : start + chunk])
-            assert read_head(connection).startswith(b"HTTP/1.1 4")
+            assert read_answer(connection).startswith(b"HTTP/1.1 4")
             assert time.monotonic() - begun < 10
         done.set()
         prober.join(10)

@@ -9,7 +9,7 @@ import termios
 from collections.abc import Iterable
 from typing import Any
 
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from resnet_service.api.problems import respond_to
 from resnet_service.api.state import Service
@@ -19,8 +19,8 @@ _MAX_HEADERS = 100
 # Where Linux's struct tcp_info has tcpi_bytes_acked, since 4.1.
 _BYTES_ACKED = slice(120, 128)
 _SWEEP_SECONDS = 0.5
-# For a connection that was opened as the service was told to end: its request may be on the way.
-_LAST_REQUEST_SECONDS = 1.0
+# A client that sends a request while the service begins to end has not been told, and could not know if it was lost.
+_LAST_REQUEST_SECONDS = 0.5
 # Refused connections are read from for so long, and so many beyond the limit: closing with unread bytes resets a
 # connection, and a reset destroys the answer on its way to the client.
 _LINGER_SECONDS = 2.0
@@ -42,6 +42,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self.service = self.app_state["service"]
         self._socket: socket.socket = transport.get_extra_info("socket")
         self._settings = self.service.settings
+        self._answering: RequestResponseCycle | None = None  # uvicorn's ``cycle`` is the newest, with pipelining
         self._refused = False
         self._refused_at = 0.0
         self._messages = 0
@@ -54,6 +55,11 @@ class BoundedProtocol(HttpToolsProtocol):
         self._to_acknowledge = 0  # and which count of its acknowledged bytes would say that it has
         if len(self.connections) > self._settings.max_connections:
             self._refuse(TooManyConnections("Too many connections are open. Try again in a moment."))
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """End the connection, and tell the application if it still answers."""
+        self._disconnect()
+        super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
         """Parse what came, within the bounds."""
@@ -120,8 +126,8 @@ class BoundedProtocol(HttpToolsProtocol):
             self._refuse(MalformedRequest("This is not a well-formed HTTP request."))
 
     def shutdown(self) -> None:
-        """End the connection when its request is answered; where none has come yet, wait a moment for it."""
-        if (self.cycle is None or self._in_head) and not self._refused:
+        """End the connection when its request is answered; where it has none, wait a moment for one on its way."""
+        if self._idle() and not self._refused:
             self.loop.call_later(_LAST_REQUEST_SECONDS, super().shutdown)
         else:
             super().shutdown()
@@ -148,15 +154,25 @@ class BoundedProtocol(HttpToolsProtocol):
         elif now - self._unsent_since > self._settings.send_seconds:
             self._abort()
 
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        self._answering = cycle
+        super()._start_asgi_task(cycle, app)
+
     def _abort(self) -> None:
         """Close now; unlike ``transport.close``, not when what is left has been sent."""
-        if not self._idle():
-            self.cycle.disconnected = True
+        self._disconnect()
         self.transport.abort()
+
+    def _disconnect(self) -> None:
+        """Tell the application that the client has left."""
+        self.pipeline.clear()
+        if self._answering is not None and not self._answering.response_complete:
+            self._answering.disconnected = True
+            self._answering.message_event.set()
 
     def _idle(self) -> bool:
         """Whether no request is being answered."""
-        return self.cycle is None or self.cycle.response_complete
+        return self._answering is None or self._answering.response_complete
 
     def _beyond(self) -> bool:
         return self._fields > _MAX_HEADERS or self._measured > self._settings.max_header_bytes
@@ -187,13 +203,12 @@ class BoundedProtocol(HttpToolsProtocol):
         self._head_since = None
         self._unset_keepalive_if_required()
         if not self._idle():
-            if self._in_head or self.cycle.response_started:
+            if self._answering is not self.cycle or self._in_head or self.cycle.response_started:
                 # The answer before this one is not complete; two at once would be neither.
                 self.transport.close()
                 return
             # It is this request's body that is refused. For the application, the client has left.
-            self.cycle.disconnected = True
-            self.cycle.message_event.set()
+            self._disconnect()
         response = respond_to(error)
         fields = [*self.server_state.default_headers, *response.raw_headers, (b"connection", b"close")]
         head = b"".join(name + b": " + value + b"\r\n" for name, value in fields)

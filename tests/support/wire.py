@@ -1,5 +1,6 @@
 """Clients that do what HTTP libraries do not: send half a request, read half an answer, wait."""
 
+import re
 import socket
 import time
 from collections.abc import Iterator
@@ -37,10 +38,12 @@ def read_to_end(connection: socket.socket) -> bytes:
     return received
 
 
-def read_head(connection: socket.socket) -> bytes:
-    """Return what comes until an answer's head is there."""
+def read_answer(connection: socket.socket) -> bytes:
+    """Return one whole answer, or what comes of it until the server closes."""
     received = b""
-    while b"\r\n\r\n" not in received:
+    while not (found := re.search(rb"(?i)content-length: (\d+)\r\n(?:.*?\r\n)?\r\n", received, re.DOTALL)) or (
+        len(received) < found.end() + int(found[1])
+    ):
         data = connection.recv(65536)
         if not data:
             break
