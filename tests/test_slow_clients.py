@@ -13,12 +13,12 @@ from support.pictures import CAT
 from support.servers import server_process
 from test_admission import until
 
-LIMITS = ("--header-seconds", "3", "--body-seconds", "3", "--send-seconds", "3", "--keep-alive", "5")
+LIMITS = ("--header-seconds", "3", "--body-seconds", "3", "--send-seconds", "3")
 CONNECTIONS = 200
 MODES = {
     "header": ("-H", "-i", "1", "-u", "{url}/health/live"),
     "body": ("-B", "-i", "1", "-s", "100000", "-f", "image/jpeg", "-u", "{url}/predict"),
-    "read": ("-X", "-n", "5", "-z", "1", "-w", "1", "-y", "64", "-k", "20", "-u", "{url}/app.js"),
+    "read": ("-X", "-n", "5", "-z", "1", "-w", "64", "-y", "512", "-k", "10", "-u", "{url}/app.js"),
 }
 
 
@@ -36,13 +36,14 @@ def sockets(process: int) -> int:
 @pytest.mark.slow
 @pytest.mark.parametrize("mode", MODES)
 def test_200_stalled_connections_keep_nobody_out_and_are_closed_in_time(checkpoint: Path, mode: str) -> None:
-    assert shutil.which("slowhttptest"), "install it: apt-get install slowhttptest"
+    tool = shutil.which("slowhttptest")
+    assert tool, "install it: apt-get install slowhttptest"
     with server_process("--checkpoint", checkpoint, *LIMITS) as server, httpx.Client(base_url=server.url) as client:
         assert client.post("/predict", content=CAT.read_bytes()).status_code == 200
         before = sockets(server.process.pid)
         arguments = [argument.format(url=server.url) for argument in MODES[mode]]
         attack = subprocess.Popen(
-            ["slowhttptest", *arguments, "-c", str(CONNECTIONS), "-r", "50", "-l", "60"],
+            [tool, *arguments, "-c", str(CONNECTIONS), "-r", "50", "-l", "60"],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
