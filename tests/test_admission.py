@@ -24,7 +24,7 @@ from resnet_service.fake import FakeClassifier
 from resnet_service.settings import Settings
 from support.pictures import encoded, noise
 from support.servers import served
-from support.wire import connected, head, read_answer
+from support.wire import connected, head, read_answer, read_to_end
 from test_api import assert_problem
 
 PICTURE = encoded(noise(40, 30), "JPEG")
@@ -136,6 +136,19 @@ def test_clients_that_are_still_sending_can_read_the_429(client: Callable[[str],
             assert client(f"{server.client.base_url}/predict") == (429, "overloaded")
 
 
+def test_who_waits_for_100_continue_is_told_that_the_connection_closes() -> None:
+    """Whether its body would follow after all is not to be known, so nothing can follow."""
+    with gated() as server:
+        server.fill(3)
+        with connected(str(server.client.base_url)) as connection:
+            connection.sendall(head(Content_Length=5_000_000, Expect="100-continue"))
+            begun = time.monotonic()
+            received = read_to_end(connection)
+            assert time.monotonic() - begun < 2
+        assert received.startswith(b"HTTP/1.1 429 ")
+        assert b"connection: close" in received
+
+
 def test_a_failed_request_gives_its_place_back() -> None:
     with gated(queue=0) as server:
         server.gate.set()
@@ -182,6 +195,7 @@ def test_the_deadline_is_504_and_the_work_is_skipped() -> None:
 def test_work_is_skipped_when_its_client_has_left(caplog: pytest.LogCaptureFixture) -> None:
     with gated() as server:
         server.fill(1)
+        until(lambda: server.executor.running == 1)
         with connected(str(server.client.base_url)) as leaver:
             leaver.sendall(head(Content_Length=len(PICTURE)) + PICTURE)
             until(lambda: server.executor.waiting == 1)

@@ -135,7 +135,7 @@ def test_work_that_nobody_waits_for_never_begins(ending: str) -> None:
             if ending == "departure":
                 second.cancel()
             with pytest.raises(DeadlineExceeded if ending == "deadline" else asyncio.CancelledError):
-                await second
+                await asyncio.wait_for(second, 10)
             assert executor.waiting == 0
             gate.set()
             await first

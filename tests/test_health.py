@@ -27,7 +27,9 @@ def test_after_a_failure_it_is_unready_until_a_trial_picture_succeeds(
         assert client.get("/health/ready").status_code == 200
         classifier.failure = classifier.warm_up_failure = failure
         before = classifier.warm_ups
-        assert client.post("/predict", content=PICTURE).status_code == 500
+        failed = client.post("/predict", content=PICTURE)
+        assert failed.status_code == 500
+        assert failed.headers.get("connection") == ("close" if isinstance(failure, RuntimeError) else None)
         assert_problem(client.get("/health/ready"), HTTPStatus.SERVICE_UNAVAILABLE, "not_ready")
         until(lambda: classifier.warm_ups >= before + 2)
         assert client.get("/health/ready").status_code == 503
@@ -41,10 +43,13 @@ def test_after_a_failure_it_is_unready_until_a_trial_picture_succeeds(
 
 
 def test_what_clients_get_wrong_does_not_make_it_unready() -> None:
-    with served(create_app(Settings(deadline=0.2), FakeClassifier(seconds=0.3))) as client:
+    classifier = FakeClassifier(seconds=0.3)
+    with served(create_app(Settings(deadline=0.2), classifier)) as client:
+        before = classifier.warm_ups
         assert client.post("/predict", content=b"no picture").status_code in (415, 504)
         assert client.post("/predict", content=PICTURE).status_code == 504
         assert client.get("/health/ready").status_code == 200
+        assert classifier.warm_ups == before, "nothing was to be checked"
 
 
 def test_it_lives_while_all_threads_are_at_work() -> None:

@@ -165,6 +165,19 @@ def test_what_two_servers_could_read_differently_is_refused(url: str, sent: byte
     assert received.startswith(b"HTTP/1.1 4")
     assert received.count(b"HTTP/1.1 ") == 1
     assert b"connection: close" in received
+    assert b"application/problem+json" in received
+
+
+def test_whoever_was_refused_and_stays_is_disconnected(url: str) -> None:
+    with connected(url) as connection:
+        connection.sendall(b"hello\r\n\r\n")
+        assert read_to_end(connection).startswith(b"HTTP/1.1 400 ")
+        begun = time.monotonic()
+        with suppress(OSError):
+            while time.monotonic() - begun < 10:
+                connection.sendall(b"x")
+                time.sleep(0.05)
+        assert time.monotonic() - begun < 5
 
 
 def test_a_body_in_one_byte_chunks_is_a_body(url: str) -> None:

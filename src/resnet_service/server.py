@@ -81,8 +81,9 @@ class Server(uvicorn.Server):
         """Load the model, listen, and say so."""
         await super().startup(sockets)
         self._sweeping = asyncio.create_task(sweep(self.server_state.connections))
-        for listener in sockets or ():
+        if sockets:  # else it is not the whole process, and its signals are not ours
             asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self.service.reloader.request)
+        for listener in sockets or ():
             host, port = listener.getsockname()[:2]
             log.info("Ready on http://%s:%d/", f"[{host}]" if ":" in host else host, port)
 

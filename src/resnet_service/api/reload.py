@@ -26,6 +26,11 @@ class Reloader:
         self._reloading: asyncio.Task[None] | None = None
         self._again = False
 
+    @property
+    def busy(self) -> bool:
+        """Whether a reload is in progress."""
+        return self._reloading is not None
+
     def request(self) -> None:
         """Reload now, or once more when the reload in progress ends: the file may have changed since it was read."""
         if self._reloading is None:
