@@ -61,7 +61,7 @@ class Gated(NamedTuple):
 def gated(**settings: Any) -> Iterator[Gated]:
     gate = threading.Event()
     classifier = FakeClassifier(gate=gate)
-    app = create_app(Settings(**{"workers": 1, "queue": 2, **settings}), classifier)
+    app = create_app(Settings(**{"workers": 1, "queue": 2, "deadline": 300, **settings}), classifier)
     with ThreadPoolExecutor(50) as clients, served(app) as client:
         try:
             yield Gated(client, classifier, gate, clients, app.state.service.executor)
