@@ -1,8 +1,12 @@
 import asyncio
 import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import pytest
 
+from resnet_service.errors import DeadlineExceeded, Overloaded
 from resnet_service.executor import InferenceExecutor
 
 
@@ -52,3 +56,101 @@ def test_close_ends_the_threads() -> None:
 
     asyncio.run(main())
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("inference")]
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(10):
+        while not condition():
+            await asyncio.sleep(0.005)
+
+
+@contextmanager
+def held_up(workers: int = 1, waiting: int = 0) -> Iterator[tuple[InferenceExecutor, threading.Event]]:
+    """Yield an executor, and the gate that the work of the tests waits at."""
+    executor, gate = InferenceExecutor(workers, waiting), threading.Event()
+    try:
+        yield executor, gate
+    finally:
+        gate.set()
+        executor.close()
+
+
+def test_places_are_as_many_as_workers_and_waiting() -> None:
+    with held_up(workers=2, waiting=3) as (executor, _):
+        permits = [executor.admit() for _ in range(5)]
+        with pytest.raises(Overloaded):
+            executor.admit()
+        permits[0].release()
+        permits[0].release()  # once is enough
+        executor.admit()
+        with pytest.raises(Overloaded):
+            executor.admit()
+
+
+def test_retry_after_is_the_time_to_work_off_the_queue() -> None:
+    async def main() -> int:
+        with held_up(workers=2, waiting=18) as (executor, _):
+            with executor.admit() as permit:
+                await permit.run(time.sleep, 0.3, deadline=10)
+            for _ in range(20):
+                executor.admit()
+            with pytest.raises(Overloaded) as refused:
+                executor.admit()
+            return refused.value.retry_after
+
+    assert asyncio.run(main()) == 4  # 20 places x a little more than 0.3 s / 2 workers, rounded up
+
+
+def test_a_place_comes_back_when_the_thread_is_done_not_when_the_caller_left() -> None:
+    async def main() -> None:
+        with held_up() as (executor, gate):
+            with executor.admit() as permit:
+                caller = asyncio.create_task(permit.run(gate.wait, deadline=10))
+                await until(lambda: executor.running == 1)
+                caller.cancel()
+                with pytest.raises(asyncio.CancelledError):
+                    await caller
+            with pytest.raises(Overloaded):
+                executor.admit()
+            gate.set()
+            await until(lambda: executor.running == 0)
+            await until(lambda: executor.waiting == 0)
+            executor.admit()
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("ending", ["deadline", "departure"])
+def test_work_that_nobody_waits_for_never_begins(ending: str) -> None:
+    begun: list[str] = []
+
+    async def main() -> None:
+        with held_up(waiting=1) as (executor, gate):
+            first = asyncio.create_task(executor.admit().run(gate.wait, deadline=10))
+            await until(lambda: executor.running == 1)
+            second = asyncio.create_task(
+                executor.admit().run(begun.append, "x", deadline=0.05 if ending == "deadline" else 10)
+            )
+            await asyncio.sleep(0)
+            if ending == "departure":
+                second.cancel()
+            with pytest.raises(DeadlineExceeded if ending == "deadline" else asyncio.CancelledError):
+                await asyncio.wait_for(second, 10)
+            assert executor.waiting == 0
+            gate.set()
+            await first
+
+    asyncio.run(main())
+    assert begun == []
+
+
+def test_a_timeout_of_the_work_is_not_the_deadline() -> None:
+    def work() -> None:
+        raise TimeoutError("its own")
+
+    async def main() -> None:
+        with held_up() as (executor, _):
+            await executor.admit().run(work, deadline=10)
+
+    with pytest.raises(TimeoutError, match="its own"):
+        asyncio.run(main())

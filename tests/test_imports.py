@@ -36,7 +36,8 @@ RULES: dict[str, set[str]] = {
         *("api", "classifier", "cpus", "default_model", "errors", "executor", "labels", "memory", "metadata"),
         "settings",
     },
-    "server": {"api", "errors", "memory", "settings"},
+    "protocol": {"api.problems", "api.state", "errors"},
+    "server": {"api", "errors", "memory", "protocol", "settings"},
     "cli": {
         *("classifier", "cpus", "datasets", "default_model", "errors", "evaluation", "labels", "metadata", "options"),
         *("packed", "plots", "prepare", "server", "settings"),
@@ -47,9 +48,10 @@ RULES: dict[str, set[str]] = {
 
 # Dear or dangerous packages, each with the only rooms that may know it.
 CONFINED = {
-    "fastapi": {"api"},
+    "fastapi": {"api", "server"},
     "starlette": {"api"},
-    "uvicorn": {"server"},
+    "uvicorn": {"protocol", "server"},
+    "httptools": {"protocol"},
     "PIL": {"decode", "preprocess", "datasets"},
     "torch": {"prepare", "runtime.torch"},
     "torchvision": {"prepare"},

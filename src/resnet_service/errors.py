@@ -9,6 +9,9 @@
     │   ├── BrokenImage                 the right format, but damaged
     │   ├── BodyTooLarge                more bytes than the limit
     │   ├── TooManyPixels               more pixels than the limit
+    │   ├── HeadTooLarge                a request line and header fields beyond the limits
+    │   ├── MalformedRequest            not HTTP, or not as its grammar has it
+    │   ├── RequestTooSlow              head or body came too slowly
     │   └── InvalidTopK                 outside 1 ... number of classes
     ├── ModelError                      a model file cannot be trusted or understood
     │   ├── ModelFileNotFound           no such file
@@ -30,7 +33,10 @@
     ├── UnsuitableRuntime               the chosen runtime does not run this kind of file
     ├── TooLossy                        packing would change more answers than was allowed
     ├── UnsoundOutput                   the network answered NaN, infinity or the wrong shape
-    ├── NotReady                        still loading, or already shutting down
+    ├── NotReady                        still loading, re-checking the model, or already shutting down
+    ├── Overloaded                      as many requests as may wait are waiting
+    ├── TooManyConnections              as many connections as may be open are open
+    ├── DeadlineExceeded                no answer within the time that a request may take
     ├── DatasetError                    a data set cannot be evaluated on
     │   ├── InvalidDataset              of no known layout, damaged, or empty
     │   └── UnknownClass                has a class that the model does not have
@@ -95,6 +101,24 @@ class TooManyPixels(RequestError):
     """More pixels than the limit."""
 
     code = "too_many_pixels"
+
+
+class HeadTooLarge(RequestError):
+    """A request line and header fields beyond the limits."""
+
+    code = "head_too_large"
+
+
+class MalformedRequest(RequestError):
+    """Not HTTP, or not as its grammar has it."""
+
+    code = "malformed_request"
+
+
+class RequestTooSlow(RequestError):
+    """Head or body came too slowly."""
+
+    code = "request_too_slow"
 
 
 class InvalidTopK(RequestError):
@@ -222,9 +246,31 @@ class UnsoundOutput(ServiceError):
 
 
 class NotReady(ServiceError):
-    """Still loading, or already shutting down."""
+    """Still loading, re-checking the model, or already shutting down."""
 
     code = "not_ready"
+
+
+class Overloaded(ServiceError):
+    """As many requests as may wait are waiting; ``retry_after`` is when to come again, in whole seconds."""
+
+    code = "overloaded"
+
+    def __init__(self, message: str, *, retry_after: int) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class TooManyConnections(ServiceError):
+    """As many connections as may be open are open."""
+
+    code = "too_many_connections"
+
+
+class DeadlineExceeded(ServiceError):
+    """No answer within the time that a request may take."""
+
+    code = "deadline_exceeded"
 
 
 class DatasetError(ServiceError):

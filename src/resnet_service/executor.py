@@ -1,26 +1,142 @@
-"""The threads that do the work, apart from the event loop and from every other thread pool."""
+"""The threads that do the work, apart from the event loop and from every other thread pool; and who may queue for them.
+
+A permit is a place in the queue. It is taken before anything is done for a request, and it comes back when the thread
+is done: a caller that went away does not make a CPU free.
+"""
 
 import asyncio
+import math
+import threading
+import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from concurrent.futures import Future, ThreadPoolExecutor
+from types import TracebackType
+from typing import Self, TypeVar
+
+from resnet_service.errors import DeadlineExceeded, Overloaded
 
 T = TypeVar("T")
 
+# Of the moving average of the time per piece of work: the last ten or so count.
+_WEIGHT = 0.1
+
 
 class InferenceExecutor:
-    """A pool of exactly ``workers`` threads; runs any callable.
+    """A pool of exactly ``workers`` threads, and at most ``waiting`` more permits than threads; runs any callable.
 
     AnyIO's shared pool would let 40 inferences fight over two cores, and starve everything else that uses it.
     """
 
-    def __init__(self, workers: int) -> None:
+    def __init__(self, workers: int, waiting: int = 0) -> None:
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="inference")
+        self._workers = workers
+        self._places = workers + waiting
+        self._lock = threading.Lock()
+        self._held = 0
+        self._running = 0
+        self._mean_seconds = 0.0
+
+    @property
+    def running(self) -> int:
+        """Pieces of work that a thread is at."""
+        return self._running
+
+    @property
+    def waiting(self) -> int:
+        """Permits that no thread is at: their work is queued, or they still receive what to work on."""
+        return max(0, self._held - self._running)
+
+    def admit(self) -> "Permit":
+        """Take a place, at once or not at all.
+
+        Raises:
+            Overloaded: All are taken; ``retry_after`` says in how many seconds the queue of now will be worked off.
+
+        """
+        with self._lock:
+            if self._held < self._places:
+                self._held += 1
+                return Permit(self)
+            seconds = max(1, math.ceil(self._held * self._mean_seconds / self._workers))
+        raise Overloaded(f"The service is busy. Try again in {seconds} s.", retry_after=seconds)
 
     async def run(self, function: Callable[..., T], *args: object) -> T:
-        """Run ``function(*args)`` in a thread of the pool; return what it returns, raise what it raises."""
-        return await asyncio.get_running_loop().run_in_executor(self._pool, function, *args)
+        """Run ``function(*args)`` for the service itself, which needs no permit; return or raise what it does."""
+        return await asyncio.wrap_future(self._pool.submit(function, *args))
 
     def close(self) -> None:
         """Let what has begun finish, drop what has not, and end the threads."""
         self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def _submit(self, function: Callable[..., T], *args: object) -> Future[T]:
+        """Queue a permit's work, which gives the place back when it ends or is dropped."""
+        work = self._pool.submit(self._timed, function, *args)
+        # Called by the thread that finishes the work, or by who cancels it before it begins; never by both.
+        work.add_done_callback(lambda _: self._take_back())
+        return work
+
+    def _timed(self, function: Callable[..., T], *args: object) -> T:
+        begun = time.monotonic()
+        with self._lock:
+            self._running += 1
+        try:
+            return function(*args)
+        finally:
+            seconds = time.monotonic() - begun
+            with self._lock:
+                self._running -= 1
+                known = self._mean_seconds or seconds
+                self._mean_seconds = known + (seconds - known) * _WEIGHT
+
+    def _take_back(self) -> None:
+        with self._lock:
+            self._held -= 1
+
+
+class Permit:
+    """One place in the queue, for one piece of work; use it in a ``with`` block, so that it comes back."""
+
+    def __init__(self, executor: InferenceExecutor) -> None:
+        self._executor = executor
+        self._mine = True  # to give back; once work is queued, it is the work that gives it back
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.release()
+
+    def release(self) -> None:
+        """Give the place back, unless the work that was queued with it still has it."""
+        if self._mine:
+            self._mine = False
+            self._executor._take_back()
+
+    async def run(self, function: Callable[..., T], *args: object, deadline: float) -> T:
+        """Run ``function(*args)`` in a thread of the pool; return what it returns, raise what it raises.
+
+        Where the caller is cancelled or the deadline passes, work that has not begun never will. Work that has begun
+        goes on, since a thread cannot be stopped, and keeps its place until it ends.
+
+        Args:
+            function: Anything that can be called in a thread.
+            args: Its arguments.
+            deadline: Seconds to wait for the result, the time in the queue included.
+
+        Raises:
+            DeadlineExceeded: There was no result in time.
+
+        """
+        if not self._mine:
+            raise RuntimeError("a permit is for one piece of work")
+        work = self._executor._submit(function, *args)
+        self._mine = False
+        try:
+            async with asyncio.timeout(deadline) as limit:
+                return await asyncio.wrap_future(work)
+        except TimeoutError:
+            if not limit.expired():  # the work's own
+                raise
+            raise DeadlineExceeded(f"There was no answer within {deadline:g} s. Try again later.") from None

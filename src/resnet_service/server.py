@@ -1,15 +1,22 @@
-"""One server process: socket, application, uvicorn."""
+"""One server process: socket, application, uvicorn, signals."""
 
+import asyncio
 import logging
+import os
 import signal
 import socket
 import sys
+import time
+from types import FrameType
 
 import uvicorn
+from fastapi import FastAPI
 
 from resnet_service.api.app import create_app
+from resnet_service.api.state import Service
 from resnet_service.errors import AddressUnavailable, ServiceError
 from resnet_service.memory import keep_heap_compact
+from resnet_service.protocol import BoundedProtocol, sweep
 from resnet_service.settings import Settings
 
 log = logging.getLogger("resnet_service")
@@ -37,18 +44,10 @@ def run(settings: Settings) -> None:
         logging.getLogger("uvicorn.error").setLevel(logging.DEBUG if settings.log_level == "debug" else logging.WARNING)
         # Uvicorn ends gracefully on SIGTERM and then raises it again; what was asked for went well, so exit with 0.
         signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(0))
-        config = uvicorn.Config(
-            app,
-            # Named, so that a missing package is an error and not a slower server.
-            loop="uvloop",
-            http="httptools",
-            lifespan="on",
-            log_config=None,
-            timeout_keep_alive=settings.keep_alive,
-            server_header=False,
-        )
+        # Until there is something to reload; unhandled, it would end the process.
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
         try:
-            _Server(config).run(sockets=[listener])
+            Server(app, settings).run(sockets=[listener])
         except SystemExit:
             error: ServiceError | None = app.state.startup_error
             if error is not None:
@@ -56,12 +55,70 @@ def run(settings: Settings) -> None:
             raise
 
 
-class _Server(uvicorn.Server):
+class Server(uvicorn.Server):
+    """Uvicorn with bounded connections, a delayed drain, and a reload."""
+
+    def __init__(self, app: FastAPI, settings: Settings, port: int | None = None) -> None:
+        super().__init__(
+            uvicorn.Config(
+                app,
+                port=settings.port if port is None else port,
+                loop="uvloop",  # named, so that a missing package is an error and not a slower server
+                http=BoundedProtocol,
+                lifespan="on",
+                log_config=None,
+                timeout_keep_alive=settings.keep_alive,
+                server_header=False,
+            )
+        )
+        self._drain_delay = settings.drain_delay
+        self._drain: tuple[float, int] | None = None  # when, and because of which signal
+
+    @property
+    def service(self) -> Service:
+        """What the started application has made."""
+        service: Service = self.lifespan.state["service"]
+        return service
+
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Load the model, listen, and say so."""
         await super().startup(sockets)
+        self._sweeping = asyncio.create_task(sweep(self.server_state.connections))
+        if sockets:  # else it is not the whole process, and its signals are not ours
+            asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self.service.reloader.request)
         for listener in sockets or ():
             host, port = listener.getsockname()[:2]
             log.info("Ready on http://%s:%d/", f"[{host}]" if ":" in host else host, port)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Take no more connections, answer what was accepted, and end."""
+        self.service.health.draining = True
+        await super().shutdown(sockets)
+        self._sweeping.cancel()
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Begin to end; at a second signal, end at once.
+
+        With SIGTERM, load balancers are given time to see that the service is unready. Nobody who presses Ctrl-C waits
+        for one.
+        """
+        if self._drain is not None or self.should_exit:
+            log.warning("A second signal: ending at once, whatever is unanswered.")
+            # Not sys.exit, which would wait for the threads.
+            os._exit(128 + sig)
+        if self.started:
+            self.service.health.draining = True
+        delay = self._drain_delay if self.started and sig == signal.SIGTERM else 0
+        if delay:
+            self._drain = time.monotonic() + delay, sig
+        else:
+            super().handle_exit(sig, frame)
+
+    async def on_tick(self, counter: int) -> bool:
+        """Look, ten times a second, whether to end."""
+        if self._drain is not None and not self.should_exit and time.monotonic() >= self._drain[0]:
+            super().handle_exit(self._drain[1], None)
+        return await super().on_tick(counter)
 
 
 def _listener(host: str, port: int) -> socket.socket:

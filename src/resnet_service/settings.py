@@ -37,11 +37,26 @@ class Settings(BaseSettings):
     decode: Fidelity = Field(
         "fast", description="exact: pixels equal to the reference transforms to the bit; fast: nearly, sooner."
     )
+    queue: int = Field(16, ge=0, le=1024, description="Requests that may wait for each worker; more are answered 429.")
+    deadline: float = Field(
+        30, gt=0, le=3600, description="Seconds from a picture's arrival to its answer; 504 after that."
+    )
     max_body_bytes: int = Field(10 * 2**20, ge=1024, description="Largest request body, in bytes.")
     max_pixels: int = Field(
         DEFAULT_MAX_PIXELS, ge=1, description="Largest picture, in pixels; found out before decoding."
     )
+    max_header_bytes: int = Field(16 * 2**10, ge=1024, description="Largest request line and headers, in bytes.")
+    max_connections: int = Field(512, ge=1, description="Connections open at once; more are answered 503.")
+    header_seconds: float = Field(10, gt=0, le=3600, description="Seconds in which a request's headers must arrive.")
+    body_seconds: float = Field(60, gt=0, le=3600, description="Seconds in which a request's body must arrive.")
+    min_body_rate: int = Field(
+        16 * 2**10, ge=0, description="Slowest body, in bytes a second on average, after 5 seconds of grace."
+    )
+    send_seconds: float = Field(20, gt=0, le=3600, description="Seconds a client may take to read an answer.")
     keep_alive: int = Field(75, ge=1, description="Seconds an idle connection stays open; longer than your proxy's.")
+    drain_delay: float = Field(
+        0, ge=0, le=300, description="Seconds from SIGTERM, when it gets unready, until it takes no more requests."
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least severe message to log.")
 
 

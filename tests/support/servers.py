@@ -14,8 +14,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
-import uvicorn
 from fastapi import FastAPI
+
+from resnet_service.server import Server
 
 REPOSITORY = Path(__file__).parents[2]
 START_SECONDS = 60
@@ -99,7 +100,7 @@ def server_process(*arguments: str | Path, **environment: str) -> Iterator[Serve
 @contextmanager
 def served(app: FastAPI) -> Iterator[httpx.Client]:
     """Serve ``app`` over a real socket from a thread of this process; yield a client for it."""
-    server = uvicorn.Server(uvicorn.Config(app, port=0, lifespan="on", log_config=None))
+    server = Server(app, app.state.settings, port=0)
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     deadline = time.monotonic() + START_SECONDS

@@ -9,7 +9,9 @@ from fastapi import FastAPI
 
 from resnet_service import __version__
 from resnet_service.api import pages, problems, routes
+from resnet_service.api.early import EarlyAnswer
 from resnet_service.api.limits import BodyLimit
+from resnet_service.api.reload import Reloader
 from resnet_service.api.state import LifespanState, Service
 from resnet_service.classifier import Classifier, ImageClassifier
 from resnet_service.cpus import available_cpus
@@ -35,16 +37,27 @@ def create_app(settings: Settings | None = None, classifier: ImageClassifier | N
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[LifespanState]:
         workers = chosen.workers or available_cpus()
-        executor = InferenceExecutor(workers)
+        executor = InferenceExecutor(workers, waiting=workers * chosen.queue)
+
+        def open_again() -> ImageClassifier:
+            opened = _open(chosen, workers) if classifier is None else classifier
+            opened.warm_up()
+            return opened
+
+        def swap(opened: ImageClassifier) -> None:
+            service.classifier = opened
+            log.info(_start_line(opened, workers))
+
         try:
             loaded = await executor.run(_open, chosen, workers) if classifier is None else classifier
             # Every thread answers once before any client waits for it.
             await asyncio.gather(*(executor.run(loaded.warm_up) for _ in range(workers)))
             release_freed()
-            service = Service(chosen, loaded, executor, ready=True)
+            app.state.service = service = Service(chosen, loaded, executor, Reloader(open_again, swap))
             log.info(_start_line(loaded, workers))
             yield {"service": service}
-            service.ready = False
+            service.health.close()
+            service.reloader.close()
         except ServiceError as error:
             app.state.startup_error = error
             raise
@@ -60,11 +73,17 @@ def create_app(settings: Settings | None = None, classifier: ImageClassifier | N
         docs_url=None,
         redoc_url=None,
     )
+    app.state.settings = chosen
     app.state.startup_error = None
     app.include_router(routes.router)
+    app.include_router(routes.inference)
     pages.install(app)
     problems.install(app)
-    app.add_middleware(BodyLimit, max_bytes=chosen.max_body_bytes)
+    # The last one added meets a request first.
+    app.add_middleware(
+        BodyLimit, max_bytes=chosen.max_body_bytes, seconds=chosen.body_seconds, min_rate=chosen.min_body_rate
+    )
+    app.add_middleware(EarlyAnswer, max_bytes=chosen.max_body_bytes)
     return app
 
 

@@ -1,21 +1,29 @@
-"""Pure ASGI: what a request may cost before anyone looks at it."""
+"""Pure ASGI: what receiving a body may cost, in bytes and in time."""
+
+import asyncio
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from resnet_service.api.problems import respond_to
-from resnet_service.errors import BodyTooLarge
+from resnet_service.errors import BodyTooLarge, RequestTooSlow
+
+# Seconds before the rate counts: a slow start, or a moment without reception, is no attack.
+_GRACE = 5.0
 
 
 class BodyLimit:
-    """Refuse bodies of more than ``max_bytes``.
+    """Refuse bodies of more than ``max_bytes``, and those that take more than ``seconds`` or come below ``min_rate``.
 
     A ``Content-Length`` beyond the limit is refused before anything is read; what is read is counted all the same,
-    because a client may promise less than it sends, or with chunked encoding nothing at all.
+    because a client may promise less than it sends, or with chunked encoding nothing at all. ``min_rate`` is in bytes
+    a second, on average from the first moment that the application waits for the body.
     """
 
-    def __init__(self, app: ASGIApp, max_bytes: int) -> None:
+    def __init__(self, app: ASGIApp, max_bytes: int, seconds: float = 60, min_rate: int = 0) -> None:
         self._app = app
         self._max_bytes = max_bytes
+        self._seconds = seconds
+        self._min_rate = min_rate
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one connection, as ASGI has it."""
@@ -27,16 +35,35 @@ class BodyLimit:
             await respond_to(self._refusal(int(promised)))(scope, receive, send)
             return
         received = 0
+        begun: float | None = None
+        complete = False
 
-        async def counting_receive() -> Message:
-            nonlocal received
-            message = await receive()
+        async def bounded_receive() -> Message:
+            nonlocal received, begun, complete
+            if complete:  # what is still to come is the client's leaving, which may take as long as it likes
+                return await receive()
+            now = asyncio.get_running_loop().time()
+            begun = now if begun is None else begun
+            try:
+                async with asyncio.timeout_at(begun + self._allowance(received)):
+                    message = await receive()
+            except TimeoutError:
+                raise RequestTooSlow(
+                    f"The request body came too slowly: {received} bytes in {now - begun:.0f} s or more."
+                ) from None
             received += len(message.get("body", b""))
             if received > self._max_bytes:
                 raise self._refusal(received)
+            complete = not message.get("more_body", False)
             return message
 
-        await self._app(scope, counting_receive, send)
+        await self._app(scope, bounded_receive, send)
+
+    def _allowance(self, received: int) -> float:
+        """Return the seconds in which more than ``received`` bytes must have come."""
+        if self._min_rate == 0:
+            return self._seconds
+        return min(self._seconds, _GRACE + received / self._min_rate)
 
     def _refusal(self, size: int) -> BodyTooLarge:
         return BodyTooLarge(

@@ -24,6 +24,12 @@ STATUS: dict[type[errors.ServiceError], HTTPStatus] = {
     errors.BodyTooLarge: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
     errors.TooManyPixels: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
     errors.InvalidTopK: HTTPStatus.UNPROCESSABLE_ENTITY,
+    errors.HeadTooLarge: HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
+    errors.MalformedRequest: HTTPStatus.BAD_REQUEST,
+    errors.RequestTooSlow: HTTPStatus.REQUEST_TIMEOUT,
+    errors.Overloaded: HTTPStatus.TOO_MANY_REQUESTS,
+    errors.TooManyConnections: HTTPStatus.SERVICE_UNAVAILABLE,
+    errors.DeadlineExceeded: HTTPStatus.GATEWAY_TIMEOUT,
     errors.NotReady: HTTPStatus.SERVICE_UNAVAILABLE,
     errors.UnsoundOutput: HTTPStatus.INTERNAL_SERVER_ERROR,
     errors.RuntimeUnavailable: HTTPStatus.INTERNAL_SERVER_ERROR,
@@ -65,7 +71,8 @@ def respond_to(error: errors.ServiceError) -> Response:
     """Answer for an error of ours; of what is the server's own fault, only a fixed sentence goes out."""
     status = STATUS[type(error)]
     detail = _INTERNAL if status == HTTPStatus.INTERNAL_SERVER_ERROR else str(error)
-    return respond(status, error.code, detail)
+    headers = {"Retry-After": str(error.retry_after)} if isinstance(error, errors.Overloaded) else None
+    return respond(status, error.code, detail, headers)
 
 
 def install(app: FastAPI) -> None:
@@ -113,4 +120,5 @@ async def _disconnected(request: Request, error: Exception) -> Response:
 
 
 async def _unexpected(request: Request, error: Exception) -> Response:
-    return respond(HTTPStatus.INTERNAL_SERVER_ERROR, "internal_error", _INTERNAL)
+    # Uvicorn closes the connection after this; a client that is not told would send its next request into it.
+    return respond(HTTPStatus.INTERNAL_SERVER_ERROR, "internal_error", _INTERNAL, {"Connection": "close"})

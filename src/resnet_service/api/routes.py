@@ -6,12 +6,16 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Request
 
 from resnet_service import __version__
+from resnet_service.api.admission import Admitted, InferenceRoute
 from resnet_service.api.body import FIELD, read_picture
 from resnet_service.api.problems import documented
 from resnet_service.api.schemas import Health, LabelsResponse, MetadataResponse, Model, PredictResponse
-from resnet_service.api.state import ReadyService
+from resnet_service.api.state import StartedService
+from resnet_service.errors import NotReady
 
 router = APIRouter()
+# Whatever infers is a route of this one, and so shares its admission.
+inference = APIRouter(route_class=InferenceRoute)
 
 _PICTURE: dict[str, Any] = {
     "requestBody": {
@@ -31,7 +35,7 @@ _PICTURE: dict[str, Any] = {
 }
 
 
-@router.post(
+@inference.post(
     "/predict",
     summary="Name what is in a picture",
     openapi_extra=_PICTURE,
@@ -40,13 +44,17 @@ _PICTURE: dict[str, Any] = {
         HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
         HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
         HTTPStatus.UNPROCESSABLE_ENTITY,
+        HTTPStatus.REQUEST_TIMEOUT,
+        HTTPStatus.TOO_MANY_REQUESTS,
         HTTPStatus.INTERNAL_SERVER_ERROR,
         HTTPStatus.SERVICE_UNAVAILABLE,
+        HTTPStatus.GATEWAY_TIMEOUT,
     ),
 )
 async def predict(
     request: Request,
-    service: ReadyService,
+    service: StartedService,
+    admitted: Admitted,
     top_k: Annotated[
         int | None, Query(ge=1, description="How many classes to name; by default 5, or all where there are fewer.")
     ] = None,
@@ -56,12 +64,13 @@ async def predict(
     Send it as the field `file` of a form, or its bytes as the body. What decides is the bytes, not name or type.
     """
     data = await read_picture(request, service.settings.max_body_bytes)
-    answer = await service.executor.run(service.classifier.classify, data, top_k)
-    return PredictResponse.of(answer, service.classifier)
+    classifier = service.classifier
+    answer = await admitted.run(classifier.classify, data, top_k)
+    return PredictResponse.of(answer, classifier)
 
 
 @router.get("/metadata", summary="Which model is served", responses=documented(HTTPStatus.SERVICE_UNAVAILABLE))
-async def metadata(service: ReadyService) -> MetadataResponse:
+async def metadata(service: StartedService) -> MetadataResponse:
     """Answer with the model's name and version, and all that its file says about itself."""
     classifier = service.classifier
     return MetadataResponse(
@@ -74,7 +83,7 @@ async def metadata(service: ReadyService) -> MetadataResponse:
 
 
 @router.get("/labels", summary="The classes it knows", responses=documented(HTTPStatus.SERVICE_UNAVAILABLE))
-async def labels(service: ReadyService) -> LabelsResponse:
+async def labels(service: StartedService) -> LabelsResponse:
     """Answer with all classes of the model, in the order of its outputs."""
     known = service.classifier.labels
     return LabelsResponse(name=known.name, classes=list(known.classes))
@@ -87,6 +96,11 @@ async def live() -> Health:
 
 
 @router.get("/health/ready", summary="May requests be sent", responses=documented(HTTPStatus.SERVICE_UNAVAILABLE))
-async def ready(service: ReadyService) -> Health:
-    """Answer once the model is loaded and has answered a trial picture; 503 before that and while shutting down."""
+async def ready(service: StartedService) -> Health:
+    """Answer once the model is loaded and has answered a trial picture.
+
+    503 before that, from SIGTERM on, and after an answer that was no finite numbers, until a trial picture succeeds.
+    """
+    if not service.health.ready:
+        raise NotReady("The service is not ready: it is shutting down, or checking its model. Try again in a moment.")
     return Health(status="ok")

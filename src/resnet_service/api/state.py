@@ -1,10 +1,12 @@
 """What requests share: made by the lifespan hook, reached through typed dependencies."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, TypedDict
 
 from fastapi import Depends, Request
 
+from resnet_service.api.health import Health
+from resnet_service.api.reload import Reloader
 from resnet_service.classifier import ImageClassifier
 from resnet_service.errors import NotReady
 from resnet_service.executor import InferenceExecutor
@@ -13,12 +15,19 @@ from resnet_service.settings import Settings
 
 @dataclass
 class Service:
-    """The loaded classifier, the threads it runs in, and whether requests may come."""
+    """The loaded classifier, the threads it runs in, and whether requests may come.
+
+    A reload replaces ``classifier`` between one line of a request and the next: read it once a request.
+    """
 
     settings: Settings
     classifier: ImageClassifier
     executor: InferenceExecutor
-    ready: bool = False
+    reloader: Reloader
+    health: Health = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.health = Health(lambda: self.executor.run(self.classifier.warm_up))
 
 
 class LifespanState(TypedDict):
@@ -27,13 +36,23 @@ class LifespanState(TypedDict):
     service: Service
 
 
-async def _ready_service(request: Request) -> Service:
-    # A coroutine without an await: FastAPI sends plain functions through a thread pool, which costs more than the rest
-    # of the HTTP layer.
+def started_service(request: Request) -> Service:
+    """Return the service; one that is unready answers all the same, since what was accepted is answered.
+
+    Raises:
+        NotReady: There is none yet.
+
+    """
     service: Service | None = getattr(request.state, "service", None)
-    if service is None or not service.ready:
-        raise NotReady("The service is not ready: it is starting or shutting down. Try again in a moment.")
+    if service is None:
+        raise NotReady("The service is not ready: it is starting. Try again in a moment.")
     return service
 
 
-ReadyService = Annotated[Service, Depends(_ready_service)]
+async def _started_service(request: Request) -> Service:
+    # A coroutine without an await: FastAPI sends plain functions through a thread pool, which costs more than the rest
+    # of the HTTP layer.
+    return started_service(request)
+
+
+StartedService = Annotated[Service, Depends(_started_service)]

@@ -1,0 +1,59 @@
+"""Another model beside the one that serves, then in its place."""
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+from resnet_service.classifier import ImageClassifier
+from resnet_service.errors import ServiceError
+
+log = logging.getLogger("resnet_service")
+
+
+class Reloader:
+    """Opens the model file again when asked, one time at a time.
+
+    Args:
+        open_: Loads, checks and warms up a classifier, or raises; called in a thread of its own, since the threads that
+            infer have other work, and the loop must turn.
+        swap: Takes the classifier that serves from then on.
+
+    """
+
+    def __init__(self, open_: Callable[[], ImageClassifier], swap: Callable[[ImageClassifier], None]) -> None:
+        self._open = open_
+        self._swap = swap
+        self._reloading: asyncio.Task[None] | None = None
+        self._again = False
+
+    @property
+    def busy(self) -> bool:
+        """Whether a reload is in progress."""
+        return self._reloading is not None
+
+    def request(self) -> None:
+        """Reload now, or once more when the reload in progress ends: the file may have changed since it was read."""
+        if self._reloading is None:
+            self._reloading = asyncio.create_task(self._reload())
+        else:
+            self._again = True
+
+    def close(self) -> None:
+        """Swap no more."""
+        if self._reloading is not None:
+            self._reloading.cancel()
+
+    async def _reload(self) -> None:
+        while True:
+            self._again = False
+            try:
+                opened = await asyncio.to_thread(self._open)
+            except ServiceError as error:
+                log.error("The old model goes on serving: %s", error)
+            except Exception as error:  # noqa: BLE001 - whatever is wrong with the new file, the old model serves
+                log.error("The old model goes on serving: the new one failed with %s.", type(error).__name__)
+            else:
+                self._swap(opened)
+            if not self._again:
+                break
+        self._reloading = None

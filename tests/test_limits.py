@@ -1,0 +1,271 @@
+"""Clients that send too much, too slowly, or do not read, each over a real socket."""
+
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from http import HTTPStatus
+from typing import Any
+
+import httpx
+import pytest
+
+from resnet_service.api.app import create_app
+from resnet_service.fake import FakeClassifier
+from resnet_service.settings import Settings
+from support.pictures import encoded, noise
+from support.servers import served
+from support.wire import connected, drip, head, read_answer, read_to_end
+from test_api import assert_problem
+
+PICTURE = encoded(noise(40, 30), "JPEG")
+
+
+@contextmanager
+def limited(**settings: Any) -> Iterator[str]:
+    """Serve with short limits; yield the URL."""
+    short = {"header_seconds": 0.5, "body_seconds": 0.5, "send_seconds": 0.5, **settings}
+    with served(create_app(Settings(**short), FakeClassifier())) as client:
+        yield str(client.base_url)
+        assert client.post("/predict", content=PICTURE).status_code == 200
+
+
+@pytest.fixture(scope="module")
+def url() -> Iterator[str]:
+    with limited() as url:
+        yield url
+
+
+def answer(received: bytes) -> httpx.Response:
+    """Parse an answer as it came over the wire."""
+    lines, _, body = received.partition(b"\r\n\r\n")
+    first, *fields = lines.decode().split("\r\n")
+    headers = [(name, value) for name, _, value in (field.partition(": ") for field in fields)]
+    return httpx.Response(int(first.split()[1]), headers=headers, content=body)
+
+
+def test_a_head_that_never_ends_is_408(url: str) -> None:
+    with connected(url) as connection:
+        connection.sendall(head()[:-2])
+        response = answer(read_to_end(connection))
+    assert_problem(response, HTTPStatus.REQUEST_TIMEOUT, "request_too_slow", "headers")
+    assert response.headers["connection"] == "close"
+
+
+@pytest.mark.parametrize(
+    ("first", "dripped"),
+    [
+        (b"", b""),
+        (b"", b"GET /health/live HTTP/1.1\r\nHost: x\r\nX: " + b"x" * 1000),
+        (b"", b"\r\n"),
+        (head("GET", "/health/live"), b"\r\n"),
+        (head("GET", "/health/live"), b"GET /health/live HTTP/1.1\r\nX: " + b"x" * 1000),
+        (head("GET", "/health/live", Content_Length=1000), b"x"),
+        (head("POST", "/predict", Content_Length=1000), b"x"),
+        (head("POST", "/predict", Transfer_Encoding="chunked"), b"1\r\nx\r\n"),
+        (head("POST", "/predict", Transfer_Encoding="chunked") + b"1;", b"extension"),
+    ],
+    ids=["silence", "head", "lines", "lines later", "second head", "unread body", "body", "chunks", "extension"],
+)
+def test_whoever_drips_is_disconnected(url: str, first: bytes, dripped: bytes) -> None:
+    with connected(url) as connection:
+        begun = time.monotonic()
+        connection.sendall(first)
+        if dripped:
+            drip(connection, dripped)
+        else:
+            read_to_end(connection)
+        assert time.monotonic() - begun < 10
+
+
+def test_a_body_that_never_ends_is_408(url: str) -> None:
+    with connected(url) as connection:
+        connection.sendall(head(Content_Length=1000) + b"x")
+        response = answer(read_to_end(connection))
+    assert_problem(response, HTTPStatus.REQUEST_TIMEOUT, "request_too_slow", "body")
+    assert response.headers["connection"] == "close"
+
+
+def test_a_body_below_the_rate_is_408_long_before_its_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("resnet_service.api.limits._GRACE", 0.3)
+    with limited(body_seconds=60, min_body_rate=1000) as url, connected(url) as connection:
+        connection.sendall(head(Content_Length=100_000))
+        assert drip(connection, b"x") < 5
+    with limited(body_seconds=60, min_body_rate=1000) as url, connected(url) as connection:
+        connection.sendall(head(Content_Length=len(PICTURE)))
+        for start in range(0, len(PICTURE), 100):
+            connection.sendall(PICTURE[start:][:100])
+            time.sleep(0.05)
+        assert read_answer(connection).startswith(b"HTTP/1.1 200 ")
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"GET /" + b"x" * 20_000 + b" HTTP/1.1\r\n\r\n",
+        b"GET / HTTP/1.1\r\nX: " + b"x" * 20_000 + b"\r\n\r\n",
+        b"GET / HTTP/1.1\r\n" + b"X: x\r\n" * 101 + b"\r\n",
+        b"GET / HTTP/1.1\r\nX: " + b"x" * 2_000_000,
+        b"GET / HTTP/1.1\r\n" + b"X: x\r\n" * 300_000 + b"\r\n",
+    ],
+    ids=["URL", "field", "fields", "endless field", "endless fields"],
+)
+def test_a_head_too_large_is_431(url: str, sent: bytes) -> None:
+    with connected(url) as connection:
+        sender = threading.Thread(target=_send_all, args=(connection, sent))
+        sender.start()
+        response = answer(read_to_end(connection))
+        sender.join(10)
+    assert_problem(response, HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "head_too_large", "16384 bytes")
+
+
+def _send_all(connection: socket.socket, data: bytes) -> None:
+    with suppress(OSError):  # it may have been refused already
+        connection.sendall(data)
+
+
+def test_an_endless_head_behind_a_request_in_work_ends_the_connection() -> None:
+    gate = threading.Event()
+    with served(create_app(Settings(workers=1), FakeClassifier(gate=gate))) as client:
+        with connected(str(client.base_url)) as connection:
+            connection.sendall(head(Content_Length=len(PICTURE)) + PICTURE + b"GET / HTTP/1.1\r\nX: ")
+            _send_all(connection, b"x" * 50_000_000)
+            assert read_to_end(connection).count(b" 200 ") == 0
+        gate.set()
+
+
+def test_a_head_at_the_limits_is_answered(url: str) -> None:
+    for fields in ({f"X{number}": "x" for number in range(99)}, {"X": "x" * 16_000}):
+        with connected(url) as connection:
+            connection.sendall(head("GET", "/health/live", **fields))
+            assert read_answer(connection).startswith(b"HTTP/1.1 200 ")
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"hello\r\n\r\n",
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+        head(Content_Length=3, Transfer_Encoding="chunked") + b"0\r\n\r\n",
+        head(Content_Length="3, 4") + b"abc",
+        head(Content_Length="-1"),
+        head(Transfer_Encoding="chunked") + b"x\r\n",
+        head(Transfer_Encoding="chunked") + b"ffffffffffffffffff\r\n",
+        head(Transfer_Encoding="chunked") + b"1\r\nab\r\n",
+        b"GET / HTTP/1.1\r\nHost : x\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: x\r\n folded\r\n\r\n",
+    ],
+    ids=lambda sent: repr(sent[-30:]),
+)
+def test_what_two_servers_could_read_differently_is_refused(url: str, sent: bytes) -> None:
+    with connected(url) as connection:
+        connection.sendall(sent)
+        received = read_to_end(connection)
+    assert received.startswith(b"HTTP/1.1 4")
+    assert received.count(b"HTTP/1.1 ") == 1
+    assert b"connection: close" in received
+    assert b"application/problem+json" in received
+
+
+def test_whoever_was_refused_and_stays_is_disconnected(url: str) -> None:
+    with connected(url) as connection:
+        connection.sendall(b"hello\r\n\r\n")
+        assert read_to_end(connection).startswith(b"HTTP/1.1 400 ")
+        begun = time.monotonic()
+        with suppress(OSError):
+            while time.monotonic() - begun < 10:
+                connection.sendall(b"x")
+                time.sleep(0.05)
+        assert time.monotonic() - begun < 5
+
+
+def test_a_body_in_one_byte_chunks_is_a_body(url: str) -> None:
+    with connected(url) as connection:
+        chunks = b"".join(b"1\r\n" + PICTURE[at : at + 1] + b"\r\n" for at in range(len(PICTURE)))
+        connection.sendall(head(Transfer_Encoding="chunked") + chunks + b"0\r\n\r\n")
+        assert read_answer(connection).startswith(b"HTTP/1.1 200 ")
+
+
+def test_connections_beyond_the_limit_are_503_until_one_closes() -> None:
+    with limited(max_connections=5, header_seconds=60) as url, ExitStack() as open_:
+        for _ in range(5):
+            connection = open_.enter_context(connected(url))
+            connection.sendall(head("GET", "/health/live"))
+            assert read_answer(connection).startswith(b"HTTP/1.1 200 ")
+        with connected(url) as refused:
+            refused.sendall(head("GET", "/health/live"))
+            response = answer(read_to_end(refused))
+        assert_problem(response, HTTPStatus.SERVICE_UNAVAILABLE, "too_many_connections")
+        # Its fixture asks once more: the places are free again.
+
+
+def test_whoever_does_not_read_is_disconnected() -> None:
+    """Requests go in, pipelined, until the kernel's buffers are full of answers."""
+    with limited() as url, connected(url, receive_buffer=1024) as connection:
+        begun = time.monotonic()
+        connection.settimeout(0.1)
+        while time.monotonic() - begun < 10:
+            try:
+                connection.sendall(head("GET", "/app.js") * 20)
+            except TimeoutError:
+                continue
+            except OSError:
+                break
+        else:
+            raise AssertionError("it is still connected")
+
+
+BOUNDARY = b"--limit"
+PART = b'\r\n--limit\r\nContent-Disposition: form-data; name="f"\r\n\r\nx'
+FILE = b'--limit\r\nContent-Disposition: form-data; name="file"; filename="x"\r\n'
+MANY = 8 * 2**20
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        b"x" * MANY + b"\r\n--limit\r\n\r\n",
+        b"\r\n" * (MANY // 2) + FILE,
+        b"\r\n-" * (MANY // 3) + FILE,
+        FILE + b"".join(b"X%d: x\r\n" % number for number in range(10_000)) + b"\r\nx",
+        FILE + b"X: " + b"x" * MANY,
+        FILE + b"\r\n" + b"\r\n" * (MANY // 2) + b"\r\n--limit--\r\n",
+        FILE + b"\r\n" + b"\r\n--limi" * (MANY // 8) + b"\r\n--limit--\r\n",
+        FILE + b"\r\n" + PART * (MANY // len(PART)),
+        b"--limit" + b"\r\n\r\n\r\n--limit" * (MANY // 13),
+        FILE + b"\r\nx\r\n--limit--" + b"\r\n" * (MANY // 2),
+    ],
+    ids=["preamble", "empty lines", "hyphens", "headers", "header", "CRLF", "almost", "parts", "empty parts", "end"],
+)
+@pytest.mark.parametrize("chunk", [65536, 100], ids=["at once", "in pieces"])
+def test_no_form_keeps_the_loop_from_turning(form: bytes, chunk: int) -> None:
+    if chunk == 100:
+        form = form[: 2**18] + b"\r\n--limit--\r\n"  # the cost of a piece is the network's
+    worst = 0.0
+    done = threading.Event()
+    with served(create_app(Settings(), FakeClassifier())) as client:
+
+        def probe() -> None:
+            nonlocal worst
+            with connected(str(client.base_url)) as connection:
+                while not done.is_set():
+                    begun = time.perf_counter()
+                    connection.sendall(head("GET", "/health/live"))
+                    assert read_answer(connection).startswith(b"HTTP/1.1 200 ")
+                    worst = max(worst, time.perf_counter() - begun)
+                    time.sleep(0.001)
+
+        prober = threading.Thread(target=probe)
+        prober.start()
+        with connected(str(client.base_url)) as connection:
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            begun = time.monotonic()
+            connection.sendall(head(Content_Length=len(form), Content_Type="multipart/form-data; boundary=limit"))
+            for start in range(0, len(form), chunk):
+                connection.sendall(form[start : start + chunk])
+            assert read_answer(connection).startswith(b"HTTP/1.1 4")
+            assert time.monotonic() - begun < 10
+        done.set()
+        prober.join(10)
+    assert worst < 0.1

@@ -1,0 +1,57 @@
+import asyncio
+import threading
+
+import pytest
+
+from resnet_service.api.reload import Reloader
+from resnet_service.classifier import ImageClassifier
+from resnet_service.errors import UnreadableModel
+from resnet_service.fake import FakeClassifier
+
+
+async def until_reloaded(reloader: Reloader) -> None:
+    async with asyncio.timeout(10):
+        while reloader.busy:
+            await asyncio.sleep(0.005)
+
+
+def test_the_loop_turns_meanwhile_and_a_second_request_is_not_lost() -> None:
+    turned = threading.Event()
+    opened: list[ImageClassifier] = []
+    swapped: list[ImageClassifier] = []
+
+    def open_() -> ImageClassifier:
+        assert turned.wait(5), "the loop stood still"
+        opened.append(FakeClassifier())
+        return opened[-1]
+
+    async def main() -> None:
+        reloader = Reloader(open_, swapped.append)
+        reloader.request()
+        await asyncio.sleep(0.05)
+        reloader.request()
+        reloader.request()
+        turned.set()
+        await until_reloaded(reloader)
+
+    asyncio.run(main())
+    assert swapped == opened
+    assert len(swapped) == 2
+
+
+@pytest.mark.parametrize("failure", [UnreadableModel("/models/m.pth is damaged."), MemoryError()])
+def test_what_fails_is_one_line_and_changes_nothing(failure: Exception, caplog: pytest.LogCaptureFixture) -> None:
+    def open_() -> ImageClassifier:
+        raise failure
+
+    async def main() -> None:
+        swapped: list[ImageClassifier] = []
+        reloader = Reloader(open_, swapped.append)
+        reloader.request()
+        await until_reloaded(reloader)
+        assert swapped == []
+
+    asyncio.run(main())
+    (record,) = caplog.records
+    assert record.getMessage().startswith("The old model goes on serving: ")
+    assert (str(failure) or "MemoryError") in record.getMessage()
