@@ -12,7 +12,7 @@ from PIL import Image
 from resnet_service.decode import decode
 from resnet_service.errors import InvalidDataset, TooLossy, UnsuitableRuntime
 from resnet_service.files import sha256_of
-from resnet_service.metadata import EvaluationRecord
+from resnet_service.metadata import Agreement, EvaluationRecord
 from resnet_service.packed import read_packed
 from resnet_service.prepare import agreement, graph
 from resnet_service.prepare.checkpoint import load_checkpoint, save_checkpoint
@@ -128,7 +128,7 @@ def test_bf16_halves_the_file(tmp_path: Path) -> None:
 
 def test_weights_beyond_half_precision_are_kept_whole(tmp_path: Path) -> None:
     model = random_model()
-    model.fc.weight.data[0, 0] = 1e6  # type: ignore[union-attr, operator, index]
+    model.fc.weight.data[0, 0] = 1e6  # type: ignore[union-attr, operator]
     save_checkpoint(model, tmp_path / "model.pth", metadata())
     exported = graph.export(load_checkpoint(tmp_path / "model.pth"))
     graph.halve(exported)
@@ -150,21 +150,21 @@ def test_too_lossy_is_not_written(tmp_path: Path) -> None:
 
 
 def test_loss_is_counted_in_points_where_classes_are_known() -> None:
-    lossy = agreement.Agreement(pictures=100, top1_agreement=90, top1_loss=1.2, max_logit_difference=1)
+    lossy = Agreement(pictures=100, top1_agreement=90, top1_loss=1.2, max_logit_difference=1)
     with pytest.raises(TooLossy, match=r"1\.20 points of top-1 accuracy"):
         agreement.refuse_loss(lossy, "int8", 1.0)
     agreement.refuse_loss(lossy, "int8", 1.2)
 
 
 def test_loss_is_what_changed_where_they_are_not() -> None:
-    lossy = agreement.Agreement(pictures=200, top1_agreement=98.5, max_logit_difference=1)
+    lossy = Agreement(pictures=200, top1_agreement=98.5, max_logit_difference=1)
     with pytest.raises(TooLossy, match=r"1\.50 % of first answers change"):
         agreement.refuse_loss(lossy, "int8", 1.0)
     agreement.refuse_loss(lossy, "int8", 1.5)
 
 
 def test_fp32_may_only_round() -> None:
-    off = agreement.Agreement(pictures=9, top1_agreement=100, max_logit_difference=0.002)
+    off = Agreement(pictures=9, top1_agreement=100, max_logit_difference=0.002)
     with pytest.raises(TooLossy, match="rounding"):
         agreement.refuse_loss(off, "fp32", 100)
 

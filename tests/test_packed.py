@@ -44,7 +44,8 @@ def described(model: onnx.ModelProto) -> bytes:
     )
     metadata = ModelMetadata(arch="resnet18", num_classes=3, input_size=8, resize_size=8, packing=packing)
     helper.set_model_props(model, {METADATA_KEY: metadata.model_dump_json()})
-    return model.SerializeToString()
+    data: bytes = model.SerializeToString()
+    return data
 
 
 @pytest.fixture

@@ -130,12 +130,11 @@ def onnx_file(
     path: Path, *, taken: tuple[int, list[int | str]], given: list[int | str], operator: str = "Cast"
 ) -> Path:
     """Write a packed file whose network is a stub, sound on the outside."""
+    node = helper.make_node(operator, ["pixels"], ["logits"])
+    if operator == "Cast":
+        node.attribute.append(helper.make_attribute("to", TensorProto.FLOAT))
     graph = helper.make_graph(
-        [
-            helper.make_node(
-                operator, ["pixels"], ["logits"], **({"to": TensorProto.FLOAT} if operator == "Cast" else {})
-            )
-        ],
+        [node],
         "stub",
         [helper.make_tensor_value_info("pixels", *taken)],
         [helper.make_tensor_value_info("logits", TensorProto.FLOAT, given)],
@@ -236,7 +235,7 @@ def test_an_environment_without_torch_serves_a_packed_model(packed: Path, tmp_pa
     """The wheel and what it depends on, nothing else."""
     subprocess.run([sys.executable, "-m", "venv", tmp_path / "venv"], check=True, timeout=60)
     python = tmp_path / "venv" / "bin" / "python"
-    pip = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    pip = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
     subprocess.run([*pip, str(REPOSITORY)], check=True, timeout=300)
     installed = subprocess.run([python, "-m", "pip", "list"], capture_output=True, text=True, timeout=60, check=True)
     names = {line.split()[0].lower() for line in installed.stdout.splitlines()[2:]}
