@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test lint format clean
+.PHONY: help serve test lint format bench clean
 
 help:
 	@echo "make serve          install, fetch a model if there is none, pack it, serve on port $(PORT)"
@@ -16,6 +16,7 @@ help:
 	@echo "make test SLOW=1    the same with the long proofs"
 	@echo "make lint           ruff and mypy"
 	@echo "make format         let ruff format the code"
+	@echo "make bench          compare with other servers; see benchmarks/README.md"
 	@echo "make clean          remove what the above created, except models"
 
 serve: $(VENV)/.serve
@@ -33,6 +34,9 @@ lint: $(VENV)/.test
 format: $(VENV)/.test
 	@$(BIN)/ruff check --fix
 	@$(BIN)/ruff format
+
+bench: $(VENV)/.test
+	@$(BIN)/python -m benchmarks $(ARGS)
 
 clean:
 	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

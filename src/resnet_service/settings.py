@@ -37,7 +37,7 @@ class Settings(BaseSettings):
     decode: Fidelity = Field(
         "fast", description="exact: pixels equal to the reference transforms to the bit; fast: nearly, sooner."
     )
-    queue: int = Field(16, ge=0, le=1024, description="Requests that may wait for each worker; more are answered 429.")
+    queue: int = Field(32, ge=0, le=1024, description="Requests that may wait for each worker; more are answered 429.")
     deadline: float = Field(
         30, gt=0, le=3600, description="Seconds from a picture's arrival to its answer; 504 after that."
     )

@@ -1,0 +1,165 @@
+"""The servers that are compared, each with the command that starts it and the settings that suit it best.
+
+``main`` is what the results are about. ``tuning`` is how the peers' settings were found: the same servers with others.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import MappingProxyType
+from typing import Literal
+
+from benchmarks.environments import Interpreters
+from benchmarks.files import PRECISIONS, Files, Precision
+from resnet_service.cpus import available_cpus
+
+Family = Literal["ours", "peer", "same model"]
+Engine = Literal["torch", "openvino"]
+_ENGINES: tuple[Engine, ...] = ("torch", "openvino")
+
+# Whose answers a server must give: those of the checkpoint in PyTorch, or of one packed model.
+Reference = Literal["torch", "int8", "bf16", "fp32"]
+
+
+@dataclass(frozen=True)
+class Server:
+    """One server: how to start it, where to send what, and what must come back.
+
+    ``{port}`` in the command stands for the port. ``form_field`` is ``None`` where pictures are sent as raw bodies.
+    """
+
+    name: str
+    title: str
+    family: Family
+    about: str
+    command: tuple[str, ...]
+    reference: Reference
+    variables: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    path: str = "/predict"
+    form_field: str | None = "file"
+
+
+class Catalogue:
+    """The servers, for given interpreters and files."""
+
+    def __init__(self, interpreters: Interpreters, files: Files) -> None:
+        self._pythons = interpreters
+        self._files = files
+        self._cpus = str(available_cpus())
+
+    def main(self) -> list[Server]:
+        """Return what is compared."""
+        apart = {"WORKERS": self._cpus, "THREADS": "1"}
+        return [
+            *(self._packed(precision) for precision in PRECISIONS),
+            self._packed("int8", raw=True),
+            *(self._checkpoint(runtime) for runtime in ("torch", "torchscript", "torch-dynamic-int8")),
+            self._flask(),
+            self._litserve("torch", apart),
+            self._bentoml("torch", apart),
+            self._torchserve(apart),
+            self._litserve("openvino", apart),
+            self._bentoml("openvino", apart),
+        ]
+
+    def tuning(self) -> list[list[Server]]:
+        """Return each peer with other settings, and this service with and without those that it chooses by itself.
+
+        In groups, since all of them at once would fill the memory, and settings compare within one server.
+        """
+        each, one = self._cpus, "1"
+        together, apart = {"WORKERS": one, "THREADS": each}, {"WORKERS": each, "THREADS": one}
+        batches = {"BATCH": "8", "BATCH_MILLISECONDS": "5"}
+        inside = {"WORKERS": one, "CALLS": each}  # several calls at once within one process
+        groups = [
+            [self._streams(workers, threads) for workers, threads in (("0", "0"), (one, each), (each, one))],
+            [self._torchserve(settings) for settings in (together, apart, apart | batches)],
+        ]
+        for engine in _ENGINES:
+            # OpenVINO counts the threads of all its streams, PyTorch those of one call.
+            calls = inside | {"THREADS": each if engine == "openvino" else one}
+            litserve = [together, together | batches, apart, apart | batches, apart | {"API_SERVERS": one}]
+            bentoml = [together, together | batches, apart, calls]
+            if engine == "torch":  # no setting of a server but a line in its user's code: what that would bring
+                litserve.append(apart | {"CHANNELS_LAST": one})
+                bentoml.append(apart | {"CHANNELS_LAST": one})
+            groups.append([self._litserve(engine, settings) for settings in litserve])
+            groups.append([self._bentoml(engine, settings) for settings in bentoml])
+        return [[_with_settings(server) for server in group] for group in groups]
+
+    def _packed(self, precision: Precision, *, raw: bool = False) -> Server:
+        about = f"packed in {precision.upper()}, OpenVINO" + ("; pictures sent as raw bodies" if raw else "")
+        name, title = (f"{precision}-raw", f"{precision.upper()}, raw body") if raw else (precision, precision.upper())
+        return self._ours(name, title, about, self._files.packed[precision], "openvino", precision, raw=raw)
+
+    def _streams(self, workers: str, threads: str) -> Server:
+        server = self._packed("int8")
+        command = (*server.command, "--workers", workers, "--threads", threads)
+        return replace(server, command=command, about=f"workers {workers}, threads {threads}")
+
+    def _checkpoint(self, runtime: str) -> Server:
+        return self._ours(runtime, runtime, f"checkpoint, {runtime}", self._files.checkpoint, runtime, "torch")
+
+    def _ours(
+        self, name: str, title: str, about: str, model: Path, runtime: str, reference: Reference, *, raw: bool = False
+    ) -> Server:
+        served = ("--port", "{port}", "--checkpoint", str(model), "--runtime", runtime)
+        command = (str(self._pythons.own), "-m", "resnet_service", "serve", *served)
+        return Server(
+            name, f"resnet-service {title}", "ours", about, command, reference, form_field=None if raw else "file"
+        )
+
+    def _flask(self) -> Server:
+        command = (str(self._pythons.torch), "-m", "benchmarks.servers.flask_torch")
+        variables = {"MODEL": str(self._files.state_dict)}
+        return Server("flask", "Flask", "peer", "as tutorials write it", command, "torch", variables)
+
+    def _litserve(self, engine: Engine, settings: Mapping[str, str]) -> Server:
+        return self._peer("LitServe", engine, ("-m", f"benchmarks.servers.litserve_{engine}"), settings)
+
+    def _bentoml(self, engine: Engine, settings: Mapping[str, str]) -> Server:
+        service = f"benchmarks.servers.bentoml_{engine}:" + ("Batched" if "BATCH" in settings else "Single")
+        arguments = ("-m", "bentoml", "serve", service, "--host", "127.0.0.1", "--port", "{port}")
+        # BentoML reports its use to its makers unless told not to.
+        return self._peer("BentoML", engine, arguments, settings, BENTOML_DO_NOT_TRACK="True")
+
+    def _torchserve(self, settings: Mapping[str, str]) -> Server:
+        command = (str(self._pythons.torch), "-m", "benchmarks.servers.torchserve")
+        archive = self._files.archive
+        return Server(
+            name="torchserve",
+            title="TorchServe",
+            family="peer",
+            about=_told(settings),
+            command=command,
+            reference="torch",
+            variables={"MODEL": str(archive), **settings},
+            path=f"/predictions/{archive.stem}",
+            form_field="data",
+        )
+
+    def _peer(
+        self, title: str, engine: Engine, arguments: tuple[str, ...], settings: Mapping[str, str], **variables: str
+    ) -> Server:
+        with_torch = engine == "torch"
+        model = self._files.state_dict if with_torch else self._files.packed["int8"]
+        python = self._pythons.torch if with_torch else self._pythons.openvino
+        return Server(
+            name=title.lower() if with_torch else f"{title.lower()}-int8",
+            title=title if with_torch else f"{title} with our INT8 model",
+            family="peer" if with_torch else "same model",
+            about=_told(settings),
+            command=(str(python), *arguments),
+            reference="torch" if with_torch else "int8",
+            variables={"MODEL": str(model), **settings, **variables},
+        )
+
+
+def _told(settings: Mapping[str, str]) -> str:
+    return ", ".join(f"{name.lower().replace('_', ' ')} {value}" for name, value in settings.items())
+
+
+def _with_settings(server: Server) -> Server:
+    """Name a server for its settings too."""
+    slug = server.about.replace(", ", "-").replace(" ", "")
+    return replace(server, name=f"{server.name}-{slug}", title=f"{server.title}: {server.about}")

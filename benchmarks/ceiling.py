@@ -1,0 +1,81 @@
+"""What the processor could do with no HTTP in the way: decode, resize, infer, in one pinned process a CPU.
+
+    python -m benchmarks.ceiling MODEL --seconds 4
+
+prints pictures a second as JSON. Pixels are the service's own work; the network runs in OpenVINO with one thread a
+process, at the precision that the packed model was made for.
+"""
+
+import argparse
+import itertools
+import json
+import multiprocessing
+import os
+import time
+from multiprocessing.queues import Queue
+from multiprocessing.synchronize import Barrier
+from pathlib import Path
+
+from resnet_service.cpus import available_cpus
+
+_WARM_UP_PICTURES = 20
+_START_SECONDS = 60
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", type=Path)
+    parser.add_argument("--seconds", type=float, default=4)
+    args = parser.parse_args()
+    cpus = sorted(os.sched_getaffinity(0))[: available_cpus()]
+    context = multiprocessing.get_context("spawn")
+    start, rates = context.Barrier(len(cpus)), context.Queue()
+    workers = [
+        context.Process(target=_work, args=(args.model, cpu, args.seconds, start, rates), daemon=True) for cpu in cpus
+    ]
+    for worker in workers:
+        worker.start()
+    total = sum(rates.get(timeout=2 * _START_SECONDS + args.seconds) for _ in workers)
+    for worker in workers:
+        worker.join(_START_SECONDS)
+    print(json.dumps({"per_second": total}))
+
+
+def _work(model: Path, cpu: int, seconds: float, start: Barrier, rates: "Queue[float]") -> None:
+    os.sched_setaffinity(0, {cpu})  # before OpenVINO counts the CPUs
+    import numpy as np
+    import openvino
+
+    from benchmarks.files import Files
+    from resnet_service.decode import decode
+    from resnet_service.packed import read_packed
+    from resnet_service.preprocess import crop
+
+    packed = read_packed(model)
+    metadata = packed.metadata
+    side = metadata.input_size
+    core = openvino.Core()
+    network = core.read_model(packed.data)
+    network.reshape([1, side, side, 3])
+    hint = "bf16" if packed.precision == "bf16" else "f32"
+    settings = {"INFERENCE_PRECISION_HINT": hint, "NUM_STREAMS": 1, "INFERENCE_NUM_THREADS": 1}
+    request = core.compile_model(network, "CPU", settings).create_infer_request()
+    pictures = itertools.cycle([path.read_bytes() for path in Files().photographs()])
+
+    def one(data: bytes) -> None:
+        pixels = crop(decode(data, enough=2 * metadata.resize_size).image, metadata, exact=False)
+        request.infer([pixels[np.newaxis]], share_inputs=True, share_outputs=True)
+
+    for data in itertools.islice(pictures, _WARM_UP_PICTURES):
+        one(data)
+    start.wait(_START_SECONDS)
+    done, began = 0, time.perf_counter()
+    while (passed := time.perf_counter() - began) < seconds:
+        one(next(pictures))
+        done += 1
+    rates.put(done / passed)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,85 @@
+"""Single requests: for readiness, for right answers, for the time to the first of them. Load is wrk's work."""
+
+import http.client
+import json
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+_BOUNDARY = "benchmark-boundary"
+_PAUSE_SECONDS = 0.003
+
+
+class Upload(NamedTuple):
+    """A picture as one server wants it."""
+
+    content_type: str
+    body: bytes
+
+
+def upload(picture: bytes, field: str | None) -> Upload:
+    """Wrap a JPEG in a form with one ``field``, or leave it as it is."""
+    if field is None:
+        return Upload("image/jpeg", picture)
+    head = (
+        f"--{_BOUNDARY}\r\n"
+        f'Content-Disposition: form-data; name="{field}"; filename="picture.jpg"\r\n'
+        "Content-Type: image/jpeg\r\n\r\n"
+    )
+    return Upload(
+        f"multipart/form-data; boundary={_BOUNDARY}", head.encode() + picture + f"\r\n--{_BOUNDARY}--\r\n".encode()
+    )
+
+
+def post(port: int, path: str, sent: Upload, timeout: float) -> tuple[int, bytes]:
+    """Send one request over a connection of its own; return status and body."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=timeout)
+    try:
+        connection.request("POST", path, sent.body, {"Content-Type": sent.content_type})
+        response = connection.getresponse()
+        return response.status, response.read()
+    finally:
+        connection.close()
+
+
+def first_answer(port: int, path: str, sent: Upload, *, ended: Callable[[], bool], within: float) -> bytes:
+    """Ask again and again until the answer is 200; return its body.
+
+    Raises:
+        RuntimeError: The server ended, or did not answer in time.
+
+    """
+    deadline = time.monotonic() + within
+    last = "nothing listened"
+    while (left := deadline - time.monotonic()) > 0:
+        try:
+            status, body = post(port, path, sent, timeout=left)
+            if status == 200:
+                return body
+            last = f"{status} {body[:200]!r}"
+        except (OSError, http.client.HTTPException) as error:
+            last = repr(error)
+        if ended():
+            raise RuntimeError(f"the server ended before it answered; at last: {last}")
+        time.sleep(_PAUSE_SECONDS)
+    raise RuntimeError(f"no answer within {within:.0f} s; at last: {last}")
+
+
+def classes(body: bytes) -> list[int]:
+    """Return the class indices of an answer, most probable first.
+
+    TorchServe's form is ``{index: score}``; BentoML, where it batches, answers with a list of one.
+
+    Raises:
+        ValueError: It has none of these forms.
+
+    """
+    try:
+        answer: Any = json.loads(body)
+        if isinstance(answer, list) and len(answer) == 1:
+            answer = answer[0]
+        if "predictions" in answer:
+            return [int(one["class_id"]) for one in answer["predictions"]]
+        return [int(index) for index, _ in sorted(answer.items(), key=lambda pair: -pair[1])]
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"no answer of a known form: {body[:200]!r}") from error

@@ -1,0 +1,56 @@
+"""Environments for the peers: those with PyTorch, and those around a packed model without it.
+
+Apart from each other and from the service's own, because servers import what they find: TorchServe takes OpenVINO in,
+LitServe takes PyTorch in, and would pay in memory and start-up for packages that are there for someone else.
+"""
+
+import hashlib
+import os
+import subprocess
+import sys
+import venv
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from tools.install_torch import CPU_WHEELS, cpu_index_answers
+
+from benchmarks.paths import BENCHMARKS, CACHE
+
+Environment = Literal["own", "torch", "openvino"]
+
+
+class Interpreters(NamedTuple):
+    """The Python of each environment."""
+
+    own: Path
+    torch: Path
+    openvino: Path
+
+
+def make() -> Interpreters:
+    """Create the peers' environments where they are missing or their requirements have changed.
+
+    Raises:
+        subprocess.CalledProcessError: pip failed, and said why.
+
+    """
+    return Interpreters(own=Path(sys.executable), torch=_make("torch"), openvino=_make("openvino"))
+
+
+def _make(name: str) -> Path:
+    folder = CACHE / "environments" / name
+    requirements = BENCHMARKS / "requirements" / f"{name}.txt"
+    python, stamp = folder / "bin" / "python", folder / "installed"
+    digest = hashlib.sha256(requirements.read_bytes()).hexdigest()
+    if stamp.exists() and stamp.read_text() == digest:
+        return python
+    print(f"Creating the environment {name}", flush=True)
+    venv.create(folder, clear=True, with_pip=True)
+    pip = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    if name == "torch":
+        # As `make` installs it: without CUDA where that can be had; a CPU server would hold it in memory for nothing.
+        cpu_only = {"PIP_INDEX_URL": CPU_WHEELS} if cpu_index_answers() else {}
+        subprocess.run([*pip, "torch", "torchvision"], env=os.environ | cpu_only, check=True)
+    subprocess.run([*pip, "--requirement", str(requirements)], check=True)
+    stamp.write_text(digest)
+    return python

@@ -1,0 +1,36 @@
+"""What the benchmarks make and keep, by name."""
+
+from pathlib import Path
+from typing import Literal
+
+from benchmarks.paths import CACHE
+
+Precision = Literal["int8", "bf16", "fp32"]
+PRECISIONS: tuple[Precision, ...] = ("int8", "bf16", "fp32")
+
+
+class Files:
+    """The files of one cache folder."""
+
+    def __init__(self, folder: Path = CACHE) -> None:
+        self.folder = folder
+        self.photographs_folder = folder / "photographs"
+        self.large_folder = folder / "large"
+        self.checkpoint = folder / "resnet18.pth"
+        self.state_dict = folder / "state_dict.pth"
+        self.archive = folder / "archives" / "resnet18.mar"
+        self.packed = {precision: folder / f"resnet18-{precision}.onnx" for precision in PRECISIONS}
+        self.answers = folder / "answers.json"
+
+    def photographs(self) -> list[Path]:
+        """Return the pictures of ImageNet's usual size."""
+        return sorted(self.photographs_folder.glob("*.jpg"))
+
+    def large(self) -> list[Path]:
+        """Return the 12-megapixel pictures."""
+        return sorted(self.large_folder.glob("*.jpg"))
+
+    @property
+    def checked_picture(self) -> Path:
+        """The picture that every server must answer rightly."""
+        return self.photographs()[0]

@@ -1,0 +1,82 @@
+"""JPEGs to send: of ImageNet's usual size, and of a phone's camera; made from real photographs, kept in the cache."""
+
+import importlib.util
+from collections.abc import Iterator
+from io import BytesIO
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from benchmarks.paths import REPOSITORY
+
+_LOWEST_QUALITY, _HIGHEST_QUALITY = 30, 98
+_CUT_EACH_TURN = 0.05  # of width and height, at each edge
+
+
+class Kind(NamedTuple):
+    """One kind of picture: size in pixels, bytes to come near to, and how strong the sensor's noise is, of 255."""
+
+    name: str
+    size: tuple[int, int]
+    wanted_bytes: int
+    noise: float
+    number: int
+
+
+# ImageNet's photographs are about 500x375 pixels and 110 kB on average; a 12-megapixel phone writes 3 to 5 MB.
+PHOTOGRAPHS = Kind("photographs", (500, 375), 100_000, 0.0, 24)
+# An enlarged picture has no detail of its own, and would decode too fast; noise stands in for it.
+LARGE = Kind("large", (4000, 3000), 4_000_000, 3.0, 3)
+
+
+def sources() -> list[Path]:
+    """Return real photographs: those of the repository, and foolbox's from ImageNet where it is installed."""
+    found = sorted((REPOSITORY / "examples" / "images").glob("*.jpg"))
+    foolbox = importlib.util.find_spec("foolbox")
+    if foolbox is not None and foolbox.origin is not None:
+        found += sorted((Path(foolbox.origin).parent / "data").glob("imagenet_*.jpg"))
+    return found
+
+
+def make(kind: Kind, cache: Path) -> list[Path]:
+    """Write the pictures of a ``kind`` into a folder of the cache, unless they are there; return their paths."""
+    folder = cache / kind.name
+    folder.mkdir(parents=True, exist_ok=True)
+    found = sources()
+    targets = []
+    for index in range(kind.number):
+        # Where there are fewer photographs than are wanted, they come again, each time cut narrower.
+        source, turn = found[index % len(found)], index // len(found)
+        target = folder / f"{index:02}-{source.stem}.jpg"
+        if not target.exists():
+            target.write_bytes(_encoded(_derived(source, kind, cut=_CUT_EACH_TURN * turn), kind.wanted_bytes))
+        targets.append(target)
+    return targets
+
+
+def _derived(source: Path, kind: Kind, cut: float) -> Image.Image:
+    with Image.open(source) as opened:
+        image = ImageOps.fit(opened.convert("RGB"), kind.size, Image.Resampling.LANCZOS, bleed=cut)
+    if not kind.noise:
+        return image
+    rng = np.random.default_rng(0)
+    noise = rng.normal(0, kind.noise, (kind.size[1], kind.size[0], 1))
+    return Image.fromarray(np.clip(np.asarray(image) + noise, 0, 255).astype(np.uint8))
+
+
+def _encoded(image: Image.Image, wanted_bytes: int) -> bytes:
+    """Encode at the quality whose size comes nearest to ``wanted_bytes``."""
+    tried = {len(data): data for data in _bisected(image, wanted_bytes)}
+    return tried[min(tried, key=lambda size: abs(size - wanted_bytes))]
+
+
+def _bisected(image: Image.Image, wanted_bytes: int) -> Iterator[bytes]:
+    low, high = _LOWEST_QUALITY, _HIGHEST_QUALITY
+    while low <= high:
+        quality = (low + high) // 2
+        buffer = BytesIO()
+        image.save(buffer, "JPEG", quality=quality)
+        yield buffer.getvalue()
+        low, high = (quality + 1, high) if buffer.tell() < wanted_bytes else (low, quality - 1)

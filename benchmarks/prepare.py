@@ -1,0 +1,111 @@
+"""Makes the pictures, the one network in every form that is measured, and the right answers.
+
+A program of its own, because the harness must not hold PyTorch or OpenVINO in memory: what a server shares with it
+would count by halves.
+
+    python -m benchmarks.prepare --torch-python PYTHON [--checkpoint FILE]
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import openvino
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from benchmarks.files import Files
+from benchmarks.paths import BENCHMARKS, REPOSITORY
+from benchmarks.pictures import LARGE, PHOTOGRAPHS, make
+from resnet_service.decode import decode
+from resnet_service.metadata import ModelMetadata
+from resnet_service.prepare import architectures
+from resnet_service.prepare.checkpoint import load_checkpoint, save_checkpoint
+from resnet_service.preprocess import crop, normalise
+
+_CLASSES, _SIDE, _RESIZE = 1000, 224, 256
+_TOP = 5
+
+
+def main() -> None:
+    """Make what is missing or older than what it is made of."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--torch-python", type=Path, required=True, help="interpreter that has torch-model-archiver")
+    parser.add_argument("--checkpoint", type=Path, help="a ResNet-18 with 1000 classes; by default random weights")
+    args = parser.parse_args()
+    files = Files()
+    for kind in (PHOTOGRAPHS, LARGE):
+        make(kind, files.folder)
+    if args.checkpoint:
+        save_checkpoint(load_checkpoint(args.checkpoint).model, files.checkpoint, _metadata())
+    elif not files.checkpoint.exists():
+        save_checkpoint(_random_model(files.photographs()), files.checkpoint, _metadata())
+    for precision, packed in files.packed.items():
+        if _stale(packed, files.checkpoint, *(REPOSITORY / "src" / "resnet_service" / "prepare").glob("*.py")):
+            _pack(files, precision, packed)
+    if _stale(files.state_dict, files.checkpoint):
+        torch.save(load_checkpoint(files.checkpoint).model.state_dict(), files.state_dict)
+    if _stale(files.archive, files.state_dict):
+        _archive(files, args.torch_python)
+    files.answers.write_text(json.dumps(_answers(files), indent=1))
+
+
+def _metadata() -> ModelMetadata:
+    return ModelMetadata(arch="resnet18", num_classes=_CLASSES, input_size=_SIDE, resize_size=_RESIZE)
+
+
+def _stale(target: Path, *sources: Path) -> bool:
+    return not target.exists() or any(source.stat().st_mtime > target.stat().st_mtime for source in sources)
+
+
+def _crops(photographs: list[Path]) -> NDArray[np.uint8]:
+    return np.stack([crop(decode(path.read_bytes()).image, _metadata()) for path in photographs])
+
+
+def _random_model(photographs: list[Path]) -> nn.Module:
+    """Return an untrained network whose batch norms have statistics, so that its answers depend on the picture."""
+    torch.manual_seed(0)
+    model = architectures.build("resnet18", _CLASSES).train()
+    pixels = torch.from_numpy(normalise(_crops(photographs), _metadata())).permute(0, 3, 1, 2).contiguous()
+    with torch.no_grad():
+        for _ in range(20):  # running averages move by a tenth each time
+            model(pixels)
+    return model.eval()
+
+
+def _pack(files: Files, precision: str, target: Path) -> None:
+    """Pack by the command that users have; random weights lose whatever they lose, and speed does not depend on it."""
+    calibration = ["--calibration", str(files.photographs_folder)] if precision != "fp32" else []
+    settings = ["--output", str(target), "--precision", precision, *calibration, "--max-loss", "100"]
+    subprocess.run([sys.executable, "-m", "resnet_service", "pack", str(files.checkpoint), *settings], check=True)
+
+
+def _archive(files: Files, torch_python: Path) -> None:
+    """Put weights and class into TorchServe's archive, with its own handler for pictures."""
+    name = ["--model-name", files.archive.stem, "--version", "1", "--export-path", str(files.archive.parent), "--force"]
+    network = ["--model-file", str(BENCHMARKS / "servers" / "torchserve_network.py")]
+    weights = ["--serialized-file", str(files.state_dict), "--handler", "image_classifier"]
+    files.archive.parent.mkdir(exist_ok=True)
+    archiver = str(torch_python.with_name("torch-model-archiver"))
+    subprocess.run([archiver, *name, *network, *weights], check=True)
+
+
+def _answers(files: Files) -> dict[str, list[int]]:
+    """Return the most probable classes at each precision, for the picture on which every server is checked."""
+    pixels = _crops([files.checked_picture])
+    model = load_checkpoint(files.checkpoint).model
+    with torch.inference_mode():
+        logits = {"torch": model(torch.from_numpy(normalise(pixels, _metadata())).permute(0, 3, 1, 2)).numpy()[0]}
+    core = openvino.Core()
+    for precision, packed in files.packed.items():
+        hint = {"INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32"}
+        logits[precision] = core.compile_model(str(packed), "CPU", hint)([pixels])[0][0]
+    return {name: np.argsort(-found)[:_TOP].tolist() for name, found in logits.items()}
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,128 @@
+"""What was measured, as it was measured: one record a measurement, nothing averaged."""
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from statistics import median
+from typing import Any, Literal
+
+PictureKind = Literal["photographs", "large"]
+Metric = Literal["per_second", "p50", "p95", "p99"]
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A server that took part."""
+
+    name: str
+    title: str
+    family: str
+    about: str
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One run of the load generator; milliseconds for the percentiles."""
+
+    server: str
+    pictures: PictureKind
+    connections: int
+    round: int
+    per_second: float
+    p50: float
+    p95: float
+    p99: float
+    requests: int
+    errors: int
+
+
+@dataclass(frozen=True)
+class Ceiling:
+    """One measurement with no HTTP."""
+
+    precision: str
+    round: int
+    per_second: float
+
+
+@dataclass(frozen=True)
+class Visit:
+    """One start with no other server beside it: time to the first answer; memory after load, and at its most."""
+
+    server: str
+    round: int
+    seconds_to_answer: float
+    resident_bytes: int
+    peak_bytes: int
+
+
+@dataclass
+class Results:
+    """Everything that one run found out."""
+
+    date: str
+    machine: dict[str, str]
+    versions: dict[str, str]
+    settings: dict[str, Any]
+    subjects: list[Subject] = field(default_factory=list)
+    measurements: list[Measurement] = field(default_factory=list)
+    ceilings: list[Ceiling] = field(default_factory=list)
+    visits: list[Visit] = field(default_factory=list)
+    file_bytes: dict[str, int] = field(default_factory=dict)
+    top1: dict[str, float] = field(default_factory=dict)
+    failures: dict[str, str] = field(default_factory=dict)
+
+    def loads(self, server: str, metric: Metric, connections: int, pictures: PictureKind) -> dict[int, float]:
+        """Return a metric by round. A measurement that saw an error does not count."""
+        return {
+            one.round: float(getattr(one, metric))
+            for one in self.measurements
+            if (one.server, one.connections, one.pictures, one.errors) == (server, connections, pictures, 0)
+        }
+
+    def errors(self, server: str) -> int:
+        """Return how many requests of a server failed."""
+        return sum(one.errors for one in self.measurements if one.server == server)
+
+    def ceiling(self, precision: str) -> dict[int, float]:
+        """Return pictures a second with no HTTP, by round."""
+        return {one.round: one.per_second for one in self.ceilings if one.precision == precision}
+
+    def visited(self, server: str, value: Callable[[Visit], float]) -> dict[int, float]:
+        """Return something of a server's visits, by round."""
+        return {one.round: value(one) for one in self.visits if one.server == server}
+
+    def write(self, path: Path) -> None:
+        """Write everything as JSON."""
+        path.write_text(json.dumps(asdict(self), indent=1) + "\n")
+
+    @classmethod
+    def read(cls, path: Path) -> "Results":
+        """Read what ``write`` wrote."""
+        content = json.loads(path.read_text())
+        content["subjects"] = [Subject(**one) for one in content["subjects"]]
+        content["measurements"] = [Measurement(**one) for one in content["measurements"]]
+        content["ceilings"] = [Ceiling(**one) for one in content["ceilings"]]
+        content["visits"] = [Visit(**one) for one in content["visits"]]
+        return cls(**content)
+
+
+def middle(by_round: dict[int, float]) -> float | None:
+    """Return the median over the rounds, if there are any."""
+    return median(by_round.values()) if by_round else None
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """A ratio of two measurements that were made in the same rounds: its median, and the rounds that differ most."""
+
+    median: float
+    lowest: float
+    highest: float
+
+
+def ratio(above: dict[int, float], below: dict[int, float]) -> Ratio | None:
+    """Divide round by round: what slows a round down slows both, and cancels out."""
+    found = [above[number] / below[number] for number in above.keys() & below.keys()]
+    return Ratio(median(found), min(found), max(found)) if found else None

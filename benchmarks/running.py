@@ -1,0 +1,91 @@
+"""Servers while they run: started on a free port, checked, loaded, frozen."""
+
+import json
+import socket
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from benchmarks import client, load
+from benchmarks.catalogue import Server
+from benchmarks.files import Files
+from benchmarks.processes import ProcessTree
+
+_START_SECONDS = 120.0
+
+
+class WrongAnswer(RuntimeError):
+    """A server answers, but not what the network says; how fast it does that is of no interest."""
+
+
+class RunningServer:
+    """A server that has given its first answer, and given it rightly."""
+
+    def __init__(self, server: Server, tree: ProcessTree, port: int, seconds_to_answer: float) -> None:
+        self.server = server
+        self.tree = tree
+        self.seconds_to_answer = seconds_to_answer
+        self._port = port
+
+    def load(self, pictures: Sequence[Path], *, connections: int, seconds: int) -> load.Load:
+        """Let wrk post ``pictures``, then wait until the server has done with what wrk left behind.
+
+        When wrk's time is over it hangs up. A slow server has then a queue of work for nobody, more than a second of it
+        after 64 connections, which the next measurement would have to pay for.
+        """
+        url = f"http://127.0.0.1:{self._port}{self.server.path}"
+        found = load.run(url, self.server.form_field, pictures, connections=connections, seconds=seconds)
+        self.tree.settle()
+        return found
+
+
+@contextmanager
+def running(server: Server, files: Files, folder: Path) -> Iterator[RunningServer]:
+    """Start ``server``, wait for its first answer, check that, and end it afterwards in any case.
+
+    Whatever it writes, log, temporary files or a folder in its home, goes into ``folder``.
+
+    Raises:
+        RuntimeError: It did not answer, or wrongly; the message holds the end of its log.
+
+    """
+    port = _free_port()
+    path = folder / f"{server.name}.log"
+    sent = client.upload(files.checked_picture.read_bytes(), server.form_field)
+    command = [part.replace("{port}", str(port)) for part in server.command]
+    whereabouts = {"HOME": str(folder), "TMPDIR": str(folder)}
+    with path.open("ab") as log:
+        started = time.perf_counter()
+        tree = ProcessTree(command, {**server.variables, **whereabouts, "PORT": str(port)}, log)
+        try:
+            body = _answered(tree, port, server.path, sent, path)
+            seconds = time.perf_counter() - started
+            _check(body, server, files)
+            yield RunningServer(server, tree, port, seconds)
+        finally:
+            tree.stop()
+
+
+def _answered(tree: ProcessTree, port: int, path: str, sent: client.Upload, log: Path) -> bytes:
+    try:
+        return client.first_answer(port, path, sent, ended=lambda: tree.ended, within=_START_SECONDS)
+    except RuntimeError as error:
+        raise RuntimeError(f"{error}\n{log.read_text(errors='replace')[-2000:]}") from error
+
+
+def _check(body: bytes, server: Server, files: Files) -> None:
+    expected = json.loads(files.answers.read_text())[server.reference]
+    try:
+        found = client.classes(body)
+    except ValueError as error:
+        raise WrongAnswer(str(error)) from error
+    if len(found) != len(expected) or found[0] != expected[0]:
+        raise WrongAnswer(f"{server.name} answers {found} instead of {expected}")
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    return port

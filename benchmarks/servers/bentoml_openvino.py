@@ -1,0 +1,44 @@
+"""BentoML around our packed model, picture by picture or in adaptive batches."""
+
+from typing import Any
+
+import bentoml
+import numpy as np
+from PIL.Image import Image
+
+from benchmarks.servers import options, packed_model
+
+SETTINGS = {
+    "workers": options.number("WORKERS", 1),
+    "threads": options.number("CALLS", 1),
+    "logging": {"access": {"enabled": False}},
+    "metrics": {"enabled": False},
+}
+STREAMS, THREADS = options.number("CALLS", 1), options.number("THREADS", 1)
+
+
+@bentoml.service(**SETTINGS)
+class Single:
+    """Answers each request by itself; the upload is the form field ``file``."""
+
+    def __init__(self) -> None:
+        self.model = packed_model.Network(options.model(), threads=THREADS, streams=STREAMS)
+
+    @bentoml.api
+    def predict(self, file: Image) -> dict[str, Any]:
+        """Answer for one picture."""
+        return packed_model.answer(self.model.run(packed_model.crop(file)[np.newaxis])[0])
+
+
+@bentoml.service(**SETTINGS)
+class Batched:
+    """Answers requests that wait together at once."""
+
+    def __init__(self) -> None:
+        self.model = packed_model.Network(options.model(), threads=THREADS, streams=STREAMS)
+
+    @bentoml.api(batchable=True, max_batch_size=options.number("BATCH", 8), max_latency_ms=10_000)
+    def predict(self, file: list[Image]) -> list[dict[str, Any]]:
+        """Answer for each picture."""
+        pixels = np.stack([packed_model.crop(image) for image in file])
+        return [packed_model.answer(logits) for logits in self.model.run(pixels)]

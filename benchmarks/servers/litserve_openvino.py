@@ -1,0 +1,55 @@
+"""LitServe around our packed model. Workers, their threads and the batch's size come from the harness."""
+
+from typing import Any
+
+import litserve
+import numpy as np
+from fastapi import Request
+from numpy.typing import NDArray
+from PIL import Image
+
+from benchmarks.servers import options, packed_model
+
+
+class ImageClassifier(litserve.LitAPI):
+    """Decodes, batches and infers in each worker process; the upload is the form field ``file``."""
+
+    def setup(self, device: str) -> None:
+        """Load the network, in each worker."""
+        self.model = packed_model.Network(options.model(), threads=options.number("THREADS", 1))
+
+    def decode_request(self, request: Request) -> NDArray[np.uint8]:
+        """Turn the upload into pixels."""
+        return packed_model.crop(Image.open(request["file"].file))
+
+    def batch(self, inputs: list[NDArray[np.uint8]]) -> NDArray[np.uint8]:
+        """Join pictures."""
+        return np.stack(inputs)
+
+    def predict(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Infer one picture, or a batch."""
+        alone = pixels.ndim == 3
+        logits = self.model.run(pixels[np.newaxis] if alone else pixels)
+        return logits[0] if alone else logits
+
+    def unbatch(self, output: NDArray[np.float32]) -> list[NDArray[np.float32]]:
+        """Part pictures."""
+        return list(output)
+
+    def encode_response(self, output: NDArray[np.float32]) -> dict[str, Any]:
+        """Turn logits into the answer."""
+        return packed_model.answer(output)
+
+
+if __name__ == "__main__":
+    api = ImageClassifier(
+        max_batch_size=options.number("BATCH", 1), batch_timeout=options.number("BATCH_MILLISECONDS", 0) / 1000
+    )
+    server = litserve.LitServer(api, accelerator="cpu", workers_per_device=options.number("WORKERS", 1))
+    server.run(
+        host=options.HOST,
+        port=options.port(),
+        num_api_servers=options.number("API_SERVERS", options.number("WORKERS", 1)),
+        log_level="warning",
+        generate_client_file=False,
+    )

@@ -1,0 +1,63 @@
+"""What each stage of one answer costs without HTTP: CPU and wall milliseconds, medians over the pictures.
+
+python -m benchmarks.stages MODEL PICTURE…
+"""
+
+import argparse
+import json
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from resnet_service.decode import decode
+from resnet_service.labels import LabelSet
+from resnet_service.preprocess import crop
+from resnet_service.ranking import rank
+from resnet_service.runtime import open_runtime
+
+_ROUNDS = 20
+
+
+def main() -> None:
+    """Print the costs as JSON."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", type=Path)
+    parser.add_argument("pictures", type=Path, nargs="+")
+    args = parser.parse_args()
+    runtime = open_runtime(args.model, workers=2)
+    metadata = runtime.metadata
+    labels = LabelSet.numbered(metadata.num_classes)
+    enough = 2 * metadata.resize_size
+    files = [path.read_bytes() for path in args.pictures]
+    images = [decode(file, enough=enough).image for file in files]
+    crops = np.stack([crop(image, metadata, exact=False) for image in images])
+    logits = runtime.logits(crops)
+    indices = range(len(files))
+    stages: dict[str, Callable[[int], object]] = {
+        "decode": lambda index: decode(files[index], enough=enough),
+        "crop, fast": lambda index: crop(images[index], metadata, exact=False),
+        "crop, exact": lambda index: crop(images[index], metadata),
+        "infer, busy": lambda index: runtime.logits(crops[index : index + 1], alone=False),
+        "infer, alone": lambda index: runtime.logits(crops[index : index + 1]),
+        "rank": lambda index: rank(logits[index], labels, 5),
+    }
+    print(json.dumps({name: measure(stage, indices) for name, stage in stages.items()}, indent=1))
+
+
+def measure(stage: Callable[[int], object], indices: range) -> dict[str, float]:
+    """Return the median cost of one call over ``_ROUNDS`` rounds, in milliseconds."""
+    cpu, wall = [], []
+    for _ in range(_ROUNDS):
+        cpu_before, wall_before = time.process_time(), time.perf_counter()
+        for index in indices:
+            stage(index)
+        cpu.append(1000 * (time.process_time() - cpu_before) / len(indices))
+        wall.append(1000 * (time.perf_counter() - wall_before) / len(indices))
+    return {"cpu": round(statistics.median(cpu), 3), "wall": round(statistics.median(wall), 3)}
+
+
+if __name__ == "__main__":
+    main()
