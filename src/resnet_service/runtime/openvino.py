@@ -2,7 +2,7 @@
 
 The network is compiled in two forms. *Alone*: one stream that spreads a picture over all threads, for the least
 latency. *Busy*: one single-threaded stream a worker, for the most pictures a second. Which one a call takes, its
-caller knows. Together they cost about 20 MB more than one of them.
+caller knows. Each form has a compiled copy of the weights: the price of having both is memory of about the file's size.
 """
 
 import queue
