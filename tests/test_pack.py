@@ -222,6 +222,14 @@ def test_an_architecture_that_cannot_be_exported_says_so(checkpoint: Path) -> No
         graph.export(loaded)
 
 
+@pytest.mark.parametrize("packed", ["fp32", "int8"])
+def test_nothing_of_this_machine_is_in_the_file(packed: str, request: pytest.FixtureRequest) -> None:
+    """The exporter notes the source file of each operation."""
+    path: Path = request.getfixturevalue(packed)
+    for trace in (b"site-packages", b"\nFile ", b'File "', str(REPOSITORY).encode()):
+        assert trace not in path.read_bytes()
+
+
 def test_default_names() -> None:
     assert default_target(Path("a/b.pth"), "fp32") == Path("a/b.onnx")
     assert default_target(Path("a/b.pth"), "int8") == Path("a/b-int8.onnx")

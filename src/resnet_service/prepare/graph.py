@@ -64,7 +64,21 @@ def export(checkpoint: Checkpoint) -> onnx.ModelProto:
     if program is None:
         raise TypeError("torch.onnx.export gave no program, as it does only when it writes a file")
     model: onnx.ModelProto = program.model_proto
+    _forget_origin(model)
     return model
+
+
+def _forget_origin(model: onnx.ModelProto) -> None:
+    """Remove the exporter's notes on each node, stack traces with the paths of this machine among them.
+
+    Nobody who is served needs them, and with them two machines would make different files of the same checkpoint.
+    """
+    del model.metadata_props[:], model.graph.metadata_props[:]
+    parts = (model.graph.node, model.graph.initializer, model.graph.value_info, model.graph.input, model.graph.output)
+    for part in parts:
+        for one in part:
+            one.doc_string = ""
+            del one.metadata_props[:]
 
 
 def quantize(model: onnx.ModelProto, crops: list[NDArray[np.uint8]]) -> onnx.ModelProto:
