@@ -1,3 +1,9 @@
 """An image classification service that loads one validated checkpoint and answers over HTTP."""
 
+import sys
+
 __version__ = "0.2.0"
+
+# OpenVINO and NNCF report each import and use to a server on the Internet, from a child process, unless this package
+# cannot be imported. Nothing that runs with pictures of other people's should talk to anybody.
+sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""One server process: socket, application, uvicorn, signals."""
+"""One server process: application, uvicorn, signals."""
 
 import asyncio
 import logging
@@ -7,6 +7,7 @@ import signal
 import socket
 import sys
 import time
+from concurrent.futures import Future
 from types import FrameType
 
 import uvicorn
@@ -14,45 +15,40 @@ from fastapi import FastAPI
 
 from resnet_service.api.app import create_app
 from resnet_service.api.state import Service
-from resnet_service.errors import AddressUnavailable, ServiceError
-from resnet_service.memory import keep_heap_compact
+from resnet_service.classifier import Classifier
+from resnet_service.errors import ServiceError
 from resnet_service.protocol import BoundedProtocol, sweep
 from resnet_service.settings import Settings
 
 log = logging.getLogger("resnet_service")
 
 
-def run(settings: Settings) -> None:
-    """Serve until a signal ends it.
-
-    The port is taken first: whether it is free should not be found out after seconds of loading.
+def serve(listener: socket.socket, settings: Settings, opening: Future[Classifier]) -> None:
+    """Serve the model that is being opened, until a signal ends it.
 
     Raises:
-        AddressUnavailable: The address cannot be listened on.
         ServiceError: The model cannot be served; nothing was answered in the meantime.
 
     """
-    keep_heap_compact()
-    with _listener(settings.host, settings.port) as listener:
-        app = create_app(settings)
+    app = create_app(settings, opening=opening)
 
-        def no_startup_error(record: logging.LogRecord) -> bool:
-            return app.state.startup_error is None
+    def no_startup_error(record: logging.LogRecord) -> bool:
+        return app.state.startup_error is None
 
-        # Uvicorn would log a traceback; an error of ours is told in one line by whoever called this.
-        logging.getLogger("uvicorn.error").addFilter(no_startup_error)
-        logging.getLogger("uvicorn.error").setLevel(logging.DEBUG if settings.log_level == "debug" else logging.WARNING)
-        # Uvicorn ends gracefully on SIGTERM and then raises it again; what was asked for went well, so exit with 0.
-        signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(0))
-        # Until there is something to reload; unhandled, it would end the process.
-        signal.signal(signal.SIGHUP, signal.SIG_IGN)
-        try:
-            Server(app, settings).run(sockets=[listener])
-        except SystemExit:
-            error: ServiceError | None = app.state.startup_error
-            if error is not None:
-                raise error from None
-            raise
+    # Uvicorn would log a traceback; an error of ours is told in one line by whoever called this.
+    logging.getLogger("uvicorn.error").addFilter(no_startup_error)
+    logging.getLogger("uvicorn.error").setLevel(logging.DEBUG if settings.log_level == "debug" else logging.WARNING)
+    # Uvicorn ends gracefully on SIGTERM and then raises it again; what was asked for went well, so exit with 0.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(0))
+    # Until there is something to reload; unhandled, it would end the process.
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        Server(app, settings).run(sockets=[listener])
+    except SystemExit:
+        error: ServiceError | None = app.state.startup_error
+        if error is not None:
+            raise error from None
+        raise
 
 
 class Server(uvicorn.Server):
@@ -119,16 +115,3 @@ class Server(uvicorn.Server):
         if self._drain is not None and not self.should_exit and time.monotonic() >= self._drain[0]:
             super().handle_exit(self._drain[1], None)
         return await super().on_tick(counter)
-
-
-def _listener(host: str, port: int) -> socket.socket:
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        listener = socket.socket(family, kind, protocol)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
-    except OSError as error:
-        raise AddressUnavailable(
-            f"Cannot listen on {host}, port {port}: {error.strerror}. Choose another with --port or --host."
-        ) from error
-    return listener

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import AsyncIterator
+from concurrent.futures import Future
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
@@ -14,33 +15,40 @@ from resnet_service.api.limits import BodyLimit
 from resnet_service.api.reload import Reloader
 from resnet_service.api.state import LifespanState, Service
 from resnet_service.classifier import Classifier, ImageClassifier
-from resnet_service.cpus import available_cpus
-from resnet_service.default_model import choose_model
 from resnet_service.errors import ServiceError
 from resnet_service.executor import InferenceExecutor
 from resnet_service.memory import release_freed
+from resnet_service.opening import open_classifier, worker_count
 from resnet_service.settings import Settings, load_settings
 
 log = logging.getLogger("resnet_service")
 
 
-def create_app(settings: Settings | None = None, classifier: ImageClassifier | None = None) -> FastAPI:
+def create_app(
+    settings: Settings | None = None,
+    classifier: ImageClassifier | None = None,
+    opening: Future[Classifier] | None = None,
+) -> FastAPI:
     """Make the application; the model is loaded when the server starts it.
 
     Args:
         settings: By default, read from the environment.
         classifier: Served instead of loading the settings' model; tests hand in their own.
+        opening: The settings' model, where loading it has begun.
 
     """
     chosen = settings or load_settings()
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[LifespanState]:
-        workers = chosen.workers or available_cpus()
+        workers = worker_count(chosen)
         executor = InferenceExecutor(workers, waiting=workers * chosen.queue)
 
+        def open_() -> ImageClassifier:
+            return open_classifier(chosen) if classifier is None else classifier
+
         def open_again() -> ImageClassifier:
-            opened = _open(chosen, workers) if classifier is None else classifier
+            opened = open_()
             opened.warm_up()
             return opened
 
@@ -49,7 +57,7 @@ def create_app(settings: Settings | None = None, classifier: ImageClassifier | N
             log.info(_start_line(opened, workers))
 
         try:
-            loaded = await executor.run(_open, chosen, workers) if classifier is None else classifier
+            loaded = await (executor.run(open_) if opening is None else asyncio.wrap_future(opening))
             # Every thread answers once before any client waits for it.
             await asyncio.gather(*(executor.run(loaded.warm_up) for _ in range(workers)))
             release_freed()
@@ -85,19 +93,6 @@ def create_app(settings: Settings | None = None, classifier: ImageClassifier | N
     )
     app.add_middleware(EarlyAnswer, max_bytes=chosen.max_body_bytes)
     return app
-
-
-def _open(settings: Settings, workers: int) -> Classifier:
-    return Classifier.open(
-        choose_model(settings.checkpoint),
-        runtime=settings.runtime,
-        arch=settings.arch,
-        label_file=settings.labels,
-        workers=workers,
-        threads=settings.threads,
-        max_pixels=settings.max_pixels,
-        decoding=settings.decode,
-    )
 
 
 def _start_line(classifier: ImageClassifier, workers: int) -> str:

@@ -1,5 +1,8 @@
 """What runs the network: one protocol, and the choice among its implementations."""
 
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -50,6 +53,10 @@ class Runtime(Protocol):
         ...
 
 
+# Of a path, an architecture or none, workers and threads.
+Opener = Callable[[Path, str | None, int, int], Runtime]
+
+
 def open_runtime(
     path: Path, runtime: RuntimeName = "auto", *, arch: str | None = None, workers: int = 1, threads: int = 0
 ) -> Runtime:
@@ -68,6 +75,11 @@ def open_runtime(
         RuntimeUnavailable: The packages it needs are not installed.
 
     """
+    return find_runtime(path, runtime)(path, arch, workers, threads)
+
+
+def find_runtime(path: Path, runtime: RuntimeName = "auto") -> Opener:
+    """Import what ``open_runtime`` will need for this file, and return what opens it; arguments and errors as there."""
     packed = path.suffix == SUFFIX
     chosen = ("openvino" if packed else "torch") if runtime == "auto" else runtime
     if chosen == "openvino":
@@ -77,10 +89,11 @@ def open_runtime(
                 f"pack it first: resnet-service pack {path}"
             )
         try:
-            from resnet_service.runtime.openvino import OpenVINORuntime
+            with _without("openvino.tools.ovc"):  # its converter of models: unused here, and half of the import's time
+                from resnet_service.runtime.openvino import OpenVINORuntime
         except ModuleNotFoundError as error:
             raise RuntimeUnavailable(f"Serving {path} needs the package {error.name}: pip install openvino.") from error
-        return OpenVINORuntime.open(path, workers=workers, threads=threads)
+        return lambda path, arch, workers, threads: OpenVINORuntime.open(path, workers=workers, threads=threads)
     if packed:
         raise UnsuitableRuntime(
             f"{path} is a packed model, which the runtime openvino runs; the runtime {chosen} needs the checkpoint "
@@ -93,4 +106,18 @@ def open_runtime(
             f"Serving {path} needs PyTorch, and {error.name} is not installed: pip install 'resnet-service[torch]', "
             "or serve a packed model, which needs none."
         ) from error
-    return TorchRuntime.open(path, OPTIMISATIONS[chosen], arch=arch, threads=threads or 1)
+    optimise = OPTIMISATIONS[chosen]
+    return lambda path, arch, workers, threads: TorchRuntime.open(path, optimise, arch=arch, threads=threads or 1)
+
+
+@contextmanager
+def _without(module: str) -> Iterator[None]:
+    """Let ``module`` be missing, unless it is there already."""
+    if module in sys.modules:
+        yield
+        return
+    sys.modules[module] = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        del sys.modules[module]

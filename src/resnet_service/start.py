@@ -1,0 +1,41 @@
+"""The order in which a server comes up: its socket, its model, and beside that the web framework."""
+
+import socket
+
+from resnet_service.errors import AddressUnavailable
+from resnet_service.memory import keep_heap_compact
+from resnet_service.opening import begin_opening
+from resnet_service.settings import Settings
+
+
+def start(settings: Settings) -> None:
+    """Serve until a signal ends it.
+
+    The port is taken first: whether it is free should not be found out after seconds of loading. Loading compiles a
+    network, which needs no interpreter lock, and FastAPI takes as long to import: so they go on side by side.
+
+    Raises:
+        AddressUnavailable: The address cannot be listened on.
+        ServiceError: The model cannot be served; nothing was answered in the meantime.
+
+    """
+    keep_heap_compact()
+    with _listener(settings.host, settings.port) as listener:
+        opening = begin_opening(settings)
+
+        from resnet_service.server import serve
+
+        serve(listener, settings, opening)
+
+
+def _listener(host: str, port: int) -> socket.socket:
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        listener = socket.socket(family, kind, protocol)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+    except OSError as error:
+        raise AddressUnavailable(
+            f"Cannot listen on {host}, port {port}: {error.strerror}. Choose another with --port or --host."
+        ) from error
+    return listener

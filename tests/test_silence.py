@@ -1,0 +1,45 @@
+"""Nothing is told to anybody: neither by us nor by what we import."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+# What OpenVINO and NNCF would do is done in a child process, so a fork counts as well as a connection.
+TELLTALES = """
+import os, sys
+told = []
+def watch(event, arguments):
+    if event in ("socket.connect", "socket.getaddrinfo", "os.fork"):
+        told.append(f"{event} {arguments!r:.200}")
+sys.addaudithook(watch)
+"""
+SERVING = """
+import resnet_service.start, resnet_service.server
+from pathlib import Path
+from resnet_service.classifier import Classifier
+Classifier.open(Path("checkpoints/resnet18-fashion-mnist-int8.onnx")).warm_up()
+"""
+PACKING = """
+import resnet_service.prepare.graph
+import nncf
+nncf.telemetry.telemetry.start_session("test")
+"""
+REPORT = """
+import time
+time.sleep(1)  # reports are sent by threads
+print(*told, sep="; ")
+"""
+
+
+@pytest.mark.parametrize("work", [SERVING, PACKING], ids=["serving", "packing"])
+def test_no_process_of_ours_reports_its_use(work: str, tmp_path: Path) -> None:
+    environment = {
+        "HOME": str(tmp_path),
+        "PYTHONPATH": os.environ.get("PYTHONPATH", ""),
+    }  # no CI variable, which would switch reports off by itself
+    command = [sys.executable, "-c", TELLTALES + work + REPORT]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=180, check=False, env=environment)
+    assert (done.returncode, done.stdout.strip()) == (0, ""), done.stderr
