@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -81,9 +82,12 @@ def serve(**flags: Any) -> None:
     """Load the model, check it, and serve it over HTTP."""
     with one_line_errors():
         from resnet_service.server import run
-        from resnet_service.settings import load_settings
+        from resnet_service.settings import ENV_PREFIX, SECRETS, load_settings
 
         settings = load_settings(**flags)
+        for name in SECRETS:
+            # Read, and now of use to nobody but who looks through a crash dump or a child process's environment.
+            os.environ.pop(f"{ENV_PREFIX}{name.upper()}", None)
         logging.basicConfig(format="%(levelname)s %(message)s", level=settings.log_level.upper(), stream=sys.stderr)
         run(settings)
 
