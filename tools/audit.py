@@ -18,7 +18,7 @@ AUDIT_SECONDS = 300.0
 
 
 def main(arguments: list[str]) -> int:
-    """Audit the locks, with ``arguments`` handed on to pip-audit; return 0 where all was looked up and nothing found."""
+    """Audit the locks, with ``arguments`` handed on to pip-audit; return 0 if all was known and nothing found."""
     service = next((service for service in SERVICES if answers(service, arguments)), None)
     if service is None:
         print(

@@ -1,8 +1,8 @@
 """Write ``requirements/``: every package that serving and development need, with the hashes of all its files.
 
 One resolution holds for every platform and every Python that the project supports. What is pinned already stays as it
-is, as far as it still fits; ``--upgrade`` takes the newest of everything. No address gets into the files: where packages
-come from is a choice of the machine that installs, what they are is not.
+is, as far as it still fits; ``--upgrade`` takes the newest of everything. No address gets into the files: where
+packages come from is a choice of the machine that installs, what they are is not.
 """
 
 import subprocess
