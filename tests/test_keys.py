@@ -1,8 +1,11 @@
 """API keys: what is kept of them, what they close, and what stays open; CORS, which goes with them."""
 
 import hmac
+import os
 import pickle
 import signal
+import subprocess
+import sys
 import threading
 import time
 import traceback
@@ -72,7 +75,7 @@ def test_only_the_keys_themselves_are_accepted() -> None:
 
 def test_of_a_key_only_its_digest_is_kept(tmp_path: Path) -> None:
     (tmp_path / "keys").write_text(NEW)
-    settings = Settings(api_keys=OLD, api_keys_file=tmp_path / "keys")  # type: ignore[arg-type]  # as the variable
+    settings = Settings(api_keys=OLD, api_keys_file=tmp_path / "keys")  # as the variable
     assert isinstance(settings.api_keys, Keys)
     ring = KeyRing(settings.api_keys, settings.api_keys_file)
     assert ring.keys.accept(OLD.encode())
@@ -325,7 +328,25 @@ def test_a_weak_key_ends_the_start_in_one_line() -> None:
 
 def test_keys_are_no_flag() -> None:
     """Everybody on a machine can read everybody's command lines."""
-    assert cli("serve", "--api-keys", OLD).returncode == 2
+    done = cli("serve", "--api-keys", OLD)
+    assert done.returncode == 2
+    assert "No such option" in done.stderr
+
+
+def test_the_variable_is_forgotten_once_it_is_read() -> None:
+    """What a crash dump or a child process would show of the environment."""
+    script = (
+        "import os, typer, resnet_service.cli as cli\n"
+        "try: cli.serve(checkpoint='/nowhere/model.pth', port=0)\n"
+        "except typer.Exit: pass\n"
+        "print(sorted(name for name in os.environ if name.startswith('RESNET_SERVICE_')))"
+    )
+    environment = {**os.environ, "RESNET_SERVICE_API_KEYS": OLD, "RESNET_SERVICE_WORKERS": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True, env=environment
+    )
+    assert "no model file" in done.stderr
+    assert done.stdout.strip() == "['RESNET_SERVICE_WORKERS']"
 
 
 # CORS

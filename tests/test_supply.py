@@ -9,6 +9,7 @@ import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import chain
+from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
@@ -167,3 +168,23 @@ def test_where_no_database_answers_it_fails_with_a_sentence_in_seconds(
     assert said.err.startswith("error: no vulnerability database")
     assert said.err.count("\n") == 1
     assert said.out == ""
+
+
+def test_what_a_database_does_not_know_is_not_taken_for_sound(capsys: pytest.CaptureFixture[str]) -> None:
+    """pip-audit itself skips it, and succeeds."""
+    skipped: audit.Findings = [{"name": "h11", "skip_reason": "not found"}]
+    assert audit.main([], lambda *_: skipped) == 1
+    assert "no vulnerability database" in capsys.readouterr().err
+
+    def knows_only_the_first(service: str, lock: Path, seconds: float, arguments: list[str]) -> audit.Findings:
+        known: audit.Findings = [{"name": "annotated-doc", "version": "1", "vulns": []}]
+        return known if seconds == audit.PROBE_SECONDS else known + skipped
+
+    assert audit.main([], knows_only_the_first) == 1
+    said = capsys.readouterr()
+    assert said.err == "error: could not be looked up: h11.\n"
+    assert said.out == ""
+    assert audit.main(
+        [], lambda service, lock, seconds, arguments: None if seconds > 60 else [{"name": "x", "vulns": []}]
+    )
+    assert "all of requirements/serve.txt" in capsys.readouterr().err
