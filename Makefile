@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test lint format bench clean
+.PHONY: help serve test lint format bench lock audit sbom clean
 
 help:
 	@echo "make serve          install, fetch a model if there is none, pack it, serve on port $(PORT)"
@@ -17,6 +17,9 @@ help:
 	@echo "make lint           ruff and mypy"
 	@echo "make format         let ruff format the code"
 	@echo "make bench          compare with other servers; see benchmarks/README.md"
+	@echo "make lock           pin by hash what serving and development need; UPGRADE=1 takes the newest"
+	@echo "make audit          look up known vulnerabilities of what is pinned"
+	@echo "make sbom           write the bill of materials of what serves into dist/"
 	@echo "make clean          remove what the above created, except models"
 
 serve: $(VENV)/.serve
@@ -37,6 +40,15 @@ format: $(VENV)/.test
 
 bench: $(VENV)/.test
 	@$(BIN)/python -m benchmarks $(ARGS)
+
+lock: $(VENV)/.test
+	@$(BIN)/python tools/lock.py $(if $(UPGRADE),--upgrade)
+
+audit: $(VENV)/.test
+	@$(BIN)/python tools/audit.py
+
+sbom: $(VENV)/.test
+	@$(BIN)/python tools/sbom.py
 
 clean:
 	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

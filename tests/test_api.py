@@ -2,13 +2,15 @@
 
 import asyncio
 import logging
+import re
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from http import HTTPStatus
 from typing import Any
 
 import httpx
 import pytest
+from starlette.routing import Route
 
 from resnet_service.api.app import create_app
 from resnet_service.errors import UnsoundOutput
@@ -160,16 +162,109 @@ def test_the_page_comes_whole_and_from_here_only(client: httpx.Client) -> None:
     assert "https://" not in page.text
 
 
-def test_not_one_route_more(client: httpx.Client) -> None:
-    """No route manages anything or fetches a URL; who adds one has to say so here."""
-    paths = client.get("/openapi.json").json()["paths"]
-    assert {(path, method) for path, operations in paths.items() for method in operations} == {
-        ("/predict", "post"),
-        ("/metadata", "get"),
-        ("/labels", "get"),
-        ("/health/live", "get"),
-        ("/health/ready", "get"),
+def test_not_one_route_more() -> None:
+    """No route manages anything; who adds one has to say so here. Undocumented ones are counted as well."""
+    app = create_app(Settings(), FakeClassifier())
+    documented = {
+        (path, method.upper()) for path, operations in app.openapi()["paths"].items() for method in operations
     }
+    assert documented == {
+        ("/predict", "POST"),
+        ("/metadata", "GET"),
+        ("/labels", "GET"),
+        ("/health/live", "GET"),
+        ("/health/ready", "GET"),
+    }
+    others = {
+        (path, method) for path, method in every_route(app.routes) if (path, method) not in documented | IMPLIED_HEADS
+    }
+    assert others == {(path, "GET") for path in ("/", "/app.js", "/style.css", "/openapi.json")}
+
+
+# Starlette answers HEAD where a plain route answers GET.
+IMPLIED_HEADS = {(path, "HEAD") for path in ("/", "/app.js", "/style.css", "/openapi.json")}
+
+
+def every_route(routes: Iterable[Any]) -> Iterator[tuple[str, str]]:
+    """Yield the path and method of each route; of what is no HTTP route, a WebSocket or a mount, its type."""
+    for route in routes:
+        if hasattr(route, "original_router"):  # FastAPI's for a router that was included
+            yield from every_route(route.original_router.routes)
+        elif isinstance(route, Route):
+            yield from ((route.path, method) for method in route.methods or ())
+        else:
+            yield type(route).__name__, str(route)
+
+
+def test_no_route_takes_an_address() -> None:
+    """What fetches what strangers name can be made to fetch from inside the network that it runs in."""
+    document = create_app(Settings(), FakeClassifier()).openapi()
+    names: set[str] = set()
+
+    def collect(part: Any) -> None:
+        if isinstance(part, dict):
+            assert part.get("format") not in ("uri", "iri", "url"), part
+            if isinstance(part.get("in"), str):
+                names.add(part["name"])
+            if isinstance(part.get("properties"), dict):
+                names.update(part["properties"])
+            for inner in part.values():
+                collect(inner)
+        elif isinstance(part, list):
+            for inner in part:
+                collect(inner)
+
+    for operations in document["paths"].values():
+        for operation in operations.values():
+            collect(operation.get("parameters"))
+            collect(resolved(operation.get("requestBody"), document))
+    assert {"top_k", "file"} <= names
+    assert not [name for name in names if re.search(r"ur[il]|href|link|host|path|callback|webhook", name.lower())]
+
+
+def resolved(part: Any, document: dict[str, Any]) -> Any:
+    """Put in what a schema refers to."""
+    if isinstance(part, dict):
+        if isinstance(reference := part.get("$ref"), str):
+            return resolved(document["components"]["schemas"][reference.rsplit("/", 1)[1]], document)
+        return {key: resolved(inner, document) for key, inner in part.items()}
+    return [resolved(inner, document) for inner in part] if isinstance(part, list) else part
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("GET", "/", 200),
+        ("GET", "/app.js", 200),
+        ("GET", "/labels", 200),
+        ("POST", "/predict", 400),
+        ("GET", "/x", 404),
+    ],
+)
+def test_every_answer_says_that_its_type_is_meant(client: httpx.Client, method: str, path: str, status: int) -> None:
+    response = client.request(method, path)
+    assert response.status_code == status
+    # get_list: twice would be wrong too.
+    assert response.headers.get_list("x-content-type-options") == ["nosniff"]
+    assert response.headers.get_list("cross-origin-resource-policy") == ["same-origin"]
+
+
+def test_so_does_one_that_no_application_sees(client: httpx.Client) -> None:
+    with socket.create_connection((client.base_url.host, client.base_url.port or 0), timeout=10) as connection:
+        connection.sendall(b"nonsense\r\n\r\n")
+        assert b"\r\nx-content-type-options: nosniff\r\n" in connection.recv(4096).lower()
+
+
+@pytest.mark.parametrize("path", ["/", "/app.js", "/style.css"])
+def test_the_page_is_shut_off_from_other_sites_and_may_use_the_camera(client: httpx.Client, path: str) -> None:
+    headers = client.get(path).headers
+    assert headers["cross-origin-opener-policy"] == "same-origin"
+    assert headers["referrer-policy"] == "no-referrer"
+    assert "frame-ancestors 'none'" in headers["content-security-policy"]
+    allowed = dict(feature.split("=") for feature in headers["permissions-policy"].split(", "))
+    assert allowed.pop("camera") == "(self)"
+    assert {"geolocation", "microphone"} <= allowed.keys()
+    assert set(allowed.values()) == {"()"}
 
 
 @pytest.mark.parametrize("failure", [RuntimeError("a secret"), UnsoundOutput("a secret")])
@@ -179,6 +274,7 @@ def test_what_is_the_servers_fault_is_a_fixed_sentence(failure: Exception, caplo
         response = client.post("/predict", content=PICTURE)
     code = getattr(failure, "code", "internal_error")
     assert_problem(response, HTTPStatus.INTERNAL_SERVER_ERROR, code, "its log says why")
+    assert response.headers["x-content-type-options"] == "nosniff"
     assert "secret" not in response.text
 
 

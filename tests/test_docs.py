@@ -58,13 +58,27 @@ def test_the_version_is_that_of_the_changelog() -> None:
     assert newest[1] == resnet_service.__version__
 
 
-PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md")), REPOSITORY / "CONTRIBUTING.md"]
+PAGES = [
+    *(REPOSITORY / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md")),
+    *sorted((REPOSITORY / "docs").glob("*.md")),
+]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_links_within_the_repository_lead_somewhere(page: Path) -> None:
     for target in re.findall(r"\]\(([^)#:]+?)(?:#[^)]*)?\)", page.read_text()):
         assert (page.parent / target).exists(), target
+
+
+def test_each_defence_names_tests_that_there_are() -> None:
+    page = (REPOSITORY / "SECURITY.md").read_text()
+    rows = re.findall(r"^\| (?!attack|---)(.+?) \| (.+?) \| (.+?) \|$", page, flags=re.MULTILINE)
+    assert len(rows) > 10
+    for attack, _, proof in rows:
+        named = re.findall(r"`(tests/test_\w+\.py)`", proof)
+        assert named, attack
+        for path in named:
+            assert re.search(r"^def test_", (REPOSITORY / path).read_text(), flags=re.MULTILINE), path
 
 
 def test_every_module_is_in_the_architecture() -> None:

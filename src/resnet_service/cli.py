@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -80,10 +81,13 @@ def _root(version: Annotated[bool, typer.Option("--version", help="Print the ver
 def serve(**flags: Any) -> None:
     """Load the model, check it, and serve it over HTTP."""
     with one_line_errors():
-        from resnet_service.settings import load_settings
+        from resnet_service.settings import ENV_PREFIX, SECRETS, load_settings
         from resnet_service.start import start
 
         settings = load_settings(**flags)
+        for name in SECRETS:
+            # Read, and now of use to nobody but who looks through a crash dump or a child process's environment.
+            os.environ.pop(f"{ENV_PREFIX}{name.upper()}", None)
         logging.basicConfig(format="%(levelname)s %(message)s", level=settings.log_level.upper(), stream=sys.stderr)
         start(settings)
 

@@ -2,6 +2,7 @@
 
     ServiceError
     ├── RequestError                    what a client sent cannot be answered
+    │   ├── Unauthorized                the request carries no valid API key
     │   ├── NoFile                      the request carries no picture
     │   ├── MalformedForm               a multipart body that is not one
     │   ├── UnsupportedMediaType        the body is of a kind that is never read
@@ -59,6 +60,12 @@ class ServiceError(Exception):
 
 class RequestError(ServiceError):
     """What a client sent cannot be answered."""
+
+
+class Unauthorized(RequestError):
+    """The request carries no valid API key."""
+
+    code = "unauthorized"
 
 
 class NoFile(RequestError):

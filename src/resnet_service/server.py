@@ -22,6 +22,10 @@ from resnet_service.settings import Settings
 
 log = logging.getLogger("resnet_service")
 
+# On every answer, those included that no application sees: a browser is to take none for another type than it says,
+# and to show none inside another site's page.
+EVERY_ANSWER = (("X-Content-Type-Options", "nosniff"), ("Cross-Origin-Resource-Policy", "same-origin"))
+
 
 def serve(listener: socket.socket, settings: Settings, opening: Future[Classifier]) -> None:
     """Serve the model that is being opened, until a signal ends it.
@@ -65,6 +69,7 @@ class Server(uvicorn.Server):
                 log_config=None,
                 timeout_keep_alive=settings.keep_alive,
                 server_header=False,
+                headers=[*EVERY_ANSWER],
             )
         )
         self._drain_delay = settings.drain_delay
@@ -81,7 +86,7 @@ class Server(uvicorn.Server):
         await super().startup(sockets)
         self._sweeping = asyncio.create_task(sweep(self.server_state.connections))
         if sockets:  # else it is not the whole process, and its signals are not ours
-            asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self.service.reloader.request)
+            asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self.service.reload)
         for listener in sockets or ():
             host, port = listener.getsockname()[:2]
             log.info("Ready on http://%s:%d/", f"[{host}]" if ":" in host else host, port)

@@ -1,24 +1,49 @@
 """Every option, declared once: its name is the flag and the variable, its description the help and the docs."""
 
+import re
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import AfterValidator, BeforeValidator, Field, InstanceOf, ValidationError
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from resnet_service.classifier import Fidelity
 from resnet_service.decode import DEFAULT_MAX_PIXELS
 from resnet_service.errors import InvalidSettings
+from resnet_service.keys import Keys
 from resnet_service.metadata import describe
 from resnet_service.runtime import RuntimeName
 
 ENV_PREFIX = "RESNET_SERVICE_"
+# Variables only, no flags: on a command line, everybody on the machine can read them.
+SECRETS = frozenset({"api_keys"})
+
+# What browsers send as Origin: scheme, host, and the port where it is not the scheme's own.
+_ORIGIN = re.compile(r"https?://[^\sA-Z/?#@,*]+")
+
+
+def _parse_keys(value: Any) -> Any:
+    return Keys.parse(value) if isinstance(value, str) else value
+
+
+def _parse_origins(value: Any) -> Any:
+    return list(filter(None, (part.strip() for part in value.split(",")))) if isinstance(value, str) else value
+
+
+def _check_origins(origins: tuple[str, ...]) -> tuple[str, ...]:
+    for origin in origins:
+        # Everybody, or those that are named: both at once would be an oversight.
+        if origins != ("*",) and not _ORIGIN.fullmatch(origin):
+            raise ValueError(f"{origin!r} is no origin such as https://example.org, and not * alone")
+    return origins
 
 
 class Settings(BaseSettings):
     """Options of the service; each is a flag of ``serve`` and a variable ``RESNET_SERVICE_…``, and flags win."""
 
-    model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, frozen=True, extra="forbid", protected_namespaces=())
+    model_config = SettingsConfigDict(
+        env_prefix=ENV_PREFIX, frozen=True, extra="forbid", protected_namespaces=(), hide_input_in_errors=True
+    )
 
     host: str = Field("127.0.0.1", description="Address to listen on; 0.0.0.0 for all.")
     port: int = Field(8080, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
@@ -57,6 +82,14 @@ class Settings(BaseSettings):
     drain_delay: float = Field(
         0, ge=0, le=300, description="Seconds from SIGTERM, when it gets unready, until it takes no more requests."
     )
+    api_keys: Annotated[InstanceOf[Keys] | None, BeforeValidator(_parse_keys), NoDecode] = Field(
+        None, description="API keys, separated by commas, of 16 characters or more; a request then needs one of them."
+    )
+    api_keys_file: Path | None = Field(None, description="File of more such keys, one a line; read again on SIGHUP.")
+    metrics_open: bool = Field(True, description="Whether /metrics needs no key where other paths do.")
+    cors_origins: Annotated[
+        tuple[str, ...], BeforeValidator(_parse_origins), AfterValidator(_check_origins), NoDecode
+    ] = Field((), description="Origins whose pages may call this service, separated by commas; * for all.")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least severe message to log.")
 
 

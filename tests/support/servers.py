@@ -41,10 +41,12 @@ class ServerProcess:
 
     url: str
 
-    def __init__(self, *arguments: str | Path, cwd: Path = REPOSITORY, **environment: str) -> None:
+    def __init__(
+        self, *arguments: str | Path, cwd: Path = REPOSITORY, python: str | Path = sys.executable, **environment: str
+    ) -> None:
         self._log: list[str] = []
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "resnet_service", "serve", "--port", "0", *map(str, arguments)],
+            [str(python), "-m", "resnet_service", "serve", "--port", "0", *map(str, arguments)],
             stderr=subprocess.PIPE,
             text=True,
             cwd=cwd,
@@ -89,8 +91,10 @@ class ServerProcess:
 
 
 @contextmanager
-def server_process(*arguments: str | Path, **environment: str) -> Iterator[ServerProcess]:
-    server = ServerProcess(*arguments, cwd=REPOSITORY, **environment)
+def server_process(
+    *arguments: str | Path, python: str | Path = sys.executable, **environment: str
+) -> Iterator[ServerProcess]:
+    server = ServerProcess(*arguments, cwd=REPOSITORY, python=python, **environment)
     try:
         yield server
     finally:

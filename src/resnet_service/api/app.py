@@ -7,16 +7,20 @@ from concurrent.futures import Future
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
+from fastapi.routing import APIRoute
+from starlette.middleware.cors import CORSMiddleware
 
 from resnet_service import __version__
-from resnet_service.api import pages, problems, routes
+from resnet_service.api import keys, pages, problems, routes
 from resnet_service.api.early import EarlyAnswer
+from resnet_service.api.keys import RequireKey
 from resnet_service.api.limits import BodyLimit
 from resnet_service.api.reload import Reloader
 from resnet_service.api.state import LifespanState, Service
 from resnet_service.classifier import Classifier, ImageClassifier
 from resnet_service.errors import ServiceError
 from resnet_service.executor import InferenceExecutor
+from resnet_service.keys import KeyRing
 from resnet_service.memory import release_freed
 from resnet_service.opening import open_classifier, worker_count
 from resnet_service.settings import Settings, load_settings
@@ -36,8 +40,12 @@ def create_app(
         classifier: Served instead of loading the settings' model; tests hand in their own.
         opening: The settings' model, where loading it has begun.
 
+    Raises:
+        InvalidSettings: The file of API keys cannot be used.
+
     """
     chosen = settings or load_settings()
+    ring = _key_ring(chosen)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[LifespanState]:
@@ -61,8 +69,10 @@ def create_app(
             # Every thread answers once before any client waits for it.
             await asyncio.gather(*(executor.run(loaded.warm_up) for _ in range(workers)))
             release_freed()
-            app.state.service = service = Service(chosen, loaded, executor, Reloader(open_again, swap))
+            app.state.service = service = Service(chosen, loaded, executor, Reloader(open_again, swap), ring)
             log.info(_start_line(loaded, workers))
+            if ring is not None:
+                log.info("API keys are needed; accepted now: %d", len(ring.keys))
             yield {"service": service}
             service.health.close()
             service.reloader.close()
@@ -83,6 +93,7 @@ def create_app(
     )
     app.state.settings = chosen
     app.state.startup_error = None
+    app.include_router(routes.health)
     app.include_router(routes.router)
     app.include_router(routes.inference)
     pages.install(app)
@@ -91,8 +102,33 @@ def create_app(
     app.add_middleware(
         BodyLimit, max_bytes=chosen.max_body_bytes, seconds=chosen.body_seconds, min_rate=chosen.min_body_rate
     )
+    if ring is not None:
+        open_paths = _open_paths(chosen)
+        app.add_middleware(RequireKey, ring=ring, open_paths=open_paths)
+        keys.describe(app, open_paths)
     app.add_middleware(EarlyAnswer, max_bytes=chosen.max_body_bytes)
+    if chosen.cors_origins:
+        # Outside of the keys: browsers ask in advance, without a key, whether they may send one.
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=chosen.cors_origins,
+            allow_methods=["GET", "POST"],
+            allow_headers=["Authorization", "Content-Type", "X-API-Key", "X-Request-ID"],
+            expose_headers=["Retry-After", "Server-Timing", "X-Request-ID"],
+        )
     return app
+
+
+def _key_ring(settings: Settings) -> KeyRing | None:
+    if settings.api_keys is None and settings.api_keys_file is None:
+        return None
+    return KeyRing(settings.api_keys, settings.api_keys_file)
+
+
+def _open_paths(settings: Settings) -> frozenset[str]:
+    """Return what needs no key: probes, the page, whose own requests bring one, and metrics where they may be open."""
+    probes = {route.path for route in routes.health.routes if isinstance(route, APIRoute)}
+    return pages.PATHS | probes | ({"/metrics"} if settings.metrics_open else set())
 
 
 def _start_line(classifier: ImageClassifier, workers: int) -> str:

@@ -8,12 +8,15 @@ from starlette.responses import FileResponse, Response
 
 _WEB = files("resnet_service") / "web"
 _PAGES = {"/": "index.html", "/app.js": "app.js", "/style.css": "style.css"}
+PATHS = frozenset(_PAGES)
 _HEADERS = {
     # The page talks to its own origin only; previews of chosen files are blob: URLs, the absent icon is a data: URL.
     "Content-Security-Policy": (
         "default-src 'self'; img-src 'self' blob: data:; frame-ancestors 'none'; base-uri 'none'; form-action 'self'"
     ),
-    "X-Content-Type-Options": "nosniff",
+    # No other site's window has a handle on this one, and of the machine's devices only the camera may be asked for.
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Permissions-Policy": "camera=(self), display-capture=(), geolocation=(), microphone=(), payment=(), usb=()",
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-cache",
 }

@@ -16,6 +16,7 @@ MEDIA_TYPE = "application/problem+json"
 # Every class of the tree that has a code has a row; a test keeps it so. What concerns model files and settings ends
 # the process before it serves, so over HTTP it can only be the server's own fault.
 STATUS: dict[type[errors.ServiceError], HTTPStatus] = {
+    errors.Unauthorized: HTTPStatus.UNAUTHORIZED,
     errors.NoFile: HTTPStatus.BAD_REQUEST,
     errors.MalformedForm: HTTPStatus.BAD_REQUEST,
     errors.UnsupportedMediaType: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
@@ -71,8 +72,16 @@ def respond_to(error: errors.ServiceError) -> Response:
     """Answer for an error of ours; of what is the server's own fault, only a fixed sentence goes out."""
     status = STATUS[type(error)]
     detail = _INTERNAL if status == HTTPStatus.INTERNAL_SERVER_ERROR else str(error)
-    headers = {"Retry-After": str(error.retry_after)} if isinstance(error, errors.Overloaded) else None
-    return respond(status, error.code, detail, headers)
+    return respond(status, error.code, detail, _headers(error))
+
+
+def _headers(error: errors.ServiceError) -> dict[str, str] | None:
+    if isinstance(error, errors.Overloaded):
+        return {"Retry-After": str(error.retry_after)}
+    if isinstance(error, errors.Unauthorized):
+        # RFC 6750, section 3: the scheme, and at least one parameter.
+        return {"WWW-Authenticate": 'Bearer realm="resnet-service"'}
+    return None
 
 
 def install(app: FastAPI) -> None:

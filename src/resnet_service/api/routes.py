@@ -14,6 +14,8 @@ from resnet_service.api.state import StartedService
 from resnet_service.errors import NotReady
 
 router = APIRouter()
+# Probes: they need no key, since orchestrators and load balancers have none.
+health = APIRouter()
 # Whatever infers is a route of this one, and so shares its admission.
 inference = APIRouter(route_class=InferenceRoute)
 
@@ -89,13 +91,13 @@ async def labels(service: StartedService) -> LabelsResponse:
     return LabelsResponse(name=known.name, classes=list(known.classes))
 
 
-@router.get("/health/live", summary="Is the process alive")
+@health.get("/health/live", summary="Is the process alive")
 async def live() -> Health:
     """Answer while the event loop turns; when this fails, restart the process."""
     return Health(status="ok")
 
 
-@router.get("/health/ready", summary="May requests be sent", responses=documented(HTTPStatus.SERVICE_UNAVAILABLE))
+@health.get("/health/ready", summary="May requests be sent", responses=documented(HTTPStatus.SERVICE_UNAVAILABLE))
 async def ready(service: StartedService) -> Health:
     """Answer once the model is loaded and has answered a trial picture.
 

@@ -10,6 +10,7 @@ from resnet_service.api.reload import Reloader
 from resnet_service.classifier import ImageClassifier
 from resnet_service.errors import NotReady
 from resnet_service.executor import InferenceExecutor
+from resnet_service.keys import KeyRing
 from resnet_service.settings import Settings
 
 
@@ -24,10 +25,17 @@ class Service:
     classifier: ImageClassifier
     executor: InferenceExecutor
     reloader: Reloader
+    keys: KeyRing | None = None
     health: Health = field(init=False)
 
     def __post_init__(self) -> None:
         self.health = Health(lambda: self.executor.run(self.classifier.warm_up))
+
+    def reload(self) -> None:
+        """Read again what may change while it serves: the API keys at once, the model in its own time."""
+        if self.keys is not None:
+            self.keys.reload()
+        self.reloader.request()
 
 
 class LifespanState(TypedDict):

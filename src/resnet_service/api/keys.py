@@ -1,0 +1,78 @@
+"""Pure ASGI: no answer without an API key, where keys are configured."""
+
+from collections.abc import Collection, Iterable, Iterator
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import FastAPI
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from resnet_service.api.problems import documented, respond_to
+from resnet_service.errors import Unauthorized
+from resnet_service.keys import KeyRing
+
+_SCHEMES = {
+    "bearer": {"type": "http", "scheme": "bearer", "description": "An API key as `Authorization: Bearer KEY`."},
+    "header": {"type": "apiKey", "in": "header", "name": "X-API-Key", "description": "An API key as `X-API-Key: KEY`."},
+}
+
+
+class RequireKey:
+    """Answer 401 before anything else is done for a request without a valid key: no route, no place, no body.
+
+    ``open_paths`` need none. Whatever is not among them does, paths that do not exist included: so a route that is
+    added later is closed until somebody opens it, and strangers cannot tell which there are.
+    """
+
+    def __init__(self, app: ASGIApp, ring: KeyRing, open_paths: Collection[str]) -> None:
+        self._app = app
+        self._ring = ring
+        self._open = frozenset(open_paths)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one connection, as ASGI has it."""
+        if scope["type"] == "lifespan" or scope["path"] in self._open:
+            await self._app(scope, receive, send)
+            return
+        # Clients may carry another party's credentials beside ours, so one valid key is enough.
+        presented = list(_presented(scope["headers"]))
+        if any(self._ring.keys.accept(key) for key in presented):
+            await self._app(scope, receive, send)
+        elif scope["type"] == "websocket":
+            await send({"type": "websocket.close", "code": 1008})
+        else:
+            wrong = "The API key is not valid. " if presented else "This needs an API key. "
+            error = Unauthorized(f"{wrong}Send one as `Authorization: Bearer KEY` or as `X-API-Key: KEY`.")
+            await respond_to(error)(scope, receive, send)
+
+
+def describe(app: FastAPI, open_paths: Collection[str]) -> None:
+    """Make the OpenAPI document of ``app`` say what ``RequireKey`` demands."""
+    plain = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            schema = plain()
+            schema.setdefault("components", {})["securitySchemes"] = _SCHEMES
+            schema["security"] = [{name: []} for name in _SCHEMES]
+            for path, operations in schema["paths"].items():
+                for operation in operations.values():
+                    if path in open_paths:
+                        operation["security"] = []
+                    else:
+                        operation["responses"].update(_DOCUMENTED)
+            app.openapi_schema = schema
+        return app.openapi_schema
+
+    app.openapi = openapi  # type: ignore[method-assign]  # FastAPI's documented way
+
+
+_DOCUMENTED = {str(status): answer for status, answer in documented(HTTPStatus.UNAUTHORIZED).items()}
+
+
+def _presented(headers: Iterable[tuple[bytes, bytes]]) -> Iterator[bytes]:
+    for name, value in headers:
+        if name == b"x-api-key":
+            yield value.strip()
+        elif name == b"authorization" and value[:7].lower() == b"bearer ":
+            yield value[7:].strip()
