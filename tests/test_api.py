@@ -167,6 +167,7 @@ def test_not_one_route_more(client: httpx.Client) -> None:
         ("/predict", "post"),
         ("/metadata", "get"),
         ("/labels", "get"),
+        ("/metrics", "get"),
         ("/health/live", "get"),
         ("/health/ready", "get"),
     }

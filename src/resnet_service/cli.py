@@ -1,8 +1,6 @@
 """The command line; owns printing and exit codes. Heavy modules are imported by the command that needs them."""
 
 import json
-import logging
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -80,12 +78,13 @@ def _root(version: Annotated[bool, typer.Option("--version", help="Print the ver
 def serve(**flags: Any) -> None:
     """Load the model, check it, and serve it over HTTP."""
     with one_line_errors():
+        from resnet_service.logs import writing
         from resnet_service.server import run
         from resnet_service.settings import load_settings
 
         settings = load_settings(**flags)
-        logging.basicConfig(format="%(levelname)s %(message)s", level=settings.log_level.upper(), stream=sys.stderr)
-        run(settings)
+        with writing(settings.log_format, settings.log_level):
+            run(settings)
 
 
 @app.command()

@@ -58,6 +58,12 @@ class Settings(BaseSettings):
         0, ge=0, le=300, description="Seconds from SIGTERM, when it gets unready, until it takes no more requests."
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least severe message to log.")
+    log_format: Literal["auto", "json", "console"] = Field(
+        "auto", description="json: a JSON object a line; console: to be read; auto: console on a terminal, else json."
+    )
+    tracing: bool = Field(
+        False, description="Send OpenTelemetry spans, as the variables OTEL_* say; needs the extra otel."
+    )
 
 
 def load_settings(**flags: object) -> Settings:

@@ -11,6 +11,7 @@ from resnet_service import __version__
 from resnet_service.api import pages, problems, routes
 from resnet_service.api.early import EarlyAnswer
 from resnet_service.api.limits import BodyLimit
+from resnet_service.api.observer import Observer
 from resnet_service.api.reload import Reloader
 from resnet_service.api.state import LifespanState, Service
 from resnet_service.classifier import Classifier, ImageClassifier
@@ -19,20 +20,30 @@ from resnet_service.default_model import choose_model
 from resnet_service.errors import ServiceError
 from resnet_service.executor import InferenceExecutor
 from resnet_service.memory import release_freed
+from resnet_service.metrics import Metrics
 from resnet_service.settings import Settings, load_settings
+from resnet_service.tracing import Tracer, open_tracer
 
 log = logging.getLogger("resnet_service")
 
 
-def create_app(settings: Settings | None = None, classifier: ImageClassifier | None = None) -> FastAPI:
+def create_app(
+    settings: Settings | None = None, classifier: ImageClassifier | None = None, tracer: Tracer | None = None
+) -> FastAPI:
     """Make the application; the model is loaded when the server starts it.
 
     Args:
         settings: By default, read from the environment.
         classifier: Served instead of loading the settings' model; tests hand in their own.
+        tracer: Told of each request; by default there is one if the settings ask for tracing.
+
+    Raises:
+        TracingUnavailable: The settings ask for tracing, and what it needs is not installed.
 
     """
     chosen = settings or load_settings()
+    traced = open_tracer() if tracer is None and chosen.tracing else tracer
+    metrics = Metrics()
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[LifespanState]:
@@ -46,6 +57,7 @@ def create_app(settings: Settings | None = None, classifier: ImageClassifier | N
 
         def swap(opened: ImageClassifier) -> None:
             service.classifier = opened
+            _show(opened, metrics)
             log.info(_start_line(opened, workers))
 
         try:
@@ -53,7 +65,13 @@ def create_app(settings: Settings | None = None, classifier: ImageClassifier | N
             # Every thread answers once before any client waits for it.
             await asyncio.gather(*(executor.run(loaded.warm_up) for _ in range(workers)))
             release_freed()
-            app.state.service = service = Service(chosen, loaded, executor, Reloader(open_again, swap))
+            app.state.service = service = Service(chosen, loaded, executor, Reloader(open_again, swap), metrics=metrics)
+            metrics.watch(
+                running=lambda: executor.running,
+                waiting=lambda: executor.waiting,
+                ready=lambda: service.health.ready,
+            )
+            _show(loaded, metrics)
             log.info(_start_line(loaded, workers))
             yield {"service": service}
             service.health.close()
@@ -63,6 +81,8 @@ def create_app(settings: Settings | None = None, classifier: ImageClassifier | N
             raise
         finally:
             executor.close()
+            if traced is not None:
+                await asyncio.to_thread(traced.close)
 
     app = FastAPI(
         title="resnet-service",
@@ -84,6 +104,7 @@ def create_app(settings: Settings | None = None, classifier: ImageClassifier | N
         BodyLimit, max_bytes=chosen.max_body_bytes, seconds=chosen.body_seconds, min_rate=chosen.min_body_rate
     )
     app.add_middleware(EarlyAnswer, max_bytes=chosen.max_body_bytes)
+    app.add_middleware(Observer, metrics=metrics, tracer=traced)
     return app
 
 
@@ -97,6 +118,13 @@ def _open(settings: Settings, workers: int) -> Classifier:
         threads=settings.threads,
         max_pixels=settings.max_pixels,
         decoding=settings.decode,
+    )
+
+
+def _show(classifier: ImageClassifier, metrics: Metrics) -> None:
+    name, arch, version = classifier.model
+    metrics.serve(
+        name=name, arch=arch, version=version, runtime=classifier.runtime_name, precision=classifier.precision
     )
 
 

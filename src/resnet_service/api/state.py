@@ -10,6 +10,7 @@ from resnet_service.api.reload import Reloader
 from resnet_service.classifier import ImageClassifier
 from resnet_service.errors import NotReady
 from resnet_service.executor import InferenceExecutor
+from resnet_service.metrics import Metrics
 from resnet_service.settings import Settings
 
 
@@ -24,6 +25,7 @@ class Service:
     classifier: ImageClassifier
     executor: InferenceExecutor
     reloader: Reloader
+    metrics: Metrics = field(default_factory=Metrics)
     health: Health = field(init=False)
 
     def __post_init__(self) -> None:
