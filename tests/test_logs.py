@@ -223,7 +223,7 @@ def test_a_log_that_nobody_reads_does_not_stop_the_service(tmp_path: Path) -> No
             assert client.post("/predict", content=PICTURE).status_code == 200
         process.send_signal(signal.SIGTERM)
         assert process.wait(20) == 0
-        assert len(process.stderr.read()) > 60_000
+        assert process.stderr.read().count(b"\n") < 500, "the pipe was never full"
     finally:
         process.kill()
         process.wait(20)

@@ -16,7 +16,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from resnet_service.api.problems import respond_to
 from resnet_service.api.state import Service
 from resnet_service.errors import HeadTooLarge, MalformedRequest, RequestTooSlow, ServiceError, TooManyConnections
-from resnet_service.observation import Observation, new_request_id
+from resnet_service.observation import Observation, new_request_id, request_id
 
 log = logging.getLogger("resnet_service.access")
 
@@ -213,7 +213,9 @@ class BoundedProtocol(HttpToolsProtocol):
                 self.transport.close()
                 return
             # It is this request's body that is refused. For the application, the client has left.
-            seen: Observation | None = self.cycle.scope["state"].get("observation")
+            seen: Observation | None = self.cycle.scope["state"].setdefault(
+                "observation", Observation(request_id(self.headers))
+            )
             self._disconnect()
         else:
             seen = None
@@ -221,16 +223,16 @@ class BoundedProtocol(HttpToolsProtocol):
         response = Context().run(respond_to, error)
         if seen is not None:  # and its observer counts it
             seen.refused = response.status_code, error.code
-            request_id = seen.request_id
+            name = seen.request_id
         else:
-            request_id = new_request_id()
+            name = new_request_id()
             self.service.metrics.refused(response.status_code, error.code)
-            about = {"request_id": request_id, "status": response.status_code, "code": error.code}
+            about = {"request_id": name, "status": response.status_code, "code": error.code}
             Context().run(log.info, "request", extra=about)
         fields = [
             *self.server_state.default_headers,
             *response.raw_headers,
-            (b"x-request-id", request_id.encode("ascii")),
+            (b"x-request-id", name.encode("ascii")),
             (b"connection", b"close"),
         ]
         head = b"".join(name + b": " + value + b"\r\n" for name, value in fields)

@@ -2,6 +2,7 @@
 
 import logging
 import time
+from types import FunctionType
 
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -38,10 +39,12 @@ class Observer:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        seen = Observation(request_id(scope["headers"]))
+        state = scope.setdefault("state", {})
+        # There is one already where the connection was refused before this could begin.
+        seen = state.get("observation") or Observation(request_id(scope["headers"]))
+        state["observation"] = seen
         # Never reset: the server's own lines about this request come after it, in the task that is this request's.
         current.set(seen)
-        scope.setdefault("state", {})["observation"] = seen
         self._metrics.begin()
         status = received = sent = 0
         left = broken = False
@@ -84,7 +87,7 @@ class Observer:
             self._answered(scope, seen, status, received, sent)
 
     def _answered(self, scope: Scope, seen: Observation, status: int, received: int, sent: int) -> None:
-        route = getattr(scope.get("route"), "path", UNMATCHED)
+        route = _template(scope)
         method = scope["method"]
         seconds = time.perf_counter() - seen.begun
         self._metrics.answered(route, method, status, seconds, seen.code)
@@ -105,6 +108,17 @@ class Observer:
         if route == UNMATCHED:
             fields["path"] = printable(scope["path"], _LONGEST_PATH)
         log.log(level, "request", extra=fields)
+
+
+def _template(scope: Scope) -> str:
+    """Return the path as its route has it; there are only as many as there are routes."""
+    path = getattr(scope.get("route"), "path", None)
+    if isinstance(path, str):
+        return path
+    # FastAPI names only its own routes. One of Starlette's without parameters matches no path but its own.
+    if isinstance(scope.get("endpoint"), FunctionType) and not scope.get("path_params"):
+        return str(scope["path"])
+    return UNMATCHED
 
 
 def _headers(seen: Observation) -> list[tuple[bytes, bytes]]:
