@@ -172,6 +172,7 @@ def test_not_one_route_more() -> None:
         ("/predict", "POST"),
         ("/metadata", "GET"),
         ("/labels", "GET"),
+        ("/metrics", "GET"),
         ("/health/live", "GET"),
         ("/health/ready", "GET"),
     }

@@ -1,7 +1,6 @@
 """The command line; owns printing and exit codes. Heavy modules are imported by the command that needs them."""
 
 import json
-import logging
 import os
 import sys
 from collections.abc import Iterator
@@ -81,6 +80,7 @@ def _root(version: Annotated[bool, typer.Option("--version", help="Print the ver
 def serve(**flags: Any) -> None:
     """Load the model, check it, and serve it over HTTP."""
     with one_line_errors():
+        from resnet_service.logs import writing
         from resnet_service.settings import ENV_PREFIX, SECRETS, load_settings
         from resnet_service.start import start
 
@@ -88,8 +88,8 @@ def serve(**flags: Any) -> None:
         for name in SECRETS:
             # Read, and now of use to nobody but who looks through a crash dump or a child process's environment.
             os.environ.pop(f"{ENV_PREFIX}{name.upper()}", None)
-        logging.basicConfig(format="%(levelname)s %(message)s", level=settings.log_level.upper(), stream=sys.stderr)
-        start(settings)
+        with writing(settings.log_format, settings.log_level):
+            start(settings)
 
 
 @app.command()

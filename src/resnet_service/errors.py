@@ -31,6 +31,7 @@
     ├── InvalidSettings                 an option is mistyped or out of range
     ├── AddressUnavailable              the address cannot be listened on
     ├── RuntimeUnavailable              the chosen runtime's packages are not installed
+    ├── TracingUnavailable              what tracing needs is not installed
     ├── UnsuitableRuntime               the chosen runtime does not run this kind of file
     ├── TooLossy                        packing would change more answers than was allowed
     ├── UnsoundOutput                   the network answered NaN, infinity or the wrong shape
@@ -232,6 +233,12 @@ class RuntimeUnavailable(ServiceError):
     """The chosen runtime's packages are not installed."""
 
     code = "runtime_unavailable"
+
+
+class TracingUnavailable(ServiceError):
+    """What tracing needs is not installed."""
+
+    code = "tracing_unavailable"
 
 
 class UnsuitableRuntime(ServiceError):

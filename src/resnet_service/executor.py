@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextvars import copy_context
 from types import TracebackType
 from typing import Self, TypeVar
 
@@ -70,7 +71,8 @@ class InferenceExecutor:
 
     def _submit(self, function: Callable[..., T], *args: object) -> Future[T]:
         """Queue a permit's work, which gives the place back when it ends or is dropped."""
-        work = self._pool.submit(self._timed, function, *args)
+        # In a copy of the caller's context, so that what is logged in the thread is the request's.
+        work = self._pool.submit(copy_context().run, self._timed, function, *args)
         # Called by the thread that finishes the work, or by who cancels it before it begins; never by both.
         work.add_done_callback(lambda _: self._take_back())
         return work
@@ -94,10 +96,14 @@ class InferenceExecutor:
 
 
 class Permit:
-    """One place in the queue, for one piece of work; use it in a ``with`` block, so that it comes back."""
+    """One place in the queue, for one piece of work; use it in a ``with`` block, so that it comes back.
+
+    ``waited`` is how many seconds the work waited for a thread; ``None`` while no thread has begun with it.
+    """
 
     def __init__(self, executor: InferenceExecutor) -> None:
         self._executor = executor
+        self.waited: float | None = None
         self._mine = True  # to give back; once work is queued, it is the work that gives it back
 
     def __enter__(self) -> Self:
@@ -131,7 +137,13 @@ class Permit:
         """
         if not self._mine:
             raise RuntimeError("a permit is for one piece of work")
-        work = self._executor._submit(function, *args)
+        queued = time.perf_counter()
+
+        def begin() -> T:
+            self.waited = time.perf_counter() - queued
+            return function(*args)
+
+        work = self._executor._submit(begin)
         self._mine = False
         try:
             async with asyncio.timeout(deadline) as limit:

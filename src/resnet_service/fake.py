@@ -49,14 +49,18 @@ class FakeClassifier:
         """Answer class 0, whatever the picture shows."""
         wanted = check_top_k(top_k, len(self.labels))
         self.started += 1
+        begun = time.perf_counter()
         if self._gate is not None:
             self._gate.wait()
         time.sleep(self._seconds)
         if self.failure is not None:
             raise self.failure
+        thought = time.perf_counter()
         decoded = decode(data)
+        done = time.perf_counter()
         predictions = [
             RankedClass(label.index, label.name, 1.0 if label.index == 0 else 0.0)
             for label in self.labels.classes[:wanted]
         ]
-        return Classification(predictions, decoded.format, decoded.width, decoded.height, Timing(0, 0, 0, 0))
+        timing = Timing(1000 * (done - thought), 0, 1000 * (thought - begun), 1000 * (done - begun))
+        return Classification(predictions, decoded.format, decoded.width, decoded.height, timing)

@@ -2,11 +2,13 @@
 
 import asyncio
 import fcntl
+import logging
 import socket
 import struct
 import sys
 import termios
 from collections.abc import Iterable
+from contextvars import Context
 from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
@@ -14,6 +16,9 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from resnet_service.api.problems import respond_to
 from resnet_service.api.state import Service
 from resnet_service.errors import HeadTooLarge, MalformedRequest, RequestTooSlow, ServiceError, TooManyConnections
+from resnet_service.observation import Observation, new_request_id, request_id
+
+log = logging.getLogger("resnet_service.access")
 
 _MAX_HEADERS = 100
 # Where Linux's struct tcp_info has tcpi_bytes_acked, since 4.1.
@@ -208,9 +213,28 @@ class BoundedProtocol(HttpToolsProtocol):
                 self.transport.close()
                 return
             # It is this request's body that is refused. For the application, the client has left.
+            seen: Observation | None = self.cycle.scope["state"].setdefault(
+                "observation", Observation(request_id(self.headers))
+            )
             self._disconnect()
-        response = respond_to(error)
-        fields = [*self.server_state.default_headers, *response.raw_headers, (b"connection", b"close")]
+        else:
+            seen = None
+        # In a context of its own: the loop calls us in that of whichever request came last.
+        response = Context().run(respond_to, error)
+        if seen is not None:  # and its observer counts it
+            seen.refused = response.status_code, error.code
+            name = seen.request_id
+        else:
+            name = new_request_id()
+            self.service.metrics.refused(response.status_code, error.code)
+            about = {"request_id": name, "status": response.status_code, "code": error.code}
+            Context().run(log.info, "request", extra=about)
+        fields = [
+            *self.server_state.default_headers,
+            *response.raw_headers,
+            (b"x-request-id", name.encode("ascii")),
+            (b"connection", b"close"),
+        ]
         head = b"".join(name + b": " + value + b"\r\n" for name, value in fields)
         self.transport.write(STATUS_LINE[response.status_code] + head + b"\r\n" + bytes(response.body))
         if len(self.connections) > self._settings.max_connections + _LINGERING:

@@ -67,6 +67,7 @@ class Server(uvicorn.Server):
                 http=BoundedProtocol,
                 lifespan="on",
                 log_config=None,
+                access_log=False,  # we write our own
                 timeout_keep_alive=settings.keep_alive,
                 server_header=False,
                 headers=[*EVERY_ANSWER],
@@ -105,6 +106,7 @@ class Server(uvicorn.Server):
         """
         if self._drain is not None or self.should_exit:
             log.warning("A second signal: ending at once, whatever is unanswered.")
+            logging.shutdown()  # writes what the log still holds
             # Not sys.exit, which would wait for the threads.
             os._exit(128 + sig)
         if self.started:

@@ -91,6 +91,12 @@ class Settings(BaseSettings):
         tuple[str, ...], BeforeValidator(_parse_origins), AfterValidator(_check_origins), NoDecode
     ] = Field((), description="Origins whose pages may call this service, separated by commas; * for all.")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least severe message to log.")
+    log_format: Literal["auto", "json", "console"] = Field(
+        "auto", description="json: a JSON object a line; console: to be read; auto: console on a terminal, else json."
+    )
+    tracing: bool = Field(
+        False, description="Send OpenTelemetry spans, as the variables OTEL_* say; needs the extra otel."
+    )
 
 
 def load_settings(**flags: object) -> Settings:

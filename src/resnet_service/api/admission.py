@@ -1,7 +1,8 @@
 """Who may infer: one admission for every route that does, before a byte of the body is read."""
 
 import asyncio
-from collections.abc import Callable, Coroutine
+import time
+from collections.abc import Callable, Coroutine, Iterator
 from types import TracebackType
 from typing import Annotated, Any, Self, TypeVar
 
@@ -11,7 +12,10 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
 from resnet_service.api.state import Service, started_service
-from resnet_service.errors import DeadlineExceeded, RequestError, ServiceError, UnsoundOutput
+from resnet_service.classifier import Timing
+from resnet_service.errors import DeadlineExceeded, Overloaded, RequestError, ServiceError, UnsoundOutput
+from resnet_service.executor import Permit
+from resnet_service.observation import current
 
 T = TypeVar("T")
 
@@ -23,6 +27,8 @@ _PROMPT_SECONDS = 0.25
 class Admission:
     """A request's place in the queue, from its head to the end of its work; use it in a ``with`` block.
 
+    The time that each stage takes is observed here, so that no route has to do it.
+
     Raises:
         Overloaded: There is no place.
 
@@ -31,7 +37,7 @@ class Admission:
     def __init__(self, service: Service, request: Request) -> None:
         self._service = service
         self._request = request
-        self._permit = service.executor.admit()
+        self._permit = self._admit()
         self._lending = asyncio.get_running_loop().call_later(_PROMPT_SECONDS, self._lend)
         self._lent = False
 
@@ -47,7 +53,8 @@ class Admission:
     async def run(self, function: Callable[..., T], *args: object) -> T:
         """Run ``function(*args)`` in a thread, once; not at all where the client leaves before it begins.
 
-        Call it when the body has been read.
+        Call it when the body has been read. Where the result, or each of a list of them, has a ``timing_ms``, its
+        stages are observed.
 
         Raises:
             Overloaded: The body came slowly, and meanwhile others have taken all places.
@@ -56,14 +63,16 @@ class Admission:
 
         """
         self._lending.cancel()
+        if (seen := current.get()) is not None:
+            self._observe("receive", time.perf_counter() - seen.begun)
         if self._lent:
-            self._permit = self._service.executor.admit()
+            self._permit = self._admit()
         deadline = self._service.settings.deadline
         work = asyncio.ensure_future(self._permit.run(function, *args, deadline=deadline))
         departure = asyncio.ensure_future(self._departure())
         departure.add_done_callback(lambda _: work.cancel())
         try:
-            return await work
+            result = await work
         except asyncio.CancelledError:
             if departure.done():
                 raise ClientDisconnect from None
@@ -77,6 +86,25 @@ class Admission:
             raise
         finally:
             departure.cancel()
+            if self._permit.waited is not None:
+                self._observe("queue", self._permit.waited)
+        for timing in _timings(result):
+            for stage in ("decode", "preprocess", "inference"):
+                if spent := getattr(timing, stage):  # 0 where there was no such stage: tensors need no decoding
+                    self._observe(stage, spent / 1000)
+        return result
+
+    def _admit(self) -> Permit:
+        try:
+            return self._service.executor.admit()
+        except Overloaded:
+            self._service.metrics.rejected()
+            raise
+
+    def _observe(self, stage: str, seconds: float) -> None:
+        self._service.metrics.stage(stage, seconds)
+        if (seen := current.get()) is not None:
+            seen.add(stage, seconds)
 
     async def _departure(self) -> None:
         """Return when the client has left; after the body, that is all there is to receive."""
@@ -86,6 +114,16 @@ class Admission:
     def _lend(self) -> None:
         self._lent = True
         self._permit.release()
+
+
+def _timings(result: object) -> Iterator[Timing]:
+    """Return the timings that a result carries: one answer's, or those of each in a list; errors in it have none."""
+    if hasattr(result, "timing_ms"):
+        if result.timing_ms is not None:
+            yield result.timing_ms
+    elif isinstance(result, list | tuple):
+        for one in result:
+            yield from _timings(one)
 
 
 class InferenceRoute(APIRoute):

@@ -15,6 +15,7 @@ from resnet_service.api import keys, pages, problems, routes
 from resnet_service.api.early import EarlyAnswer
 from resnet_service.api.keys import RequireKey
 from resnet_service.api.limits import BodyLimit
+from resnet_service.api.observer import Observer
 from resnet_service.api.reload import Reloader
 from resnet_service.api.state import LifespanState, Service
 from resnet_service.classifier import Classifier, ImageClassifier
@@ -23,7 +24,9 @@ from resnet_service.executor import InferenceExecutor
 from resnet_service.keys import KeyRing
 from resnet_service.memory import release_freed
 from resnet_service.opening import open_classifier, worker_count
+from resnet_service.metrics import Metrics
 from resnet_service.settings import Settings, load_settings
+from resnet_service.tracing import Tracer, open_tracer
 
 log = logging.getLogger("resnet_service")
 
@@ -32,6 +35,7 @@ def create_app(
     settings: Settings | None = None,
     classifier: ImageClassifier | None = None,
     opening: Future[Classifier] | None = None,
+    tracer: Tracer | None = None,
 ) -> FastAPI:
     """Make the application; the model is loaded when the server starts it.
 
@@ -39,13 +43,17 @@ def create_app(
         settings: By default, read from the environment.
         classifier: Served instead of loading the settings' model; tests hand in their own.
         opening: The settings' model, where loading it has begun.
+        tracer: Told of each request; by default there is one if the settings ask for tracing.
 
     Raises:
         InvalidSettings: The file of API keys cannot be used.
+        TracingUnavailable: The settings ask for tracing, and what it needs is not installed.
 
     """
     chosen = settings or load_settings()
     ring = _key_ring(chosen)
+    traced = open_tracer() if tracer is None and chosen.tracing else tracer
+    metrics = Metrics()
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[LifespanState]:
@@ -62,6 +70,7 @@ def create_app(
 
         def swap(opened: ImageClassifier) -> None:
             service.classifier = opened
+            _show(opened, metrics)
             log.info(_start_line(opened, workers))
 
         try:
@@ -69,7 +78,14 @@ def create_app(
             # Every thread answers once before any client waits for it.
             await asyncio.gather(*(executor.run(loaded.warm_up) for _ in range(workers)))
             release_freed()
-            app.state.service = service = Service(chosen, loaded, executor, Reloader(open_again, swap), ring)
+            reloader = Reloader(open_again, swap)
+            app.state.service = service = Service(chosen, loaded, executor, reloader, ring, metrics)
+            metrics.watch(
+                running=lambda: executor.running,
+                waiting=lambda: executor.waiting,
+                ready=lambda: service.health.ready,
+            )
+            _show(loaded, metrics)
             log.info(_start_line(loaded, workers))
             if ring is not None:
                 log.info("API keys are needed; accepted now: %d", len(ring.keys))
@@ -81,6 +97,8 @@ def create_app(
             raise
         finally:
             executor.close()
+            if traced is not None:
+                await asyncio.to_thread(traced.close)
 
     app = FastAPI(
         title="resnet-service",
@@ -116,6 +134,7 @@ def create_app(
             allow_headers=["Authorization", "Content-Type", "X-API-Key", "X-Request-ID"],
             expose_headers=["Retry-After", "Server-Timing", "X-Request-ID"],
         )
+    app.add_middleware(Observer, metrics=metrics, tracer=traced)
     return app
 
 
@@ -129,6 +148,13 @@ def _open_paths(settings: Settings) -> frozenset[str]:
     """Return what needs no key: probes, the page, whose own requests bring one, and metrics where they may be open."""
     probes = {route.path for route in routes.health.routes if isinstance(route, APIRoute)}
     return pages.PATHS | probes | ({"/metrics"} if settings.metrics_open else set())
+
+
+def _show(classifier: ImageClassifier, metrics: Metrics) -> None:
+    name, arch, version = classifier.model
+    metrics.serve(
+        name=name, arch=arch, version=version, runtime=classifier.runtime_name, precision=classifier.precision
+    )
 
 
 def _start_line(classifier: ImageClassifier, workers: int) -> str:

@@ -10,6 +10,7 @@ from starlette.responses import Response
 
 from resnet_service import errors
 from resnet_service.api.schemas import Problem
+from resnet_service.observation import note_problem
 
 MEDIA_TYPE = "application/problem+json"
 
@@ -34,6 +35,7 @@ STATUS: dict[type[errors.ServiceError], HTTPStatus] = {
     errors.NotReady: HTTPStatus.SERVICE_UNAVAILABLE,
     errors.UnsoundOutput: HTTPStatus.INTERNAL_SERVER_ERROR,
     errors.RuntimeUnavailable: HTTPStatus.INTERNAL_SERVER_ERROR,
+    errors.TracingUnavailable: HTTPStatus.INTERNAL_SERVER_ERROR,
     errors.UnsuitableRuntime: HTTPStatus.INTERNAL_SERVER_ERROR,
     errors.TooLossy: HTTPStatus.INTERNAL_SERVER_ERROR,
     errors.FileNotWritten: HTTPStatus.INTERNAL_SERVER_ERROR,
@@ -62,7 +64,8 @@ _INTERNAL = "The service failed to answer; its log says why."
 
 
 def respond(status: int, code: str, detail: str, headers: dict[str, str] | None = None) -> Response:
-    """Make the one shape that every error has."""
+    """Make the one shape that every error has; whoever observes the request learns of it."""
+    note_problem(code)
     phrase = HTTPStatus(status).phrase
     problem = Problem(title=phrase, status=status, code=code, detail=detail)
     return Response(problem.model_dump_json(), status, headers, MEDIA_TYPE)
@@ -90,7 +93,7 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(RequestValidationError, _invalid_request)
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(ClientDisconnect, _disconnected)
-    app.add_exception_handler(Exception, _unexpected)
+    app.add_exception_handler(Exception, unexpected)
 
 
 def documented(*statuses: HTTPStatus) -> dict[int | str, dict[str, object]]:
@@ -128,6 +131,7 @@ async def _disconnected(request: Request, error: Exception) -> Response:
     return respond(HTTPStatus.BAD_REQUEST, "client_disconnected", "The request ended before its body did.")
 
 
-async def _unexpected(request: Request, error: Exception) -> Response:
+async def unexpected(request: Request, error: Exception) -> Response:
+    """Answer for what nobody has foreseen."""
     # Uvicorn closes the connection after this; a client that is not told would send its next request into it.
     return respond(HTTPStatus.INTERNAL_SERVER_ERROR, "internal_error", _INTERNAL, {"Connection": "close"})

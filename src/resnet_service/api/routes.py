@@ -4,6 +4,7 @@ from http import HTTPStatus
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
+from starlette.responses import PlainTextResponse, Response
 
 from resnet_service import __version__
 from resnet_service.api.admission import Admitted, InferenceRoute
@@ -89,6 +90,18 @@ async def labels(service: StartedService) -> LabelsResponse:
     """Answer with all classes of the model, in the order of its outputs."""
     known = service.classifier.labels
     return LabelsResponse(name=known.name, classes=list(known.classes))
+
+
+@router.get(
+    "/metrics",
+    summary="Figures for Prometheus",
+    response_class=PlainTextResponse,
+    responses=documented(HTTPStatus.SERVICE_UNAVAILABLE),
+)
+async def metrics(request: Request, service: StartedService) -> Response:
+    """Answer with what was counted and measured since the start, in Prometheus' text format, or in OpenMetrics'."""
+    figures, media_type = service.metrics.exposition(request.headers.get("accept", ""))
+    return Response(figures, media_type=media_type)
 
 
 @health.get("/health/live", summary="Is the process alive")

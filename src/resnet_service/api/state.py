@@ -11,6 +11,7 @@ from resnet_service.classifier import ImageClassifier
 from resnet_service.errors import NotReady
 from resnet_service.executor import InferenceExecutor
 from resnet_service.keys import KeyRing
+from resnet_service.metrics import Metrics
 from resnet_service.settings import Settings
 
 
@@ -26,6 +27,7 @@ class Service:
     executor: InferenceExecutor
     reloader: Reloader
     keys: KeyRing | None = None
+    metrics: Metrics = field(default_factory=Metrics)
     health: Health = field(init=False)
 
     def __post_init__(self) -> None:

@@ -1,0 +1,129 @@
+"""Pure ASGI, around everything else: who asked what, how it went, and how long it took."""
+
+import logging
+import time
+from types import FunctionType
+
+from starlette.requests import Request
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from resnet_service.api.problems import unexpected
+from resnet_service.logs import printable
+from resnet_service.metrics import UNMATCHED, Metrics
+from resnet_service.observation import Observation, current, request_id
+from resnet_service.tracing import Tracer
+
+log = logging.getLogger("resnet_service.access")
+
+# As nginx has it, for the log and the metrics alone: nobody is there to be told.
+CLIENT_LEFT = 499
+_LONGEST_PATH = 200
+# What is asked every few seconds by machines; its changes have lines of their own.
+_PROBES = ("/live", "/ready", "/metrics")
+
+
+class Observer:
+    """Give each request an ID, count it, time it, and write one line about it when it has been answered.
+
+    ``X-Request-ID`` goes onto every answer, ``Server-Timing`` onto those that went through stages. An exception that
+    nobody has answered is answered here: what Starlette would send for it passes all middleware by.
+    """
+
+    def __init__(self, app: ASGIApp, metrics: Metrics, tracer: Tracer | None = None) -> None:
+        self._app = app
+        self._metrics = metrics
+        self._tracer = tracer
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one connection, as ASGI has it."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        state = scope.setdefault("state", {})
+        # There is one already where the connection was refused before this could begin.
+        seen = state.get("observation") or Observation(request_id(scope["headers"]))
+        state["observation"] = seen
+        # Never reset: the server's own lines about this request come after it, in the task that is this request's.
+        current.set(seen)
+        self._metrics.begin()
+        status = received = sent = 0
+        left = broken = False
+
+        async def counting_receive() -> Message:
+            nonlocal received, left
+            message = await receive()
+            if message["type"] == "http.request":
+                received += len(message.get("body", b""))
+            elif status == 0:
+                left = True
+            return message
+
+        async def marking_send(message: Message) -> None:
+            nonlocal status, sent
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message["headers"] = [*message.get("headers", ()), *_headers(seen)]
+            else:
+                sent += len(message.get("body", b""))
+            await send(message)
+
+        try:
+            await self._app(scope, counting_receive, marking_send)
+        except Exception as error:
+            broken = True
+            if status == 0:
+                await (await unexpected(Request(scope), error))(scope, counting_receive, marking_send)
+            # The server logs it, and closes the connection.
+            raise
+        finally:
+            if left:
+                status, seen.code = seen.refused or (CLIENT_LEFT, "client_disconnected")
+            elif broken:
+                seen.code = "internal_error"
+            elif status < 400:
+                seen.code = None
+            elif seen.code is None:
+                seen.code = f"http_{status}"
+            self._answered(scope, seen, status, received, sent)
+
+    def _answered(self, scope: Scope, seen: Observation, status: int, received: int, sent: int) -> None:
+        route = _template(scope)
+        method = scope["method"]
+        seconds = time.perf_counter() - seen.begun
+        self._metrics.answered(route, method, status, seconds, seen.code)
+        level = logging.WARNING if status >= 500 else logging.INFO
+        if route.endswith(_PROBES):
+            level = logging.DEBUG
+        fields: dict[str, object] = {}
+        if self._tracer is not None and level > logging.DEBUG:
+            fields["trace_id"] = self._tracer.record(
+                seen, route=route, method=method, status=status, headers=scope["headers"]
+            )
+        if not log.isEnabledFor(level):
+            return
+        fields |= {"method": method, "route": route, "status": status, "ms": round(1000 * seconds, 2)}
+        fields |= {"received": received, "sent": sent}
+        if seen.code is not None:
+            fields["code"] = seen.code
+        if route == UNMATCHED:
+            fields["path"] = printable(scope["path"], _LONGEST_PATH)
+        log.log(level, "request", extra=fields)
+
+
+def _template(scope: Scope) -> str:
+    """Return the path as its route has it; there are only as many as there are routes."""
+    path = getattr(scope.get("route"), "path", None)
+    if isinstance(path, str):
+        return path
+    # FastAPI names only its own routes. One of Starlette's without parameters matches no path but its own.
+    if isinstance(scope.get("endpoint"), FunctionType) and not scope.get("path_params"):
+        return str(scope["path"])
+    return UNMATCHED
+
+
+def _headers(seen: Observation) -> list[tuple[bytes, bytes]]:
+    headers = [(b"x-request-id", seen.request_id.encode("ascii"))]
+    if seen.stages:
+        timing = ", ".join(f"{stage};dur={1000 * seconds:.3f}" for stage, seconds in seen.stages.items())
+        headers.append((b"server-timing", timing.encode("ascii")))
+    return headers

@@ -1,0 +1,136 @@
+"""Requests as OpenTelemetry spans: an option. The one room that knows the packages, and imports them when asked."""
+
+import os
+import threading
+import time
+from importlib.metadata import entry_points
+from typing import TYPE_CHECKING, Any
+
+from resnet_service import __version__
+from resnet_service.errors import TracingUnavailable
+from resnet_service.observation import Observation
+
+if TYPE_CHECKING:
+    from opentelemetry.sdk.trace import TracerProvider
+
+_EXPORTERS = "OTEL_TRACES_EXPORTER"
+_PROTOCOLS = {"http/protobuf": "otlp_proto_http", "grpc": "otlp_proto_grpc"}
+_SERVER_ERROR = 500
+_CLOSE_SECONDS = 5.0
+
+
+class Tracer:
+    """Makes the spans of a request when it has been answered: one for the request, and a child for each stage.
+
+    They carry the times that were measured anyway, so that tracing costs nothing while there is work to do.
+
+    Args:
+        provider: What samples the spans, and hands them to exporters.
+
+    """
+
+    def __init__(self, provider: "TracerProvider") -> None:
+        from opentelemetry import propagate, trace
+
+        self._provider = provider
+        self._tracer = provider.get_tracer("resnet_service", __version__)
+        self._trace = trace
+        self._extract = propagate.extract
+
+    def record(
+        self, seen: Observation, *, route: str, method: str, status: int, headers: list[tuple[bytes, bytes]]
+    ) -> str:
+        """Make the spans of a request that ends now; return its trace's ID, 32 hexadecimal digits.
+
+        Args:
+            seen: The request.
+            route: Its route's template.
+            method: Its HTTP method.
+            status: Of its answer.
+            headers: The request's, as ASGI has them; the caller's ``traceparent`` is among them.
+
+        """
+        carrier = {name.decode("latin-1"): value.decode("latin-1") for name, value in headers if name in _CONTEXT}
+        end = time.time_ns()
+        begin = end - round((time.perf_counter() - seen.begun) * 1e9)
+        attributes: dict[str, Any] = {
+            "http.request.method": method,
+            "http.route": route,
+            "http.response.status_code": status,
+            "resnet_service.request_id": seen.request_id,
+        }
+        if seen.code is not None:
+            attributes["error.type"] = seen.code
+        span = self._tracer.start_span(
+            f"{method} {route}",
+            context=self._extract(carrier),
+            kind=self._trace.SpanKind.SERVER,
+            attributes=attributes,
+            start_time=begin,
+        )
+        if status >= _SERVER_ERROR:
+            span.set_status(self._trace.StatusCode.ERROR)
+        within = self._trace.set_span_in_context(span)
+        for stage, seconds in seen.stages.items():
+            after = begin + round(seconds * 1e9)
+            self._tracer.start_span(stage, context=within, start_time=begin).end(end_time=after)
+            begin = after
+        span.end(end_time=end)
+        return self._trace.format_trace_id(span.get_span_context().trace_id)
+
+    def close(self) -> None:
+        """Export what waits, but do not wait long for a collector that cannot be reached."""
+        closing = threading.Thread(target=self._provider.shutdown, daemon=True)
+        closing.start()
+        closing.join(_CLOSE_SECONDS)
+
+
+# What propagators read: W3C's, and the older ones that OTEL_PROPAGATORS can name.
+_CONTEXT = frozenset(
+    {
+        b"traceparent",
+        b"tracestate",
+        b"baggage",
+        b"b3",
+        b"x-b3-traceid",
+        b"x-b3-spanid",
+        b"x-b3-sampled",
+        b"uber-trace-id",
+    }
+)
+
+
+def open_tracer() -> Tracer:
+    """Return a tracer as the standard variables ``OTEL_*`` describe it: exporter, endpoint, sampler, service name.
+
+    Raises:
+        TracingUnavailable: The packages are not installed, or there is no such exporter.
+
+    """
+    try:
+        from opentelemetry.sdk.resources import Resource
+        from opentelemetry.sdk.trace import TracerProvider
+        from opentelemetry.sdk.trace.export import BatchSpanProcessor
+    except ModuleNotFoundError as error:
+        raise TracingUnavailable(
+            f"Tracing needs the package {error.name}: pip install 'resnet-service[otel]'."
+        ) from error
+    # The variable wins over this name, as the specification has it.
+    own = {} if "OTEL_SERVICE_NAME" in os.environ else {"service.name": "resnet-service"}
+    provider = TracerProvider(resource=Resource.create({**own, "service.version": __version__}), shutdown_on_exit=False)
+    for name in filter(None, (part.strip() for part in os.environ.get(_EXPORTERS, "otlp").split(","))):
+        if name != "none":
+            provider.add_span_processor(BatchSpanProcessor(_exporter(name)()))
+    return Tracer(provider)
+
+
+def _exporter(name: str) -> Any:
+    """Return the class of an exporter by the name that the specification gives it."""
+    protocol = os.environ.get("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL") or os.environ.get("OTEL_EXPORTER_OTLP_PROTOCOL")
+    entry = _PROTOCOLS.get(protocol or "http/protobuf", str(protocol)) if name == "otlp" else name
+    for found in entry_points(group="opentelemetry_traces_exporter", name=entry):
+        return found.load()
+    raise TracingUnavailable(
+        f"No exporter {entry!r} is installed ({_EXPORTERS}={name}): pip install 'resnet-service[otel]' brings OTLP "
+        "over HTTP; others have packages of their own."
+    )
