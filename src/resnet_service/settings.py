@@ -1,9 +1,9 @@
 """Every option, declared once: its name is the flag and the variable, its description the help and the docs."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from resnet_service.classifier import Fidelity
@@ -42,6 +42,11 @@ class Settings(BaseSettings):
         30, gt=0, le=3600, description="Seconds from a picture's arrival to its answer; 504 after that."
     )
     max_body_bytes: int = Field(10 * 2**20, ge=1024, description="Largest request body, in bytes.")
+    max_receiving_bytes: int = Field(
+        256 * 2**20,
+        ge=1024,
+        description="Bytes of all bodies in memory at once, until each is answered; more are answered 429.",
+    )
     max_pixels: int = Field(
         DEFAULT_MAX_PIXELS, ge=1, description="Largest picture, in pixels; found out before decoding."
     )
@@ -58,6 +63,15 @@ class Settings(BaseSettings):
         0, ge=0, le=300, description="Seconds from SIGTERM, when it gets unready, until it takes no more requests."
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least severe message to log.")
+
+    @model_validator(mode="after")
+    def _room_for_one(self) -> Self:
+        if self.max_receiving_bytes < self.max_body_bytes:
+            raise ValueError(
+                f"max_receiving_bytes ({self.max_receiving_bytes}) has no room for one body of max_body_bytes "
+                f"({self.max_body_bytes})"
+            )
+        return self
 
 
 def load_settings(**flags: object) -> Settings:

@@ -10,7 +10,7 @@ from fastapi import FastAPI
 from resnet_service import __version__
 from resnet_service.api import pages, problems, routes
 from resnet_service.api.early import EarlyAnswer
-from resnet_service.api.limits import BodyLimit
+from resnet_service.api.limits import BodyLimit, HeldBytes
 from resnet_service.api.reload import Reloader
 from resnet_service.api.state import LifespanState, Service
 from resnet_service.classifier import Classifier, ImageClassifier
@@ -44,17 +44,20 @@ def create_app(settings: Settings | None = None, classifier: ImageClassifier | N
             opened.warm_up()
             return opened
 
-        def swap(opened: ImageClassifier) -> None:
+        async def install(opened: ImageClassifier) -> None:
+            await executor.run_on_each(opened.warm_up)
             service.classifier = opened
             log.info(_start_line(opened, workers))
+            await asyncio.to_thread(release_freed)
 
         try:
             loaded = await executor.run(_open, chosen, workers) if classifier is None else classifier
             # Every thread answers once before any client waits for it.
-            await asyncio.gather(*(executor.run(loaded.warm_up) for _ in range(workers)))
+            await executor.run_on_each(loaded.warm_up)
             release_freed()
-            app.state.service = service = Service(chosen, loaded, executor, Reloader(open_again, swap))
+            app.state.service = service = Service(chosen, loaded, executor, Reloader(open_again, install))
             log.info(_start_line(loaded, workers))
+            del loaded  # this frame lives as long as the service, and the model should go when another takes its place
             yield {"service": service}
             service.health.close()
             service.reloader.close()
@@ -75,13 +78,18 @@ def create_app(settings: Settings | None = None, classifier: ImageClassifier | N
     )
     app.state.settings = chosen
     app.state.startup_error = None
+    app.state.held_bytes = held = HeldBytes(chosen.max_receiving_bytes)
     app.include_router(routes.router)
     app.include_router(routes.inference)
     pages.install(app)
     problems.install(app)
     # The last one added meets a request first.
     app.add_middleware(
-        BodyLimit, max_bytes=chosen.max_body_bytes, seconds=chosen.body_seconds, min_rate=chosen.min_body_rate
+        BodyLimit,
+        max_bytes=chosen.max_body_bytes,
+        held=held,
+        seconds=chosen.body_seconds,
+        min_rate=chosen.min_body_rate,
     )
     app.add_middleware(EarlyAnswer, max_bytes=chosen.max_body_bytes)
     return app

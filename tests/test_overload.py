@@ -1,0 +1,60 @@
+"""More requests than the real service can answer, with the real model and real pictures. ``-s`` prints the figures."""
+
+from collections.abc import Iterator
+
+import pytest
+from PIL import Image
+
+from support.load import offered, percentile, saturating
+from support.pictures import EXAMPLES, encoded
+from support.servers import REPOSITORY, ServerProcess, server_process
+from support.wire import head
+
+MODEL = REPOSITORY / "checkpoints" / "resnet18-fashion-mnist-int8.onnx"
+WORKERS, QUEUE = 2, 8
+BOUND = WORKERS * (1 + QUEUE)
+SIDE = 1600
+
+
+def photographs() -> list[bytes]:
+    """Return requests with the example photographs, enlarged to what a phone sends to a chat.
+
+    Prepared exactly, they keep a CPU busy for some 20 ms each, as larger networks do with smaller pictures. The
+    refusals are then what they are in practice, a small part of the work, and the clients another.
+    """
+    requests = []
+    for path in sorted(EXAMPLES.glob("*.jpg")):
+        with Image.open(path) as image:
+            body = encoded(image.resize((SIDE, SIDE * image.height // image.width)), "JPEG")
+        requests.append(head(Content_Length=len(body)) + body)
+    return requests
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[ServerProcess]:
+    options = ("--checkpoint", MODEL, "--workers", str(WORKERS), "--queue", str(QUEUE), "--decode", "exact")
+    with server_process(*options) as server:
+        yield server
+
+
+@pytest.mark.slow
+def test_three_times_saturation_with_the_real_model(server: ServerProcess) -> None:
+    """20 s. The clients share the CPUs with the server, so that all figures contain what they take."""
+    requests = photographs()
+    saturating(server.url, requests, clients=BOUND, seconds=2)
+    peaks = [saturating(server.url, requests, clients=clients, seconds=4) for clients in (BOUND // 2, BOUND)]
+    peak = max(load.throughput for load in peaks)
+    overload = offered(server.url, requests, rate=3 * peak, seconds=10)
+    assert not any(load.refused for load in peaks)
+    p99 = percentile(overload.answered, 0.99)
+    allowed = 1.5 * BOUND / overload.throughput
+    refused = [1000 * percentile(overload.refused, share) for share in (0.5, 0.99)]
+    print(
+        f"\nat its peak {peak:.0f} requests/s; offered {3 * peak:.0f}/s: answered {overload.throughput:.0f}/s, "
+        f"p99 {1000 * p99:.0f} ms of {1000 * allowed:.0f} ms allowed; refused {len(overload.refused)}, "
+        f"median {refused[0]:.1f} ms, p99 {refused[1]:.1f} ms"
+    )
+    assert len(overload.refused) > len(overload.answered)
+    assert refused[0] < 10
+    assert p99 < allowed
+    assert overload.throughput > 0.9 * peak
