@@ -13,6 +13,7 @@ RULES: dict[str, set[str]] = {
     "files": {"errors"},
     "cpus": set(),
     "memory": set(),
+    "log_stream": set(),
     "executor": {"errors"},
     "metadata": {"errors"},
     "labels": {"errors", "files", "metadata"},
@@ -39,8 +40,8 @@ RULES: dict[str, set[str]] = {
     "protocol": {"api.problems", "api.state", "errors"},
     "server": {"api", "errors", "memory", "protocol", "settings"},
     "cli": {
-        *("classifier", "cpus", "datasets", "default_model", "errors", "evaluation", "labels", "metadata", "options"),
-        *("packed", "plots", "prepare", "server", "settings"),
+        *("classifier", "cpus", "datasets", "default_model", "errors", "evaluation", "labels", "log_stream"),
+        *("metadata", "options", "packed", "plots", "prepare", "server", "settings"),
     },
     "__main__": {"cli"},
     "__init__": set(),

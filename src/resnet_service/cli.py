@@ -80,11 +80,16 @@ def _root(version: Annotated[bool, typer.Option("--version", help="Print the ver
 def serve(**flags: Any) -> None:
     """Load the model, check it, and serve it over HTTP."""
     with one_line_errors():
+        from resnet_service.log_stream import LogStream
         from resnet_service.server import run
         from resnet_service.settings import load_settings
 
         settings = load_settings(**flags)
-        logging.basicConfig(format="%(levelname)s %(message)s", level=settings.log_level.upper(), stream=sys.stderr)
+        logging.basicConfig(
+            format="%(levelname)s %(message)s",
+            level=settings.log_level.upper(),
+            stream=LogStream(sys.stderr.fileno()),
+        )
         run(settings)
 
 
