@@ -1,14 +1,18 @@
 """More requests than the real service can answer, with the real model and real pictures. ``-s`` prints the figures."""
 
 from collections.abc import Iterator
+from contextlib import ExitStack
 
+import httpx
 import pytest
 from PIL import Image
 
 from support.load import offered, percentile, saturating
 from support.pictures import EXAMPLES, encoded
+from support.processes import holdings
 from support.servers import REPOSITORY, ServerProcess, server_process
-from support.wire import head
+from support.wire import connected, head, read_answer
+from test_admission import until
 
 MODEL = REPOSITORY / "checkpoints" / "resnet18-fashion-mnist-int8.onnx"
 WORKERS, QUEUE = 2, 8
@@ -58,3 +62,23 @@ def test_three_times_saturation_with_the_real_model(server: ServerProcess) -> No
     assert refused[0] < 10
     assert p99 < allowed
     assert overload.throughput > 0.9 * peak
+
+
+def test_many_large_bodies_at_once_take_no_more_memory_than_they_may() -> None:
+    most, size, count = 32 * 2**20, 8 * 2**20, 40
+    with server_process("--checkpoint", MODEL, "--max-receiving-bytes", str(most)) as server, ExitStack() as open_:
+        pid = server.process.pid
+        before = holdings(pid).megabytes
+        answers = []
+        for number in range(count):
+            connection = open_.enter_context(connected(server.url))
+            connection.sendall(head(Content_Length=size) + bytes(size - 1))
+            if number >= most // size:
+                answers.append(read_answer(connection))
+        grown = holdings(pid).megabytes - before
+        print(f"\n{count} bodies of {size / 2**20:.0f} MB with room for {most / 2**20:.0f}: {grown:.0f} MB more")
+        assert {answer[:13] for answer in answers} == {b"HTTP/1.1 429 "}
+        assert grown < most / 2**20 + 16
+        open_.close()
+        until(lambda: holdings(pid).megabytes - before < 16)
+        assert httpx.get(f"{server.url}/health/ready").status_code == 200
