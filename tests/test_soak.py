@@ -142,8 +142,7 @@ def exchange_many(url: str, count: int, seed: int) -> Counter[int | None]:
         clients.close()
         return seen
 
-    counted: Counter[int | None] = run(main())
-    return counted
+    return run(main())
 
 
 @pytest.mark.slow

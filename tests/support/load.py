@@ -6,9 +6,11 @@ An HTTP library's own cost would be most of what is measured on a machine that t
 import asyncio
 import time
 from collections.abc import Coroutine, Iterator, Sequence
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple, Self, TypeVar
 
 import uvloop
+
+T = TypeVar("T")
 
 ANSWER_SECONDS = 60
 
@@ -130,7 +132,7 @@ def offered(url: str, requests: Sequence[bytes], *, rate: float, seconds: float)
     return run(main())
 
 
-def run(main: Coroutine[Any, Any, Any]) -> Any:
+def run(main: Coroutine[Any, Any, T]) -> T:
     """Run a coroutine on the loop that the server has as well."""
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(main)
