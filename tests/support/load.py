@@ -97,16 +97,17 @@ def saturating(url: str, requests: Sequence[bytes], *, clients: int, seconds: fl
 
     async def main() -> Load:
         pool = Clients(url)
-        end = time.monotonic() + seconds
+        begun = time.monotonic()
         answers: list[Answer] = []
 
         async def one(turns: Iterator[bytes]) -> None:
-            while time.monotonic() < end:
+            while time.monotonic() - begun < seconds:
                 answers.append(await pool.ask(next(turns)))
 
         await asyncio.gather(*(one(_in_turn(requests, first)) for first in range(clients)))
+        elapsed = time.monotonic() - begun
         pool.close()
-        return _load(answers, seconds)
+        return _load(answers, elapsed)
 
     return run(main())
 
