@@ -48,6 +48,38 @@ def test_what_is_raised_arrives() -> None:
         asyncio.run(main())
 
 
+def test_each_thread_runs_it_once_even_where_one_is_late() -> None:
+    ran: list[str] = []
+
+    async def main() -> None:
+        with held_up(workers=4) as (executor, gate):
+            late = asyncio.create_task(executor.run(gate.wait))
+            await asyncio.sleep(0)
+            each = asyncio.create_task(executor.run_on_each(lambda: ran.append(threading.current_thread().name)))
+            await until(lambda: len(ran) == 3)
+            await asyncio.sleep(0.1)
+            assert len(ran) == 3
+            gate.set()
+            await asyncio.gather(late, each)
+
+    asyncio.run(main())
+    assert len(ran) == len(set(ran)) == 4
+
+
+def test_a_stuck_thread_does_not_hold_up_the_others_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("resnet_service.executor._TOGETHER_SECONDS", 0.1)
+
+    async def main() -> None:
+        with held_up(workers=2) as (executor, gate):
+            stuck = asyncio.create_task(executor.run(gate.wait))
+            await asyncio.sleep(0)
+            await asyncio.wait_for(executor.run_on_each(lambda: None), 10)
+            gate.set()
+            await stuck
+
+    asyncio.run(main())
+
+
 def test_close_ends_the_threads() -> None:
     async def main() -> None:
         executor = InferenceExecutor(3)

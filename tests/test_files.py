@@ -1,3 +1,4 @@
+import fcntl
 import os
 from pathlib import Path
 
@@ -22,6 +23,17 @@ def test_what_cannot_be_written_says_why_and_leaves_nothing(tmp_path: Path) -> N
     with pytest.raises(FileNotWritten, match="taken cannot be written: Is a directory"):
         write_whole(tmp_path / "taken", b"data")
     assert os.listdir(tmp_path) == ["taken"]
+
+
+def test_what_a_killed_writer_left_is_removed_and_what_another_one_writes_is_not(tmp_path: Path) -> None:
+    left = [tmp_path / f".model[1].pth.{name}.partial" for name in ("dead", "alive")]
+    others = [tmp_path / ".model.pth.dead.partial", tmp_path / ".model[1].pth.dead"]
+    for path in (*left, *others):
+        path.write_bytes(b"half")
+    with left[1].open() as alive:
+        fcntl.flock(alive, fcntl.LOCK_EX)
+        write_whole(tmp_path / "model[1].pth", b"whole")
+    assert set(tmp_path.iterdir()) == {tmp_path / "model[1].pth", left[1], *others}
 
 
 def test_digest_is_that_of_sha256sum() -> None:

@@ -43,7 +43,7 @@ RULES: dict[str, set[str]] = {
         *("observation", "opening", "settings", "tracing"),
     },
     "protocol": {"api.problems", "api.state", "errors", "observation"},
-    "server": {"api", "classifier", "errors", "protocol", "settings"},
+    "server": {"api", "errors", "opening", "protocol", "settings"},
     "start": {"errors", "memory", "opening", "server", "settings"},
     "cli": {
         *("classifier", "cpus", "datasets", "default_model", "errors", "evaluation", "labels", "logs", "metadata"),

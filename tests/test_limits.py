@@ -12,11 +12,14 @@ import httpx
 import pytest
 
 from resnet_service.api.app import create_app
+from resnet_service.api.limits import HeldBytes
+from resnet_service.errors import InvalidSettings
 from resnet_service.fake import FakeClassifier
-from resnet_service.settings import Settings
+from resnet_service.settings import Settings, load_settings
 from support.pictures import encoded, noise
 from support.servers import served
 from support.wire import connected, drip, head, read_answer, read_to_end
+from test_admission import until
 from test_api import assert_problem
 
 PICTURE = encoded(noise(40, 30), "JPEG")
@@ -214,6 +217,93 @@ def test_whoever_does_not_read_is_disconnected() -> None:
                 break
         else:
             raise AssertionError("it is still connected")
+
+
+BODY = 20_000
+
+
+@contextmanager
+def holding(most: int = 50_000, **settings: Any) -> Iterator[tuple[str, HeldBytes]]:
+    """Serve with room for ``most`` bytes of bodies; at the end, none must be held."""
+    chosen = Settings(max_body_bytes=BODY, max_receiving_bytes=most, **settings)
+    app = create_app(chosen, FakeClassifier())
+    held: HeldBytes = app.state.held_bytes
+    with served(app) as client:
+        yield str(client.base_url), held
+        assert client.post("/predict", content=PICTURE).status_code == 200
+        until(lambda: held.now == 0)
+
+
+def test_a_body_that_all_together_have_no_room_for_is_429_before_it_is_sent() -> None:
+    with holding() as (url, held), ExitStack() as open_:
+        stalled = [open_.enter_context(connected(url)) for _ in range(2)]
+        for connection in stalled:
+            connection.sendall(head(Content_Length=BODY) + bytes(BODY - 1))
+        until(lambda: held.now == 2 * (BODY - 1))
+        with connected(url) as refused:
+            refused.sendall(head(Content_Length=BODY))
+            begun = time.monotonic()
+            response = answer(read_answer(refused))
+            assert time.monotonic() - begun < 1
+        assert_problem(response, HTTPStatus.TOO_MANY_REQUESTS, "too_many_bytes", "Try again in 1 s")
+        assert response.headers["retry-after"] == "1"
+        with connected(url) as small:
+            small.sendall(head(Content_Length=len(PICTURE)) + PICTURE)
+            assert read_answer(small).startswith(b"HTTP/1.1 200 ")
+        stalled[0].sendall(b"x")
+        assert read_answer(stalled[0]).startswith(b"HTTP/1.1 415 ")
+        with connected(url) as accepted:
+            accepted.sendall(head(Content_Length=BODY) + bytes(BODY))
+            assert read_answer(accepted).startswith(b"HTTP/1.1 415 ")
+
+
+def test_what_nobody_promised_is_counted_as_it_comes() -> None:
+    chunk = b"1000\r\n" + bytes(0x1000) + b"\r\n"
+    with holding(most=25_000) as (url, held), connected(url) as stalled, connected(url) as late:
+        stalled.sendall(head(Transfer_Encoding="chunked") + chunk * 4)
+        until(lambda: held.now == 4 * 0x1000)
+        late.sendall(head(Transfer_Encoding="chunked") + chunk * 4)
+        assert read_answer(late).startswith(b"HTTP/1.1 429 ")
+        until(lambda: held.now == 4 * 0x1000)
+
+
+def test_bytes_are_held_until_the_answer_and_a_promise_holds_none() -> None:
+    gate = threading.Event()
+    app = create_app(Settings(workers=1), FakeClassifier(gate=gate))
+    held: HeldBytes = app.state.held_bytes
+    with served(app) as client, connected(str(client.base_url)) as asking, connected(str(client.base_url)) as promising:
+        promising.sendall(head(Content_Length=1_000_000))
+        asking.sendall(head(Content_Length=len(PICTURE)) + PICTURE)
+        until(lambda: app.state.service.executor.running == 1)
+        assert held.now == len(PICTURE)
+        gate.set()
+        assert read_answer(asking).startswith(b"HTTP/1.1 200 ")
+        until(lambda: held.now == 0)
+
+
+def test_however_a_request_ends_its_bytes_are_given_back() -> None:
+    form = b'--limit\r\nContent-Disposition: form-data; name="other"\r\n\r\nx\r\n--limit--\r\n'
+    ends = [
+        head(Content_Length=5) + b"01234",
+        head(Content_Length=len(form), Content_Type="multipart/form-data; boundary=limit") + form,
+        head(Content_Length=5, Content_Type="multipart/form-data; boundary=limit") + b"01234",
+        head(path="/nowhere", Content_Length=5) + b"01234",
+        head(Content_Length=1000) + bytes(999),  # never comes to its end
+        head(Transfer_Encoding="chunked") + b"5000\r\n" + bytes(0x5000) + b"\r\n",  # too large
+        head(Transfer_Encoding="chunked") + b"5\r\n01234\r\nnonsense\r\n",
+    ]
+    with holding(body_seconds=0.5) as (url, _):
+        for sent in ends:
+            with connected(url) as connection:
+                connection.sendall(sent)
+                assert read_answer(connection).startswith(b"HTTP/1.1 4")
+            with connected(url) as leaver:
+                leaver.sendall(sent)
+
+
+def test_room_for_less_than_one_body_is_no_setting() -> None:
+    with pytest.raises(InvalidSettings, match="max_receiving_bytes"):
+        load_settings(max_receiving_bytes=BODY, max_body_bytes=BODY + 1)
 
 
 BOUNDARY = b"--limit"

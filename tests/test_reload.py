@@ -1,12 +1,15 @@
 import asyncio
 import threading
+import time
 
 import pytest
 
+from resnet_service.api.app import create_app
 from resnet_service.api.reload import Reloader
 from resnet_service.classifier import ImageClassifier
 from resnet_service.errors import UnreadableModel
 from resnet_service.fake import FakeClassifier
+from resnet_service.settings import Settings
 
 
 async def until_reloaded(reloader: Reloader) -> None:
@@ -20,13 +23,16 @@ def test_the_loop_turns_meanwhile_and_a_second_request_is_not_lost() -> None:
     opened: list[ImageClassifier] = []
     swapped: list[ImageClassifier] = []
 
+    async def install(classifier: ImageClassifier) -> None:
+        swapped.append(classifier)
+
     def open_() -> ImageClassifier:
         assert turned.wait(5), "the loop stood still"
         opened.append(FakeClassifier())
         return opened[-1]
 
     async def main() -> None:
-        reloader = Reloader(open_, swapped.append)
+        reloader = Reloader(open_, install)
         reloader.request()
         await asyncio.sleep(0.05)
         reloader.request()
@@ -46,7 +52,11 @@ def test_what_fails_is_one_line_and_changes_nothing(failure: Exception, caplog: 
 
     async def main() -> None:
         swapped: list[ImageClassifier] = []
-        reloader = Reloader(open_, swapped.append)
+
+        async def install(classifier: ImageClassifier) -> None:
+            swapped.append(classifier)
+
+        reloader = Reloader(open_, install)
         reloader.request()
         await until_reloaded(reloader)
         assert swapped == []
@@ -55,3 +65,25 @@ def test_what_fails_is_one_line_and_changes_nothing(failure: Exception, caplog: 
     (record,) = caplog.records
     assert record.getMessage().startswith("The old model goes on serving: ")
     assert (str(failure) or "MemoryError") in record.getMessage()
+
+
+def test_every_thread_that_infers_warms_up_before_the_new_model_serves() -> None:
+    workers = 3
+    classifier = FakeClassifier()
+    app = create_app(Settings(workers=workers), classifier)
+    inferring: set[str] = set()
+
+    async def main() -> None:
+        async with app.router.lifespan_context(app):
+            inferring.update(classifier.warmed_in)
+            classifier.warmed_in.clear()
+            service = app.state.service
+            # One thread has other work, and the others must not take its turn meanwhile.
+            work = asyncio.create_task(service.executor.run(time.sleep, 0.2))
+            service.reloader.request()
+            await until_reloaded(service.reloader)
+            await work
+
+    asyncio.run(main())
+    assert len(inferring) == workers
+    assert classifier.warmed_in >= inferring

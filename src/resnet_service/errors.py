@@ -37,6 +37,7 @@
     ├── UnsoundOutput                   the network answered NaN, infinity or the wrong shape
     ├── NotReady                        still loading, re-checking the model, or already shutting down
     ├── Overloaded                      as many requests as may wait are waiting
+    │   └── TooManyBytes                as many bytes of bodies as may be held are held
     ├── TooManyConnections              as many connections as may be open are open
     ├── DeadlineExceeded                no answer within the time that a request may take
     ├── DatasetError                    a data set cannot be evaluated on
@@ -273,6 +274,12 @@ class Overloaded(ServiceError):
     def __init__(self, message: str, *, retry_after: int) -> None:
         super().__init__(message)
         self.retry_after = retry_after
+
+
+class TooManyBytes(Overloaded):
+    """As many bytes of bodies as may be held are held."""
+
+    code = "too_many_bytes"
 
 
 class TooManyConnections(ServiceError):

@@ -20,6 +20,8 @@ T = TypeVar("T")
 
 # Of the moving average of the time per piece of work: the last ten or so count.
 _WEIGHT = 0.1
+# How long a thread may stand still for the others in ``run_on_each``: they may be at a picture that takes long.
+_TOGETHER_SECONDS = 2.0
 
 
 class InferenceExecutor:
@@ -64,6 +66,26 @@ class InferenceExecutor:
     async def run(self, function: Callable[..., T], *args: object) -> T:
         """Run ``function(*args)`` for the service itself, which needs no permit; return or raise what it does."""
         return await asyncio.wrap_future(self._pool.submit(function, *args))
+
+    async def run_on_each(self, function: Callable[[], object]) -> None:
+        """Run ``function()`` once in every thread of the pool, behind what is queued there; raise what it raises.
+
+        Which thread takes which piece of work is not to be chosen. So a thread that has done its one waits until the
+        others have begun theirs, lest it take them; not for ever, since one of them may be stuck.
+        """
+        together = threading.Event()
+        to_begin = self._workers
+
+        def once() -> None:
+            nonlocal to_begin
+            with self._lock:
+                to_begin -= 1
+                if to_begin == 0:
+                    together.set()
+            function()
+            together.wait(_TOGETHER_SECONDS)
+
+        await asyncio.gather(*(self.run(once) for _ in range(self._workers)))
 
     def close(self) -> None:
         """Let what has begun finish, drop what has not, and end the threads."""

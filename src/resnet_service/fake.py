@@ -15,7 +15,7 @@ class FakeClassifier:
 
     ``gate``, where given, holds every answer back until it is set; ``seconds`` is what an answer takes; ``failure`` is
     raised instead of an answer, and ``warm_up_failure`` by a warm-up. The two may be changed while it serves;
-    ``started`` counts the answers that were begun.
+    ``started`` counts the answers that were begun, ``warmed_in`` names the threads that warmed up.
     """
 
     runtime_name = "fake"
@@ -33,6 +33,7 @@ class FakeClassifier:
         self.labels = LabelSet.numbered(classes)
         self.metadata = ModelMetadata(arch="resnet18", num_classes=classes, input_size=8, resize_size=8)
         self.warm_ups = 0
+        self.warmed_in: set[str] = set()
         self.started = 0
         self.failure = failure
         self.warm_up_failure: Exception | None = None
@@ -42,6 +43,7 @@ class FakeClassifier:
     def warm_up(self) -> None:
         """Count, so that a test sees it was called; fail where it should."""
         self.warm_ups += 1
+        self.warmed_in.add(threading.current_thread().name)
         if self.warm_up_failure is not None:
             raise self.warm_up_failure
 

@@ -1,19 +1,24 @@
 """Files that are whole or absent, and their digests."""
 
+import fcntl
+import glob
 import hashlib
 import os
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 from resnet_service.errors import FileNotWritten, ModelFileNotFound, SuspiciousModel, UnreadableModel
 
 MAX_MODEL_BYTES = 4 * 2**30
+_PARTIAL = ".partial"
 
 
 def write_whole(path: Path, data: bytes) -> None:
     """Write ``data`` to ``path`` such that a crash at any moment leaves the old file or the new one, never a part.
 
-    The bytes are on disk under another name before they take the place of ``path``, and that step is atomic.
+    The bytes are on disk under another name before they take the place of ``path``, and that step is atomic. Who is
+    killed meanwhile leaves them under that name, which no model has; the next one to write ``path`` removes them.
 
     Raises:
         FileNotWritten: The disk is full, the folder is read-only, …; ``path`` is untouched.
@@ -23,20 +28,29 @@ def write_whole(path: Path, data: bytes) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(
-            prefix=f".{path.name}.", suffix=".partial", dir=path.parent, delete=False
+            prefix=f".{path.name}.", suffix=_PARTIAL, dir=path.parent, delete=False
         ) as file:
             temporary = Path(file.name)
+            fcntl.flock(file, fcntl.LOCK_EX)  # it ends with this process: what is not locked was left behind
+            _remove_left_behind(path)
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        # Temporary files are readable by their owner only; a model is read by the service's own user.
-        temporary.chmod(0o644)
-        temporary.replace(path)
+            # Temporary files are readable by their owner only; a model is read by the service's own user.
+            temporary.chmod(0o644)
+            temporary.replace(path)
     except OSError as error:
         raise FileNotWritten(f"{path} cannot be written: {error.strerror}.") from error
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
+
+
+def _remove_left_behind(path: Path) -> None:
+    for partial in path.parent.glob(f".{glob.escape(path.name)}.*{_PARTIAL}"):
+        with suppress(OSError), partial.open("rb") as file:  # another one may write it now, or have removed it
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            partial.unlink()
 
 
 def read_model_file(path: Path) -> bytes:

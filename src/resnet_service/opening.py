@@ -1,5 +1,6 @@
 """From settings to the classifier that they ask for."""
 
+import asyncio
 import threading
 from concurrent.futures import Future
 
@@ -29,24 +30,30 @@ def open_classifier(settings: Settings) -> Classifier:
     )
 
 
-def begin_opening(settings: Settings) -> Future[Classifier]:
-    """Load in a thread of its own, so that the caller can import the web framework meanwhile.
+class Opening:
+    """A model that is loaded in a thread of its own, so that its caller can import the web framework meanwhile.
 
     What the thread will need is imported before it begins: two threads that import at once can meet half a module.
 
     Raises:
-        ServiceError: There is no such file, or nothing that runs it; the result raises what is found out later.
+        ServiceError: There is no such file, or nothing that runs it; ``take`` raises what is found out later.
 
     """
-    find_runtime(choose_model(settings.checkpoint), settings.runtime)
-    opening: Future[Classifier] = Future()
 
-    def open_() -> None:
-        try:
-            opening.set_result(open_classifier(settings))
-        except BaseException as error:  # noqa: BLE001 - whatever it is, who waits for the result raises it
-            opening.set_exception(error)
+    def __init__(self, settings: Settings) -> None:
+        find_runtime(choose_model(settings.checkpoint), settings.runtime)
+        self._result: Future[Classifier] = Future()
+        # A daemon: whoever fails in the meantime should not wait for a model that nobody will use.
+        threading.Thread(target=_open, args=(settings, self._result), name="opening", daemon=True).start()
 
-    # A daemon: whoever fails in the meantime should not wait for a model that nobody will use.
-    threading.Thread(target=open_, name="opening", daemon=True).start()
-    return opening
+    async def take(self) -> Classifier:
+        """Return the classifier, once, and do not keep it: it should go when another takes its place."""
+        result, self._result = self._result, Future()
+        return await asyncio.wrap_future(result)
+
+
+def _open(settings: Settings, result: Future[Classifier]) -> None:
+    try:
+        result.set_result(open_classifier(settings))
+    except BaseException as error:  # noqa: BLE001 - whatever it is, who waits for the result raises it
+        result.set_exception(error)

@@ -7,7 +7,6 @@ import signal
 import socket
 import sys
 import time
-from concurrent.futures import Future
 from types import FrameType
 
 import uvicorn
@@ -15,8 +14,8 @@ from fastapi import FastAPI
 
 from resnet_service.api.app import create_app
 from resnet_service.api.state import Service
-from resnet_service.classifier import Classifier
 from resnet_service.errors import ServiceError
+from resnet_service.opening import Opening
 from resnet_service.protocol import BoundedProtocol, sweep
 from resnet_service.settings import Settings
 
@@ -27,7 +26,7 @@ log = logging.getLogger("resnet_service")
 EVERY_ANSWER = (("X-Content-Type-Options", "nosniff"), ("Cross-Origin-Resource-Policy", "same-origin"))
 
 
-def serve(listener: socket.socket, settings: Settings, opening: Future[Classifier]) -> None:
+def serve(listener: socket.socket, settings: Settings, opening: Opening) -> None:
     """Serve the model that is being opened, until a signal ends it.
 
     Raises:

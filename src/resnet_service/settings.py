@@ -2,9 +2,9 @@
 
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BeforeValidator, Field, InstanceOf, ValidationError
+from pydantic import AfterValidator, BeforeValidator, Field, InstanceOf, ValidationError, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from resnet_service.classifier import Fidelity
@@ -67,6 +67,11 @@ class Settings(BaseSettings):
         30, gt=0, le=3600, description="Seconds from a picture's arrival to its answer; 504 after that."
     )
     max_body_bytes: int = Field(10 * 2**20, ge=1024, description="Largest request body, in bytes.")
+    max_receiving_bytes: int = Field(
+        256 * 2**20,
+        ge=1024,
+        description="Bytes of all bodies in memory at once, until each is answered; more are answered 429.",
+    )
     max_pixels: int = Field(
         DEFAULT_MAX_PIXELS, ge=1, description="Largest picture, in pixels; found out before decoding."
     )
@@ -97,6 +102,15 @@ class Settings(BaseSettings):
     tracing: bool = Field(
         False, description="Send OpenTelemetry spans, as the variables OTEL_* say; needs the extra otel."
     )
+
+    @model_validator(mode="after")
+    def _room_for_one(self) -> Self:
+        if self.max_receiving_bytes < self.max_body_bytes:
+            raise ValueError(
+                f"max_receiving_bytes ({self.max_receiving_bytes}) has no room for one body of max_body_bytes "
+                f"({self.max_body_bytes})"
+            )
+        return self
 
 
 def load_settings(**flags: object) -> Settings:

@@ -4,7 +4,7 @@ import socket
 
 from resnet_service.errors import AddressUnavailable
 from resnet_service.memory import keep_heap_compact
-from resnet_service.opening import begin_opening
+from resnet_service.opening import Opening
 from resnet_service.settings import Settings
 
 
@@ -21,7 +21,7 @@ def start(settings: Settings) -> None:
     """
     keep_heap_compact()
     with _listener(settings.host, settings.port) as listener:
-        opening = begin_opening(settings)
+        opening = Opening(settings)
 
         from resnet_service.server import serve
 

@@ -3,7 +3,6 @@
 import asyncio
 import logging
 from collections.abc import AsyncIterator
-from concurrent.futures import Future
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
@@ -14,17 +13,17 @@ from resnet_service import __version__
 from resnet_service.api import keys, pages, problems, routes
 from resnet_service.api.early import EarlyAnswer
 from resnet_service.api.keys import RequireKey
-from resnet_service.api.limits import BodyLimit
+from resnet_service.api.limits import BodyLimit, HeldBytes
 from resnet_service.api.observer import Observer
 from resnet_service.api.reload import Reloader
 from resnet_service.api.state import LifespanState, Service
-from resnet_service.classifier import Classifier, ImageClassifier
+from resnet_service.classifier import ImageClassifier
 from resnet_service.errors import ServiceError
 from resnet_service.executor import InferenceExecutor
 from resnet_service.keys import KeyRing
 from resnet_service.memory import release_freed
-from resnet_service.opening import open_classifier, worker_count
 from resnet_service.metrics import Metrics
+from resnet_service.opening import Opening, open_classifier, worker_count
 from resnet_service.settings import Settings, load_settings
 from resnet_service.tracing import Tracer, open_tracer
 
@@ -34,7 +33,7 @@ log = logging.getLogger("resnet_service")
 def create_app(
     settings: Settings | None = None,
     classifier: ImageClassifier | None = None,
-    opening: Future[Classifier] | None = None,
+    opening: Opening | None = None,
     tracer: Tracer | None = None,
 ) -> FastAPI:
     """Make the application; the model is loaded when the server starts it.
@@ -68,17 +67,19 @@ def create_app(
             opened.warm_up()
             return opened
 
-        def swap(opened: ImageClassifier) -> None:
+        async def install(opened: ImageClassifier) -> None:
+            await executor.run_on_each(opened.warm_up)
             service.classifier = opened
             _show(opened, metrics)
             log.info(_start_line(opened, workers))
+            await asyncio.to_thread(release_freed)
 
         try:
-            loaded = await (executor.run(open_) if opening is None else asyncio.wrap_future(opening))
+            loaded = await (executor.run(open_) if opening is None else opening.take())
             # Every thread answers once before any client waits for it.
-            await asyncio.gather(*(executor.run(loaded.warm_up) for _ in range(workers)))
+            await executor.run_on_each(loaded.warm_up)
             release_freed()
-            reloader = Reloader(open_again, swap)
+            reloader = Reloader(open_again, install)
             app.state.service = service = Service(chosen, loaded, executor, reloader, ring, metrics)
             metrics.watch(
                 running=lambda: executor.running,
@@ -89,6 +90,7 @@ def create_app(
             log.info(_start_line(loaded, workers))
             if ring is not None:
                 log.info("API keys are needed; accepted now: %d", len(ring.keys))
+            del loaded  # this frame lives as long as the service, and the model should go when another takes its place
             yield {"service": service}
             service.health.close()
             service.reloader.close()
@@ -111,6 +113,7 @@ def create_app(
     )
     app.state.settings = chosen
     app.state.startup_error = None
+    app.state.held_bytes = held = HeldBytes(chosen.max_receiving_bytes)
     app.include_router(routes.health)
     app.include_router(routes.router)
     app.include_router(routes.inference)
@@ -118,7 +121,11 @@ def create_app(
     problems.install(app)
     # The last one added meets a request first.
     app.add_middleware(
-        BodyLimit, max_bytes=chosen.max_body_bytes, seconds=chosen.body_seconds, min_rate=chosen.min_body_rate
+        BodyLimit,
+        max_bytes=chosen.max_body_bytes,
+        held=held,
+        seconds=chosen.body_seconds,
+        min_rate=chosen.min_body_rate,
     )
     if ring is not None:
         open_paths = _open_paths(chosen)

@@ -5,10 +5,50 @@ import asyncio
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from resnet_service.api.problems import respond_to
-from resnet_service.errors import BodyTooLarge, RequestTooSlow
+from resnet_service.errors import BodyTooLarge, RequestTooSlow, ServiceError, TooManyBytes
 
 # Seconds before the rate counts: a slow start, or a moment without reception, is no attack.
 _GRACE = 5.0
+# Each answer gives bytes back, and there are many a second. Only slow bodies keep theirs for longer.
+_RETRY_SECONDS = 1
+
+
+class HeldBytes:
+    """The bytes of all bodies that are in memory at once, from their arrival to the answer; ``most`` of them.
+
+    What is counted is what has come, not what was promised: a promise costs its sender nothing.
+    """
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+        self.now = 0
+
+    def expect(self, size: int) -> None:
+        """See whether a body of ``size`` bytes fits beside what is held; hold nothing for it.
+
+        Raises:
+            TooManyBytes: It does not.
+
+        """
+        if self.now + size > self.most:
+            raise TooManyBytes(
+                f"The service holds as many bytes of pictures as it may. Try again in {_RETRY_SECONDS} s.",
+                retry_after=_RETRY_SECONDS,
+            )
+
+    def take(self, size: int) -> None:
+        """Hold ``size`` bytes more.
+
+        Raises:
+            TooManyBytes: They do not fit; they are not held.
+
+        """
+        self.expect(size)
+        self.now += size
+
+    def give_back(self, size: int) -> None:
+        """Hold ``size`` bytes less."""
+        self.now -= size
 
 
 class BodyLimit:
@@ -16,12 +56,15 @@ class BodyLimit:
 
     A ``Content-Length`` beyond the limit is refused before anything is read; what is read is counted all the same,
     because a client may promise less than it sends, or with chunked encoding nothing at all. ``min_rate`` is in bytes
-    a second, on average from the first moment that the application waits for the body.
+    a second, on average from the first moment that the application waits for the body. ``held`` counts the bytes of
+    this body together with those of all others; where there is no room for it, it is refused before it is read, and
+    where others took the room meanwhile, while it is.
     """
 
-    def __init__(self, app: ASGIApp, max_bytes: int, seconds: float = 60, min_rate: int = 0) -> None:
+    def __init__(self, app: ASGIApp, max_bytes: int, held: HeldBytes, seconds: float = 60, min_rate: int = 0) -> None:
         self._app = app
         self._max_bytes = max_bytes
+        self._held = held
         self._seconds = seconds
         self._min_rate = min_rate
 
@@ -30,16 +73,22 @@ class BodyLimit:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        promised = dict(scope["headers"]).get(b"content-length", b"")
-        if promised.isdigit() and int(promised) > self._max_bytes:
-            await respond_to(self._refusal(int(promised)))(scope, receive, send)
+        length = dict(scope["headers"]).get(b"content-length", b"")
+        promised = int(length) if length.isdigit() else 0
+        try:
+            if promised > self._max_bytes:
+                raise self._refusal(promised)
+            if promised:
+                self._held.expect(promised)
+        except ServiceError as error:
+            await respond_to(error)(scope, receive, send)
             return
-        received = 0
+        received = held = 0
         begun: float | None = None
         complete = False
 
         async def bounded_receive() -> Message:
-            nonlocal received, begun, complete
+            nonlocal received, held, begun, complete
             if complete:  # what is still to come is the client's leaving, which may take as long as it likes
                 return await receive()
             now = asyncio.get_running_loop().time()
@@ -51,13 +100,19 @@ class BodyLimit:
                 raise RequestTooSlow(
                     f"The request body came too slowly: {received} bytes in {now - begun:.0f} s or more."
                 ) from None
-            received += len(message.get("body", b""))
+            size = len(message.get("body", b""))
+            received += size
             if received > self._max_bytes:
                 raise self._refusal(received)
+            self._held.take(size)
+            held += size
             complete = not message.get("more_body", False)
             return message
 
-        await self._app(scope, bounded_receive, send)
+        try:
+            await self._app(scope, bounded_receive, send)
+        finally:
+            self._held.give_back(held)
 
     def _allowance(self, received: int) -> float:
         """Return the seconds in which more than ``received`` bytes must have come."""

@@ -30,6 +30,7 @@ STATUS: dict[type[errors.ServiceError], HTTPStatus] = {
     errors.MalformedRequest: HTTPStatus.BAD_REQUEST,
     errors.RequestTooSlow: HTTPStatus.REQUEST_TIMEOUT,
     errors.Overloaded: HTTPStatus.TOO_MANY_REQUESTS,
+    errors.TooManyBytes: HTTPStatus.TOO_MANY_REQUESTS,
     errors.TooManyConnections: HTTPStatus.SERVICE_UNAVAILABLE,
     errors.DeadlineExceeded: HTTPStatus.GATEWAY_TIMEOUT,
     errors.NotReady: HTTPStatus.SERVICE_UNAVAILABLE,

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from resnet_service.classifier import ImageClassifier
 from resnet_service.errors import ServiceError
@@ -16,13 +16,15 @@ class Reloader:
     Args:
         open_: Loads, checks and warms up a classifier, or raises; called in a thread of its own, since the threads that
             infer have other work, and the loop must turn.
-        swap: Takes the classifier that serves from then on.
+        install: Takes the classifier that serves from then on; where it raises, the old one goes on.
 
     """
 
-    def __init__(self, open_: Callable[[], ImageClassifier], swap: Callable[[ImageClassifier], None]) -> None:
+    def __init__(
+        self, open_: Callable[[], ImageClassifier], install: Callable[[ImageClassifier], Awaitable[None]]
+    ) -> None:
         self._open = open_
-        self._swap = swap
+        self._install = install
         self._reloading: asyncio.Task[None] | None = None
         self._again = False
 
@@ -47,13 +49,11 @@ class Reloader:
         while True:
             self._again = False
             try:
-                opened = await asyncio.to_thread(self._open)
+                await self._install(await asyncio.to_thread(self._open))
             except ServiceError as error:
                 log.error("The old model goes on serving: %s", error)
             except Exception as error:  # noqa: BLE001 - whatever is wrong with the new file, the old model serves
                 log.error("The old model goes on serving: the new one failed with %s.", type(error).__name__)
-            else:
-                self._swap(opened)
             if not self._again:
                 break
         self._reloading = None

@@ -1,0 +1,25 @@
+"""What a process holds, read from /proc."""
+
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+_MEGABYTE = 2**20
+
+
+class Holdings(NamedTuple):
+    """Resident memory in megabytes, open file descriptors, threads."""
+
+    megabytes: float
+    descriptors: int
+    threads: int
+
+
+def holdings(process: int) -> Holdings:
+    folder = Path(f"/proc/{process}")
+    pages = int((folder / "statm").read_text().split()[1])
+    return Holdings(
+        pages * os.sysconf("SC_PAGE_SIZE") / _MEGABYTE,
+        len(os.listdir(folder / "fd")),
+        len(os.listdir(folder / "task")),
+    )

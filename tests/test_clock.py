@@ -1,0 +1,33 @@
+"""No duration is measured with a clock that can be set."""
+
+import ast
+
+import pytest
+
+from test_imports import MODULES, room
+
+# What operators set: time synchronisation, summer time, a mistake.
+WALL_CLOCKS = {"time.time", "time.time_ns", "datetime.now", "datetime.utcnow", "datetime.today", "date.today"}
+
+
+def names(tree: ast.AST) -> set[str]:
+    """Return what is taken from modules and classes by a dot, and what is imported by name."""
+    found: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute):
+            owner = node.value
+            last = owner.attr if isinstance(owner, ast.Attribute) else owner.id if isinstance(owner, ast.Name) else ""
+            found.add(f"{last}.{node.attr}")
+        elif isinstance(node, ast.ImportFrom):
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+@pytest.mark.parametrize("path", MODULES, ids=room)
+def test_every_clock_is_monotonic(path: object) -> None:
+    assert not names(ast.parse(path.read_text())) & WALL_CLOCKS  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("line", ["time.time()", "from time import time", "datetime.datetime.now()", "datetime.now()"])
+def test_a_clock_that_can_be_set_would_be_found(line: str) -> None:
+    assert names(ast.parse(line)) & WALL_CLOCKS
