@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test lint format bench clean
+.PHONY: help serve test lint format bench fuzz clean
 
 help:
 	@echo "make serve          install, fetch a model if there is none, pack it, serve on port $(PORT)"
@@ -17,6 +17,7 @@ help:
 	@echo "make lint           ruff and mypy"
 	@echo "make format         let ruff format the code"
 	@echo "make bench          compare with other servers; see benchmarks/README.md"
+	@echo "make fuzz           look for inputs that crash; SECONDS=30 for each target"
 	@echo "make clean          remove what the above created, except models"
 
 serve: $(VENV)/.serve
@@ -37,6 +38,9 @@ format: $(VENV)/.test
 
 bench: $(VENV)/.test
 	@$(BIN)/python -m benchmarks $(ARGS)
+
+fuzz: $(VENV)/.test
+	@for target in decode checkpoint packed; do $(BIN)/python -m fuzz $$target $(or $(SECONDS),30) || exit 1; done
 
 clean:
 	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -50,7 +50,7 @@ _PIXEL = zlib.compress(b"\0\xff\0\0")
 
 
 def png_of_20000_squared() -> bytes:
-    """400 million pixels, all of them there, and none of zero bytes alone: memory that is not written is not counted."""
+    """400 million pixels, and none of zero bytes alone: memory that is not written to is not counted."""
     packer = zlib.compressobj(1)
     rows = [packer.compress(b"\0" + bytes([row % 255 + 1]) * 60_000) for row in range(20_000)]
     return _png(20_000, 20_000, b"".join(rows) + packer.flush())
@@ -422,7 +422,7 @@ def tiff_of_many_strips() -> bytes:
 def tiff_of_a_large_tile() -> bytes:
     """One tile of 676 million pixels for a picture of one, which the decoder unpacks as a whole."""
     side = 25_600
-    packer = zlib.compressobj(9)
+    packer = zlib.compressobj(1)
     rows = [packer.compress(b"\x11" * side) for _ in range(side)]
     data = b"".join(rows) + packer.flush()
     entries = {
@@ -501,8 +501,8 @@ def _checkpoint(index: bytes, path: Path, **options: int) -> None:
 
 
 def _doubling(levels: int) -> bytes:
-    """Pickle opcodes for a tuple that holds the same tuple twice, and so on; one would print it as 2^levels items."""
-    return b")" + b"".join(b"2\x86" for _ in range(levels))
+    """Pickle opcodes for a tuple that holds the same tuple twice, and so on; printing it takes 2^levels steps."""
+    return b")q\0" + b"h\0h\0\x86q\0" * levels
 
 
 def checkpoint_zip_bomb(path: Path) -> None:
@@ -533,15 +533,20 @@ def checkpoint_with_a_doubling_weight(path: Path) -> None:
     _checkpoint(b"\x80\x02}X\x0a\0\0\0state_dict}X\x01\0\0\0w" + _doubling(60) + b"ss.", path)
 
 
-def checkpoint_of_a_long_number(path: Path) -> None:
-    """An integer of 30 million digits, whose decimal form would take hours."""
-    digits = b"\x7f" * 12_000_000
-    _checkpoint(b"\x80\x02}X\x0b\0\0\0num_classes\x8b" + struct.pack("<i", len(digits)) + digits + b"s.", path)
-
-
 def checkpoint_of_empty_lists(path: Path) -> None:
     """Thirty million objects of one byte each."""
-    _checkpoint(b"\x80\x02(" + b"]" * 30_000_000 + b"l.", path)
+    _checkpoint(b"\x80\x02]q\0(" + b"]" * 30_000_000 + b"e.", path)
+
+
+def checkpoint_of_empty_lists_without_a_zip(path: Path) -> None:
+    """The same in the format before 2020, where nothing says how long the index is."""
+    import torch
+
+    torch.save([], path, _use_new_zipfile_serialization=False)
+    data = path.read_bytes()
+    empty = b"\x80\x02]q\x00."
+    assert empty in data
+    path.write_bytes(data.replace(empty, b"\x80\x02]q\0(" + b"]" * 30_000_000 + b"e."))
 
 
 def checkpoint_that_is_a_pickle_bomb(path: Path) -> None:
