@@ -493,9 +493,9 @@ PICTURES: Mapping[str, Callable[[], bytes]] = MappingProxyType(
 # --- Models
 
 
-def _checkpoint(index: bytes, path: Path, **options: int) -> None:
+def _checkpoint(index: bytes, path: Path, compression: int = zipfile.ZIP_STORED) -> None:
     """Write a checkpoint's zip whose pickle is ``index``."""
-    with zipfile.ZipFile(path, "w", **options) as archive:  # type: ignore[arg-type]
+    with zipfile.ZipFile(path, "w", compression) as archive:
         archive.writestr("archive/data.pkl", index)
         archive.writestr("archive/version", "3\n")
 
