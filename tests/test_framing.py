@@ -27,8 +27,7 @@ LAST = b"GET /health/live HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n"
 
 @pytest.fixture(scope="module")
 def url() -> Iterator[str]:
-    short = {"header_seconds": 1.0, "body_seconds": 1.0}
-    with served(create_app(Settings(**short), FakeClassifier())) as client:
+    with served(create_app(Settings(header_seconds=1, body_seconds=1), FakeClassifier())) as client:
         yield str(client.base_url)
         assert client.post("/predict", content=PICTURE).status_code == 200
 

@@ -30,8 +30,8 @@ schemathesis.openapi.media_type("application/octet-stream", pictures)
 
 def operations() -> dict[str, Any]:
     schema = schemathesis.openapi.from_dict(create_app(Settings(), FakeClassifier()).openapi())
-    found = (result.ok() for result in schema.get_all_operations())
-    return {operation.label: operation for operation in found}
+    results: list[Any] = list(schema.get_all_operations())
+    return {operation.label: operation for operation in (result.ok() for result in results)}
 
 
 OPERATIONS = operations()
@@ -45,7 +45,7 @@ ASKED = [
 ]
 
 # Whether bytes are a picture is beyond what a schema can say: valid by the schema, they may still be refused.
-EXCLUDED = CHECKS.get_by_names(["positive_data_acceptance"])
+EXCLUDED: list[Any] = CHECKS.get_by_names(["positive_data_acceptance"])
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +62,7 @@ def test_what_openapi_says_is_what_is_answered(url: str, label: str, mode: schem
 
     @settings(max_examples=EXAMPLES, deadline=None, database=None, suppress_health_check=list(HealthCheck))
     @given(case=OPERATIONS[label].as_strategy(generation_mode=mode))
-    def ask(case: schemathesis.Case) -> None:
+    def ask(case: schemathesis.Case[Any]) -> None:
         case.call_and_validate(base_url=url, excluded_checks=EXCLUDED, timeout=10)
 
     ask()
