@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test lint format bench lock audit sbom clean
+.PHONY: help serve test lint format bench fuzz lock audit sbom clean
 
 help:
 	@echo "make serve          install, fetch a model if there is none, pack it, serve on port $(PORT)"
@@ -20,6 +20,7 @@ help:
 	@echo "make lock           pin by hash what serving and development need; UPGRADE=1 takes the newest"
 	@echo "make audit          look up known vulnerabilities of what is pinned"
 	@echo "make sbom           write the bill of materials of what serves into dist/"
+	@echo "make fuzz           look for inputs that crash; SECONDS=30 for each target"
 	@echo "make clean          remove what the above created, except models"
 
 serve: $(VENV)/.serve
@@ -49,6 +50,9 @@ audit: $(VENV)/.test
 
 sbom: $(VENV)/.test
 	@$(BIN)/python tools/sbom.py
+
+fuzz: $(VENV)/.test
+	@for target in decode checkpoint packed; do $(BIN)/python -m fuzz $$target $(or $(SECONDS),30) || exit 1; done
 
 clean:
 	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

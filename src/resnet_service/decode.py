@@ -1,7 +1,7 @@
 """Strangers' bytes in, upright RGB image out; the only module that deals with Pillow's errors.
 
-Order matters for safety: byte signature, then Pillow's header parser for that one format, then the pixel limit, and
-only then the decoder.
+Order matters for safety: byte signature, then the file's structure, then Pillow's header parser for that one format,
+then the pixel limit, and only then the decoder.
 """
 
 import math
@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image
 
 from resnet_service.errors import BrokenImage, NoFile, NotAnImage, TooManyPixels
+from resnet_service.structure import check_file, check_opened
 
 # Pillow warns of corrupt metadata in words that differ with each file, and Python remembers each of them to say it only
 # once: a log to fill and a leak to drip, at the will of strangers. What matters is raised, not warned of.
@@ -90,14 +91,16 @@ def decode(data: bytes, max_pixels: int = DEFAULT_MAX_PIXELS, *, enough: int | N
     Raises:
         NoFile: ``data`` is empty.
         NotAnImage: Not one of ``ACCEPTED_FORMATS``, whatever it was called.
-        BrokenImage: One of them, but damaged, or of a pixel type that has no RGB meaning.
+        BrokenImage: One of them, but damaged, made to exhaust, or of a pixel type that has no RGB meaning.
         TooManyPixels: More than ``max_pixels``; found out before decoding.
 
     """
     file_format = _identify(data)
+    check_file(data, file_format)
     try:
         with Image.open(BytesIO(data), formats=(file_format,)) as opened:
             _check_pixels(opened, max_pixels)
+            check_opened(opened, max_pixels)
             width, height = opened.size
             if enough is not None:
                 scale = enough / min(opened.size)

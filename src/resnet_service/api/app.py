@@ -110,6 +110,8 @@ def create_app(
         # FastAPI's documentation pages load their viewer from elsewhere, which a service without network cannot.
         docs_url=None,
         redoc_url=None,
+        # To redirect `/labels/` to `/labels`, Starlette would build a URL from whatever the client calls the host.
+        redirect_slashes=False,
     )
     app.state.settings = chosen
     app.state.startup_error = None

@@ -1,0 +1,1 @@
+"""What attacks the readers of strangers' files: coverage-guided fuzzing, damage, and bombs."""

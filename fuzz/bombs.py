@@ -1,0 +1,729 @@
+"""Files that are small and want to become large or long, and a measurement of what each costs.
+
+`python -m fuzz.bombs` decodes or loads each in a process of its own and prints a Markdown table: the answer, seconds,
+and by how much resident memory grew at its peak. Every picture fits into the default limit of a request's body.
+"""
+
+import io
+import json
+import pickle
+import struct
+import subprocess
+import sys
+import tempfile
+import time
+import zipfile
+import zlib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import NamedTuple
+
+from PIL import Image
+
+BODY = 10 * 2**20  # the default of max_body_bytes
+_SECONDS = 30
+
+
+def _encoded(image: Image.Image, file_format: str, **options: object) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, file_format, **options)
+    return buffer.getvalue()
+
+
+# --- PNG
+
+
+def _chunk(kind: bytes, content: bytes) -> bytes:
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+
+def _png(width: int, height: int, pixels: bytes, before: bytes = b"", after: bytes = b"") -> bytes:
+    """Put a PNG of 8-bit RGB together; ``pixels`` are compressed rows."""
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return b"".join(
+        (b"\x89PNG\r\n\x1a\n", _chunk(b"IHDR", header), before, _chunk(b"IDAT", pixels), after, _chunk(b"IEND", b""))
+    )
+
+
+_PIXEL = zlib.compress(b"\0\xff\0\0")
+
+
+def png_of_20000_squared() -> bytes:
+    """400 million pixels, and none of zero bytes alone: memory that is not written to is not counted."""
+    packer = zlib.compressobj(1)
+    rows = [packer.compress(b"\0" + bytes([row % 255 + 1]) * 60_000) for row in range(20_000)]
+    return _png(20_000, 20_000, b"".join(rows) + packer.flush())
+
+
+def png_of_small_chunks() -> bytes:
+    return _png(1, 1, _PIXEL, before=_chunk(b"tEXt", b"a\0") * ((BODY - 1000) // 14))
+
+
+def png_of_small_private_chunks() -> bytes:
+    return _png(1, 1, _PIXEL, before=_chunk(b"prVt", b"") * ((BODY - 1000) // 12))
+
+
+def png_of_small_chunks_after_the_pixels() -> bytes:
+    return _png(1, 1, _PIXEL, after=_chunk(b"prVt", b"") * ((BODY - 1000) // 12))
+
+
+def png_of_small_idats() -> bytes:
+    pixels = b"".join(_chunk(b"IDAT", b"") for _ in range((BODY - 1000) // 12))
+    return _png(1, 1, b"", before=pixels)
+
+
+def png_of_compressed_texts() -> bytes:
+    """A gigabyte of text, in portions that Pillow's limit for one allows."""
+    text = _chunk(b"zTXt", b"a\0\0" + zlib.compress(bytes(2**20 - 1), 9))
+    return _png(1, 1, _PIXEL, before=text * 1000)
+
+
+def png_of_compressed_international_texts() -> bytes:
+    text = _chunk(b"iTXt", b"XML:com.adobe.xmp\0\1\0\0\0" + zlib.compress(b"x" * (2**20 - 1), 9))
+    return _png(1, 1, _PIXEL, before=text * 1000)
+
+
+def png_of_one_large_text() -> bytes:
+    return _png(1, 1, _PIXEL, before=_chunk(b"zTXt", b"a\0\0" + zlib.compress(bytes(2**30), 9)))
+
+
+def png_of_a_large_profile() -> bytes:
+    return _png(1, 1, _PIXEL, before=_chunk(b"iCCP", b"a\0\0" + zlib.compress(bytes(2**30), 9)))
+
+
+def png_of_many_profiles() -> bytes:
+    return _png(1, 1, _PIXEL, before=_chunk(b"iCCP", b"a\0\0" + zlib.compress(bytes(2**20 - 1), 9)) * 8000)
+
+
+def png_of_more_pixels_than_it_says() -> bytes:
+    """A gigabyte of rows for one pixel."""
+    return _png(1, 1, zlib.compress(bytes(2**30), 9))
+
+
+# --- JPEG
+
+_JPEG = _encoded(Image.new("RGB", (16, 16), "red"), "JPEG")
+
+
+def _segment(marker: int, content: bytes) -> bytes:
+    return b"\xff" + bytes([marker]) + struct.pack(">H", len(content) + 2) + content
+
+
+def _jpeg(segments: bytes) -> bytes:
+    return _JPEG[:2] + segments + _JPEG[2:]
+
+
+def jpeg_of_a_million_restarts() -> bytes:
+    start = _JPEG.index(b"\xff\xda")
+    length = struct.unpack(">H", _JPEG[start + 2 : start + 4])[0]
+    head = start + 2 + length
+    markers = b"".join(b"\xff" + bytes([0xD0 + number % 8]) for number in range(1_000_000))
+    return _JPEG[:start] + _segment(0xDD, b"\0\1") + _JPEG[start:head] + markers + _JPEG[head:]
+
+
+def jpeg_of_a_million_restarts_in_its_head() -> bytes:
+    return _jpeg(b"\xff\xd0" * 1_000_000)
+
+
+def jpeg_of_small_segments() -> bytes:
+    return _jpeg(_segment(0xFE, b"") * ((BODY - 1000) // 4))
+
+
+def jpeg_of_small_exifs() -> bytes:
+    """EXIF of a million segments with a byte each, which Pillow joins one by one."""
+    return _jpeg(_segment(0xE1, b"Exif\0\0x") * ((BODY - 1000) // 11))
+
+
+def jpeg_of_large_exif() -> bytes:
+    return _jpeg(_segment(0xE1, b"Exif\0\0" + bytes(65_000)) * 160)
+
+
+def _ifd(entries: int, at: int, size: int) -> bytes:
+    """A TIFF directory of ``entries`` tags whose values are all the same ``size`` bytes, from ``at`` on."""
+    listed = b"".join(struct.pack("<HHLL", 30_000 + number, 7, size, at) for number in range(entries))
+    return b"II*\0\x08\0\0\0" + struct.pack("<H", entries) + listed + bytes(4)
+
+
+def jpeg_of_overlapping_exif() -> bytes:
+    """5,000 EXIF tags of 60,000 bytes each, all of them the same."""
+    return _jpeg(_segment(0xE1, b"Exif\0\0" + _ifd(5000, 8, 60_000) + bytes(5_000)))
+
+
+def jpeg_of_overlapping_large_exif() -> bytes:
+    """As before with 9 MB, in as many segments as it takes."""
+    exif = _ifd(5000, 8, 9_000_000).ljust(9_000_008, b"\0")
+    return _jpeg(b"".join(_segment(0xE1, b"Exif\0\0" + exif[at : at + 65_000]) for at in range(0, len(exif), 65_000)))
+
+
+def jpeg_of_overlapping_mpf() -> bytes:
+    return _jpeg(_segment(0xE2, b"MPF\0" + _ifd(5000, 8, 60_000) + bytes(5_000)))
+
+
+def jpeg_of_a_large_profile() -> bytes:
+    parts = (_segment(0xE2, b"ICC_PROFILE\0" + bytes([n % 256, 150]) + bytes(65_000)) for n in range(150))
+    return _jpeg(b"".join(parts))
+
+
+def jpeg_of_large_xmp() -> bytes:
+    return _jpeg(_segment(0xE1, b"http://ns.adobe.com/xap/1.0/\0" + b"tiff:Orientation=" * 3_800) * 150)
+
+
+def _progressive(width: int, height: int, scans: int) -> bytes:
+    """A progressive grey JPEG of ``scans`` scans that say nothing in few bytes, but go through every block each."""
+    frame = struct.pack(">BHHB", 8, height, width, 1) + b"\1\x11\0"
+    quantization = b"\0" + b"\1" * 64
+    # One code of 1 bit: a run of 2^14 to 2^15 - 1 blocks that end here, with 14 bits of how many more.
+    table = b"\x10" + b"\1" + bytes(15) + b"\xe0"
+    dc_table = b"\0" + b"\1" + bytes(15) + b"\0"
+    blocks = -(-width // 8) * -(-height // 8)
+    runs = -(-blocks // 32_767)
+    bits = ("0" + "1" * 14) * runs
+    bits += "1" * (-len(bits) % 8)
+    entropy = int(bits, 2).to_bytes(len(bits) // 8, "big").replace(b"\xff", b"\xff\0")
+    scan = _segment(0xDA, b"\1\1\0" + bytes([1, 63, 0])) + entropy
+    head = _segment(0xDB, quantization) + _segment(0xC2, frame) + _segment(0xC4, table) + _segment(0xC4, dc_table)
+    first = _segment(0xDA, b"\1\1\0" + bytes([0, 0, 0])) + bytes(-(-blocks // 8))
+    return b"\xff\xd8" + head + first + scan * scans + b"\xff\xd9"
+
+
+def jpeg_of_a_thousand_scans() -> bytes:
+    return _progressive(7000, 7000, 1000)
+
+
+def jpeg_of_as_many_scans_as_fit() -> bytes:
+    return _progressive(7000, 7000, 100_000)[: BODY - 2] + b"\xff\xd9"
+
+
+def jpeg_progressive_of_20000_squared() -> bytes:
+    return _progressive(20_000, 20_000, 1)
+
+
+# --- GIF
+
+_GIF = _encoded(Image.new("P", (2, 2)), "GIF")
+_GIF_HEAD = 13 + 3 * 2 ** ((_GIF[10] & 7) + 1) if _GIF[10] & 0x80 else 13
+
+
+def _gif(blocks: bytes) -> bytes:
+    return _GIF[:_GIF_HEAD] + blocks + _GIF[_GIF_HEAD:]
+
+
+def gif_of_small_comments() -> bytes:
+    return _gif(b"!\xfe\1x\0" * ((BODY - 1000) // 5))
+
+
+def gif_of_one_comment_in_small_blocks() -> bytes:
+    return _gif(b"!\xfe" + b"\1x" * ((BODY - 1000) // 2) + b"\0")
+
+
+def gif_of_small_extensions() -> bytes:
+    return _gif(b"!\x01\0" * ((BODY - 1000) // 3))
+
+
+def gif_of_many_frames() -> bytes:
+    frame = _GIF[_GIF_HEAD:-1]
+    return _GIF[:_GIF_HEAD] + frame * ((BODY - 1000) // len(frame)) + b";"
+
+
+def gif_whose_frame_is_larger_than_its_screen() -> bytes:
+    frame = bytearray(_GIF[_GIF_HEAD:])
+    at = frame.index(b",")
+    frame[at + 5 : at + 9] = struct.pack("<HH", 65_535, 65_535)
+    return _GIF[:_GIF_HEAD] + bytes(frame)
+
+
+# --- WebP, AVIF
+
+
+def webp_of_many_frames() -> bytes:
+    frames = [Image.new("RGB", (2, 2), (number % 256, number // 256, 0)) for number in range(2000)]
+    return _encoded(frames[0], "WEBP", save_all=True, append_images=frames[1:], duration=1)
+
+
+def webp_of_as_many_frames_as_fit() -> bytes:
+    frames = [Image.new("RGB", (2, 2), colour) for colour in ("red", "blue")]
+    data = _encoded(frames[0], "WEBP", save_all=True, append_images=frames[1:], duration=1)
+    at = data.index(b"ANMF")
+    grown = data[:at] + data[at:] * ((BODY - 1000) // (len(data) - at))
+    return b"RIFF" + struct.pack("<I", len(grown) - 8) + grown[8:]
+
+
+def webp_of_small_chunks() -> bytes:
+    data = _encoded(Image.new("RGB", (2, 2)), "WEBP", exif=b"Exif\0\0MM\0*\0\0\0\x08\0\0")
+    grown = data + b"prVt\0\0\0\0" * ((BODY - 1000) // 8)
+    return b"RIFF" + struct.pack("<I", len(grown) - 8) + grown[8:]
+
+
+def webp_of_a_large_canvas() -> bytes:
+    data = bytearray(
+        _encoded(
+            Image.new("RGB", (2, 2)), "WEBP", save_all=True, append_images=[Image.new("RGB", (2, 2), "red")], duration=1
+        )
+    )
+    at = data.index(b"VP8X") + 12
+    data[at : at + 6] = struct.pack("<I", 16_382)[:3] + struct.pack("<I", 16_382)[:3]
+    return bytes(data)
+
+
+def webp_of_the_most_pixels() -> bytes:
+    return _encoded(Image.new("RGB", (16_383, 3_051), "red"), "WEBP", lossless=True, method=0)
+
+
+def avif_of_many_frames() -> bytes:
+    frames = [Image.new("RGB", (16, 16), (number % 256, 0, 0)) for number in range(300)]
+    return _encoded(frames[0], "AVIF", save_all=True, append_images=frames[1:], duration=1, speed=10)
+
+
+def _avif_saying(data: bytes, width: int, height: int) -> bytes:
+    at = data.index(b"ispe") + 8
+    return data[:at] + struct.pack(">II", width, height) + data[at + 8 :]
+
+
+def avif_of_a_large_canvas() -> bytes:
+    return _avif_saying(_encoded(Image.new("RGB", (16, 16), "red"), "AVIF"), 16_384, 16_384)
+
+
+def avif_of_more_pixels_than_it_says() -> bytes:
+    """64 million pixels within, 16 x 16 without."""
+    return _avif_saying(_encoded(Image.new("L", (8_000, 8_000), 128), "AVIF", speed=10, quality=1), 16, 16)
+
+
+def _box(kind: bytes, content: bytes) -> bytes:
+    return struct.pack(">I", len(content) + 8) + kind + content
+
+
+def _within_meta(data: bytes, box: bytes, instead_of: bytes) -> bytes:
+    """Put ``box`` in the place of one of the boxes within ``meta``, and mend the sizes (not the offsets)."""
+    meta = data.index(b"meta") - 4
+    size = struct.unpack(">I", data[meta : meta + 4])[0]
+    at = data.index(instead_of, meta) - 4
+    old = struct.unpack(">I", data[at : at + 4])[0]
+    grown = size - old + len(box)
+    return (
+        data[:meta]
+        + struct.pack(">I", grown)
+        + data[meta + 4 : at]
+        + box
+        + data[at + old : meta + size]
+        + data[meta + size :]
+    )
+
+
+def _within(data: bytes, kind: bytes, box: bytes) -> bytes:
+    """Put ``box`` in the place of that of its kind within ``moov``, and mend the sizes of all that are around it."""
+    at = data.index(kind, data.index(b"moov")) - 4
+    old = struct.unpack(">I", data[at : at + 4])[0]
+    changed = bytearray(data[:at] + box + data[at + old :])
+    for outer in (b"moov", b"trak", b"mdia", b"minf", b"stbl"):
+        size = changed.index(outer) - 4
+        changed[size : size + 4] = struct.pack(">I", struct.unpack(">I", changed[size : size + 4])[0] + len(box) - old)
+    return bytes(changed)
+
+
+def avif_of_many_items() -> bytes:
+    """700,000 places of items, each to be found among those before it."""
+    listed = b"".join(struct.pack(">IHHH", number + 10, 0, 0, 0) for number in range((BODY - 2000) // 10))
+    iloc = _box(b"iloc", b"\2\0\0\0\0\0" + struct.pack(">I", len(listed) // 10) + listed)
+    return _within_meta(_encoded(Image.new("RGB", (16, 16), "red"), "AVIF"), iloc, b"iloc")
+
+
+def avif_of_many_properties() -> bytes:
+    data = _encoded(Image.new("RGB", (16, 16), "red"), "AVIF")
+    ispe = _box(b"ispe", bytes(4) + struct.pack(">II", 16, 16))
+    listed = _box(b"ipco", ispe * ((BODY - 2000) // len(ispe)))
+    return _within_meta(data, _box(b"iprp", listed), b"iprp")
+
+
+def avif_of_many_item_infos() -> bytes:
+    data = _encoded(Image.new("RGB", (16, 16), "red"), "AVIF")
+    infos = b"".join(
+        _box(b"infe", b"\3\0\0\0" + struct.pack(">IH", number + 10, 0) + b"av01\0")
+        for number in range((BODY - 2000) // 23)
+    )
+    iinf = _box(b"iinf", b"\1\0\0\0" + struct.pack(">I", (BODY - 2000) // 23) + infos)
+    return _within_meta(data, iinf, b"iinf")
+
+
+def avif_of_a_large_frame_table() -> bytes:
+    """A film of which half a million samples are said to be in as many places."""
+    frames = [Image.new("RGB", (16, 16), colour) for colour in ("red", "blue")]
+    data = _encoded(frames[0], "AVIF", save_all=True, append_images=frames[1:], duration=1)
+    count = (BODY - 10_000) // 16
+    grown = data
+    for kind, entries in (
+        (b"stsc", b"".join(struct.pack(">III", number + 1, 1, 1) for number in range(count))),
+        (b"stco", bytes(4 * count)),
+    ):
+        grown = _within(grown, kind, _box(kind, bytes(4) + struct.pack(">I", count) + entries))
+    return grown
+
+
+# --- TIFF
+
+
+def _tiff(entries: Mapping[int, tuple[int, int, int]], data: bytes = b"", following: int = 0) -> bytes:
+    """Put a TIFF together: tag to (type, count, value or offset); ``data`` begins at 8."""
+    listed = b"".join(struct.pack("<HHLL", tag, *entry) for tag, entry in sorted(entries.items()))
+    directory = struct.pack("<H", len(entries)) + listed + struct.pack("<L", following)
+    return b"II*\0" + struct.pack("<L", 8 + len(data)) + data + directory
+
+
+def _grey(width: int, height: int, compression: int = 1) -> dict[int, tuple[int, int, int]]:
+    return {
+        256: (4, 1, width),
+        257: (4, 1, height),
+        258: (3, 1, 8),
+        259: (3, 1, compression),
+        262: (3, 1, 1),
+        277: (3, 1, 1),
+    }
+
+
+def tiff_that_loops() -> bytes:
+    entries = {**_grey(1, 1), 273: (4, 1, 8), 278: (4, 1, 1), 279: (4, 1, 1)}
+    return _tiff(entries, b"x" * 8, following=16)
+
+
+def tiff_of_many_directories() -> bytes:
+    entries = {**_grey(1, 1), 273: (4, 1, 8), 278: (4, 1, 1), 279: (4, 1, 1)}
+    one = _tiff(entries, b"x" * 8, following=8 + 8 + 2 + 12 * len(entries) + 4)
+    rest = []
+    at = len(one)
+    while at < BODY - 1000:
+        at += 6
+        rest.append(struct.pack("<HL", 0, at))
+    return one + b"".join(rest)
+
+
+def tiff_of_overlapping_values() -> bytes:
+    """5,000 tags of 9 MB each, all of them the same."""
+    entries = {**_grey(1, 1), 273: (4, 1, 8), 278: (4, 1, 1), 279: (4, 1, 1)}
+    entries.update({30_000 + number: (7, 9_000_000, 8) for number in range(5000)})
+    return _tiff(entries, b"x" * 9_000_000)
+
+
+def tiff_of_nested_directories() -> bytes:
+    """EXIF, GPS and interoperability directories that are the main one again."""
+    entries = {**_grey(1, 1), 273: (4, 1, 8), 278: (4, 1, 1), 279: (4, 1, 1)}
+    for tag in (34_665, 34_853, 40_965, 330):
+        entries[tag] = (4, 1, 16)
+    return _tiff(entries, b"x" * 8)
+
+
+def tiff_of_many_strips() -> bytes:
+    """Two million strips of one pixel."""
+    count = (BODY - 1000) // 4
+    offsets = struct.pack("<L", 8) * count
+    entries = {**_grey(1, 2_000_000), 273: (4, count, 8), 278: (4, 1, 1), 279: (4, count, 8)}
+    return _tiff(entries, offsets)
+
+
+def tiff_of_a_large_tile() -> bytes:
+    """One tile of 676 million pixels for a picture of one, which the decoder unpacks as a whole."""
+    side = 25_600
+    packer = zlib.compressobj(1)
+    rows = [packer.compress(b"\x11" * side) for _ in range(side)]
+    data = b"".join(rows) + packer.flush()
+    entries = {
+        **_grey(1, 1, compression=8),
+        322: (4, 1, side),
+        323: (4, 1, side),
+        324: (4, 1, 8),
+        325: (4, 1, len(data)),
+    }
+    return _tiff(entries, data)
+
+
+def tiff_of_a_large_strip() -> bytes:
+    data = zlib.compress(b"\x11" * 2**30, 9)
+    entries = {
+        **_grey(1, 1, compression=8),
+        273: (4, 1, 8),
+        278: (4, 1, 2**30),
+        279: (4, 1, len(data)),
+    }
+    return _tiff(entries, data)
+
+
+def tiff_of_many_fields() -> bytes:
+    """A BigTIFF whose directory has half a million fields."""
+    count = (BODY - 100) // 20
+    fields = b"".join(struct.pack("<HHQQ", number % 65_536, 4, 1, 1) for number in range(count))
+    return b"II+\0\x08\0\0\0" + struct.pack("<QQ", 16, count) + fields
+
+
+# --- BMP
+
+
+def _bmp(width: int, height: int, compression: int, data: bytes, bits: int = 8) -> bytes:
+    palette = bytes(4 * 256)
+    head = struct.pack("<IiiHHIIiiII", 40, width, height, 1, bits, compression, len(data), 0, 0, 256, 0)
+    at = 14 + len(head) + len(palette)
+    return b"BM" + struct.pack("<IHHI", at + len(data), 0, 0, at) + head + palette + data
+
+
+def bmp_of_a_long_leap() -> bytes:
+    """One step of 255 rows in a picture whose only row has 50 million pixels."""
+    return _bmp(50_000_000, 1, 1, b"\0\2\xff\xff" * 10)
+
+
+def bmp_of_single_pixels() -> bytes:
+    return _bmp(5_000, 1_040, 1, b"\1x" * ((BODY - 2000) // 2))
+
+
+def bmp_of_ends_of_lines() -> bytes:
+    """50 million pixels that a loop in Python fills one by one."""
+    return _bmp(49_999, 1_000, 1, b"\1x\0\0" * 1_000)
+
+
+def bmp_of_nibbles() -> bytes:
+    return _bmp(7_000, 7_000, 2, b"\xff\x12" * ((BODY - 2000) // 2), bits=4)
+
+
+PICTURES: Mapping[str, Callable[[], bytes]] = MappingProxyType(
+    {
+        name: make
+        for name, make in list(globals().items())
+        if name.partition("_")[0] in ("png", "jpeg", "gif", "webp", "avif", "tiff", "bmp") and callable(make)
+    }
+)
+
+
+# --- Models
+
+
+def _checkpoint(index: bytes, path: Path, compression: int = zipfile.ZIP_STORED) -> None:
+    """Write a checkpoint's zip whose pickle is ``index``."""
+    with zipfile.ZipFile(path, "w", compression) as archive:
+        archive.writestr("archive/data.pkl", index)
+        archive.writestr("archive/version", "3\n")
+
+
+def _doubling(levels: int) -> bytes:
+    """Pickle opcodes for a tuple that holds the same tuple twice, and so on; printing it takes 2^levels steps."""
+    return b")q\0" + b"h\0h\0\x86q\0" * levels
+
+
+def checkpoint_zip_bomb(path: Path) -> None:
+    """A megabyte that unpacks to a gigabyte."""
+    _checkpoint(b"\x80\x02}." + bytes(2**30), path, compression=zipfile.ZIP_DEFLATED)
+
+
+def checkpoint_of_overlapping_entries(path: Path) -> None:
+    """A thousand directory entries that are the same megabyte (Fifield's zip bomb)."""
+    with zipfile.ZipFile(path, "w") as bomb:
+        bomb.writestr("a/data/0", bytes(2**20))
+        for number in range(1, 1000):
+            twin = zipfile.ZipInfo(f"a/data/{number}")
+            twin.header_offset, twin.file_size, twin.compress_size = 0, 2**20, 2**20
+            twin.CRC = bomb.getinfo("a/data/0").CRC
+            bomb.filelist.append(twin)
+
+
+def checkpoint_with_a_doubling_value(path: Path) -> None:
+    _checkpoint(b"\x80\x02}X\x04\0\0\0arch" + _doubling(60) + b"s.", path)
+
+
+def checkpoint_with_a_doubling_key(path: Path) -> None:
+    _checkpoint(b"\x80\x02}" + _doubling(60) + b"K\1s.", path)
+
+
+def checkpoint_with_a_doubling_weight(path: Path) -> None:
+    _checkpoint(b"\x80\x02}X\x0a\0\0\0state_dict}X\x01\0\0\0w" + _doubling(60) + b"ss.", path)
+
+
+def checkpoint_of_empty_lists(path: Path) -> None:
+    """Thirty million objects of one byte each."""
+    _checkpoint(b"\x80\x02]q\0(" + b"]" * 30_000_000 + b"e.", path)
+
+
+def checkpoint_of_empty_lists_without_a_zip(path: Path) -> None:
+    """The same in the format before 2020, where nothing says how long the index is."""
+    import torch
+
+    torch.save([], path, _use_new_zipfile_serialization=False)
+    data = path.read_bytes()
+    empty = b"\x80\x02]q\x00."
+    assert empty in data
+    path.write_bytes(data.replace(empty, b"\x80\x02]q\0(" + b"]" * 30_000_000 + b"e."))
+
+
+def checkpoint_that_is_a_pickle_bomb(path: Path) -> None:
+    """A bare pickle that would compute 10^9 x 10^9 bytes by calling ``operator.mul``."""
+    path.write_bytes(b"coperator\nmul\n(" + pickle.dumps(b"x" * 1000, 0)[:-1] + b"I1000000000\ntR.")
+
+
+def checkpoint_of_a_virtual_tensor(path: Path) -> None:
+    """One stored number that claims to be a tensor of 10^15, by a stride of zero."""
+    import torch
+
+    state = {"weight": torch.zeros(1).expand(10**9, 10**6)}
+    torch.save({"arch": "resnet18", "num_classes": 10, "input_size": 64, "state_dict": state}, path)
+
+
+def _packed(path: Path, change: Callable[[object], None]) -> None:
+    """Write a packed model of two nodes that is sound but for ``change``."""
+    import numpy as np
+    from onnx import TensorProto, helper, numpy_helper
+
+    from resnet_service.files import sha256_of
+    from resnet_service.metadata import Agreement, ModelMetadata, Packing
+    from resnet_service.packed import METADATA_KEY
+
+    nodes = [
+        helper.make_node("Cast", ["pixels"], ["numbers"], to=TensorProto.FLOAT),
+        helper.make_node("ReduceMean", ["numbers", "axes"], ["means"], keepdims=0),
+        helper.make_node("Gemm", ["means", "weight"], ["logits"]),
+    ]
+    weights = [
+        numpy_helper.from_array(np.ones((3, 3), np.float32), "weight"),
+        numpy_helper.from_array(np.array([1, 2], np.int64), "axes"),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "small",
+        [helper.make_tensor_value_info("pixels", TensorProto.UINT8, ["n", 8, 8, 3])],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["n", 3])],
+        weights,
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    change(model)
+    packing = Packing(
+        checkpoint_sha256="0" * 64,
+        graph_sha256=sha256_of(model.graph.SerializeToString()),
+        precision="fp32",
+        agreement=Agreement(pictures=1, top1_agreement=100, max_logit_difference=0),
+    )
+    metadata = ModelMetadata(arch="resnet18", num_classes=3, input_size=8, resize_size=8, packing=packing)
+    helper.set_model_props(model, {METADATA_KEY: metadata.model_dump_json()})
+    path.write_bytes(model.SerializeToString())
+
+
+def packed_sound(path: Path) -> None:
+    """Not a bomb: what the others are made of."""
+    _packed(path, lambda model: None)
+
+
+def packed_with_weights_elsewhere(path: Path) -> None:
+    def change(model: object) -> None:
+        weight = model.graph.initializer[0]  # type: ignore[attr-defined]
+        weight.ClearField("raw_data")
+        weight.data_location = 1
+        weight.external_data.add(key="location", value="../../../../../../etc/passwd")
+
+    _packed(path, change)
+
+
+def packed_with_a_tensor_of_a_petabyte(path: Path) -> None:
+    def change(model: object) -> None:
+        weight = model.graph.initializer[0]  # type: ignore[attr-defined]
+        weight.dims[:] = [2**24, 2**24]
+
+    _packed(path, change)
+
+
+def packed_that_makes_a_terabyte(path: Path) -> None:
+    """A constant that the graph itself makes, of a shape given in 16 bytes."""
+
+    def change(model: object) -> None:
+        import numpy as np
+        from onnx import helper, numpy_helper
+
+        graph = model.graph  # type: ignore[attr-defined]
+        graph.initializer.append(numpy_helper.from_array(np.array([2**19, 2**19], np.int64), "shape"))
+        graph.node.insert(0, helper.make_node("ConstantOfShape", ["shape"], ["zeros"]))
+        graph.node.insert(1, helper.make_node("ReduceSum", ["zeros"], ["sum"], keepdims=0))
+        graph.node.append(helper.make_node("Add", ["unsummed", "sum"], ["logits"]))
+        graph.node[-2].output[0] = "unsummed"
+
+    _packed(path, change)
+
+
+MODELS: Mapping[str, Callable[[Path], None]] = MappingProxyType(
+    {
+        name: make
+        for name, make in list(globals().items())
+        if name.partition("_")[0] in ("checkpoint", "packed") and callable(make)
+    }
+)
+
+
+# --- What each costs
+
+
+class Cost(NamedTuple):
+    """What reading one file came to: the answer, or ``killed``; seconds; megabytes of growth at the peak."""
+
+    answer: str
+    seconds: float
+    megabytes: float
+
+
+# Pixels are C's memory, so a process of its own is asked for its peak (getrusage would give its parent's).
+_CHILD = """
+import json, re, sys, time
+from pathlib import Path
+from resnet_service.errors import ServiceError
+path = Path(sys.argv[1])
+if path.suffix == ".picture":
+    from resnet_service.decode import decode
+    data = path.read_bytes()
+    read = lambda: decode(data, enough=512)
+elif path.suffix == ".pth":
+    from resnet_service.prepare.checkpoint import load_checkpoint
+    read = lambda: load_checkpoint(path)
+else:
+    from resnet_service.runtime.openvino import OpenVINORuntime
+    read = lambda: OpenVINORuntime.open(path)
+peak = lambda: int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1])
+before, begun = peak(), time.perf_counter()
+try:
+    read()
+    answer = "read"
+except ServiceError as error:
+    answer = error.code
+print(json.dumps([answer, time.perf_counter() - begun, (peak() - before) / 1024]))
+"""
+
+
+def measure(name: str, seconds: float = _SECONDS, megabytes: int = 8_000) -> Cost:
+    """Make the file ``name``, read it in a process of its own, and say what that cost.
+
+    Args:
+        name: A key of ``PICTURES`` or ``MODELS``.
+        seconds: The process is killed after as many.
+        megabytes: Of address space, the most that it can get.
+
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, name)
+        if name in PICTURES:
+            path = path.with_suffix(".picture")
+            path.write_bytes(PICTURES[name]())
+        else:
+            path = path.with_suffix(".onnx" if name.startswith("packed") else ".pth")
+            MODELS[name](path)
+        limited = ("prlimit", f"--as={megabytes * 2**20}", sys.executable, "-c", _CHILD, str(path))
+        begun = time.monotonic()
+        try:
+            done = subprocess.run(limited, capture_output=True, text=True, timeout=seconds, check=False)
+        except subprocess.TimeoutExpired:
+            return Cost(f"killed after {seconds:g} s", seconds, float("nan"))
+        if done.returncode:
+            last = (done.stderr.strip().splitlines() or [f"exit {done.returncode}"])[-1]
+            return Cost(f"crashed: {last}", time.monotonic() - begun, float("nan"))
+        return Cost(*json.loads(done.stdout))
+
+
+def main(names: list[str]) -> None:
+    """Print the table, of all files or of those whose names are given."""
+    print("| file | answer | seconds | growth of memory, MB |")
+    print("|---|---|--:|--:|")
+    for name in names or [*PICTURES, *MODELS]:
+        answer, seconds, megabytes = measure(name)
+        print(f"| {name.replace('_', ' ')} | {answer} | {seconds:.2f} | {megabytes:.0f} |", flush=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,88 @@
+"""The corpus that fuzzing begins with: `python -m fuzz.seeds` writes it anew, small and the same each time."""
+
+import io
+import zipfile
+from pathlib import Path
+
+import torch
+from PIL import Image
+
+from fuzz import bombs
+from fuzz.targets import CORPUS
+
+
+def pictures() -> dict[str, bytes]:
+    """Return small pictures of every accepted format, and of its variants that take other ways through the code."""
+    colours = Image.linear_gradient("L").resize((16, 12)).convert("RGB")
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    made: dict[str, bytes] = {}
+
+    def add(name: str, image: Image.Image, file_format: str, **options: object) -> None:
+        buffer = io.BytesIO()
+        image.save(buffer, file_format, **options)
+        made[f"{name}.{file_format.lower()}"] = buffer.getvalue()
+
+    for file_format in ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF"):
+        add("plain", colours, file_format)
+    add("progressive", colours, "JPEG", progressive=True, exif=exif)
+    add("cmyk", colours.convert("CMYK"), "JPEG")
+    add("palette", colours.convert("P"), "PNG", transparency=0)
+    add("interlaced", colours.convert("RGBA"), "PNG", exif=exif)
+    add("lossless", colours.convert("RGBA"), "WEBP", lossless=True)
+    for file_format in ("WEBP", "GIF", "PNG", "AVIF", "TIFF"):
+        add("frames", colours, file_format, save_all=True, append_images=[colours.rotate(90)])
+    for compression in ("tiff_deflate", "tiff_lzw", "jpeg", "packbits"):
+        add(compression, colours, "TIFF", compression=compression, exif=exif)
+    add("big", colours, "TIFF", big_tiff=True)
+    made["runs.bmp"] = bombs._bmp(4, 4, 1, b"\4x\0\0\4y\0\0\0\2\1\1\0\4abcd\0\1")
+    return made
+
+
+def checkpoints() -> dict[str, bytes]:
+    """Return small files of ``torch.save``; none is a whole network."""
+    content = {"arch": "resnet18", "num_classes": 2, "input_size": 64, "state_dict": {"fc.bias": torch.zeros(2)}}
+    made: dict[str, bytes] = {}
+    for name, zipped in (("zip", True), ("legacy", False)):
+        buffer = io.BytesIO()
+        torch.save(content, buffer, _use_new_zipfile_serialization=zipped)
+        made[f"{name}.pth"] = buffer.getvalue()
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        archive.writestr("archive/data.pkl", b"\x80\x02cos\nsystem\n)R.")
+    made["code.pth"] = buffer.getvalue()
+    # Says that its entries are encrypted, in the directory and before each of them.
+    locked = bytearray(made["zip.pth"])
+    for signature, offset in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        at = locked.find(signature)
+        while at >= 0:
+            locked[at + offset] |= 1
+            at = locked.find(signature, at + 4)
+    made["encrypted.pth"] = bytes(locked)
+    return made
+
+
+def packed_models(folder: Path) -> dict[str, bytes]:
+    """Return small packed models."""
+    made: dict[str, bytes] = {}
+    for name in ("packed_sound", "packed_with_weights_elsewhere"):
+        path = folder / name
+        bombs.MODELS[name](path)
+        made[f"{name}.onnx"] = path.read_bytes()
+        path.unlink()
+    return made
+
+
+def main() -> None:
+    """Write all of it."""
+    for target, files in (
+        ("decode", pictures()),
+        ("checkpoint", checkpoints()),
+        ("packed", packed_models(CORPUS / "packed")),
+    ):
+        for name, data in files.items():
+            (CORPUS / target / name).write_bytes(data)
+
+
+if __name__ == "__main__":
+    main()

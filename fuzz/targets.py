@@ -1,0 +1,56 @@
+"""What is fuzzed: each takes arbitrary bytes, and may raise nothing."""
+
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import MappingProxyType
+
+from resnet_service.decode import decode
+from resnet_service.errors import ModelError, RequestError
+from resnet_service.packed import read_packed
+from resnet_service.prepare.checkpoint import load_checkpoint
+
+MAX_PIXELS = 250_000
+CORPUS = Path(__file__).parent / "corpus"
+
+_FOLDER = tempfile.TemporaryDirectory(prefix="fuzz-")
+
+
+def fuzz_decode(data: bytes) -> None:
+    """Decode a picture, as a request does."""
+    try:
+        decoded = decode(data, MAX_PIXELS, enough=32)
+    except RequestError:
+        return
+    assert decoded.image.mode == "RGB"
+    assert decoded.width * decoded.height <= MAX_PIXELS
+
+
+def fuzz_checkpoint(data: bytes) -> None:
+    """Load a checkpoint, as `serve` does. The corpus has no whole network: what comes after keys and shapes is ours."""
+    path = Path(_FOLDER.name, "model.pth")
+    path.write_bytes(data)
+    try:
+        load_checkpoint(path)
+    except ModelError:
+        return
+
+
+def fuzz_packed(data: bytes) -> None:
+    """Read a packed model, up to where OpenVINO would get it."""
+    path = Path(_FOLDER.name, "model.onnx")
+    path.write_bytes(data)
+    try:
+        read_packed(path)
+    except ModelError:
+        return
+
+
+TARGETS: Mapping[str, Callable[[bytes], None]] = MappingProxyType(
+    {"decode": fuzz_decode, "checkpoint": fuzz_checkpoint, "packed": fuzz_packed}
+)
+
+
+def corpus(target: str) -> list[Path]:
+    """Return the files that are kept for a target: where fuzzing begins, and what once failed."""
+    return sorted(path for path in (CORPUS / target).iterdir() if path.is_file())

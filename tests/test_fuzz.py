@@ -1,0 +1,98 @@
+"""Strangers' bytes against every reader: the kept corpus, seeded damage, and (slow) coverage-guided search."""
+
+import os
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from fuzz.damage import damaged
+from fuzz.targets import TARGETS, corpus, fuzz_checkpoint, fuzz_packed
+from resnet_service.decode import ACCEPTED_FORMATS, decode
+from resnet_service.errors import RequestError
+from support.pictures import encoded, noise
+from support.servers import REPOSITORY
+
+KEPT = [(target, path) for target in TARGETS for path in corpus(target)]
+PICTURES = {path.name: path.read_bytes() for path in corpus("decode")}
+PICTURES |= {f"noise.{name.lower()}": encoded(noise(64, 48), name) for name in ACCEPTED_FORMATS}
+
+FILES_EACH = 150
+FILES_EACH_SLOW = 3_000
+
+
+@pytest.mark.parametrize(("target", "path"), KEPT, ids=[f"{target}/{path.name}" for target, path in KEPT])
+def test_the_kept_corpus_raises_nothing(target: str, path: Path) -> None:
+    TARGETS[target](path.read_bytes())
+
+
+def test_the_corpus_has_every_format_and_stays_small() -> None:
+    readable = {decode(path.read_bytes()).format for path in corpus("decode") if path.stem == "plain"}
+    assert readable == set(ACCEPTED_FORMATS)
+    assert sum(path.stat().st_size for _, path in KEPT) < 200_000
+
+
+def decode_damaged(name: str, seeds: range) -> set[str]:
+    """Decode a picture after every damage; return the kinds of answers."""
+    answers = set()
+    for seed in seeds:
+        data = damaged(PICTURES[name], seed)
+        begun = time.process_time()
+        try:
+            decode(data, max_pixels=1_000_000, enough=32)
+            answers.add("read")
+        except RequestError as error:
+            answers.add(error.code)
+        assert time.process_time() - begun < 2, f"seed {seed} took too long"
+    return answers
+
+
+@pytest.mark.parametrize("name", PICTURES)
+def test_damaged_pictures_are_read_or_refused(name: str) -> None:
+    assert {"broken_image"} <= decode_damaged(name, range(FILES_EACH))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", PICTURES)
+def test_damaged_pictures_leave_no_memory_behind(name: str) -> None:
+    """3,000 files of each kind; about a minute for all."""
+    decode_damaged(name, range(500))
+    before = resident()
+    decode_damaged(name, range(500, FILES_EACH_SLOW))
+    assert resident() - before < 20
+
+
+def resident() -> float:
+    """Return this process's resident memory in MB."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
+@pytest.mark.parametrize("target", [fuzz_checkpoint, fuzz_packed])
+def test_damaged_model_files_are_read_or_refused(target: object) -> None:
+    name = "checkpoint" if target is fuzz_checkpoint else "packed"
+    threads = threading.active_count()
+    for path in corpus(name):
+        for seed in range(FILES_EACH):
+            TARGETS[name](damaged(path.read_bytes(), seed))
+    assert threading.active_count() == threads
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("target", TARGETS)
+def test_coverage_guided_search_finds_nothing(target: str, tmp_path: Path) -> None:
+    """30 seconds of libFuzzer for each target; what it finds belongs into the corpus."""
+    done = subprocess.run(
+        [sys.executable, "-m", "fuzz", target, "30"],
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(REPOSITORY), *sys.path])},
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "stat::number_of_executed_units" in done.stderr
