@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 
 from resnet_service import __version__
-from resnet_service.api import pages, problems, routes
+from resnet_service.api import hub, pages, problems, routes, v2
 from resnet_service.api.early import EarlyAnswer
 from resnet_service.api.limits import BodyLimit
 from resnet_service.api.reload import Reloader
@@ -75,8 +75,8 @@ def create_app(settings: Settings | None = None, classifier: ImageClassifier | N
     )
     app.state.settings = chosen
     app.state.startup_error = None
-    app.include_router(routes.router)
-    app.include_router(routes.inference)
+    for router in (routes.router, routes.inference, v2.router, v2.inference, hub.inference):
+        app.include_router(router)
     pages.install(app)
     problems.install(app)
     # The last one added meets a request first.

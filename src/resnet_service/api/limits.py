@@ -32,7 +32,7 @@ class BodyLimit:
             return
         promised = dict(scope["headers"]).get(b"content-length", b"")
         if promised.isdigit() and int(promised) > self._max_bytes:
-            await respond_to(self._refusal(int(promised)))(scope, receive, send)
+            await respond_to(self._refusal(int(promised)), scope["path"])(scope, receive, send)
             return
         received = 0
         begun: float | None = None
