@@ -169,6 +169,16 @@ def test_not_one_route_more(client: httpx.Client) -> None:
         ("/labels", "get"),
         ("/health/live", "get"),
         ("/health/ready", "get"),
+        ("/", "post"),
+        ("/v2", "get"),
+        ("/v2/health/live", "get"),
+        ("/v2/health/ready", "get"),
+        ("/v2/models/{model}", "get"),
+        ("/v2/models/{model}/ready", "get"),
+        ("/v2/models/{model}/infer", "post"),
+        ("/v2/models/{model}/versions/{version}", "get"),
+        ("/v2/models/{model}/versions/{version}/ready", "get"),
+        ("/v2/models/{model}/versions/{version}/infer", "post"),
     }
 
 

@@ -17,7 +17,7 @@ RULES: dict[str, set[str]] = {
     "metadata": {"errors"},
     "labels": {"errors", "files", "metadata"},
     "decode": {"errors"},
-    "preprocess": {"metadata"},
+    "preprocess": {"errors", "metadata"},
     "ranking": {"errors", "labels"},
     "default_model": {"errors"},
     "settings": {"classifier", "decode", "errors", "metadata", "runtime"},
@@ -27,15 +27,17 @@ RULES: dict[str, set[str]] = {
     # It compares with the very runtime that will serve.
     "prepare.agreement": {"errors", "metadata", "packed", "prepare", "preprocess", "runtime.openvino"},
     "runtime": {"errors", "metadata", "packed", "preprocess", "prepare.checkpoint", "runtime"},
-    "classifier": {"decode", "labels", "metadata", "preprocess", "ranking", "runtime"},
+    "classifier": {"decode", "errors", "labels", "metadata", "preprocess", "ranking", "runtime"},
     "datasets": {"errors", "labels"},
     "evaluation": {"classifier", "datasets", "errors", "labels", "metadata"},
     "plots": {"evaluation"},
     "fake": {"classifier", "decode", "labels", "metadata", "ranking"},
     "api": {
         *("api", "classifier", "cpus", "default_model", "errors", "executor", "labels", "memory", "metadata"),
-        "settings",
+        *("preprocess", "ranking", "settings"),
     },
+    # It shares nothing with the service but the wire, and is used where nothing else of it is installed.
+    "client": {"client"},
     "protocol": {"api.problems", "api.state", "errors"},
     "server": {"api", "errors", "memory", "protocol", "settings"},
     "cli": {
@@ -49,6 +51,7 @@ RULES: dict[str, set[str]] = {
 # Dear or dangerous packages, each with the only rooms that may know it.
 CONFINED = {
     "fastapi": {"api", "server"},
+    "httpx": {"client"},
     "starlette": {"api"},
     "uvicorn": {"protocol", "server"},
     "httptools": {"protocol"},
