@@ -298,9 +298,9 @@ def test_the_key_is_sent_and_the_version_named() -> None:
 def test_unreachable_and_too_late() -> None:
     with Client("http://127.0.0.1:9") as client, pytest.raises(Unreachable, match="cannot be reached"):
         client.predict(PICTURE)
-    with served(create_app(Settings(), FakeClassifier(seconds=1))) as http:
-        with Client(str(http.base_url), timeout=0.2) as client, pytest.raises(TimedOut):
-            client.predict(PICTURE)
+    slow = create_app(Settings(), FakeClassifier(seconds=1))
+    with served(slow) as http, Client(str(http.base_url), timeout=0.2) as client, pytest.raises(TimedOut):
+        client.predict(PICTURE)
 
 
 @pytest.mark.parametrize(
