@@ -243,7 +243,7 @@ def test_how_long_to_wait() -> None:
     policy = RetryPolicy(retries=5, seconds=60)
 
     def answer(value: str | None) -> httpx.Response:
-        return httpx.Response(429, headers={} if value is None else {"Retry-After": value.encode("latin-1")})
+        return httpx.Response(429, headers={} if value is None else {b"Retry-After": value.encode("latin-1")})
 
     assert 7 <= (policy.wait(answer("7"), 0, 0) or 0) <= 7.7
     for value in (None, "soon", "-1", "²", "1.5"):

@@ -57,7 +57,7 @@ def test_it_chooses_what_makes_scores(hub: InferenceClient, classifier: Classifi
 
 async def _ask_async(url: str) -> str:
     async with AsyncInferenceClient(model=url) as hub:
-        return (await hub.image_classification(PICTURE, top_k=1))[0].label
+        return str((await hub.image_classification(PICTURE, top_k=1))[0].label)
 
 
 @pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")  # httpx2's, of how its client calls it

@@ -278,8 +278,8 @@ HOSTILE: dict[str, tuple[Any, int, str]] = {
     "half": (request(PICTURE, shape=[1.5]), 400, "shape"),
     "beyond 64 bits": (request(PICTURE, shape=[2**70]), 413, "limit of 4"),
     "overflowing": (request(PICTURE, shape=[2**32, 2**32]), 400, "shape"),
-    "more than it says": (request(PICTURE, PICTURE, shape=[1]), 400, "2 elements"),
-    "fewer than it says": (request(PICTURE, shape=[2]), 400, "1 elements"),
+    "more than it says": (request(PICTURE, PICTURE, shape=[1]), 400, "not what its shape says"),
+    "fewer than it says": (request(PICTURE, shape=[2]), 400, "not what its shape says"),
     "no data": ({"inputs": [ONE]}, 400, "neither data"),
     "data is text": (request(PICTURE, data="x"), 400, "neither data"),
     "not base64": (request(PICTURE, data=["!"]), 400, "base64"),
@@ -287,8 +287,11 @@ HOSTILE: dict[str, tuple[Any, int, str]] = {
     "number for text": (request(PICTURE, data=[1]), 400, "data"),
     "empty picture": (request(b""), 400, "0 bytes"),
     "ragged": (pixels([[[[1, 2, 3], [1, 2]], [[1, 2, 3], [1, 2, 3]]]]), 400, "not of its shape"),
-    "too few": (pixels([1] * 11), 400, "not of its shape"),
-    "no values": (pixels([]), 400, "not of its shape"),
+    "too few": (pixels([1] * 11), 400, "not what its shape says"),
+    "no values": (pixels([]), 400, "not what its shape says"),
+    "rows of nothing": (pixels([[]] * 1000), 400, "not what its shape says"),
+    "a row of nothing": (pixels([[]]), 400, "not of its shape"),
+    "a row of two pictures": (request(PICTURE, data=[["AA==", "AA=="]]), 400, "not of its shape"),
     "another nesting": (pixels([[1] * 12]), 400, "data"),
     "permuted": (pixels([[[[1, 2]] * 2] * 3]), 400, "not of its shape"),
     "256": (pixels([256] * 12), 400, "less than or equal to 255"),
@@ -394,7 +397,7 @@ def test_hostile_binary_data(small: httpx.Client, binary: bytes, shape: list[int
      ("0", "not an inference request"), ("5", "not an inference request")],
 )  # fmt: skip
 def test_hostile_header_lengths(small: httpx.Client, length: str, said: str) -> None:
-    headers = {HEADER: length.encode("latin-1")}
+    headers = {HEADER.encode(): length.encode("latin-1")}
     assert_error(small.post("/v2/models/fake/infer", json=GOOD, headers=headers), 400, said)
 
 
@@ -461,10 +464,10 @@ def test_normalisation_is_undone_exactly() -> None:
 def test_what_lies_between_pixels_is_rounded() -> None:
     std, mean = np.asarray(METADATA.std, np.float32), np.asarray(METADATA.mean, np.float32)
     between = np.full((1, 16, 16, 3), 100.4, np.float32)
-    assert (denormalise((between / 255 - mean) / std, METADATA) == 100).all()
+    assert (denormalise(((between / 255 - mean) / std).astype(np.float32), METADATA) == 100).all()
     for outside in (-0.6, 255.6):
         with pytest.raises(InvalidTensor, match="no picture has"):
-            denormalise((np.full_like(between, outside) / 255 - mean) / std, METADATA)
+            denormalise(((np.full_like(between, outside) / 255 - mean) / std).astype(np.float32), METADATA)
 
 
 def test_pictures_together_may_have_the_pixels_of_one() -> None:

@@ -28,7 +28,7 @@ HEADER = "Inference-Header-Content-Length"
 PROBABILITIES, LOGITS = "probabilities", "logits"
 IMAGE, PIXELS, NORMALIZED = "image", "pixels", "normalized"
 
-# A value in JSON costs up to a hundred bytes while it is parsed; this is six crops of 224x224.
+# A value in JSON can cost 150 bytes while it is parsed, in as many threads as infer; this is six crops of 224x224.
 MAX_JSON_VALUES = 1 << 20
 _MAX_TENSORS = 8
 _MAX_DIMENSIONS = 8
@@ -249,9 +249,11 @@ def _pictures(tensor: InputTensor, binary: bytes | None, count: int) -> list[byt
     """Return the encoded pictures of the input ``image``."""
     if binary is not None:
         return _split(binary, count)
-    texts = [text for row in _validated(tensor.data, *_TEXTS) for text in ([row] if isinstance(row, str) else row)]
+    texts = [
+        text for row in _validated(tensor.data, *_TEXTS, {count}) for text in ([row] if isinstance(row, str) else row)
+    ]
     if len(texts) != count:
-        raise InvalidTensor(f"The input {IMAGE} has {len(texts)} elements; its shape says {count}.")
+        raise InvalidTensor(f"The data of the input {IMAGE} are not of its shape.")
     try:
         return [decode_base64(text) for text in texts]
     except ValueError as error:
@@ -307,7 +309,7 @@ def _crops(
 
 def _numbers(tensor: InputTensor, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
     """Return JSON's numbers, nested as the shape has it or flat."""
-    data = _validated(tensor.data, *(_BYTES if tensor.name == PIXELS else _FLOATS))
+    data = _validated(tensor.data, *(_BYTES if tensor.name == PIXELS else _FLOATS), {math.prod(shape), shape[0]})
     try:
         with np.errstate(over="ignore"):  # what is beyond FP32 becomes infinity, and is refused as that
             values = np.array(data, dtype)
@@ -318,10 +320,17 @@ def _numbers(tensor: InputTensor, shape: tuple[int, ...], dtype: np.dtype[Any]) 
     return values
 
 
-def _validated(data: Any, flat: TypeAdapter[Any], nested: TypeAdapter[Any]) -> Any:
-    """Return ``data`` if it is a list that fits ``flat``, or, where it begins with a list, ``nested``."""
+def _validated(data: Any, flat: TypeAdapter[Any], nested: TypeAdapter[Any], lengths: set[int]) -> Any:
+    """Return ``data``, a list of one of ``lengths``, if it fits ``flat``, or, where it begins with a list, ``nested``.
+
+    Raises:
+        InvalidTensor: It is anything else.
+
+    """
     if not isinstance(data, list):
         raise InvalidTensor("The input has neither data, which must be a list, nor binary_data_size.")
+    if len(data) not in lengths:
+        raise InvalidTensor(f"The input's data are {len(data)} long, which is not what its shape says.")
     try:
         return (nested if data and isinstance(data[0], list) else flat).validate_python(data, strict=True)
     except ValidationError as error:
