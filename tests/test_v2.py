@@ -7,9 +7,8 @@ import struct
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +24,7 @@ from tritonclient.utils import InferenceServerException
 
 from resnet_service.api.app import create_app
 from resnet_service.api.tensors import HEADER, MAX_JSON_VALUES
-from resnet_service.classifier import Classifier
+from resnet_service.classifier import Classifier, Scores
 from resnet_service.decode import decode
 from resnet_service.errors import InvalidTensor, TooManyPixels, UnsoundOutput
 from resnet_service.fake import FakeClassifier
@@ -391,6 +390,20 @@ def test_hostile_binary_data(small: httpx.Client, binary: bytes, shape: list[int
     assert_error(small.post("/v2/models/fake/infer", content=head + binary, headers=headers), 400, said)
 
 
+@pytest.mark.parametrize("size", [0, 1, 11, 13, 24])
+@pytest.mark.parametrize(("name", "datatype", "itemsize"), [("pixels", "UINT8", 1), ("normalized", "FP32", 4)])
+def test_binary_data_of_another_size_than_the_shapes(
+    small: httpx.Client, name: str, datatype: str, itemsize: int, size: int
+) -> None:
+    shape = [1, 2, 2, 3] if name == "pixels" else [1, 3, 2, 2]
+    for length in {size * itemsize, size * itemsize + itemsize - 1} - {12 * itemsize}:
+        tensor = {"name": name, "datatype": datatype, "shape": shape, "parameters": {"binary_data_size": length}}
+        head = json.dumps({"inputs": [tensor]}).encode()
+        headers = {HEADER: str(len(head))}
+        answer = small.post("/v2/models/fake/infer", content=head + bytes(length), headers=headers)
+        assert_error(answer, 400, f"have {length} bytes")
+
+
 @pytest.mark.parametrize(
     ("length", "said"),
     [("-1", HEADER), ("x", HEADER), ("1e3", HEADER), ("²", HEADER), ("9" * 5000, HEADER), ("99999", "but the body has"),
@@ -438,16 +451,25 @@ def test_they_share_the_admission() -> None:
         assert first.result(10).status_code == 200
 
 
-def test_parsing_does_not_hold_up_the_loop(small: httpx.Client) -> None:
-    """A megabyte of numbers is parsed in a thread, while others are answered."""
-    body = b'{"inputs":[{"name":"pixels","shape":[1,2,2,3],"datatype":"UINT8","data":[' + b"1," * 1_000_000 + b"1]}]}"
-    with ThreadPoolExecutor(4) as clients:
-        busy = [clients.submit(small.post, "/v2/models/fake/infer", content=body) for _ in range(4)]
-        slowest = 0.0
-        while not all(one.done() for one in busy):
-            slowest = max(slowest, small.get("/health/live").elapsed.total_seconds())
-    assert {one.result().status_code for one in busy} == {HTTPStatus.BAD_REQUEST}
-    assert slowest < 1
+class _Remembers(FakeClassifier):
+    """Which thread asked it: that which has parsed the request."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.threads: set[str] = set()
+
+    def score(self, pictures: Sequence[bytes]) -> Scores:
+        self.threads.add(threading.current_thread().name)
+        return super().score(pictures)
+
+
+def test_parsing_does_not_hold_up_the_loop() -> None:
+    fake = _Remembers()
+    with served(create_app(Settings(), fake)) as client:
+        for path, body in (("/v2/models/fake/infer", GOOD), ("/", {"inputs": GOOD["inputs"][0]["data"][0]})):
+            assert client.post(path, json=body).status_code == 200
+    assert fake.threads
+    assert all(name.startswith("inference") for name in fake.threads)
 
 
 # Numbers
