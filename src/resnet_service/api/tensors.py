@@ -250,7 +250,7 @@ def _pictures(tensor: InputTensor, binary: bytes | None, count: int) -> list[byt
     if binary is not None:
         return _split(binary, count)
     texts = [
-        text for row in _validated(tensor.data, *_TEXTS, {count}) for text in ([row] if isinstance(row, str) else row)
+        text for row in _validated(tensor.data, {count}, *_TEXTS) for text in ([row] if isinstance(row, str) else row)
     ]
     if len(texts) != count:
         raise InvalidTensor(f"The data of the input {IMAGE} are not of its shape.")
@@ -309,7 +309,7 @@ def _crops(
 
 def _numbers(tensor: InputTensor, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
     """Return JSON's numbers, nested as the shape has it or flat."""
-    data = _validated(tensor.data, *(_BYTES if tensor.name == PIXELS else _FLOATS), {math.prod(shape), shape[0]})
+    data = _validated(tensor.data, {math.prod(shape), shape[0]}, *(_BYTES if tensor.name == PIXELS else _FLOATS))
     try:
         with np.errstate(over="ignore"):  # what is beyond FP32 becomes infinity, and is refused as that
             values = np.array(data, dtype)
@@ -320,7 +320,7 @@ def _numbers(tensor: InputTensor, shape: tuple[int, ...], dtype: np.dtype[Any]) 
     return values
 
 
-def _validated(data: Any, flat: TypeAdapter[Any], nested: TypeAdapter[Any], lengths: set[int]) -> Any:
+def _validated(data: Any, lengths: set[int], flat: TypeAdapter[Any], nested: TypeAdapter[Any]) -> Any:
     """Return ``data``, a list of one of ``lengths``, if it fits ``flat``, or, where it begins with a list, ``nested``.
 
     Raises:
