@@ -29,7 +29,7 @@ def main() -> None:
     parser.add_argument("model", type=Path)
     parser.add_argument("photographs", type=Path, nargs="?")
     args = parser.parse_args()
-    paths = sorted(args.photographs.iterdir()) if args.photographs else list(_test_photographs())
+    paths = sorted(args.photographs.iterdir()) if args.photographs else list(photographs())
     original = [path.read_bytes() for path in paths]
     found = {"as they are": compare(args.model, original), "12 megapixels": compare(args.model, _enlarged(original))}
     print(json.dumps(found, indent=1))
@@ -78,7 +78,8 @@ def _enlarged(pictures: list[bytes]) -> list[bytes]:
     return enlarged
 
 
-def _test_photographs() -> Iterator[Path]:
+def photographs() -> Iterator[Path]:
+    """Return the photographs of the repository and, where it is installed, of foolbox."""
     import importlib.util
 
     yield from sorted((Path(__file__).parents[1] / "examples" / "images").glob("*.jpg"))

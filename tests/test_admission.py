@@ -16,7 +16,7 @@ import httpx
 import pytest
 from fastapi.routing import APIRoute
 
-from resnet_service.api import routes
+from resnet_service.api import hub, routes, v2
 from resnet_service.api.admission import InferenceRoute
 from resnet_service.api.app import create_app
 from resnet_service.executor import InferenceExecutor
@@ -207,7 +207,19 @@ def test_work_is_skipped_when_its_client_has_left(caplog: pytest.LogCaptureFixtu
 
 
 def test_every_route_that_takes_a_body_is_admitted() -> None:
-    found = [route for router in (routes.router, routes.inference) for route in router.routes]
+    found = [
+        route
+        for router in (
+            routes.health,
+            routes.router,
+            routes.inference,
+            v2.health,
+            v2.router,
+            v2.inference,
+            hub.inference,
+        )
+        for route in router.routes
+    ]
     assert all(isinstance(route, APIRoute) for route in found)
     posting = [route for route in found if isinstance(route, APIRoute) and route.methods != {"GET"}]
     assert posting

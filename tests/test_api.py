@@ -175,6 +175,16 @@ def test_not_one_route_more() -> None:
         ("/metrics", "GET"),
         ("/health/live", "GET"),
         ("/health/ready", "GET"),
+        ("/", "POST"),
+        ("/v2", "GET"),
+        ("/v2/health/live", "GET"),
+        ("/v2/health/ready", "GET"),
+        ("/v2/models/{model}", "GET"),
+        ("/v2/models/{model}/ready", "GET"),
+        ("/v2/models/{model}/infer", "POST"),
+        ("/v2/models/{model}/versions/{version}", "GET"),
+        ("/v2/models/{model}/versions/{version}/ready", "GET"),
+        ("/v2/models/{model}/versions/{version}/infer", "POST"),
     }
     others = {
         (path, method) for path, method in every_route(app.routes) if (path, method) not in documented | IMPLIED_HEADS

@@ -8,13 +8,14 @@ import shutil
 import subprocess
 import sys
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 import resnet_service
 from resnet_service.options import settings_table
-from support.servers import REPOSITORY, ServerProcess
+from support.servers import REPOSITORY, ServerProcess, server_process
 
 README = (REPOSITORY / "README.md").read_text()
 
@@ -135,3 +136,43 @@ def test_own_model_works_from_top_to_bottom(tmp_path: Path) -> None:
     assert metadata["metadata"]["provenance"]["source"] == "fine-tuned from resnet18-fashion-mnist"
     assert metadata["metadata"]["evaluations"][0]["top1"] > 90
     assert (tmp_path / "plots" / "confusion.png").exists()
+
+
+CLIENTS = (REPOSITORY / "docs" / "clients.md").read_text()
+CLIENT_BLOCKS = re.findall(r"^```python\n(.*?)^```", CLIENTS, re.MULTILINE | re.DOTALL)
+CLIENT_COMMANDS = [command for command, _ in console(CLIENTS) if "curl " in command]
+
+
+@pytest.fixture(scope="module")
+def fashion_server() -> Iterator[ServerProcess]:
+    """Start what the page says to start."""
+    (serve,) = [command for command, _ in console(CLIENTS) if " serve " in command]
+    with server_process(*shlex.split(serve)[2:]) as server:
+        yield server
+
+
+def test_clients_has_them_all() -> None:
+    for name in ("httpx", "Client", "AsyncClient", "tritonclient", "kserve", "huggingface_hub"):
+        assert any(re.search(rf"\bimport .*\b{name}\b|\bfrom {name}\b", block) for block in CLIENT_BLOCKS), name
+    assert len(CLIENT_COMMANDS) == 4
+
+
+@pytest.mark.parametrize("block", CLIENT_BLOCKS, ids=lambda block: block.split("\n")[0])
+def test_clients_in_python_get_their_answers(block: str, fashion_server: ServerProcess) -> None:
+    """Each in a process of its own, as its users run it."""
+    if "kserve" in block and sys.version_info >= (3, 14):
+        pytest.skip("kserve has no release for Python 3.14")
+    script = block.replace("localhost:8080", fashion_server.url.removeprefix("http://"))
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False, cwd=REPOSITORY
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip()
+
+
+@pytest.mark.parametrize("command", CLIENT_COMMANDS)
+def test_clients_with_curl_get_their_answers(command: str, fashion_server: ServerProcess) -> None:
+    script = command.replace("http://localhost:8080", fashion_server.url)
+    shell = ["bash", "-c", script]
+    done = subprocess.run(shell, capture_output=True, text=True, timeout=60, check=True, cwd=REPOSITORY)
+    assert json.loads(done.stdout).keys() & {"predictions", "inputs", "outputs"}

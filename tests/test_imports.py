@@ -23,7 +23,7 @@ RULES: dict[str, set[str]] = {
     "labels": {"errors", "files", "metadata"},
     "structure": {"errors"},
     "decode": {"errors", "structure"},
-    "preprocess": {"metadata"},
+    "preprocess": {"errors", "metadata"},
     "ranking": {"errors", "labels"},
     "default_model": {"errors"},
     "settings": {"classifier", "decode", "errors", "keys", "metadata", "runtime"},
@@ -33,7 +33,7 @@ RULES: dict[str, set[str]] = {
     # It compares with the very runtime that will serve.
     "prepare.agreement": {"errors", "metadata", "packed", "prepare", "preprocess", "runtime.openvino"},
     "runtime": {"errors", "metadata", "packed", "preprocess", "prepare.checkpoint", "runtime"},
-    "classifier": {"decode", "labels", "metadata", "preprocess", "ranking", "runtime"},
+    "classifier": {"decode", "errors", "labels", "metadata", "preprocess", "ranking", "runtime"},
     "opening": {"classifier", "cpus", "default_model", "runtime", "settings"},
     "datasets": {"errors", "labels"},
     "evaluation": {"classifier", "datasets", "errors", "labels", "metadata"},
@@ -41,11 +41,20 @@ RULES: dict[str, set[str]] = {
     "fake": {"classifier", "decode", "labels", "metadata", "ranking"},
     "api": {
         *("api", "classifier", "errors", "executor", "keys", "labels", "logs", "memory", "metadata", "metrics"),
-        *("observation", "opening", "settings", "tracing"),
+        *("observation", "opening", "preprocess", "ranking", "settings", "tracing"),
     },
     "protocol": {"api.problems", "api.state", "errors", "observation"},
     "server": {"api", "errors", "opening", "protocol", "settings"},
     "start": {"errors", "memory", "opening", "server", "settings"},
+    # It shares nothing with the service but the wire, and is used where nothing else of it is installed.
+    "client": {"client"},
+        *("api", "classifier", "cpus", "default_model", "errors", "executor", "labels", "memory", "metadata"),
+        *("preprocess", "ranking", "settings"),
+    },
+    # It shares nothing with the service but the wire, and is used where nothing else of it is installed.
+    "client": {"client"},
+    "protocol": {"api.problems", "api.state", "errors"},
+    "server": {"api", "errors", "memory", "protocol", "settings"},
     "cli": {
         *("classifier", "cpus", "datasets", "default_model", "errors", "evaluation", "labels", "logs", "metadata"),
         *("options", "packed", "plots", "prepare", "settings", "start"),
@@ -57,6 +66,7 @@ RULES: dict[str, set[str]] = {
 # Dear or dangerous packages, each with the only rooms that may know it.
 CONFINED = {
     "fastapi": {"api", "server"},
+    "httpx": {"client"},
     "starlette": {"api"},
     "uvicorn": {"protocol", "server"},
     "httptools": {"protocol"},

@@ -35,7 +35,10 @@ def python(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_it_carries_labels_and_page_and_no_tests(wheel: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
-    assert {"resnet_service/label_sets/imagenet1k.json", "resnet_service/web/index.html"} <= names
+    assert {
+        *("resnet_service/label_sets/imagenet1k.json", "resnet_service/web/index.html"),
+        *("resnet_service/py.typed", "resnet_service/client/client.py"),
+    } <= names
     assert not [name for name in names if name.startswith("tests")]
 
 
@@ -114,3 +117,19 @@ def test_the_bill_of_materials_is_valid_complete_and_says_nothing_of_this_machin
 
     sbom.describe(python, resnet_service.__version__, tmp_path / "again.json")
     assert (tmp_path / "again.json").read_text() == text
+
+
+def test_the_client_needs_only_httpx(wheel: Path, tmp_path: Path) -> None:
+    """As docs/clients.md installs it; about half a minute, and the package index must be reachable."""
+    subprocess.run([sys.executable, "-m", "venv", str(tmp_path / "venv")], check=True, timeout=120)
+    python = tmp_path / "venv" / "bin" / "python"
+    for packages in (["--no-deps", str(wheel)], ["httpx"]):
+        install = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *packages]
+        done = subprocess.run(install, capture_output=True, text=True, timeout=180, check=False)
+        assert done.returncode == 0, f"pip could not install {packages}: {done.stderr}"
+    script = (
+        "from resnet_service.client import Client, Unreachable\n"
+        "try:\n    Client('http://127.0.0.1:9').predict(b'x')\nexcept Unreachable:\n    print('works')"
+    )
+    done = subprocess.run([str(python), "-c", script], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.strip() == "works"

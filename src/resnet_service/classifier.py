@@ -3,18 +3,20 @@
 import itertools
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal, NamedTuple, Protocol, Self
 
 import numpy as np
+from numpy.typing import NDArray
 
 from resnet_service.decode import DEFAULT_MAX_PIXELS, decode
+from resnet_service.errors import RequestError, TooManyPixels
 from resnet_service.labels import LabelSet, labels_for
 from resnet_service.metadata import ModelMetadata, Precision
 from resnet_service.preprocess import crop
-from resnet_service.ranking import RankedClass, check_top_k, rank
+from resnet_service.ranking import RankedClass, check_sound, check_top_k, rank
 from resnet_service.runtime import Runtime, RuntimeName, open_runtime
 
 _VERSION_DIGITS = 12
@@ -53,6 +55,13 @@ class Classification(NamedTuple):
     timing_ms: Timing
 
 
+class Scores(NamedTuple):
+    """The network's answers for several pictures: finite logits, float32 [N, classes]; and what all of them took."""
+
+    logits: NDArray[np.float32]
+    timing_ms: Timing
+
+
 class ImageClassifier(Protocol):
     """What the HTTP layer needs; ``Classifier`` is one, and tests hand in others."""
 
@@ -87,6 +96,14 @@ class ImageClassifier(Protocol):
 
     def classify(self, data: bytes, top_k: int | None = None) -> Classification:
         """Answer for one picture's encoded bytes."""
+        ...
+
+    def score(self, pictures: Sequence[bytes]) -> Scores:
+        """Answer for each of several pictures' encoded bytes."""
+        ...
+
+    def score_crops(self, crops: NDArray[np.uint8]) -> Scores:
+        """Answer for pixels as the network sees them, uint8 [N, S, S, 3]."""
         ...
 
 
@@ -187,6 +204,68 @@ class Classifier:
         decoding, preprocessing, inference = (1000 * (end - begin) for begin, end in itertools.pairwise(marks))
         timing = Timing(decoding, preprocessing, inference, total=decoding + preprocessing + inference)
         return Classification(predictions, decoded.format, decoded.width, decoded.height, timing)
+
+    def score(self, pictures: Sequence[bytes]) -> Scores:
+        """Answer for several pictures, one after the other; together they may have the pixels that one may have.
+
+        Args:
+            pictures: The encoded files.
+
+        Raises:
+            RequestError: A picture cannot be answered; the subclass says why, and the message which one.
+            UnsoundOutput: The network failed.
+
+        """
+        logits = np.empty((len(pictures), len(self.labels)), np.float32)
+        spent = np.zeros(3)
+        pixels_left = self._max_pixels
+        with self._working():
+            # One picture at a time: the crops of all of them would be memory that grows with what is asked for.
+            for number, data in enumerate(pictures):
+                marks = [time.perf_counter()]
+                try:
+                    decoded = decode(data, pixels_left, enough=self._enough)
+                except RequestError as error:
+                    if len(pictures) == 1:
+                        raise
+                    of_all = isinstance(error, TooManyPixels)
+                    said = (
+                        f"all together may have {self._max_pixels:,} pixels, it has more than is left."
+                        if of_all
+                        else error
+                    )
+                    raise type(error)(f"Picture {number + 1} of {len(pictures)}: {said}") from error
+                pixels_left -= decoded.width * decoded.height
+                marks.append(time.perf_counter())
+                crops = crop(decoded.image, self.metadata, exact=self._exact)[np.newaxis]
+                marks.append(time.perf_counter())
+                logits[number] = self._sound_logits(crops)[0]
+                marks.append(time.perf_counter())
+                spent += np.diff(marks) * 1000
+        decoding, preprocessing, inference = spent.tolist()
+        return Scores(logits, Timing(decoding, preprocessing, inference, total=decoding + preprocessing + inference))
+
+    def score_crops(self, crops: NDArray[np.uint8]) -> Scores:
+        """Answer for pixels that are already as the network sees them.
+
+        Args:
+            crops: uint8 [N, S, S, 3], RGB in 0 ... 255, S = ``input_size``.
+
+        Raises:
+            UnsoundOutput: The network failed.
+
+        """
+        begun = time.perf_counter()
+        with self._working():
+            logits = self._sound_logits(crops)
+        spent = 1000 * (time.perf_counter() - begun)
+        return Scores(logits, Timing(0, 0, spent, total=spent))
+
+    def _sound_logits(self, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
+        logits = self._runtime.logits(crops, alone=self._in_work == 1)
+        for row in logits:
+            check_sound(row, self.labels)
+        return logits
 
     @contextmanager
     def _working(self) -> Iterator[None]:

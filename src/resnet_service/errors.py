@@ -5,6 +5,10 @@
     │   ├── Unauthorized                the request carries no valid API key
     │   ├── NoFile                      the request carries no picture
     │   ├── MalformedForm               a multipart body that is not one
+    │   ├── MalformedJSON               a JSON body that is not one, or not what the route reads
+    │   ├── InvalidTensor               a tensor's name, type, shape or data are not what the model takes or gives
+    │   ├── TooManyPictures             more pictures in one request than the limit
+    │   ├── UnknownModel                not the model that is served, or not its version
     │   ├── UnsupportedMediaType        the body is of a kind that is never read
     │   ├── NotAnImage                  the bytes are of no accepted picture format
     │   ├── BrokenImage                 the right format, but damaged
@@ -80,6 +84,30 @@ class MalformedForm(RequestError):
     """A multipart body that is not one."""
 
     code = "malformed_form"
+
+
+class MalformedJSON(RequestError):
+    """A JSON body that is not one, or not what the route reads."""
+
+    code = "malformed_json"
+
+
+class InvalidTensor(RequestError):
+    """A tensor's name, type, shape or data are not what the model takes or gives."""
+
+    code = "invalid_tensor"
+
+
+class TooManyPictures(RequestError):
+    """More pictures in one request than the limit."""
+
+    code = "too_many_pictures"
+
+
+class UnknownModel(RequestError):
+    """Not the model that is served, or not the version of it that is served."""
+
+    code = "unknown_model"
 
 
 class UnsupportedMediaType(RequestError):

@@ -2,8 +2,12 @@
 
 import threading
 import time
+from collections.abc import Sequence
 
-from resnet_service.classifier import Classification, ModelIdentity, Timing
+import numpy as np
+from numpy.typing import NDArray
+
+from resnet_service.classifier import Classification, ModelIdentity, Scores, Timing
 from resnet_service.decode import decode
 from resnet_service.labels import LabelSet
 from resnet_service.metadata import ModelMetadata, Precision
@@ -50,13 +54,8 @@ class FakeClassifier:
     def classify(self, data: bytes, top_k: int | None = None) -> Classification:
         """Answer class 0, whatever the picture shows."""
         wanted = check_top_k(top_k, len(self.labels))
-        self.started += 1
         begun = time.perf_counter()
-        if self._gate is not None:
-            self._gate.wait()
-        time.sleep(self._seconds)
-        if self.failure is not None:
-            raise self.failure
+        self._work()
         thought = time.perf_counter()
         decoded = decode(data)
         done = time.perf_counter()
@@ -66,3 +65,28 @@ class FakeClassifier:
         ]
         timing = Timing(1000 * (done - thought), 0, 1000 * (thought - begun), 1000 * (done - begun))
         return Classification(predictions, decoded.format, decoded.width, decoded.height, timing)
+
+    def score(self, pictures: Sequence[bytes]) -> Scores:
+        """Answer class 0 for each."""
+        self._work()
+        for picture in pictures:
+            decode(picture)
+        return self._scores(len(pictures))
+
+    def score_crops(self, crops: NDArray[np.uint8]) -> Scores:
+        """Answer class 0 for each."""
+        self._work()
+        return self._scores(len(crops))
+
+    def _work(self) -> None:
+        self.started += 1
+        if self._gate is not None:
+            self._gate.wait()
+        time.sleep(self._seconds)
+        if self.failure is not None:
+            raise self.failure
+
+    def _scores(self, pictures: int) -> Scores:
+        logits = np.zeros((pictures, len(self.labels)), np.float32)
+        logits[:, 0] = 1000  # of which softmax makes exactly 1 and 0
+        return Scores(logits, Timing(0, 0, 0, 0))

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from resnet_service.errors import InvalidTensor
 from resnet_service.metadata import ModelMetadata
 
 _FILTERS = {
@@ -57,6 +58,29 @@ def normalise(crops: NDArray[np.uint8], metadata: ModelMetadata) -> NDArray[np.f
     scaled -= np.asarray(metadata.mean, dtype=np.float32)
     scaled /= np.asarray(metadata.std, dtype=np.float32)
     return scaled
+
+
+def denormalise(normalised: NDArray[np.float32], metadata: ModelMetadata) -> NDArray[np.uint8]:
+    """Undo ``normalise``: float32 [N, S, S, 3] to the nearest uint8 of the same shape.
+
+    What was made of 8-bit pixels comes back as it was. What lies between two of them, because it was resized in
+    floating point for example, is moved by at most half of 1/255 before mean and standard deviation.
+
+    Raises:
+        InvalidTensor: NaN, infinity, or a value that no pixel in 0 ... 255 is normalised to.
+
+    """
+    with np.errstate(over="ignore", invalid="ignore"):  # strangers' numbers; what comes of them is judged below
+        pixels = normalised * np.asarray(metadata.std, dtype=np.float32)
+        pixels += np.asarray(metadata.mean, dtype=np.float32)
+        pixels *= np.float32(255)
+    # NaN compares false.
+    if not (pixels.min() >= -0.5 and pixels.max() <= 255.5):
+        raise InvalidTensor(
+            "The tensor has values that no picture has: each must be (x / 255 - mean) / std of a pixel x in 0 to 255, "
+            f"with mean {list(metadata.mean)} and std {list(metadata.std)}."
+        )
+    return np.asarray(np.clip(np.rint(pixels), 0, 255).astype(np.uint8))
 
 
 def _resized(size: tuple[int, int], shorter_side: int) -> tuple[int, int]:

@@ -40,8 +40,8 @@ def softmax(logits: NDArray[np.floating]) -> NDArray[np.float64]:
     return np.asarray(exponentials / exponentials.sum(axis=-1, keepdims=True))
 
 
-def rank(logits: NDArray[np.float32], labels: LabelSet, top_k: int) -> list[RankedClass]:
-    """Rank one picture's logits, float32 [classes]; equal scores come in the order of their class index.
+def check_sound(logits: NDArray[np.float32], labels: LabelSet) -> None:
+    """Accept one picture's logits, float32 [classes].
 
     Raises:
         UnsoundOutput: The wrong number of logits, NaN or infinity.
@@ -49,6 +49,20 @@ def rank(logits: NDArray[np.float32], labels: LabelSet, top_k: int) -> list[Rank
     """
     if logits.shape != (len(labels),) or not np.isfinite(logits).all():
         raise UnsoundOutput("The model's output is not a finite number for each class.")
+
+
+def best(scores: NDArray[np.floating], top_k: int) -> list[int]:
+    """Return the indices of the ``top_k`` highest of one picture's scores, [classes]; equal ones in their order."""
+    return [int(index) for index in np.argsort(-scores, kind="stable")[:top_k]]
+
+
+def rank(logits: NDArray[np.float32], labels: LabelSet, top_k: int) -> list[RankedClass]:
+    """Rank one picture's logits, float32 [classes]; equal scores come in the order of their class index.
+
+    Raises:
+        UnsoundOutput: The wrong number of logits, NaN or infinity.
+
+    """
+    check_sound(logits, labels)
     scores = softmax(logits)
-    order = np.argsort(-scores, kind="stable")[:top_k]
-    return [RankedClass(int(index), labels.classes[index].name, float(scores[index])) for index in order]
+    return [RankedClass(index, labels.classes[index].name, float(scores[index])) for index in best(scores, top_k)]

@@ -75,6 +75,7 @@ class Settings(BaseSettings):
     max_pixels: int = Field(
         DEFAULT_MAX_PIXELS, ge=1, description="Largest picture, in pixels; found out before decoding."
     )
+    max_batch: int = Field(16, ge=1, le=1024, description="Pictures in one request, where it can carry several.")
     max_header_bytes: int = Field(16 * 2**10, ge=1024, description="Largest request line and headers, in bytes.")
     max_connections: int = Field(512, ge=1, description="Connections open at once; more are answered 503.")
     header_seconds: float = Field(10, gt=0, le=3600, description="Seconds in which a request's headers must arrive.")

@@ -10,7 +10,7 @@ from fastapi.routing import APIRoute
 from starlette.middleware.cors import CORSMiddleware
 
 from resnet_service import __version__
-from resnet_service.api import keys, pages, problems, routes
+from resnet_service.api import hub, keys, pages, problems, routes, v2
 from resnet_service.api.early import EarlyAnswer
 from resnet_service.api.keys import RequireKey
 from resnet_service.api.limits import BodyLimit, HeldBytes
@@ -116,9 +116,8 @@ def create_app(
     app.state.settings = chosen
     app.state.startup_error = None
     app.state.held_bytes = held = HeldBytes(chosen.max_receiving_bytes)
-    app.include_router(routes.health)
-    app.include_router(routes.router)
-    app.include_router(routes.inference)
+    for router in (routes.health, routes.router, routes.inference, v2.health, v2.router, v2.inference, hub.inference):
+        app.include_router(router)
     pages.install(app)
     problems.install(app)
     # The last one added meets a request first.
@@ -155,7 +154,7 @@ def _key_ring(settings: Settings) -> KeyRing | None:
 
 def _open_paths(settings: Settings) -> frozenset[str]:
     """Return what needs no key: probes, the page, whose own requests bring one, and metrics where they may be open."""
-    probes = {route.path for route in routes.health.routes if isinstance(route, APIRoute)}
+    probes = {route.path for route in (*routes.health.routes, *v2.health.routes) if isinstance(route, APIRoute)}
     return pages.PATHS | probes | ({"/metrics"} if settings.metrics_open else set())
 
 

@@ -20,7 +20,7 @@ _SCHEMES = {
 class RequireKey:
     """Answer 401 before anything else is done for a request without a valid key: no route, no place, no body.
 
-    ``open_paths`` need none. Whatever is not among them does, paths that do not exist included: so a route that is
+    ``open_paths`` need none to be read. Whatever is not among them does, paths that do not exist included: so a route that is
     added later is closed until somebody opens it, and strangers cannot tell which there are.
     """
 
@@ -31,7 +31,7 @@ class RequireKey:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one connection, as ASGI has it."""
-        if scope["type"] == "lifespan" or scope["path"] in self._open:
+        if scope["type"] == "lifespan" or self._is_open(scope):
             await self._app(scope, receive, send)
             return
         # Clients may carry another party's credentials beside ours, so one valid key is enough.
@@ -43,7 +43,11 @@ class RequireKey:
         else:
             wrong = "The API key is not valid. " if presented else "This needs an API key. "
             error = Unauthorized(f"{wrong}Send one as `Authorization: Bearer KEY` or as `X-API-Key: KEY`.")
-            await respond_to(error)(scope, receive, send)
+            await respond_to(error, scope["path"])(scope, receive, send)
+
+    def _is_open(self, scope: Scope) -> bool:
+        # What is open is there to be read: the page is at the very path that Hugging Face's client posts pictures to.
+        return scope["path"] in self._open and scope.get("method") in ("GET", "HEAD")
 
 
 def describe(app: FastAPI, open_paths: Collection[str]) -> None:
@@ -56,8 +60,8 @@ def describe(app: FastAPI, open_paths: Collection[str]) -> None:
             schema.setdefault("components", {})["securitySchemes"] = _SCHEMES
             schema["security"] = [{name: []} for name in _SCHEMES]
             for path, operations in schema["paths"].items():
-                for operation in operations.values():
-                    if path in open_paths:
+                for method, operation in operations.items():
+                    if path in open_paths and method == "get":
                         operation["security"] = []
                     else:
                         operation["responses"].update(_DOCUMENTED)

@@ -81,7 +81,7 @@ class BodyLimit:
             if promised:
                 self._held.expect(promised)
         except ServiceError as error:
-            await respond_to(error)(scope, receive, send)
+            await respond_to(error, scope["path"])(scope, receive, send)
             return
         received = held = 0
         begun: float | None = None

@@ -6,7 +6,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
-from starlette.responses import Response
+from starlette.responses import JSONResponse, Response
 
 from resnet_service import errors
 from resnet_service.api.schemas import Problem
@@ -20,6 +20,10 @@ STATUS: dict[type[errors.ServiceError], HTTPStatus] = {
     errors.Unauthorized: HTTPStatus.UNAUTHORIZED,
     errors.NoFile: HTTPStatus.BAD_REQUEST,
     errors.MalformedForm: HTTPStatus.BAD_REQUEST,
+    errors.MalformedJSON: HTTPStatus.BAD_REQUEST,
+    errors.InvalidTensor: HTTPStatus.BAD_REQUEST,
+    errors.TooManyPictures: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    errors.UnknownModel: HTTPStatus.NOT_FOUND,
     errors.UnsupportedMediaType: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
     errors.NotAnImage: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
     errors.BrokenImage: HTTPStatus.UNPROCESSABLE_ENTITY,
@@ -61,22 +65,38 @@ STATUS: dict[type[errors.ServiceError], HTTPStatus] = {
     errors.SourceDigestMismatch: HTTPStatus.INTERNAL_SERVER_ERROR,
 }
 
+# As the Open Inference Protocol has errors, and Hugging Face.
+_FOREIGN = {"type": "object", "required": ["error"], "properties": {"error": {"type": "string"}}}
+
 _INTERNAL = "The service failed to answer; its log says why."
 
 
-def respond(status: int, code: str, detail: str, headers: dict[str, str] | None = None) -> Response:
-    """Make the one shape that every error has; whoever observes the request learns of it."""
+def respond(status: int, code: str, detail: str, headers: dict[str, str] | None = None, *, path: str = "") -> Response:
+    """Make the one shape that every error has; on other people's routes, the one that their clients read.
+
+    Whoever observes the request learns of it.
+
+    Args:
+        status: Of the answer.
+        code: Stable.
+        detail: A sentence for people.
+        headers: Of the answer.
+        path: The request's, which decides the shape.
+
+    """
     note_problem(code)
+    if path == "/" or path == "/v2" or path.startswith("/v2/"):
+        return JSONResponse({"error": detail}, status, headers)
     phrase = HTTPStatus(status).phrase
     problem = Problem(title=phrase, status=status, code=code, detail=detail)
     return Response(problem.model_dump_json(), status, headers, MEDIA_TYPE)
 
 
-def respond_to(error: errors.ServiceError) -> Response:
+def respond_to(error: errors.ServiceError, path: str = "") -> Response:
     """Answer for an error of ours; of what is the server's own fault, only a fixed sentence goes out."""
     status = STATUS[type(error)]
     detail = _INTERNAL if status == HTTPStatus.INTERNAL_SERVER_ERROR else str(error)
-    return respond(status, error.code, detail, _headers(error))
+    return respond(status, error.code, detail, _headers(error), path=path)
 
 
 def _headers(error: errors.ServiceError) -> dict[str, str] | None:
@@ -97,16 +117,18 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(Exception, unexpected)
 
 
-def documented(*statuses: HTTPStatus) -> dict[int | str, dict[str, object]]:
-    """Return the OpenAPI responses for operations that can fail with ``statuses``."""
-    content = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
+def documented(*statuses: HTTPStatus, foreign: bool = False) -> dict[int | str, dict[str, object]]:
+    """Return the OpenAPI responses for failures with ``statuses``; ``foreign`` in their shape."""
+    content: dict[str, object] = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
+    if foreign:
+        content = {"application/json": {"schema": _FOREIGN}}
     return {int(status): {"description": status.phrase, "content": content} for status in statuses}
 
 
 async def _service_error(request: Request, error: Exception) -> Response:
     if not isinstance(error, errors.ServiceError):  # Starlette's signature is wider than what it calls us with
         raise error
-    return respond_to(error)
+    return respond_to(error, request.url.path)
 
 
 async def _invalid_request(request: Request, error: Exception) -> Response:
@@ -115,7 +137,7 @@ async def _invalid_request(request: Request, error: Exception) -> Response:
     finding = error.errors()[0]
     where = str(finding["loc"][-1])
     code = errors.InvalidTopK.code if where == "top_k" else "invalid_request"
-    return respond(HTTPStatus.UNPROCESSABLE_ENTITY, code, f"{where}: {finding['msg']}.")
+    return respond(HTTPStatus.UNPROCESSABLE_ENTITY, code, f"{where}: {finding['msg']}.", path=request.url.path)
 
 
 async def _http_error(request: Request, error: Exception) -> Response:
@@ -124,7 +146,7 @@ async def _http_error(request: Request, error: Exception) -> Response:
     status = HTTPStatus(error.status_code)
     code = status.phrase.lower().replace(" ", "_")
     detail = f"{request.method} {request.url.path}: {status.description}."
-    return respond(status, code, detail, dict(error.headers or {}))
+    return respond(status, code, detail, dict(error.headers or {}), path=request.url.path)
 
 
 async def _disconnected(request: Request, error: Exception) -> Response:
@@ -135,4 +157,6 @@ async def _disconnected(request: Request, error: Exception) -> Response:
 async def unexpected(request: Request, error: Exception) -> Response:
     """Answer for what nobody has foreseen."""
     # Uvicorn closes the connection after this; a client that is not told would send its next request into it.
-    return respond(HTTPStatus.INTERNAL_SERVER_ERROR, "internal_error", _INTERNAL, {"Connection": "close"})
+    return respond(
+        HTTPStatus.INTERNAL_SERVER_ERROR, "internal_error", _INTERNAL, {"Connection": "close"}, path=request.url.path
+    )

@@ -1,6 +1,6 @@
 """What goes over the wire, with examples that the documentation shows."""
 
-from typing import Self
+from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -106,3 +106,22 @@ class Problem(BaseModel):
     status: int
     code: str
     detail: str
+
+
+def inlined(model: type[BaseModel]) -> dict[str, Any]:
+    """Return the JSON schema of a body that FastAPI does not parse, with its definitions in their places.
+
+    FastAPI collects the definitions of those that it parses; references to others would lead nowhere.
+    """
+    schema = model.model_json_schema()
+    definitions = schema.pop("$defs", {})
+
+    def resolve(part: Any) -> Any:
+        if isinstance(part, dict):
+            if "$ref" in part:
+                return resolve(definitions[part["$ref"].rpartition("/")[2]])
+            return {key: resolve(value) for key, value in part.items()}
+        return [resolve(value) for value in part] if isinstance(part, list) else part
+
+    resolved: dict[str, Any] = resolve(schema)
+    return resolved

@@ -1,0 +1,71 @@
+"""What rounding FP32 tensors to 8-bit pixels changes: a picture resized in floating point, with and without it.
+
+    python -m benchmarks.rounding checkpoints/efficientnet-lite0-imagenet1k.pth PHOTOGRAPHS
+
+PHOTOGRAPHS is a folder of them; without one, the photographs that the tests use are taken. Each is resized by PyTorch
+in floating point, as pipelines do that never make 8-bit pixels of it; PyTorch answers for that tensor, and for the one
+that the service would make of it.
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.nn import functional
+
+from benchmarks.decoding import photographs
+from resnet_service.decode import decode
+from resnet_service.metadata import ModelMetadata
+from resnet_service.prepare.checkpoint import load_checkpoint
+from resnet_service.preprocess import denormalise, normalise
+
+
+def main() -> None:
+    """Print the comparison as JSON."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("checkpoint", type=Path)
+    parser.add_argument("photographs", type=Path, nargs="?")
+    args = parser.parse_args()
+    paths = sorted(args.photographs.iterdir()) if args.photographs else list(photographs())
+    print(json.dumps(compare(args.checkpoint, [path.read_bytes() for path in paths]), indent=1))
+
+
+def compare(checkpoint: Path, pictures: list[bytes]) -> dict[str, float]:
+    """Answer for each picture's tensor as it is and rounded; return how far the answers are apart."""
+    loaded = load_checkpoint(checkpoint)
+    differences, same = [], []
+    with torch.inference_mode():
+        for picture in pictures:
+            resized = _resized(picture, loaded.metadata)
+            rounded = normalise(denormalise(resized, loaded.metadata), loaded.metadata)
+            as_it_is, as_served = (
+                loaded.model(torch.from_numpy(array).permute(0, 3, 1, 2))[0].numpy() for array in (resized, rounded)
+            )
+            differences.append(np.abs(as_it_is - as_served).max())
+            same.append(as_it_is.argmax() == as_served.argmax())
+    return {
+        "pictures": len(pictures),
+        "same first answer, %": 100 * float(np.mean(same)),
+        "largest difference of a logit": float(np.max(differences)),
+        "largest difference of a logit, median picture": float(np.median(differences)),
+    }
+
+
+def _resized(picture: bytes, metadata: ModelMetadata) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
+    """Return float32 [1, S, S, 3], normalised, of the square in the middle; no value was ever rounded."""
+    image = decode(picture).image
+    side = min(image.size)
+    left, top = (image.width - side) // 2, (image.height - side) // 2
+    square = np.asarray(image.crop((left, top, left + side, top + side)), np.float32).transpose(2, 0, 1)
+    size = metadata.input_size
+    scaled = functional.interpolate(
+        torch.from_numpy(square.copy())[None], (size, size), mode="bilinear", antialias=True, align_corners=False
+    )
+    pixels = scaled.permute(0, 2, 3, 1).numpy() / np.float32(255)
+    return np.asarray((pixels - np.asarray(metadata.mean, np.float32)) / np.asarray(metadata.std, np.float32))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,121 @@
+"""Image classification as ``huggingface_hub.InferenceClient`` asks for it, with this service's URL as the model."""
+
+from http import HTTPStatus
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+from fastapi import APIRouter, Request
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from resnet_service.api.admission import Admitted, InferenceRoute
+from resnet_service.api.body import read_picture
+from resnet_service.api.problems import documented
+from resnet_service.api.schemas import inlined
+from resnet_service.api.state import StartedService
+from resnet_service.api.tensors import decode_base64, first_finding
+from resnet_service.classifier import ImageClassifier, Timing
+from resnet_service.errors import MalformedJSON
+from resnet_service.ranking import DEFAULT_TOP_K, best, check_top_k, softmax
+
+inference = APIRouter(route_class=InferenceRoute)
+
+
+class Parameters(BaseModel):
+    """What the client's keyword arguments become."""
+
+    model_config = ConfigDict(strict=True)
+
+    top_k: int | None = Field(None, description="Classes to name; by default 5, and never more than there are.")
+    function_to_apply: Literal["softmax", "sigmoid", "none"] | None = Field(
+        None, description="What makes scores of logits; by default softmax."
+    )
+
+
+class HubRequest(BaseModel):
+    """A picture with parameters; without any, the picture's bytes are the body."""
+
+    model_config = ConfigDict(strict=True)
+
+    inputs: str = Field(description="The picture's bytes in base64.")
+    parameters: Parameters = Parameters()
+
+
+class Element(BaseModel):
+    """A class and its score."""
+
+    label: str = Field(examples=["tabby"])
+    score: float = Field(examples=[0.71])
+
+
+class _Answer(NamedTuple):
+    elements: list[Element]
+    timing_ms: Timing
+
+
+_BODY: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "application/json": {"schema": inlined(HubRequest)},
+            "image/*": {"schema": {"type": "string", "format": "binary"}},
+            "application/octet-stream": {"schema": {"type": "string", "format": "binary"}},
+        },
+    }
+}
+
+
+@inference.post(
+    "/",
+    summary="Name what is in a picture, as Hugging Face's client asks",
+    openapi_extra=_BODY,
+    responses=documented(
+        HTTPStatus.BAD_REQUEST,
+        HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+        HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+        HTTPStatus.UNPROCESSABLE_ENTITY,
+        HTTPStatus.REQUEST_TIMEOUT,
+        HTTPStatus.TOO_MANY_REQUESTS,
+        HTTPStatus.INTERNAL_SERVER_ERROR,
+        HTTPStatus.SERVICE_UNAVAILABLE,
+        HTTPStatus.GATEWAY_TIMEOUT,
+        foreign=True,
+    ),
+)
+async def image_classification(request: Request, service: StartedService, admitted: Admitted) -> list[Element]:
+    """Answer with the most probable classes, best first: `InferenceClient(model=URL).image_classification(picture)`."""
+    classifier = service.classifier
+    if request.headers.get("content-type", "").split(";")[0].strip().lower() == "application/json":
+        answer = await admitted.run(_classify_json, classifier, await request.body())
+    else:
+        data = await read_picture(request, service.settings.max_body_bytes)
+        answer = await admitted.run(_classify, classifier, data, Parameters())
+    return answer.elements
+
+
+def _classify_json(classifier: ImageClassifier, body: bytes) -> _Answer:
+    """Parse and answer; in a thread, since megabytes of base64 are too much for the loop."""
+    try:
+        request = HubRequest.model_validate_json(body)
+    except ValidationError as error:
+        raise MalformedJSON(f"The body is not a picture with parameters: {first_finding(error)}.") from error
+    try:
+        data = decode_base64(request.inputs)
+    except ValueError as error:
+        raise MalformedJSON("inputs: it must be the picture's bytes in base64.") from error
+    return _classify(classifier, data, request.parameters)
+
+
+def _classify(classifier: ImageClassifier, data: bytes, parameters: Parameters) -> _Answer:
+    classes = classifier.labels.classes
+    # Hugging Face's own pipelines give as many as there are where more are asked for.
+    wanted = DEFAULT_TOP_K if parameters.top_k is None else parameters.top_k
+    top_k = check_top_k(min(wanted, len(classes)), len(classes))
+    logits, timing = classifier.score([data])
+    scores = logits[0].astype(np.float64)
+    match parameters.function_to_apply:
+        case "softmax" | None:
+            scores = softmax(scores)
+        case "sigmoid":
+            scores = 0.5 * (1 + np.tanh(scores / 2))  # 1 / (1 + exp(-x)), without overflow
+    elements = [Element(label=classes[index].name, score=float(scores[index])) for index in best(logits[0], top_k)]
+    return _Answer(elements, timing)

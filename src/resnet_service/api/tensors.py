@@ -1,0 +1,382 @@
+"""The Open Inference Protocol's bodies: bytes to bounded tensors and back; with binary data and classification.
+
+Nothing is allocated for what a request says of itself: shapes are compared with the model's and with the bytes that are
+there before an array is made, and JSON is refused for its number of values before it is parsed.
+"""
+
+import base64
+import binascii
+import json
+import math
+import struct
+from typing import Annotated, Any, NamedTuple, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, FailFast, Field, TypeAdapter, ValidationError
+
+from resnet_service.classifier import ImageClassifier, Scores, Timing
+from resnet_service.errors import InvalidTensor, MalformedJSON, TooManyPictures
+from resnet_service.labels import LabelSet
+from resnet_service.metadata import ModelMetadata
+from resnet_service.preprocess import denormalise
+from resnet_service.ranking import best, softmax
+
+HEADER = "Inference-Header-Content-Length"
+
+# The outputs, in the order of the answer, and the inputs, of which a request has one.
+PROBABILITIES, LOGITS = "probabilities", "logits"
+IMAGE, PIXELS, NORMALIZED = "image", "pixels", "normalized"
+
+# A value in JSON can cost 150 bytes while it is parsed, in as many threads as infer; this is six crops of 224x224.
+MAX_JSON_VALUES = 1 << 20
+_MAX_TENSORS = 8
+_MAX_DIMENSIONS = 8
+
+
+class _Part(BaseModel):
+    # What is not known is ignored, as servers of this protocol do: clients send more than it says.
+    model_config = ConfigDict(strict=True, frozen=True)
+
+
+class TensorMetadata(BaseModel):
+    """One input or output of the model; -1 stands for the number of pictures."""
+
+    name: str
+    datatype: str
+    shape: list[int]
+    parameters: dict[str, str] = {}
+
+
+def inputs(metadata: ModelMetadata) -> list[TensorMetadata]:
+    """Return what a request may send one of."""
+    side = metadata.input_size
+    normal = f"(x / 255 - mean) / std, mean {list(metadata.mean)}, std {list(metadata.std)}"
+    return [
+        TensorMetadata(
+            name=IMAGE, datatype="BYTES", shape=[-1], parameters={"content": "encoded pictures; base64 in JSON"}
+        ),
+        TensorMetadata(
+            name=PIXELS, datatype="UINT8", shape=[-1, side, side, 3], parameters={"content": "RGB, x in 0 to 255"}
+        ),
+        TensorMetadata(
+            name=NORMALIZED,
+            datatype="FP32",
+            shape=[-1, 3, side, side],
+            parameters={"content": f"RGB, {normal}; x is rounded to a whole number"},
+        ),
+    ]
+
+
+def outputs(labels: LabelSet) -> list[TensorMetadata]:
+    """Return what a request may ask for."""
+    shape = [-1, len(labels)]
+    return [TensorMetadata(name=name, datatype="FP32", shape=shape) for name in (PROBABILITIES, LOGITS)]
+
+
+class InputTensor(_Part):
+    """A tensor of a request; ``data`` is absent where it follows in binary."""
+
+    name: str = Field(max_length=100, examples=[IMAGE])
+    shape: list[int] = Field(min_length=1, max_length=_MAX_DIMENSIONS, examples=[[1]])
+    datatype: str = Field(max_length=20, examples=["BYTES"])
+    parameters: dict[str, Any] = {}
+    data: Any = None
+
+
+class RequestedOutput(_Part):
+    """An output that is wanted, and how."""
+
+    name: str = Field(max_length=100, examples=[PROBABILITIES])
+    parameters: dict[str, Any] = {}
+
+
+class InferenceRequest(_Part):
+    """The JSON part of a request."""
+
+    id: str | None = Field(None, max_length=1000)
+    parameters: dict[str, Any] = {}
+    inputs: list[InputTensor] = Field(min_length=1, max_length=_MAX_TENSORS)
+    outputs: list[RequestedOutput] | None = Field(None, max_length=_MAX_TENSORS)
+
+
+T = TypeVar("T")
+# Each wrong value would be remembered as an error; the first is enough.
+_List = Annotated[list[T], FailFast()]
+_Byte = Annotated[int, Field(ge=0, le=255)]
+# What ``data`` may be: flat, and nested as the shape has it.
+_TEXTS = TypeAdapter(_List[str]), TypeAdapter(_List[_List[str]])
+_BYTES = TypeAdapter(_List[_Byte]), TypeAdapter(_List[_List[_List[_List[_Byte]]]])
+_FLOATS = TypeAdapter(_List[float]), TypeAdapter(_List[_List[_List[_List[float]]]])
+
+
+class InferenceAnswer(NamedTuple):
+    """A body; the length of its JSON part where binary data follow; and what the pictures took."""
+
+    body: bytes
+    json_length: int | None
+    timing_ms: Timing
+
+
+def infer(classifier: ImageClassifier, body: bytes, json_length: str | None, max_batch: int) -> InferenceAnswer:
+    """Answer a request from its bytes to its bytes; synchronous, for a thread: parsing costs too much for the loop.
+
+    Args:
+        classifier: Whose tensors they are.
+        body: JSON, then binary data.
+        json_length: What the request says in ``HEADER``, where it does.
+        max_batch: Most pictures in a tensor.
+
+    Raises:
+        MalformedJSON: The JSON part is not a request.
+        InvalidTensor: What it asks is not what the model takes or gives, or the data do not fit the shape.
+        TooManyPictures: More than ``max_batch``.
+        RequestError: A picture cannot be answered.
+        UnsoundOutput: The network failed.
+
+    """
+    request, binary = _read(body, json_length)
+    wanted = _wanted(request, classifier.labels)
+    tensor = request.inputs[0]
+    shape = _judge(tensor, classifier.metadata, max_batch)
+    if tensor.name == IMAGE:
+        scores = classifier.score(_pictures(tensor, binary, shape[0]))
+    else:
+        scores = classifier.score_crops(_crops(tensor, binary, shape, classifier.metadata))
+    return _answer(request, wanted, scores, classifier)
+
+
+class _Wanted(NamedTuple):
+    name: str
+    binary: bool
+    classes: int  # that its classification names; 0 for the tensor itself
+
+
+def _read(body: bytes, json_length: str | None) -> tuple[InferenceRequest, bytes | None]:
+    """Return the JSON part and the one input's binary data, if it has any."""
+    length = len(body)
+    if json_length is not None:
+        if not (json_length.isascii() and json_length.isdigit() and len(json_length) < 20):
+            raise InvalidTensor(f"{HEADER} must be the number of bytes of the JSON part.")
+        length = int(json_length)
+        if length > len(body):
+            raise InvalidTensor(f"{HEADER} is {length}, but the body has {len(body)} bytes.")
+    request = _parse(body[:length] if length < len(body) else body)
+    if len(request.inputs) > 1:
+        raise InvalidTensor(f"{len(request.inputs)} inputs were sent; send one.")
+    size = request.inputs[0].parameters.get("binary_data_size")
+    rest = len(body) - length
+    if size is None:
+        if rest:
+            raise InvalidTensor(f"{rest} bytes follow the JSON part, but the input has no binary_data_size.")
+        return request, None
+    if type(size) is not int or size != rest:
+        raise InvalidTensor(f"binary_data_size must be the {rest} bytes that follow the JSON part.")
+    if request.inputs[0].data is not None:
+        raise InvalidTensor("The input has both data and binary_data_size; send one of them.")
+    return request, body[length:]
+
+
+def _parse(data: bytes) -> InferenceRequest:
+    # Every value but the first is preceded by one of these; those within strings count too, which hardly matters.
+    if sum(map(data.count, (b",", b"[", b"{"))) > MAX_JSON_VALUES:
+        raise InvalidTensor(
+            f"The JSON part has more than {MAX_JSON_VALUES:,} values; send large tensors with the binary extension."
+        )
+    try:
+        return InferenceRequest.model_validate_json(data)
+    except ValidationError as error:
+        raise MalformedJSON(f"The body is not an inference request: {first_finding(error)}.") from error
+
+
+def first_finding(error: ValidationError) -> str:
+    """Return where and what pydantic found first, without what strangers have written there."""
+    finding = error.errors(include_url=False, include_input=False, include_context=False)[0]
+    return ": ".join(filter(None, (".".join(map(str, finding["loc"])), finding["msg"])))
+
+
+def _wanted(request: InferenceRequest, labels: LabelSet) -> list[_Wanted]:
+    """Return the outputs to give, in the order that the request names them, or else all."""
+    binary_by_default = _flag(request.parameters, "binary_data_output", default=False)
+    given = [known.name for known in outputs(labels)]
+    wanted = []
+    for output in request.outputs or [RequestedOutput(name=name) for name in given]:
+        if output.name not in given:
+            raise InvalidTensor(f"There is no such output; ask for {' or '.join(given)}.")
+        _no_shared_memory(output.parameters)
+        classes = output.parameters.get("classification", 0)
+        if type(classes) is not int or classes < 0:
+            raise InvalidTensor("classification must be the number of classes to name.")
+        binary = _flag(output.parameters, "binary_data", default=binary_by_default)
+        # Triton too gives as many as there are where more are asked for; the shape says so.
+        wanted.append(_Wanted(output.name, binary, min(classes, len(labels))))
+    return wanted
+
+
+def _flag(parameters: dict[str, Any], name: str, *, default: bool) -> bool:
+    value = parameters.get(name, default)
+    if not isinstance(value, bool):
+        raise InvalidTensor(f"{name} must be true or false.")
+    return value
+
+
+def _no_shared_memory(parameters: dict[str, Any]) -> None:
+    if any(name.startswith("shared_memory") for name in parameters):
+        raise InvalidTensor("Shared memory is not supported; send the data in the request.")
+
+
+def _judge(tensor: InputTensor, metadata: ModelMetadata, max_batch: int) -> tuple[int, ...]:
+    """Return the tensor's shape, if it is one of the model's and has a number of pictures that is allowed."""
+    taken = {known.name: known for known in inputs(metadata)}
+    known = taken.get(tensor.name)
+    if known is None:
+        raise InvalidTensor(f"There is no such input; send one of {', '.join(taken)}.")
+    _no_shared_memory(tensor.parameters)
+    if tensor.datatype != known.datatype:
+        raise InvalidTensor(f"The input {known.name} has the datatype {known.datatype}.")
+    count, *rest = tensor.shape
+    # Where models have a batch dimension in Triton, so do the clients' strings.
+    if rest != known.shape[1:] and not (known.name == IMAGE and rest == [1]):
+        raise InvalidTensor(f"The input {known.name} has the shape {known.shape}, -1 being the number of pictures.")
+    if count < 1:
+        raise InvalidTensor("The first dimension is the number of pictures, and must be at least 1.")
+    if count > max_batch:
+        raise TooManyPictures(f"The tensor has more pictures than the limit of {max_batch}; send it in parts.")
+    return count, *rest
+
+
+def _pictures(tensor: InputTensor, binary: bytes | None, count: int) -> list[bytes]:
+    """Return the encoded pictures of the input ``image``."""
+    if binary is not None:
+        return _split(binary, count)
+    texts = [
+        text for row in _validated(tensor.data, {count}, *_TEXTS) for text in ([row] if isinstance(row, str) else row)
+    ]
+    if len(texts) != count:
+        raise InvalidTensor(f"The data of the input {IMAGE} are not of its shape.")
+    try:
+        return [decode_base64(text) for text in texts]
+    except ValueError as error:
+        raise InvalidTensor(f"In JSON, the elements of the input {IMAGE} must be pictures in base64.") from error
+
+
+def _split(binary: bytes, count: int) -> list[bytes]:
+    """Split what the binary extension calls BYTES: each element with its length before it, 32 bits little-endian."""
+    elements: list[bytes] = []
+    begin = 0
+    while begin < len(binary) and len(elements) < count:
+        if len(binary) - begin < 4:
+            raise InvalidTensor("The binary data end within the length of an element.")
+        (length,) = struct.unpack_from("<I", binary, begin)
+        begin += 4
+        if length > len(binary) - begin:
+            raise InvalidTensor(f"An element has {length} bytes by its length, but {len(binary) - begin} follow.")
+        elements.append(binary[begin : begin + length])
+        begin += length
+    if begin < len(binary) or len(elements) < count:
+        raise InvalidTensor(f"The binary data are not {count} elements, as the shape says.")
+    return elements
+
+
+def decode_base64(text: str) -> bytes:
+    """Decode standard base64, padded and without line breaks.
+
+    Raises:
+        ValueError: It is anything else.
+
+    """
+    try:
+        return base64.b64decode(text, validate=True)
+    except binascii.Error as error:
+        raise ValueError(str(error)) from error
+
+
+def _crops(
+    tensor: InputTensor, binary: bytes | None, shape: tuple[int, ...], metadata: ModelMetadata
+) -> NDArray[np.uint8]:
+    """Return the pixels of the inputs ``pixels`` or ``normalized``, uint8 [N, S, S, 3]."""
+    dtype = np.dtype("<u1" if tensor.name == PIXELS else "<f4")
+    if binary is None:
+        values = _numbers(tensor, shape, dtype)
+    else:
+        expected = math.prod(shape) * dtype.itemsize
+        if len(binary) != expected:
+            raise InvalidTensor(f"The binary data have {len(binary)} bytes; a tensor of this shape has {expected}.")
+        values = np.frombuffer(binary, dtype)
+    array = values.reshape(shape)
+    return array if tensor.name == PIXELS else denormalise(array.transpose(0, 2, 3, 1), metadata)
+
+
+def _numbers(tensor: InputTensor, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
+    """Return JSON's numbers, nested as the shape has it or flat."""
+    data = _validated(tensor.data, {math.prod(shape), shape[0]}, *(_BYTES if tensor.name == PIXELS else _FLOATS))
+    try:
+        with np.errstate(over="ignore"):  # what is beyond FP32 becomes infinity, and is refused as that
+            values = np.array(data, dtype)
+    except ValueError as error:  # rows of several lengths
+        raise InvalidTensor(f"The data of the input {tensor.name} are not of its shape.") from error
+    if values.shape not in (shape, (math.prod(shape),)):
+        raise InvalidTensor(f"The data of the input {tensor.name} are not of its shape.")
+    return values
+
+
+def _validated(data: Any, lengths: set[int], flat: TypeAdapter[Any], nested: TypeAdapter[Any]) -> Any:
+    """Return ``data``, a list of one of ``lengths``, if it fits ``flat``, or, where it begins with a list, ``nested``.
+
+    Raises:
+        InvalidTensor: It is anything else.
+
+    """
+    if not isinstance(data, list):
+        raise InvalidTensor("The input has neither data, which must be a list, nor binary_data_size.")
+    if len(data) not in lengths:
+        raise InvalidTensor(f"The input's data are {len(data)} long, which is not what its shape says.")
+    try:
+        return (nested if data and isinstance(data[0], list) else flat).validate_python(data, strict=True)
+    except ValidationError as error:
+        raise InvalidTensor(f"The input's data: {first_finding(error)}.") from error
+
+
+def _answer(
+    request: InferenceRequest, wanted: list[_Wanted], scores: Scores, classifier: ImageClassifier
+) -> InferenceAnswer:
+    tensors = {LOGITS: scores.logits, PROBABILITIES: softmax(scores.logits).astype(np.float32)}
+    described: list[dict[str, Any]] = []
+    binary: list[bytes] = []
+    for output in wanted:
+        values = tensors[output.name]
+        texts: list[str] = []
+        shape = values.shape
+        if output.classes:
+            texts = [text for row in values for text in _classification(row, output.classes, classifier.labels)]
+            shape = (len(values), output.classes)
+        fields: dict[str, Any] = {
+            "name": output.name,
+            "datatype": "BYTES" if output.classes else "FP32",
+            "shape": list(shape),
+        }
+        if output.binary:
+            data = b"".join(map(_with_length, texts)) if output.classes else values.astype("<f4").tobytes()
+            fields["parameters"] = {"binary_data_size": len(data)}
+            binary.append(data)
+        else:
+            fields["data"] = texts if output.classes else values.ravel().tolist()
+        described.append(fields)
+    answer = {
+        **({} if request.id is None else {"id": request.id}),
+        "model_name": classifier.model.name,
+        "model_version": classifier.model.version,
+        "outputs": described,
+    }
+    head = json.dumps(answer, separators=(",", ":")).encode()
+    return InferenceAnswer(b"".join([head, *binary]), len(head) if binary else None, scores.timing_ms)
+
+
+def _classification(row: NDArray[np.float32], classes: int, labels: LabelSet) -> list[str]:
+    """Return ``value:index:label`` of the highest values, as Triton writes it."""
+    return [f"{row[index]:f}:{index}:{labels.classes[index].name}" for index in best(row, classes)]
+
+
+def _with_length(text: str) -> bytes:
+    data = text.encode()
+    return struct.pack("<I", len(data)) + data

@@ -1,0 +1,120 @@
+"""The asynchronous client; what it shares with the other is in ``calls``."""
+
+import asyncio
+import time
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Self, TypeVar
+
+import httpx
+
+from resnet_service.client import calls
+from resnet_service.client.answers import BatchAnswer, Embedding, Explanation, Labels, Metadata, PredictAnswer
+from resnet_service.client.errors import Unavailable
+from resnet_service.client.images import ImageSource
+
+T = TypeVar("T")
+
+
+class AsyncClient:
+    """Asks one service; use it in an ``async with`` block, or ``aclose`` it.
+
+    Every call raises a ``ClientError``; a busy service (429) or one that is starting (503) is asked again.
+
+    Args:
+        base_url: Where the service is.
+        api_key: Sent as ``Authorization: Bearer``.
+        timeout: Seconds for an answer, and for a connection at most five of them.
+        retries: Times that a call is tried again.
+        retry_seconds: Seconds that a call may last if it is tried again; a wait beyond them is not begun.
+        transport: Instead of the network; for tests.
+
+    """
+
+    def __init__(
+        self,
+        base_url: str = "http://localhost:8080",
+        *,
+        api_key: str | None = None,
+        timeout: float = 30,
+        retries: int = 3,
+        retry_seconds: float = 60,
+        transport: httpx.AsyncBaseTransport | None = None,
+    ) -> None:
+        self._retry = calls.RetryPolicy(retries, retry_seconds)
+        self._http = httpx.AsyncClient(
+            base_url=base_url,
+            headers=calls.headers(api_key),
+            timeout=httpx.Timeout(timeout, connect=min(timeout, 5)),
+            transport=transport,
+        )
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Close its connections."""
+        await self._http.aclose()
+
+    async def predict(self, image: ImageSource, *, top_k: int | None = None, lang: str | None = None) -> PredictAnswer:
+        """Name what is in a picture: ``top_k`` classes, by default 5, in the language ``lang``."""
+        return await self._ask(calls.predict(image, top_k, lang))
+
+    async def predict_batch(
+        self, images: Sequence[ImageSource], *, top_k: int | None = None, lang: str | None = None
+    ) -> BatchAnswer:
+        """Name what is in several pictures; one that cannot be answered fails alone."""
+        return await self._ask(calls.predict_batch(images, top_k, lang))
+
+    async def explain(self, image: ImageSource, *, class_id: int | None = None, lang: str | None = None) -> Explanation:
+        """Say which parts of a picture spoke for a class, by default the most probable."""
+        return await self._ask(calls.explain(image, class_id, lang))
+
+    async def overlay(self, image: ImageSource, *, class_id: int | None = None) -> bytes:
+        """Return the picture with that laid over it, as PNG."""
+        return await self._ask(calls.overlay(image, class_id))
+
+    async def embed(self, image: ImageSource, *, normalize: bool | None = None) -> Embedding:
+        """Return a picture's feature vector, by default as the service does; ``normalize``: of length 1."""
+        return await self._ask(calls.embed(image, normalize))
+
+    async def labels(self, *, lang: str | None = None) -> Labels:
+        """Return all classes of the model."""
+        return await self._ask(calls.labels(lang))
+
+    async def metadata(self) -> Metadata:
+        """Say which model is served."""
+        return await self._ask(calls.metadata())
+
+    async def ready(self) -> bool:
+        """Say whether requests may be sent; asked once, since waiting for it is the caller's business."""
+        try:
+            await self._ask(calls.ready(), again=False)
+        except Unavailable:
+            return False
+        return True
+
+    async def _ask(self, call: calls.Call[T], *, again: bool = True) -> T:
+        begun = time.monotonic()
+        attempt = 0
+        while True:
+            with calls.translated(self._http.base_url):
+                response = await self._http.request(
+                    call.method,
+                    call.path,
+                    params=call.params,
+                    headers=call.headers,
+                    content=call.content,
+                    files=call.files,
+                )
+            wait = self._retry.wait(response, attempt, time.monotonic() - begun) if again else None
+            if wait is None:
+                calls.check(response)
+                return call.answer(response)
+            await asyncio.sleep(wait)
+            attempt += 1

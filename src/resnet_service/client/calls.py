@@ -1,0 +1,190 @@
+"""What both clients share: which request a call is, what its response means, and when to try again."""
+
+import email.utils
+import random
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
+
+import httpx
+
+from resnet_service import __version__
+from resnet_service.client import errors, images
+from resnet_service.client.answers import BatchAnswer, Embedding, Explanation, Labels, Metadata, PredictAnswer
+from resnet_service.client.images import ImageSource
+
+T = TypeVar("T")
+
+_RAW = {"Content-Type": "application/octet-stream"}
+_FIRST_WAIT = 0.5
+
+
+@dataclass(frozen=True)
+class Call(Generic[T]):
+    """One request, and how to read its answer."""
+
+    method: str
+    path: str
+    read: Callable[[httpx.Response], T]
+    params: dict[str, str] = field(default_factory=dict)
+    headers: dict[str, str] = field(default_factory=dict)
+    content: bytes | None = None
+    files: list[tuple[str, tuple[str, bytes]]] | None = None
+
+    def answer(self, response: httpx.Response) -> T:
+        """Return what the response means.
+
+        Raises:
+            UnexpectedAnswer: It is not what the service answers.
+
+        """
+        try:
+            return self.read(response)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise errors.UnexpectedAnswer(
+                f"{self.method} {self.path}: the answer is not this service's, or another version's ({error!r})."
+            ) from error
+
+
+@dataclass(frozen=True)
+class RetryPolicy:
+    """Which failures are tried again: 429 and 503, at most ``retries`` times and for ``seconds`` in all.
+
+    The service says when to come again; where it does not, waits double from half a second. Up to a tenth is added at
+    random, so that clients that were refused together do not come back together.
+    """
+
+    retries: int
+    seconds: float
+
+    def wait(self, response: httpx.Response, attempt: int, elapsed: float) -> float | None:
+        """Return the seconds to wait before trying again, or ``None`` not to; ``attempt`` counts from 0."""
+        if response.status_code not in (429, 503) or attempt >= self.retries:
+            return None
+        asked = retry_after(response)
+        wait = _FIRST_WAIT * 2**attempt if asked is None else asked
+        wait *= 1 + random.random() / 10  # noqa: S311 - spreads clients, keeps no secret
+        return wait if elapsed + wait <= self.seconds else None
+
+
+def retry_after(response: httpx.Response) -> float | None:
+    """Return the seconds that ``Retry-After`` asks for, as a number or as a date; ``None`` where it is neither."""
+    value = response.headers.get("Retry-After", "").strip()
+    if value.isascii() and value.isdigit():
+        return float(value[:9])
+    try:
+        return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - time.time())
+    except ValueError:
+        return None
+
+
+def check(response: httpx.Response) -> None:
+    """Raise what a response that is no success says.
+
+    Raises:
+        ServiceRefused: The subclass is by status.
+
+    """
+    status = response.status_code
+    if 200 <= status < 300:
+        return
+    try:
+        problem = response.json()
+        code, detail = str(problem["code"]), str(problem["detail"])
+    except (ValueError, KeyError, TypeError):
+        code, detail = f"http_{status}", " ".join(response.text[:200].split()) or response.reason_phrase
+    kinds: dict[int, type[errors.ServiceRefused]] = {
+        401: errors.Unauthorized,
+        403: errors.Unauthorized,
+        429: errors.Overloaded,
+        503: errors.Unavailable,
+    }
+    kind = kinds.get(status, errors.ServerFailed if status >= 500 else errors.ServiceRefused)
+    raise kind(status, code, detail, request_id=response.headers.get("X-Request-ID"), retry_after=retry_after(response))
+
+
+@contextmanager
+def translated(base_url: httpx.URL) -> Iterator[None]:
+    """Turn httpx's errors into this package's.
+
+    A request that broke is not sent again: whether it was answered, nobody knows.
+    """
+    try:
+        yield
+    except httpx.TimeoutException as error:
+        raise errors.TimedOut(f"{base_url} did not answer in time ({type(error).__name__}).") from error
+    except httpx.TransportError as error:
+        raise errors.Unreachable(f"{base_url} cannot be reached: {error}") from error
+
+
+def headers(api_key: str | None) -> dict[str, str]:
+    """Return what every request carries."""
+    always = {"User-Agent": f"resnet-service-client/{__version__}"}
+    return always if api_key is None else {**always, "Authorization": f"Bearer {api_key}"}
+
+
+def predict(image: ImageSource, top_k: int | None, lang: str | None) -> Call[PredictAnswer]:
+    """Ask for the classes of one picture."""
+    return _post("/predict", _json(PredictAnswer.of), image, _params(top_k=top_k, lang=lang))
+
+
+def predict_batch(pictures: Sequence[ImageSource], top_k: int | None, lang: str | None) -> Call[BatchAnswer]:
+    """Ask for the classes of several pictures."""
+    if not pictures:
+        raise ValueError("There is no picture to ask for.")
+    files = [("files", (images.name_of(image, number), images.read(image))) for number, image in enumerate(pictures)]
+    return Call("POST", "/predict/batch", _json(BatchAnswer.of), params=_params(top_k=top_k, lang=lang), files=files)
+
+
+def explain(image: ImageSource, class_id: int | None, lang: str | None) -> Call[Explanation]:
+    """Ask which parts of a picture spoke for a class."""
+    return _post("/explain", _json(Explanation.of), image, _params(format="json", class_id=class_id, lang=lang))
+
+
+def overlay(image: ImageSource, class_id: int | None) -> Call[bytes]:
+    """Ask for the same as a PNG."""
+    return _post("/explain", _content("image/png"), image, _params(format="overlay", class_id=class_id))
+
+
+def embed(image: ImageSource, normalize: bool | None) -> Call[Embedding]:
+    """Ask for a picture's feature vector."""
+    chosen = None if normalize is None else str(normalize).lower()
+    return _post("/embed", _json(Embedding.of), image, _params(normalize=chosen))
+
+
+def labels(lang: str | None) -> Call[Labels]:
+    """Ask which classes there are."""
+    return Call("GET", "/labels", _json(Labels.of), params=_params(lang=lang))
+
+
+def metadata() -> Call[Metadata]:
+    """Ask which model is served."""
+    return Call("GET", "/metadata", _json(Metadata.of))
+
+
+def ready() -> Call[None]:
+    """Ask whether requests may be sent."""
+    return Call("GET", "/health/ready", lambda response: None)
+
+
+def _post(path: str, read: Callable[[httpx.Response], T], image: ImageSource, params: dict[str, str]) -> Call[T]:
+    return Call("POST", path, read, params=params, headers=_RAW, content=images.read(image))
+
+
+def _params(**values: object) -> dict[str, str]:
+    return {name: str(value) for name, value in values.items() if value is not None}
+
+
+def _json(read: Callable[[Any], T]) -> Callable[[httpx.Response], T]:
+    return lambda response: read(response.json())
+
+
+def _content(media_type: str) -> Callable[[httpx.Response], bytes]:
+    def read(response: httpx.Response) -> bytes:
+        if response.headers.get("Content-Type") != media_type:
+            raise ValueError(f"not {media_type}")
+        return response.content
+
+    return read
