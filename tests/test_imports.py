@@ -13,6 +13,7 @@ RULES: dict[str, set[str]] = {
     "files": {"errors"},
     "cpus": set(),
     "memory": set(),
+    "probe": set(),
     "executor": {"errors"},
     "metadata": {"errors"},
     "labels": {"errors", "files", "metadata"},
