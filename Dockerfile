@@ -1,25 +1,85 @@
-# Build with a model in checkpoints/ (`resnet-service pull` fetches one); run with no network:
-#   docker build -t resnet-service . && docker run --rm --network none resnet-service
-FROM python:3.11-slim AS build
-# CPU-only PyTorch where its index can be reached, the default (5 GB of CUDA) where not.
+# The service with a model inside; it needs no network, no capability and no file system to write to:
+#   docker build -t resnet-service .                                    or: make image
+#   docker run --rm --network none --read-only --cap-drop ALL resnet-service
+#
+# A model of one's own, packed: built in with
+#   --build-arg MODEL=checkpoints/pets-int8.onnx --build-arg MODEL_VERSION=(the first 12 digits of its SHA-256)
+# or mounted, which comes before the one inside:
+#   docker run -v "$PWD/checkpoints/pets-int8.onnx:/srv/checkpoints/pets-int8.onnx:ro" …
+
+# A Dockerfile cannot look into files, so what the labels say are arguments; deploy/image/check.py sees that it is true.
+ARG MODEL=checkpoints/resnet18-fashion-mnist-int8.onnx
+ARG MODEL_VERSION=ebb397835c16
+ARG VERSION=0.2.0
+
+# What changes seldom comes first: the locked dependencies are one layer, the package another, the model a third.
+FROM python:3.11-slim-bookworm AS dependencies
+ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 WORKDIR /build
-RUN python -m venv /opt/venv
-ENV PATH=/opt/venv/bin:$PATH
-COPY pyproject.toml ./
-COPY tools/install_torch.py tools/
-RUN python tools/install_torch.py
-COPY README.md LICENSE ./
+COPY requirements/build.txt requirements/serve.txt requirements/
+RUN python -m venv /opt/build && /opt/build/bin/pip install --require-hashes -r requirements/build.txt
+# Wheels only: nothing is compiled, so there is no compiler to leave behind. No pip either.
+RUN python -m venv --without-pip /opt/venv \
+ && /opt/build/bin/pip --python /opt/venv/bin/python install --no-compile --only-binary :all: --require-hashes \
+    -r requirements/serve.txt
+COPY deploy/image/trim.py deploy/image/
+# Bytecode is made here, once, since the service cannot write any; never compared with the source, which cannot change.
+RUN /opt/venv/bin/python deploy/image/trim.py /opt/venv/lib/python3*/site-packages \
+ && /opt/venv/bin/python -m compileall -q -j 0 --invalidation-mode unchecked-hash /opt/venv/lib
+
+FROM dependencies AS package
+COPY pyproject.toml README.md LICENSE ./
 COPY labels labels
 COPY src src
-RUN pip install --no-cache-dir --disable-pip-version-check '.[torch]'
+RUN /opt/build/bin/pip wheel --no-deps --no-build-isolation --wheel-dir /wheels . \
+ && /opt/build/bin/pip --python /opt/venv/bin/python install --no-compile --no-deps --root /package /wheels/*.whl \
+ && /opt/venv/bin/python -m compileall -q --invalidation-mode unchecked-hash -s /package /package
+ARG MODEL
+COPY ${MODEL} /srv/checkpoints/
+ARG VERSION
+ARG MODEL_VERSION
+COPY deploy/image/check.py deploy/image/
+# Labels are promises: a wrong version, or a model that cannot be served, ends the build here.
+RUN cp -a /package/. / && /opt/venv/bin/python deploy/image/check.py "$VERSION" "$MODEL_VERSION" /srv/checkpoints/*
 
-FROM python:3.11-slim
-COPY --from=build /opt/venv /opt/venv
+# Without what the base brings and the service does not need: pip, package lists, documentation, bits that make a
+# program run as root whoever starts it. The final image copies from here and does not build upon it, so that no lower
+# layer carries them. dpkg's records and the licences stay.
+FROM python:3.11-slim-bookworm AS base
+RUN set -eu; stdlib=$(python -c 'import sysconfig; print(sysconfig.get_path("stdlib"))'); \
+    for part in ensurepip idlelib test tkinter turtledemo; do rm -rf "$stdlib/$part"; done; \
+    rm -rf /usr/lib/python3/dist-packages/* /usr/local/lib/python3.*/*-packages/* /usr/share/python-wheels \
+        /usr/bin/pip* /usr/local/bin/pip* /root/.cache /var/lib/apt/lists/* /var/cache/* /var/log/* \
+        /usr/share/man /usr/share/info /usr/share/locale; \
+    find /usr/share/doc -type f ! -name copyright -delete; \
+    find / -xdev -type f -perm /6000 -exec chmod a-s {} +; \
+    # Python's image has no bytecode of the standard library, and without write access every start would make it anew.
+    python -m compileall -q -j 0 --invalidation-mode unchecked-hash -f "$stdlib"
+
+FROM scratch
+COPY --from=base / /
+COPY --from=dependencies /opt/venv /opt/venv
+COPY --from=package /package/ /
 WORKDIR /srv
-COPY checkpoints checkpoints
-ENV PATH=/opt/venv/bin:$PATH RESNET_SERVICE_HOST=0.0.0.0 PYTHONUNBUFFERED=1
-USER 10001
+ARG MODEL
+COPY ${MODEL} checkpoints/
+ENV PATH=/opt/venv/bin:/usr/local/bin:/usr/bin:/bin LANG=C.UTF-8 \
+    PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 RESNET_SERVICE_HOST=0.0.0.0
+USER 10001:10001
 EXPOSE 8080
-HEALTHCHECK --interval=10s --timeout=3s --start-period=30s \
-    CMD ["python", "-c", "import urllib.request as u; u.urlopen('http://127.0.0.1:8080/health/ready', timeout=2)"]
-CMD ["resnet-service", "serve"]
+ARG VERSION
+ARG MODEL_VERSION
+ARG REVISION=unknown
+LABEL org.opencontainers.image.title="resnet-service" \
+      org.opencontainers.image.description="Serves an image classifier (ResNet-18 and its kin) from one validated file, offline." \
+      org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.revision="${REVISION}" \
+      org.opencontainers.image.base.name="docker.io/library/python:3.11-slim-bookworm" \
+      resnet-service.model.file="${MODEL}" \
+      resnet-service.model.version="${MODEL_VERSION}"
+STOPSIGNAL SIGTERM
+HEALTHCHECK --interval=5s --timeout=3s --start-period=10s --retries=3 \
+    CMD ["python", "-m", "resnet_service.probe"]
+ENTRYPOINT ["resnet-service"]
+CMD ["serve"]

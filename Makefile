@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test lint format bench fuzz lock audit sbom clean
+.PHONY: help serve test lint format bench fuzz lock audit sbom image clean
 
 help:
 	@echo "make serve          install, fetch a model if there is none, pack it, serve on port $(PORT)"
@@ -16,6 +16,8 @@ help:
 	@echo "make test SLOW=1    the same with the long proofs"
 	@echo "make lint           ruff and mypy"
 	@echo "make format         let ruff format the code"
+	@echo "make image          build the container image resnet-service, with the model in the repository"
+	@echo "make image MODEL=checkpoints/pets-int8.onnx    the same with your own packed model"
 	@echo "make bench          compare with other servers; see benchmarks/README.md"
 	@echo "make lock           pin by hash what serving and development need; UPGRADE=1 takes the newest"
 	@echo "make audit          look up known vulnerabilities of what is pinned"
@@ -53,6 +55,17 @@ sbom: $(VENV)/.test
 
 fuzz: $(VENV)/.test
 	@for target in decode checkpoint packed; do $(BIN)/python -m fuzz $$target $(or $(SECONDS),30) || exit 1; done
+
+# The labels are arguments, since a Dockerfile cannot look into files; the build checks that they are true.
+ENGINE ?= $(shell for engine in docker podman buildah; do $$engine info >/dev/null 2>&1 && echo $$engine && break; done)
+MODEL ?= checkpoints/resnet18-fashion-mnist-int8.onnx
+image:
+	@test -n "$(ENGINE)" || { echo "No docker, podman or buildah works here." >&2; exit 1; }
+	$(ENGINE) build $(if $(filter docker,$(ENGINE)),,--format docker) --tag resnet-service $(OPTIONS) \
+	    --build-arg MODEL=$(MODEL) \
+	    --build-arg MODEL_VERSION=$(shell sha256sum $(MODEL) | cut -c1-12) \
+	    --build-arg VERSION=$(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' src/resnet_service/__init__.py) \
+	    --build-arg REVISION=$(shell git rev-parse HEAD 2>/dev/null || echo unknown) .
 
 clean:
 	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

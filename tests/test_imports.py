@@ -13,6 +13,7 @@ RULES: dict[str, set[str]] = {
     "files": {"errors"},
     "cpus": set(),
     "memory": set(),
+    "probe": set(),
     "executor": {"errors"},
     "keys": {"errors"},
     "observation": set(),
@@ -48,13 +49,6 @@ RULES: dict[str, set[str]] = {
     "start": {"errors", "memory", "opening", "server", "settings"},
     # It shares nothing with the service but the wire, and is used where nothing else of it is installed.
     "client": {"client"},
-        *("api", "classifier", "cpus", "default_model", "errors", "executor", "labels", "memory", "metadata"),
-        *("preprocess", "ranking", "settings"),
-    },
-    # It shares nothing with the service but the wire, and is used where nothing else of it is installed.
-    "client": {"client"},
-    "protocol": {"api.problems", "api.state", "errors"},
-    "server": {"api", "errors", "memory", "protocol", "settings"},
     "cli": {
         *("classifier", "cpus", "datasets", "default_model", "errors", "evaluation", "labels", "logs", "metadata"),
         *("options", "packed", "plots", "prepare", "settings", "start"),

@@ -20,8 +20,8 @@ _SCHEMES = {
 class RequireKey:
     """Answer 401 before anything else is done for a request without a valid key: no route, no place, no body.
 
-    ``open_paths`` need none to be read. Whatever is not among them does, paths that do not exist included: so a route that is
-    added later is closed until somebody opens it, and strangers cannot tell which there are.
+    ``open_paths`` need none to be read. Whatever is not among them does, paths that do not exist included: so a route
+    that is added later is closed until somebody opens it, and strangers cannot tell which there are.
     """
 
     def __init__(self, app: ASGIApp, ring: KeyRing, open_paths: Collection[str]) -> None:

@@ -1,0 +1,32 @@
+"""End the image's build where its labels would lie, or where its model cannot be served.
+
+Run as ``python check.py VERSION MODEL_VERSION MODEL`` by the very environment that will serve.
+"""
+
+import sys
+from pathlib import Path
+
+from resnet_service import __version__
+from resnet_service.classifier import Classifier
+from resnet_service.errors import ServiceError
+
+
+def main() -> None:
+    """Compare the versions that the labels name with the true ones, and classify a trial picture."""
+    version, model_version, model = sys.argv[1:]
+    try:
+        classifier = Classifier.open(Path(model))
+        classifier.warm_up()
+    except ServiceError as error:
+        sys.exit(f"error: {error}")
+    for argument, named, true in (
+        ("VERSION", version, __version__),
+        ("MODEL_VERSION", model_version, classifier.model.version),
+    ):
+        if named != true:
+            sys.exit(f"error: the image's label would say {named!r}: build with --build-arg {argument}={true}.")
+    print(f"{model} {true}: {classifier.runtime_name}, {classifier.precision}")
+
+
+if __name__ == "__main__":
+    main()

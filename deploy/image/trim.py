@@ -1,0 +1,73 @@
+"""Remove from installed packages what a CPU that serves ONNX models never loads, and say how much each part was.
+
+The list is explicit, and a pattern that finds nothing is an error: when a new release has moved its files, somebody
+should look again. Run as ``python trim.py SITE_PACKAGES`` while the image is built.
+"""
+
+import shutil
+import sys
+from pathlib import Path
+
+# Pattern in site-packages, and why it is not needed. What OpenVINO needs for packed models is the core, the CPU plugin,
+# the ONNX frontend and TBB; the rest are devices that the service never names and file formats that it never reads.
+UNNEEDED = {
+    "openvino/libs/libopenvino_intel_gpu_plugin.so": "GPUs",
+    "openvino/libs/cache.json": "tuning of GPU kernels",
+    "openvino/libs/libopenvino_intel_npu_plugin.so": "NPUs",
+    "openvino/libs/libopenvino_tensorflow_frontend.so.*": "TensorFlow models",
+    "openvino/libs/libopenvino_tensorflow_lite_frontend.so.*": "TensorFlow Lite models",
+    "openvino/libs/libopenvino_pytorch_frontend.so.*": "TorchScript models",
+    "openvino/libs/libopenvino_paddle_frontend.so.*": "PaddlePaddle models",
+    "openvino/libs/libopenvino_gguf_frontend.so.*": "GGUF models",
+    "openvino/libs/libopenvino_jax_frontend.so.*": "JAX models",
+    "openvino/libs/libopenvino_auto_plugin.so": "choice among devices",
+    "openvino/libs/libopenvino_auto_batch_plugin.so": "batches for GPUs",
+    "openvino/libs/libopenvino_hetero_plugin.so": "one model on several devices",
+    "openvino/libs/libopenvino_c.so.*": "callers in C",
+    "openvino/include": "headers",
+    "openvino/tools": "conversion and benchmark tools",
+    "numpy/f2py": "wrappers for Fortran code",
+    "numpy/**/tests": "NumPy's own tests",
+}
+
+
+def size(path: Path) -> int:
+    """Return the bytes of a file, or of all files in a folder; what is a link counts nothing."""
+    files = path.rglob("*") if path.is_dir() else [path]
+    return sum(file.stat().st_size for file in files if file.is_file() and not file.is_symlink())
+
+
+def trim(site_packages: Path) -> dict[str, int]:
+    """Remove what is listed from ``site_packages``; return the bytes that each pattern freed.
+
+    Raises:
+        LookupError: A pattern finds nothing.
+
+    """
+    freed = {}
+    for pattern in UNNEEDED:
+        found = list(site_packages.glob(pattern))
+        if not found:
+            raise LookupError(f"{pattern} is not in {site_packages}: look what the new release has in its place.")
+        freed[pattern] = sum(map(size, found))
+        for path in found:
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+    return freed
+
+
+def main() -> None:
+    """Trim the folder that was named."""
+    try:
+        freed = trim(Path(sys.argv[1]))
+    except LookupError as error:
+        sys.exit(f"error: {error}")
+    for pattern, count in freed.items():
+        print(f"{count / 1e6:6.1f} MB  {pattern}: {UNNEEDED[pattern]}")
+    print(f"{sum(freed.values()) / 1e6:6.1f} MB in all")
+
+
+if __name__ == "__main__":
+    main()
