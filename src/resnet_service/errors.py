@@ -12,7 +12,9 @@
     │   ├── HeadTooLarge                a request line and header fields beyond the limits
     │   ├── MalformedRequest            not HTTP, or not as its grammar has it
     │   ├── RequestTooSlow              head or body came too slowly
-    │   └── InvalidTopK                 outside 1 ... number of classes
+    │   ├── TooManyPictures             more pictures in one request than the limit
+    │   ├── InvalidTopK                 outside 1 ... number of classes
+    │   └── InvalidClassId              outside 0 ... number of classes - 1
     ├── ModelError                      a model file cannot be trusted or understood
     │   ├── ModelFileNotFound           no such file
     │   ├── UnreadableModel             empty, truncated, damaged, another kind of file
@@ -32,6 +34,7 @@
     ├── RuntimeUnavailable              the chosen runtime's packages are not installed
     ├── UnsuitableRuntime               the chosen runtime does not run this kind of file
     ├── TooLossy                        packing would change more answers than was allowed
+    ├── OutputUnavailable               the model gives no class activation map, or no embedding
     ├── UnsoundOutput                   the network answered NaN, infinity or the wrong shape
     ├── NotReady                        still loading, re-checking the model, or already shutting down
     ├── Overloaded                      as many requests as may wait are waiting
@@ -121,10 +124,22 @@ class RequestTooSlow(RequestError):
     code = "request_too_slow"
 
 
+class TooManyPictures(RequestError):
+    """More pictures in one request than the limit."""
+
+    code = "too_many_pictures"
+
+
 class InvalidTopK(RequestError):
     """``top_k`` lies outside 1 ... number of classes."""
 
     code = "invalid_top_k"
+
+
+class InvalidClassId(RequestError):
+    """``class_id`` lies outside 0 ... number of classes - 1."""
+
+    code = "invalid_class_id"
 
 
 class ModelError(ServiceError):
@@ -237,6 +252,12 @@ class TooLossy(ServiceError):
     """Packing would change more answers than was allowed."""
 
     code = "too_lossy"
+
+
+class OutputUnavailable(ServiceError):
+    """The model gives no class activation map, or no embedding; the message says whether anything can be done."""
+
+    code = "output_unavailable"
 
 
 class UnsoundOutput(ServiceError):

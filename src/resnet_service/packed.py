@@ -19,8 +19,8 @@ from resnet_service.metadata import ModelMetadata, Outputs, Precision
 SUFFIX = ".onnx"
 METADATA_KEY = "resnet_service"
 INPUT, OUTPUT = "pixels", "logits"
-# Further outputs, where the network has them: what ``Outputs`` describes, and the last layer's weights as they are after
-# quantization, float32 [classes, C], the same for every picture.
+# Further outputs, where the network has them: what ``Outputs`` describes, and the last layer's weights as they are
+# after quantization, float32 [classes, C], the same for every picture.
 EMBEDDING, FEATURE_MAP, CLASS_WEIGHTS = "embedding", "feature_map", "class_weights"
 
 MAX_METADATA_BYTES = 1 << 20

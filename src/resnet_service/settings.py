@@ -42,6 +42,10 @@ class Settings(BaseSettings):
         30, gt=0, le=3600, description="Seconds from a picture's arrival to its answer; 504 after that."
     )
     max_body_bytes: int = Field(10 * 2**20, ge=1024, description="Largest request body, in bytes.")
+    max_batch: int = Field(16, ge=1, le=256, description="Pictures in one /predict/batch.")
+    max_batch_bytes: int = Field(
+        32 * 2**20, ge=1024, description="Largest body of /predict/batch; each picture is held to max_body_bytes."
+    )
     max_pixels: int = Field(
         DEFAULT_MAX_PIXELS, ge=1, description="Largest picture, in pixels; found out before decoding."
     )

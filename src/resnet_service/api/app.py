@@ -81,7 +81,11 @@ def create_app(settings: Settings | None = None, classifier: ImageClassifier | N
     problems.install(app)
     # The last one added meets a request first.
     app.add_middleware(
-        BodyLimit, max_bytes=chosen.max_body_bytes, seconds=chosen.body_seconds, min_rate=chosen.min_body_rate
+        BodyLimit,
+        max_bytes=chosen.max_body_bytes,
+        seconds=chosen.body_seconds,
+        min_rate=chosen.min_body_rate,
+        by_path={routes.BATCH: chosen.max_batch_bytes},
     )
     app.add_middleware(EarlyAnswer, max_bytes=chosen.max_body_bytes)
     return app

@@ -1,6 +1,7 @@
 """Pure ASGI: what receiving a body may cost, in bytes and in time."""
 
 import asyncio
+from collections.abc import Mapping
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -16,12 +17,21 @@ class BodyLimit:
 
     A ``Content-Length`` beyond the limit is refused before anything is read; what is read is counted all the same,
     because a client may promise less than it sends, or with chunked encoding nothing at all. ``min_rate`` is in bytes
-    a second, on average from the first moment that the application waits for the body.
+    a second, on average from the first moment that the application waits for the body. ``by_path`` has the paths whose
+    bodies have another limit.
     """
 
-    def __init__(self, app: ASGIApp, max_bytes: int, seconds: float = 60, min_rate: int = 0) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        max_bytes: int,
+        seconds: float = 60,
+        min_rate: int = 0,
+        by_path: Mapping[str, int] | None = None,
+    ) -> None:
         self._app = app
         self._max_bytes = max_bytes
+        self._by_path = by_path or {}
         self._seconds = seconds
         self._min_rate = min_rate
 
@@ -31,8 +41,9 @@ class BodyLimit:
             await self._app(scope, receive, send)
             return
         promised = dict(scope["headers"]).get(b"content-length", b"")
-        if promised.isdigit() and int(promised) > self._max_bytes:
-            await respond_to(self._refusal(int(promised)))(scope, receive, send)
+        max_bytes = self._by_path.get(scope["path"], self._max_bytes)
+        if promised.isdigit() and int(promised) > max_bytes:
+            await respond_to(_refusal(int(promised), max_bytes))(scope, receive, send)
             return
         received = 0
         begun: float | None = None
@@ -52,8 +63,8 @@ class BodyLimit:
                     f"The request body came too slowly: {received} bytes in {now - begun:.0f} s or more."
                 ) from None
             received += len(message.get("body", b""))
-            if received > self._max_bytes:
-                raise self._refusal(received)
+            if received > max_bytes:
+                raise _refusal(received, max_bytes)
             complete = not message.get("more_body", False)
             return message
 
@@ -65,11 +76,11 @@ class BodyLimit:
             return self._seconds
         return min(self._seconds, _GRACE + received / self._min_rate)
 
-    def _refusal(self, size: int) -> BodyTooLarge:
-        return BodyTooLarge(
-            f"The request body has {_megabytes(size)} or more; the limit is {_megabytes(self._max_bytes)}."
-        )
+
+def _refusal(size: int, limit: int) -> BodyTooLarge:
+    return BodyTooLarge(f"The request body has {megabytes(size)} or more; the limit is {megabytes(limit)}.")
 
 
-def _megabytes(size: int) -> str:
+def megabytes(size: int) -> str:
+    """Say a number of bytes to people."""
     return f"{size / 2**20:.1f} MB"

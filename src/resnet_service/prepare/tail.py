@@ -52,7 +52,7 @@ def trace(network: nn.Module, example: Tensor) -> Tailed:
     """
     try:
         program = torch.export.export(network, (example,), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},))
-    except Exception as error:  # noqa: BLE001 - of torch's own and Python's errors, any can come out of foreign code
+    except Exception as error:  # of torch's own and Python's errors, any can come out of foreign code
         raise Untraceable(type(error).__name__) from error
     # Guards would check each input's shape; who calls has done so.
     traced = program.module(check_guards=False)
