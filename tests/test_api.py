@@ -165,6 +165,9 @@ def test_not_one_route_more(client: httpx.Client) -> None:
     paths = client.get("/openapi.json").json()["paths"]
     assert {(path, method) for path, operations in paths.items() for method in operations} == {
         ("/predict", "post"),
+        ("/predict/batch", "post"),
+        ("/explain", "post"),
+        ("/embed", "post"),
         ("/metadata", "get"),
         ("/labels", "get"),
         ("/health/live", "get"),
