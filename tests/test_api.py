@@ -170,6 +170,9 @@ def test_not_one_route_more() -> None:
     }
     assert documented == {
         ("/predict", "POST"),
+        ("/predict/batch", "POST"),
+        ("/explain", "POST"),
+        ("/embed", "POST"),
         ("/metadata", "GET"),
         ("/labels", "GET"),
         ("/metrics", "GET"),

@@ -130,7 +130,7 @@ def test_weights_beyond_half_precision_are_kept_whole(tmp_path: Path) -> None:
     model = random_model()
     model.fc.weight.data[0, 0] = 1e6  # type: ignore[union-attr, operator]
     save_checkpoint(model, tmp_path / "model.pth", metadata())
-    exported = graph.export(load_checkpoint(tmp_path / "model.pth"))
+    exported, _ = graph.export(load_checkpoint(tmp_path / "model.pth"))
     graph.halve(exported)
     (kept,) = (one for one in exported.graph.initializer if one.name.endswith("fc.weight"))
     assert onnxruntime.InferenceSession(exported.SerializeToString()) is not None

@@ -14,11 +14,11 @@ from resnet_service.classifier import Classifier
 from resnet_service.errors import ClassCountMismatch, InvalidMetadata, UnreadableModel, UnsuitableRuntime
 from resnet_service.files import sha256_of
 from resnet_service.labels import LabelSet
-from resnet_service.metadata import Agreement, ModelMetadata, Packing, Precision
+from resnet_service.metadata import Agreement, ModelMetadata, Outputs, Packing, Precision
 from resnet_service.packed import METADATA_KEY
 from resnet_service.prepare.pack import pack
 from resnet_service.ranking import rank
-from resnet_service.runtime import RuntimeName, open_runtime
+from resnet_service.runtime import Features, RuntimeName, open_runtime
 from resnet_service.runtime.openvino import OpenVINORuntime
 from support.models import metadata
 from support.pictures import CAT, noise
@@ -95,6 +95,9 @@ class Recording:
     name = "recording"
     precision: Precision = "fp32"
     sha256 = "0" * 64
+    outputs = Outputs()
+    logits_only = "It gives logits only."
+    class_weights = None
 
     def __init__(self) -> None:
         self.metadata = metadata()
@@ -107,6 +110,9 @@ class Recording:
         self.entered.release()
         assert self.gate.wait(20)
         return np.zeros((len(crops), 10), np.float32)
+
+    def features(self, pixels: np.ndarray, *, alone: bool = True) -> Features:
+        raise NotImplementedError
 
 
 def test_a_picture_is_alone_until_another_is_in_work() -> None:

@@ -32,7 +32,7 @@ def traced(classifier: FakeClassifier) -> Iterator[tuple[httpx.Client, InMemoryS
     exporter = InMemorySpanExporter()
     provider = TracerProvider(shutdown_on_exit=False)
     provider.add_span_processor(SimpleSpanProcessor(exporter))
-    with served(create_app(Settings(), classifier, Tracer(provider))) as client:
+    with served(create_app(Settings(), classifier, tracer=Tracer(provider))) as client:
         yield client, exporter
 
 

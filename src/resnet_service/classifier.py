@@ -11,12 +11,14 @@ from typing import Literal, NamedTuple, Protocol, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from resnet_service.decode import DEFAULT_MAX_PIXELS, decode
-from resnet_service.errors import RequestError, TooManyPixels
+from resnet_service.activation_map import activation_map, check_class_id
+from resnet_service.decode import DEFAULT_MAX_PIXELS, DecodedImage, decode
+from resnet_service.errors import OutputUnavailable, RequestError, TooManyPixels, UnsoundOutput
 from resnet_service.labels import LabelSet, labels_for
-from resnet_service.metadata import ModelMetadata, Precision
-from resnet_service.preprocess import crop
-from resnet_service.ranking import RankedClass, check_sound, check_top_k, rank
+from resnet_service.metadata import ModelMetadata, Outputs, Precision
+from resnet_service.overlay import MapForm, draw
+from resnet_service.preprocess import Region, crop, region
+from resnet_service.ranking import RankedClass, check_sound, check_top_k, rank, softmax
 from resnet_service.runtime import Runtime, RuntimeName, open_runtime
 
 _VERSION_DIGITS = 12
@@ -62,6 +64,35 @@ class Scores(NamedTuple):
     timing_ms: Timing
 
 
+class Explanation(NamedTuple):
+    """Which places of a picture speak for a class.
+
+    ``values`` float32 [h, w], as ``activation_map`` has them, lie over ``region`` of the displayed picture, in its
+    pixels. ``png`` is empty where only numbers were asked for. What drawing it took is not in the timing.
+    """
+
+    class_id: int
+    label: str
+    score: float
+    values: NDArray[np.float32]
+    region: Region
+    png: bytes
+    format: str
+    width: int
+    height: int
+    timing_ms: Timing
+
+
+class Embedding(NamedTuple):
+    """A picture as a vector, float32 [D]."""
+
+    vector: NDArray[np.float32]
+    format: str
+    width: int
+    height: int
+    timing_ms: Timing
+
+
 class ImageClassifier(Protocol):
     """What the HTTP layer needs; ``Classifier`` is one, and tests hand in others."""
 
@@ -90,6 +121,11 @@ class ImageClassifier(Protocol):
         """What the network is computed in."""
         ...
 
+    @property
+    def outputs(self) -> Outputs:
+        """What it can answer with besides scores: maps where there is a feature map, vectors where an embedding."""
+        ...
+
     def warm_up(self) -> None:
         """Make the first real request as fast as the later ones, or raise."""
         ...
@@ -104,6 +140,13 @@ class ImageClassifier(Protocol):
 
     def score_crops(self, crops: NDArray[np.uint8]) -> Scores:
         """Answer for pixels as the network sees them, uint8 [N, S, S, 3]."""
+
+    def explain(self, data: bytes, class_id: int | None = None, form: MapForm = "json") -> Explanation:
+        """Say which places of a picture speak for a class."""
+        ...
+
+    def embed(self, data: bytes, normalise: bool = False) -> Embedding:
+        """Turn a picture into a vector."""
         ...
 
 
@@ -129,6 +172,7 @@ class Classifier:
         self.metadata = runtime.metadata
         self.runtime_name = runtime.name
         self.precision = runtime.precision
+        self.outputs = runtime.outputs
         self.model = ModelIdentity(name, runtime.metadata.arch, runtime.sha256[:_VERSION_DIGITS])
 
     @classmethod
@@ -192,18 +236,98 @@ class Classifier:
 
         """
         wanted = check_top_k(top_k, len(self.labels))
-        marks = [time.perf_counter()]
+        watch = _Watch()
         with self._working():
-            decoded = decode(data, self._max_pixels, enough=self._enough)
-            marks.append(time.perf_counter())
-            pixels = crop(decoded.image, self.metadata, exact=self._exact)
-            marks.append(time.perf_counter())
+            decoded, pixels = self._prepare(data, watch)
             logits = self._runtime.logits(pixels[np.newaxis], alone=self._in_work == 1)
         predictions = rank(logits[0], self.labels, wanted)
-        marks.append(time.perf_counter())
-        decoding, preprocessing, inference = (1000 * (end - begin) for begin, end in itertools.pairwise(marks))
-        timing = Timing(decoding, preprocessing, inference, total=decoding + preprocessing + inference)
-        return Classification(predictions, decoded.format, decoded.width, decoded.height, timing)
+        watch.mark()
+        return Classification(predictions, decoded.format, decoded.width, decoded.height, watch.timing())
+
+    def explain(self, data: bytes, class_id: int | None = None, form: MapForm = "json") -> Explanation:
+        """Say which places of one picture speak for a class.
+
+        Args:
+            data: The encoded file.
+            class_id: Index of the class; by default the most probable one.
+            form: ``overlay`` or ``map`` to have the map drawn, too.
+
+        Raises:
+            RequestError: ``class_id`` or the picture cannot be answered; the subclass says why.
+            OutputUnavailable: The network does not end such that there is a map, or the file has logits only.
+            UnsoundOutput: The network failed.
+
+        """
+        asked = None if class_id is None else check_class_id(class_id, len(self.labels))
+        weights = self._runtime.class_weights
+        if weights is None:
+            raise OutputUnavailable(
+                self._runtime.logits_only
+                or f"{self.metadata.arch} does not end in global average pooling and one linear layer, as class "
+                "activation maps need; answers of this model cannot be explained."
+            )
+        watch = _Watch()
+        with self._working():
+            decoded, pixels = self._prepare(data, watch)
+            logits, _, feature_map = self._runtime.features(pixels, alone=self._in_work == 1)
+        (best,) = rank(logits, self.labels, 1)
+        chosen = best.class_id if asked is None else asked
+        if feature_map is None:
+            raise UnsoundOutput("The network gave no feature map.")
+        values = activation_map(feature_map, weights[chosen])
+        watch.mark()
+        seen = region(decoded.image.size, self.metadata)
+        png = draw(form, decoded.image, values, seen, self.metadata.input_size)
+        return Explanation(
+            chosen,
+            self.labels.classes[chosen].name,
+            float(softmax(logits)[chosen]),
+            values,
+            _as_displayed(seen, decoded),
+            png,
+            decoded.format,
+            decoded.width,
+            decoded.height,
+            watch.timing(),
+        )
+
+    def embed(self, data: bytes, normalise: bool = False) -> Embedding:
+        """Turn one picture into the vector that the network's last layer takes; like pictures have like vectors.
+
+        Args:
+            data: The encoded file.
+            normalise: Scale the vector to length 1, so that a dot product is the cosine; zeros stay zeros.
+
+        Raises:
+            RequestError: The picture cannot be answered; the subclass says why.
+            OutputUnavailable: The network does not end in a linear layer, or the file has logits only.
+            UnsoundOutput: The network failed.
+
+        """
+        if self.outputs.embedding is None:
+            raise OutputUnavailable(
+                self._runtime.logits_only
+                or f"{self.metadata.arch} does not end in a linear layer; this model gives no embeddings."
+            )
+        watch = _Watch()
+        with self._working():
+            decoded, pixels = self._prepare(data, watch)
+            vector = self._runtime.features(pixels, alone=self._in_work == 1).embedding
+        length = float(np.linalg.norm(vector.astype(np.float64)))
+        if not np.isfinite(length):
+            raise UnsoundOutput("The model's embedding is not finite numbers.")
+        if normalise and length > 0:
+            vector = (vector / length).astype(np.float32)
+        watch.mark()
+        return Embedding(vector, decoded.format, decoded.width, decoded.height, watch.timing())
+
+    def _prepare(self, data: bytes, watch: "_Watch") -> tuple[DecodedImage, NDArray[np.uint8]]:
+        """Return the upright picture and what the network sees of it, uint8 [S, S, 3]."""
+        decoded = decode(data, self._max_pixels, enough=self._enough)
+        watch.mark()
+        pixels = crop(decoded.image, self.metadata, exact=self._exact)
+        watch.mark()
+        return decoded, pixels
 
     def score(self, pictures: Sequence[bytes]) -> Scores:
         """Answer for several pictures, one after the other; together they may have the pixels that one may have.
@@ -277,3 +401,23 @@ class Classifier:
         finally:
             with self._in_work_lock:
                 self._in_work -= 1
+
+
+class _Watch:
+    """Takes the time of decoding, preprocessing and inference; to be marked at the end of each."""
+
+    def __init__(self) -> None:
+        self._marks = [time.perf_counter()]
+
+    def mark(self) -> None:
+        self._marks.append(time.perf_counter())
+
+    def timing(self) -> Timing:
+        decoding, preprocessing, inference = (1000 * (end - begin) for begin, end in itertools.pairwise(self._marks))
+        return Timing(decoding, preprocessing, inference, total=decoding + preprocessing + inference)
+
+
+def _as_displayed(seen: Region, decoded: DecodedImage) -> Region:
+    """Scale a region of the decoded picture, which may be smaller than what was sent, to the picture as displayed."""
+    across, down = decoded.width / decoded.image.width, decoded.height / decoded.image.height
+    return Region(seen.left * across, seen.top * down, seen.width * across, seen.height * down)

@@ -17,7 +17,8 @@
     │   ├── HeadTooLarge                a request line and header fields beyond the limits
     │   ├── MalformedRequest            not HTTP, or not as its grammar has it
     │   ├── RequestTooSlow              head or body came too slowly
-    │   └── InvalidTopK                 outside 1 ... number of classes
+    │   ├── InvalidTopK                 outside 1 ... number of classes
+    │   └── InvalidClassId              outside 0 ... number of classes - 1
     ├── ModelError                      a model file cannot be trusted or understood
     │   ├── ModelFileNotFound           no such file
     │   ├── UnreadableModel             empty, truncated, damaged, another kind of file
@@ -38,6 +39,7 @@
     ├── TracingUnavailable              what tracing needs is not installed
     ├── UnsuitableRuntime               the chosen runtime does not run this kind of file
     ├── TooLossy                        packing would change more answers than was allowed
+    ├── OutputUnavailable               the model gives no class activation map, or no embedding
     ├── UnsoundOutput                   the network answered NaN, infinity or the wrong shape
     ├── NotReady                        still loading, re-checking the model, or already shutting down
     ├── Overloaded                      as many requests as may wait are waiting
@@ -164,6 +166,12 @@ class InvalidTopK(RequestError):
     code = "invalid_top_k"
 
 
+class InvalidClassId(RequestError):
+    """``class_id`` lies outside 0 ... number of classes - 1."""
+
+    code = "invalid_class_id"
+
+
 class ModelError(ServiceError):
     """A model file cannot be trusted or understood."""
 
@@ -280,6 +288,12 @@ class TooLossy(ServiceError):
     """Packing would change more answers than was allowed."""
 
     code = "too_lossy"
+
+
+class OutputUnavailable(ServiceError):
+    """The model gives no class activation map, or no embedding; the message says whether anything can be done."""
+
+    code = "output_unavailable"
 
 
 class UnsoundOutput(ServiceError):

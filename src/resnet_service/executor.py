@@ -40,6 +40,11 @@ class InferenceExecutor:
         self._mean_seconds = 0.0
 
     @property
+    def workers(self) -> int:
+        """Pieces of work that can be at once."""
+        return self._workers
+
+    @property
     def running(self) -> int:
         """Pieces of work that a thread is at."""
         return self._running
@@ -91,13 +96,26 @@ class InferenceExecutor:
         """Let what has begun finish, drop what has not, and end the threads."""
         self._pool.shutdown(wait=True, cancel_futures=True)
 
-    def _submit(self, function: Callable[..., T], *args: object) -> Future[T]:
-        """Queue a permit's work, which gives the place back when it ends or is dropped."""
+    def _submit(self, permit: "Permit", function: Callable[..., T], *args: object) -> Future[T]:
+        """Queue a permit's work, which returns the place when it ends or is dropped."""
         # In a copy of the caller's context, so that what is logged in the thread is the request's.
         work = self._pool.submit(copy_context().run, self._timed, function, *args)
         # Called by the thread that finishes the work, or by who cancels it before it begins; never by both.
-        work.add_done_callback(lambda _: self._take_back())
+        work.add_done_callback(lambda _: self._done(permit))
         return work
+
+    def _done(self, permit: "Permit") -> None:
+        """Return a place whose work is done: to its permit, which may have more, or to whoever comes."""
+        with self._lock:
+            permit._mine = permit._kept
+            self._held -= not permit._kept
+
+    def _leave(self, permit: "Permit") -> None:
+        """Take a permit's place back now, or when its work is done."""
+        with self._lock:
+            permit._kept = False
+            self._held -= permit._mine
+            permit._mine = False
 
     def _timed(self, function: Callable[..., T], *args: object) -> T:
         begun = time.monotonic()
@@ -112,21 +130,18 @@ class InferenceExecutor:
                 known = self._mean_seconds or seconds
                 self._mean_seconds = known + (seconds - known) * _WEIGHT
 
-    def _take_back(self) -> None:
-        with self._lock:
-            self._held -= 1
-
 
 class Permit:
-    """One place in the queue, for one piece of work; use it in a ``with`` block, so that it comes back.
+    """One place in the queue, for one piece of work at a time; use it in a ``with`` block, so that it comes back.
 
-    ``waited`` is how many seconds the work waited for a thread; ``None`` while no thread has begun with it.
+    ``waited`` is how many seconds the last piece waited for a thread; ``None`` while no thread has begun with it.
     """
 
     def __init__(self, executor: InferenceExecutor) -> None:
         self._executor = executor
         self.waited: float | None = None
-        self._mine = True  # to give back; once work is queued, it is the work that gives it back
+        self._mine = True  # to give back; while work is queued, it is the work that returns it
+        self._kept = False  # for another piece of work, when the one that is queued is done
 
     def __enter__(self) -> Self:
         return self
@@ -138,11 +153,9 @@ class Permit:
 
     def release(self) -> None:
         """Give the place back, unless the work that was queued with it still has it."""
-        if self._mine:
-            self._mine = False
-            self._executor._take_back()
+        self._executor._leave(self)
 
-    async def run(self, function: Callable[..., T], *args: object, deadline: float) -> T:
+    async def run(self, function: Callable[..., T], *args: object, deadline: float, keep: bool = False) -> T:
         """Run ``function(*args)`` in a thread of the pool; return what it returns, raise what it raises.
 
         Where the caller is cancelled or the deadline passes, work that has not begun never will. Work that has begun
@@ -152,6 +165,7 @@ class Permit:
             function: Anything that can be called in a thread.
             args: Its arguments.
             deadline: Seconds to wait for the result, the time in the queue included.
+            keep: Keep the place for another piece of work, which then queues behind all that has come meanwhile.
 
         Raises:
             DeadlineExceeded: There was no result in time.
@@ -165,8 +179,8 @@ class Permit:
             self.waited = time.perf_counter() - queued
             return function(*args)
 
-        work = self._executor._submit(begin)
-        self._mine = False
+        self._mine, self._kept = False, keep
+        work = self._executor._submit(self, begin)
         try:
             async with asyncio.timeout(deadline) as limit:
                 return await asyncio.wrap_future(work)

@@ -7,15 +7,18 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from resnet_service.classifier import Classification, ModelIdentity, Scores, Timing
+from resnet_service.activation_map import check_class_id
+from resnet_service.classifier import Classification, Embedding, Explanation, ModelIdentity, Scores, Timing
 from resnet_service.decode import decode
 from resnet_service.labels import LabelSet
-from resnet_service.metadata import ModelMetadata, Precision
+from resnet_service.metadata import ModelMetadata, Outputs, Precision
+from resnet_service.overlay import MapForm, draw
+from resnet_service.preprocess import region
 from resnet_service.ranking import RankedClass, check_top_k
 
 
 class FakeClassifier:
-    """Decodes pictures for real and answers class 0 with certainty.
+    """Decodes pictures for real and answers class 0 with certainty; its maps and vectors are always the same.
 
     ``gate``, where given, holds every answer back until it is set; ``seconds`` is what an answer takes; ``failure`` is
     raised instead of an answer, and ``warm_up_failure`` by a warm-up. The two may be changed while it serves;
@@ -25,6 +28,7 @@ class FakeClassifier:
     runtime_name = "fake"
     precision: Precision = "fp32"
     model = ModelIdentity("fake", "resnet18", "000000000000")
+    outputs = Outputs(embedding=4, feature_map=(4, 2, 2))
 
     def __init__(
         self,
@@ -78,7 +82,27 @@ class FakeClassifier:
         self._work()
         return self._scores(len(crops))
 
+    def explain(self, data: bytes, class_id: int | None = None, form: MapForm = "json") -> Explanation:
+        """Answer that the right half of a picture speaks for a class, whatever it shows."""
+        chosen = check_class_id(class_id or 0, len(self.labels))
+        self._work()
+        image, file_format, width, height = decode(data)
+        values = np.array([[0, 1], [0, 1]], np.float32)
+        seen = region(image.size, self.metadata)
+        drawn = draw(form, image, values, seen, self.metadata.input_size)
+        score = 1.0 if chosen == 0 else 0.0
+        label = self.labels.classes[chosen].name
+        return Explanation(chosen, label, score, values, seen, drawn, file_format, width, height, Timing(0, 0, 0, 0))
+
+    def embed(self, data: bytes, normalise: bool = False) -> Embedding:
+        """Answer with (2, 0, 0, 0), or with (1, 0, 0, 0) if normalised."""
+        self._work()
+        decoded = decode(data)
+        vector = np.array([1 if normalise else 2, 0, 0, 0], np.float32)
+        return Embedding(vector, decoded.format, decoded.width, decoded.height, Timing(0, 0, 0, 0))
+
     def _work(self) -> None:
+        """Do what every answer does first: take its time, and fail where it should."""
         self.started += 1
         if self._gate is not None:
             self._gate.wait()

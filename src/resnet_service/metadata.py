@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, field_validator, model_validator
 
 from resnet_service.errors import InvalidMetadata
 
@@ -70,6 +70,23 @@ class Agreement(_Record):
     max_logit_difference: float = Field(ge=0)
 
 
+class Outputs(_Record):
+    """What a network gives besides logits, as far as its architecture has it.
+
+    ``embedding`` is the length of the vector that its last linear layer takes; ``feature_map`` the shape (channels,
+    height, width) of what was averaged over height and width into that vector, of networks that end so.
+    """
+
+    embedding: int | None = Field(None, ge=1)
+    feature_map: tuple[PositiveInt, PositiveInt, PositiveInt] | None = None
+
+    @model_validator(mode="after")
+    def _averages_to_the_embedding(self) -> Self:
+        if self.feature_map is not None and self.feature_map[0] != self.embedding:
+            raise ValueError("the embedding must have an entry for each channel of the feature map")
+        return self
+
+
 class Packing(_Record):
     """What a packed model was made of, how, and what that changed: measured when it was packed."""
 
@@ -78,6 +95,7 @@ class Packing(_Record):
     precision: Precision
     calibration: Calibration | None = None
     agreement: Agreement
+    outputs: Outputs | None = Field(None, description="besides logits; none is known of files packed before 0.3")
 
 
 class ModelMetadata(_Record):

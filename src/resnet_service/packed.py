@@ -14,11 +14,14 @@ from typing import NamedTuple
 
 from resnet_service.errors import InvalidMetadata, SuspiciousModel, UnreadableModel
 from resnet_service.files import read_model_file, sha256_of
-from resnet_service.metadata import ModelMetadata, Precision
+from resnet_service.metadata import ModelMetadata, Outputs, Precision
 
 SUFFIX = ".onnx"
 METADATA_KEY = "resnet_service"
 INPUT, OUTPUT = "pixels", "logits"
+# Further outputs, where the network has them: what ``Outputs`` describes, and the last layer's weights as they are
+# after quantization, float32 [classes, C], the same for every picture.
+EMBEDDING, FEATURE_MAP, CLASS_WEIGHTS = "embedding", "feature_map", "class_weights"
 
 MAX_METADATA_BYTES = 1 << 20
 MAX_NODES = 20_000
@@ -35,12 +38,16 @@ _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 
 
 class PackedModel(NamedTuple):
-    """A packed file that was read once and found sound: its bytes, what it says about itself, the file's SHA-256."""
+    """A packed file that was read once and found sound: its bytes, what it says about itself, the file's SHA-256.
+
+    ``outputs`` is ``None`` for files of before 0.3, which give logits only.
+    """
 
     data: bytes
     metadata: ModelMetadata
     precision: Precision
     sha256: str
+    outputs: Outputs | None
 
 
 class _Field(NamedTuple):
@@ -80,7 +87,7 @@ def read_packed(path: Path) -> PackedModel:
         raise InvalidMetadata(f"{path}: the metadata do not say how it was packed.")
     if sha256_of(graph) != parsed.packing.graph_sha256:
         raise UnreadableModel(f"{path} was damaged or altered since it was packed; copy it again, or pack it again.")
-    return PackedModel(data, parsed, parsed.packing.precision, sha256_of(data))
+    return PackedModel(data, parsed, parsed.packing.precision, sha256_of(data), parsed.packing.outputs)
 
 
 def graph_bytes(data: bytes) -> bytes:

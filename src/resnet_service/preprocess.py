@@ -5,6 +5,8 @@ The arithmetic is that of the reference transforms of torchvision (``Resize``, `
 for the pixels it was trained on. Fast is the same arithmetic on fewer pixels.
 """
 
+from typing import NamedTuple
+
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
@@ -24,6 +26,23 @@ _FILTERS = {
 _EXACT_PIXELS = 1 << 24
 
 
+class Region(NamedTuple):
+    """A rectangle in a picture, in pixels of it; its corners may lie within pixels."""
+
+    left: float
+    top: float
+    width: float
+    height: float
+
+
+def region(size: tuple[int, int], metadata: ModelMetadata) -> Region:
+    """Return the part of a picture of ``size`` (width, height) that ``crop`` shows to the network."""
+    (width, height), left, top = _window(size, metadata)
+    across, down = size[0] / width, size[1] / height
+    side = metadata.input_size
+    return Region(left * across, top * down, side * across, side * down)
+
+
 def crop(image: Image.Image, metadata: ModelMetadata, *, exact: bool = True) -> NDArray[np.uint8]:
     """Resize the shorter side to ``resize_size`` and cut out the middle.
 
@@ -37,17 +56,15 @@ def crop(image: Image.Image, metadata: ModelMetadata, *, exact: bool = True) -> 
         uint8 [S, S, 3], S = ``input_size``.
 
     """
-    width, height = _resized(image.size, metadata.resize_size)
+    (width, height), left, top = _window(image.size, metadata)
     side = metadata.input_size
-    # Python rounds halves to even; so does the reference.
-    left, top = round((width - side) / 2.0), round((height - side) / 2.0)
     resample = _FILTERS[metadata.interpolation]
     if exact and width * height <= _EXACT_PIXELS:
         resized = image if image.size == (width, height) else image.resize((width, height), resample)
         cut = resized.crop((left, top, left + side, top + side))
     else:
-        across, down = image.width / width, image.height / height
-        box = (left * across, top * down, (left + side) * across, (top + side) * down)
+        shown = region(image.size, metadata)
+        box = (shown.left, shown.top, shown.left + shown.width, shown.top + shown.height)
         cut = image.resize((side, side), resample, box=box)
     return np.array(cut, dtype=np.uint8)
 
@@ -81,6 +98,14 @@ def denormalise(normalised: NDArray[np.float32], metadata: ModelMetadata) -> NDA
             f"with mean {list(metadata.mean)} and std {list(metadata.std)}."
         )
     return np.asarray(np.clip(np.rint(pixels), 0, 255).astype(np.uint8))
+
+
+def _window(size: tuple[int, int], metadata: ModelMetadata) -> tuple[tuple[int, int], int, int]:
+    """Return the size to resize a picture of ``size`` to, and the left and top of the square to cut out of that."""
+    width, height = _resized(size, metadata.resize_size)
+    side = metadata.input_size
+    # Python rounds halves to even; so does the reference.
+    return (width, height), round((width - side) / 2.0), round((height - side) / 2.0)
 
 
 def _resized(size: tuple[int, int], shorter_side: int) -> tuple[int, int]:

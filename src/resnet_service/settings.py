@@ -76,6 +76,9 @@ class Settings(BaseSettings):
         DEFAULT_MAX_PIXELS, ge=1, description="Largest picture, in pixels; found out before decoding."
     )
     max_batch: int = Field(16, ge=1, le=1024, description="Pictures in one request, where it can carry several.")
+    max_batch_bytes: int = Field(
+        32 * 2**20, ge=1024, description="Largest body of /predict/batch; each picture is held to max_body_bytes."
+    )
     max_header_bytes: int = Field(16 * 2**10, ge=1024, description="Largest request line and headers, in bytes.")
     max_connections: int = Field(512, ge=1, description="Connections open at once; more are answered 503.")
     header_seconds: float = Field(10, gt=0, le=3600, description="Seconds in which a request's headers must arrive.")
@@ -106,11 +109,12 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _room_for_one(self) -> Self:
-        if self.max_receiving_bytes < self.max_body_bytes:
-            raise ValueError(
-                f"max_receiving_bytes ({self.max_receiving_bytes}) has no room for one body of max_body_bytes "
-                f"({self.max_body_bytes})"
-            )
+        for name in ("max_body_bytes", "max_batch_bytes"):
+            if self.max_receiving_bytes < getattr(self, name):
+                raise ValueError(
+                    f"max_receiving_bytes ({self.max_receiving_bytes}) has no room for one body of {name} "
+                    f"({getattr(self, name)})"
+                )
         return self
 
 

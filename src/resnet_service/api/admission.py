@@ -2,7 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from contextlib import ExitStack
 from types import TracebackType
 from typing import Annotated, Any, Self, TypeVar
 
@@ -62,13 +63,86 @@ class Admission:
             ClientDisconnect: The client has left.
 
         """
+        self._take_place()
+        return await self._while_client_stays(
+            self._work(self._permit, function, *args, deadline=self._service.settings.deadline, keep=False)
+        )
+
+    async def run_each(
+        self, function: Callable[..., T], pieces: Sequence[tuple[object, ...]]
+    ) -> list[T | ServiceError]:
+        """Run ``function(*piece)`` for each of ``pieces``, once; return results in order, or what was wrong with each.
+
+        All of them together count as at most one client for each thread: more places are taken where they are free, so
+        that no CPU is idle, but one place is enough, and each piece queues behind what came before it.
+
+        Raises:
+            Overloaded: As for ``run``.
+            DeadlineExceeded: Not all were done in time.
+            ClientDisconnect: The client has left.
+
+        """
+        self._take_place()
+        with ExitStack() as places:
+            permits = [self._permit]
+            while len(permits) < min(len(pieces), self._service.executor.workers):
+                try:
+                    permits.append(places.enter_context(self._service.executor.admit()))
+                except Overloaded:
+                    break
+            return await self._while_client_stays(self._share_out(function, pieces, permits))
+
+    async def _share_out(
+        self, function: Callable[..., T], pieces: Sequence[tuple[object, ...]], permits: Sequence[Permit]
+    ) -> list[T | ServiceError]:
+        results: dict[int, T | ServiceError] = {}
+        waiting = iter(enumerate(pieces))
+        loop = asyncio.get_running_loop()
+        deadline = self._service.settings.deadline
+        end = loop.time() + deadline
+
+        async def work_off(permit: Permit) -> None:
+            for index, piece in waiting:
+                try:
+                    results[index] = await self._work(permit, function, *piece, deadline=end - loop.time(), keep=True)
+                except (RequestError, UnsoundOutput) as error:
+                    if isinstance(error, UnsoundOutput):
+                        self._service.health.doubt()
+                    results[index] = error
+
+        tasks = [asyncio.ensure_future(work_off(permit)) for permit in permits]
+        try:
+            await asyncio.gather(*tasks)
+        except DeadlineExceeded:  # it speaks of what was left for one piece
+            raise DeadlineExceeded(f"There were not all answers within {deadline:g} s. Send fewer at once.") from None
+        finally:
+            for task in tasks:
+                task.cancel()
+        return [results[index] for index in range(len(pieces))]
+
+    def _take_place(self) -> None:
+        """Be sure of the place, now that there is something to do with it.
+
+        Raises:
+            Overloaded: It was lent, and all are taken.
+
+        """
         self._lending.cancel()
         if (seen := current.get()) is not None:
             self._observe("receive", time.perf_counter() - seen.begun)
         if self._lent:
             self._permit = self._admit()
-        deadline = self._service.settings.deadline
-        work = asyncio.ensure_future(self._permit.run(function, *args, deadline=deadline))
+
+    async def _work(self, permit: Permit, function: Callable[..., T], *args: object, deadline: float, keep: bool) -> T:
+        """Do what ``Permit.run`` does, and observe how long the work waited for a thread."""
+        try:
+            return await permit.run(function, *args, deadline=deadline, keep=keep)
+        finally:
+            if permit.waited is not None:
+                self._observe("queue", permit.waited)
+
+    async def _while_client_stays(self, awaited: Coroutine[Any, Any, T]) -> T:
+        work = asyncio.ensure_future(awaited)
         departure = asyncio.ensure_future(self._departure())
         departure.add_done_callback(lambda _: work.cancel())
         try:
@@ -86,8 +160,6 @@ class Admission:
             raise
         finally:
             departure.cancel()
-            if self._permit.waited is not None:
-                self._observe("queue", self._permit.waited)
         for timing in _timings(result):
             for stage in ("decode", "preprocess", "inference"):
                 if spent := getattr(timing, stage):  # 0 where there was no such stage: tensors need no decoding

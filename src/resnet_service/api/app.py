@@ -127,6 +127,7 @@ def create_app(
         held=held,
         seconds=chosen.body_seconds,
         min_rate=chosen.min_body_rate,
+        by_path={routes.BATCH: chosen.max_batch_bytes},
     )
     if ring is not None:
         open_paths = _open_paths(chosen)

@@ -1,6 +1,7 @@
 """Pure ASGI: what receiving a body may cost, in bytes and in time."""
 
 import asyncio
+from collections.abc import Mapping
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -58,13 +59,22 @@ class BodyLimit:
     because a client may promise less than it sends, or with chunked encoding nothing at all. ``min_rate`` is in bytes
     a second, on average from the first moment that the application waits for the body. ``held`` counts the bytes of
     this body together with those of all others; where there is no room for it, it is refused before it is read, and
-    where others took the room meanwhile, while it is.
+    where others took the room meanwhile, while it is. ``by_path`` has the paths whose bodies have another limit.
     """
 
-    def __init__(self, app: ASGIApp, max_bytes: int, held: HeldBytes, seconds: float = 60, min_rate: int = 0) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        max_bytes: int,
+        held: HeldBytes,
+        seconds: float = 60,
+        min_rate: int = 0,
+        by_path: Mapping[str, int] | None = None,
+    ) -> None:
         self._app = app
         self._max_bytes = max_bytes
         self._held = held
+        self._by_path = by_path or {}
         self._seconds = seconds
         self._min_rate = min_rate
 
@@ -75,9 +85,10 @@ class BodyLimit:
             return
         length = dict(scope["headers"]).get(b"content-length", b"")
         promised = int(length) if length.isdigit() else 0
+        max_bytes = self._by_path.get(scope["path"], self._max_bytes)
         try:
-            if promised > self._max_bytes:
-                raise self._refusal(promised)
+            if promised > max_bytes:
+                raise _refusal(promised, max_bytes)
             if promised:
                 self._held.expect(promised)
         except ServiceError as error:
@@ -102,8 +113,8 @@ class BodyLimit:
                 ) from None
             size = len(message.get("body", b""))
             received += size
-            if received > self._max_bytes:
-                raise self._refusal(received)
+            if received > max_bytes:
+                raise _refusal(received, max_bytes)
             self._held.take(size)
             held += size
             complete = not message.get("more_body", False)
@@ -120,11 +131,11 @@ class BodyLimit:
             return self._seconds
         return min(self._seconds, _GRACE + received / self._min_rate)
 
-    def _refusal(self, size: int) -> BodyTooLarge:
-        return BodyTooLarge(
-            f"The request body has {_megabytes(size)} or more; the limit is {_megabytes(self._max_bytes)}."
-        )
+
+def _refusal(size: int, limit: int) -> BodyTooLarge:
+    return BodyTooLarge(f"The request body has {megabytes(size)} or more; the limit is {megabytes(limit)}.")
 
 
-def _megabytes(size: int) -> str:
+def megabytes(size: int) -> str:
+    """Say a number of bytes to people."""
     return f"{size / 2**20:.1f} MB"

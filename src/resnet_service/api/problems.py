@@ -30,6 +30,7 @@ STATUS: dict[type[errors.ServiceError], HTTPStatus] = {
     errors.BodyTooLarge: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
     errors.TooManyPixels: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
     errors.InvalidTopK: HTTPStatus.UNPROCESSABLE_ENTITY,
+    errors.InvalidClassId: HTTPStatus.UNPROCESSABLE_ENTITY,
     errors.HeadTooLarge: HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
     errors.MalformedRequest: HTTPStatus.BAD_REQUEST,
     errors.RequestTooSlow: HTTPStatus.REQUEST_TIMEOUT,
@@ -38,6 +39,7 @@ STATUS: dict[type[errors.ServiceError], HTTPStatus] = {
     errors.TooManyConnections: HTTPStatus.SERVICE_UNAVAILABLE,
     errors.DeadlineExceeded: HTTPStatus.GATEWAY_TIMEOUT,
     errors.NotReady: HTTPStatus.SERVICE_UNAVAILABLE,
+    errors.OutputUnavailable: HTTPStatus.NOT_IMPLEMENTED,
     errors.UnsoundOutput: HTTPStatus.INTERNAL_SERVER_ERROR,
     errors.RuntimeUnavailable: HTTPStatus.INTERNAL_SERVER_ERROR,
     errors.TracingUnavailable: HTTPStatus.INTERNAL_SERVER_ERROR,
@@ -67,8 +69,21 @@ STATUS: dict[type[errors.ServiceError], HTTPStatus] = {
 
 # As the Open Inference Protocol has errors, and Hugging Face.
 _FOREIGN = {"type": "object", "required": ["error"], "properties": {"error": {"type": "string"}}}
+# What FastAPI finds wrong with these has the same code as what we find.
+_PARAMETERS = {"top_k": errors.InvalidTopK.code, "class_id": errors.InvalidClassId.code}
 
 _INTERNAL = "The service failed to answer; its log says why."
+
+
+def problem(status: int, code: str, detail: str) -> Problem:
+    """Describe an error in our own shape."""
+    return Problem(title=HTTPStatus(status).phrase, status=status, code=code, detail=detail)
+
+
+def problem_of(error: errors.ServiceError) -> Problem:
+    """Describe an error of ours; of what is the server's own fault, only a fixed sentence goes out."""
+    status = STATUS[type(error)]
+    return problem(status, error.code, _INTERNAL if status == HTTPStatus.INTERNAL_SERVER_ERROR else str(error))
 
 
 def respond(status: int, code: str, detail: str, headers: dict[str, str] | None = None, *, path: str = "") -> Response:
@@ -87,16 +102,13 @@ def respond(status: int, code: str, detail: str, headers: dict[str, str] | None 
     note_problem(code)
     if path == "/" or path == "/v2" or path.startswith("/v2/"):
         return JSONResponse({"error": detail}, status, headers)
-    phrase = HTTPStatus(status).phrase
-    problem = Problem(title=phrase, status=status, code=code, detail=detail)
-    return Response(problem.model_dump_json(), status, headers, MEDIA_TYPE)
+    return Response(problem(status, code, detail).model_dump_json(), status, headers, MEDIA_TYPE)
 
 
 def respond_to(error: errors.ServiceError, path: str = "") -> Response:
-    """Answer for an error of ours; of what is the server's own fault, only a fixed sentence goes out."""
-    status = STATUS[type(error)]
-    detail = _INTERNAL if status == HTTPStatus.INTERNAL_SERVER_ERROR else str(error)
-    return respond(status, error.code, detail, _headers(error), path=path)
+    """Answer for an error of ours."""
+    said = problem_of(error)
+    return respond(said.status, said.code, said.detail, _headers(error), path=path)
 
 
 def _headers(error: errors.ServiceError) -> dict[str, str] | None:
@@ -136,7 +148,7 @@ async def _invalid_request(request: Request, error: Exception) -> Response:
         raise error
     finding = error.errors()[0]
     where = str(finding["loc"][-1])
-    code = errors.InvalidTopK.code if where == "top_k" else "invalid_request"
+    code = _PARAMETERS.get(where, "invalid_request")
     return respond(HTTPStatus.UNPROCESSABLE_ENTITY, code, f"{where}: {finding['msg']}.", path=request.url.path)
 
 

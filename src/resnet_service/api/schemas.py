@@ -1,12 +1,14 @@
 """What goes over the wire, with examples that the documentation shows."""
 
+from collections.abc import Sequence
 from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from resnet_service import classifier as core
 from resnet_service.classifier import Classification, ImageClassifier
 from resnet_service.labels import ClassLabel
-from resnet_service.metadata import ModelMetadata, Precision
+from resnet_service.metadata import ModelMetadata, Outputs, Precision
 
 
 class Prediction(BaseModel):
@@ -41,6 +43,11 @@ class Timing(BaseModel):
     inference: float = Field(examples=[18.6])
     total: float = Field(description="The stages' sum; what the network and the queue cost is not in it.")
 
+    @classmethod
+    def of(cls, spent: core.Timing) -> Self:
+        """Round to microseconds."""
+        return cls(**{stage: round(milliseconds, 3) for stage, milliseconds in spent._asdict().items()})
+
 
 class PredictResponse(BaseModel):
     """The most probable classes of one picture, best first."""
@@ -57,7 +64,70 @@ class PredictResponse(BaseModel):
             predictions=[Prediction(**ranked._asdict()) for ranked in answer.predictions],
             model=Model(**classifier.model._asdict()),
             image=Image(format=answer.format, width=answer.width, height=answer.height),
-            timing_ms=Timing(**{stage: round(spent, 3) for stage, spent in answer.timing_ms._asdict().items()}),
+            timing_ms=Timing.of(answer.timing_ms),
+        )
+
+
+class Region(BaseModel):
+    """A rectangle in the picture as displayed, in its pixels."""
+
+    left: float = Field(examples=[91.7])
+    top: float = Field(examples=[18.75])
+    width: float = Field(examples=[328.1])
+    height: float = Field(examples=[328.1])
+
+
+class ExplainResponse(BaseModel):
+    """A class activation map: which places of the picture speak for a class."""
+
+    class_id: int = Field(examples=[281])
+    label: str = Field(examples=["tabby"])
+    score: float = Field(ge=0, le=1, description="Softmax over all classes of the model.", examples=[0.71])
+    map: list[list[float]] = Field(
+        description="Rows from top to bottom, each from left to right, over `region`. In units of logits: the mean is "
+        "what the picture adds to the class's logit; below zero, a place speaks against the class.",
+        examples=[[[0.4, 3.1], [1.2, 9.8]]],
+    )
+    region: Region = Field(description="The part of the picture that the network saw.")
+    image: Image
+    model: Model
+    timing_ms: Timing
+
+    @classmethod
+    def of(cls, answer: core.Explanation, classifier: ImageClassifier) -> Self:
+        """Put a classifier's answer into its form on the wire."""
+        return cls(
+            class_id=answer.class_id,
+            label=answer.label,
+            score=answer.score,
+            map=answer.values.tolist(),
+            region=Region(**answer.region._asdict()),
+            image=Image(format=answer.format, width=answer.width, height=answer.height),
+            model=Model(**classifier.model._asdict()),
+            timing_ms=Timing.of(answer.timing_ms),
+        )
+
+
+class EmbedResponse(BaseModel):
+    """A picture as a vector: what the network's last layer takes."""
+
+    embedding: list[float] = Field(examples=[[0.0, 1.48, 0.32]])
+    dimensions: int = Field(description="The vector's length.", examples=[512])
+    normalized: bool = Field(description="Whether it was scaled to length 1.")
+    image: Image
+    model: Model
+    timing_ms: Timing
+
+    @classmethod
+    def of(cls, answer: core.Embedding, classifier: ImageClassifier, *, normalized: bool) -> Self:
+        """Put a classifier's answer into its form on the wire."""
+        return cls(
+            embedding=answer.vector.tolist(),
+            dimensions=len(answer.vector),
+            normalized=normalized,
+            image=Image(format=answer.format, width=answer.width, height=answer.height),
+            model=Model(**classifier.model._asdict()),
+            timing_ms=Timing.of(answer.timing_ms),
         )
 
 
@@ -68,6 +138,9 @@ class MetadataResponse(BaseModel):
     runtime: str = Field(examples=["openvino"])
     precision: Precision = Field(description="What the network is computed in.", examples=["int8"])
     service_version: str
+    outputs: Outputs = Field(
+        description="What it gives besides scores: `/embed` needs an embedding, `/explain` a feature map."
+    )
     metadata: ModelMetadata
 
 
@@ -125,3 +198,45 @@ def inlined(model: type[BaseModel]) -> dict[str, Any]:
 
     resolved: dict[str, Any] = resolve(schema)
     return resolved
+
+
+class BatchedPrediction(BaseModel):
+    """The answer for one of several pictures."""
+
+    filename: str = Field(description="As the form has it.", examples=["cat.jpg"])
+    predictions: list[Prediction]
+    image: Image
+    timing_ms: Timing
+
+
+class BatchedFailure(BaseModel):
+    """What was wrong with one of several pictures."""
+
+    filename: str = Field(description="As the form has it.", examples=["notes.txt"])
+    error: Problem
+
+
+class BatchResponse(BaseModel):
+    """An answer for each picture, in the order in which they were sent."""
+
+    results: list[BatchedPrediction | BatchedFailure]
+    model: Model
+
+    @classmethod
+    def of(cls, names: Sequence[str], answers: Sequence[Classification | Problem], classifier: ImageClassifier) -> Self:
+        """Put answers and problems, one for each name, into their form on the wire."""
+        return cls(
+            results=[_batched(name, answer) for name, answer in zip(names, answers, strict=True)],
+            model=Model(**classifier.model._asdict()),
+        )
+
+
+def _batched(name: str, answer: Classification | Problem) -> BatchedPrediction | BatchedFailure:
+    if isinstance(answer, Problem):
+        return BatchedFailure(filename=name, error=answer)
+    return BatchedPrediction(
+        filename=name,
+        predictions=[Prediction(**ranked._asdict()) for ranked in answer.predictions],
+        image=Image(format=answer.format, width=answer.width, height=answer.height),
+        timing_ms=Timing.of(answer.timing_ms),
+    )

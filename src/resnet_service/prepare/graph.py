@@ -14,9 +14,12 @@ from onnx import numpy_helper
 from torch import Tensor, nn
 
 from resnet_service.errors import UnsuitableRuntime
-from resnet_service.metadata import ModelMetadata
-from resnet_service.packed import INPUT, METADATA_KEY, OUTPUT
+from resnet_service.metadata import ModelMetadata, Outputs
+from resnet_service.packed import CLASS_WEIGHTS, EMBEDDING, FEATURE_MAP, INPUT, METADATA_KEY, OUTPUT
 from resnet_service.prepare.checkpoint import Checkpoint
+from resnet_service.prepare.tail import Untraceable, trace
+
+log = logging.getLogger("resnet_service")
 
 _LARGE = 1024  # numbers in a weight; smaller ones (biases, scales) are not worth a node of their own
 
@@ -36,8 +39,11 @@ class _FromPixels(nn.Module):
         return logits
 
 
-def export(checkpoint: Checkpoint) -> onnx.ModelProto:
+def export(checkpoint: Checkpoint) -> tuple[onnx.ModelProto, Outputs]:
     """Make the graph: ``pixels``, uint8 [N, S, S, 3], any N, in; ``logits``, float32 [N, classes], out.
+
+    Further outputs, where the network has them: ``embedding``, float32 [N, C], and ``feature_map``, float32
+    [N, C, h, w].
 
     Raises:
         UnsuitableRuntime: The architecture does something that ONNX cannot express.
@@ -45,16 +51,23 @@ def export(checkpoint: Checkpoint) -> onnx.ModelProto:
     """
     side = checkpoint.metadata.input_size
     example = torch.zeros(2, side, side, 3, dtype=torch.uint8)
+    network: nn.Module = _FromPixels(checkpoint).eval()
+    outputs = Outputs()
     with warnings.catch_warnings(), _quiet("torch.onnx"):
         warnings.simplefilter("ignore")  # the exporter's are about its own next versions
         try:
+            network, outputs, _ = trace(network, example)
+        except Untraceable as error:
+            # The exporter has further ways to make a graph, none of which can be asked for its tail.
+            log.info("%s gives logits only: %s", checkpoint.metadata.arch, error)
+        try:
             program = torch.onnx.export(
-                _FromPixels(checkpoint).eval(),
+                network,
                 (example,),
                 dynamo=True,
                 dynamic_shapes=({0: torch.export.Dim.DYNAMIC},),
                 input_names=[INPUT],
-                output_names=[OUTPUT],
+                output_names=_names(outputs),
                 verbose=False,
             )
         except torch.onnx.OnnxExporterError as error:
@@ -65,7 +78,29 @@ def export(checkpoint: Checkpoint) -> onnx.ModelProto:
         raise TypeError("torch.onnx.export gave no program, as it does only when it writes a file")
     model: onnx.ModelProto = program.model_proto
     _forget_origin(model)
-    return model
+    return model, outputs
+
+
+def _names(outputs: Outputs) -> list[str]:
+    names = [OUTPUT]
+    if outputs.embedding is not None:
+        names.append(EMBEDDING)
+    if outputs.feature_map is not None:
+        names.append(FEATURE_MAP)
+    return names
+
+
+def give_class_weights(model: onnx.ModelProto) -> None:
+    """Make the last layer's weights an output, float32 [classes, C]: those that it multiplies with.
+
+    After quantization these are no longer the checkpoint's, and what explains an answer must be what made it.
+    """
+    (last,) = (node for node in model.graph.node if OUTPUT in node.output)
+    transposed = any(attribute.name == "transB" and attribute.i == 1 for attribute in last.attribute)
+    if last.op_type != "Gemm" or not transposed:
+        raise TypeError(f"the exporter made a {last.op_type} of the last linear layer")
+    model.graph.node.append(onnx.helper.make_node("Identity", [last.input[1]], [CLASS_WEIGHTS]))
+    model.graph.output.append(onnx.helper.make_tensor_value_info(CLASS_WEIGHTS, onnx.TensorProto.FLOAT, None))
 
 
 def _forget_origin(model: onnx.ModelProto) -> None:

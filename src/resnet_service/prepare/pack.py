@@ -16,7 +16,7 @@ from resnet_service.metadata import EvaluationRecord, ModelMetadata, Packing, Pr
 from resnet_service.packed import SUFFIX, PackedModel, graph_bytes, read_packed
 from resnet_service.prepare.agreement import compare, refuse_loss, sentence
 from resnet_service.prepare.checkpoint import load_checkpoint
-from resnet_service.prepare.graph import export, halve, quantize, with_metadata
+from resnet_service.prepare.graph import export, give_class_weights, halve, quantize, with_metadata
 from resnet_service.prepare.pictures import choose_pictures
 
 DEFAULT_MAX_LOSS = 1.0  # percentage points of top-1
@@ -57,15 +57,17 @@ def pack(
     labels = labels_for(checkpoint.metadata, checkpoint_file, label_file)
     chosen = choose_pictures(pictures, precision, checkpoint.metadata, labels, say)
     say(f"Exporting {checkpoint.metadata.arch}")
-    model = export(checkpoint)
+    model, outputs = export(checkpoint)
     if precision == "int8":
         say(f"Quantizing with {len(chosen.calibration)} pictures")
         model = quantize(model, chosen.calibration)
     elif precision == "bf16":
         halve(model)
+    if outputs.feature_map is not None:
+        give_class_weights(model)
 
     serialised = model.SerializeToString()
-    packed = PackedModel(serialised, checkpoint.metadata, precision, sha256_of(serialised))
+    packed = PackedModel(serialised, checkpoint.metadata, precision, sha256_of(serialised), outputs)
     agreement = compare(checkpoint, packed, chosen)
     say(sentence(agreement))
     refuse_loss(agreement, precision, max_loss)
@@ -75,6 +77,7 @@ def pack(
         precision=precision,
         calibration=chosen.record,
         agreement=agreement,
+        outputs=outputs,
     )
     metadata = checkpoint.metadata.model_copy(
         update={

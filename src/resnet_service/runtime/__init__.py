@@ -4,16 +4,28 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from resnet_service.errors import RuntimeUnavailable, UnsuitableRuntime
-from resnet_service.metadata import ModelMetadata, Precision
+from resnet_service.metadata import ModelMetadata, Outputs, Precision
 from resnet_service.packed import SUFFIX
 
 RuntimeName = Literal["auto", "openvino", "torch", "torchscript", "torch-dynamic-int8"]
+
+
+class Features(NamedTuple):
+    """What a network makes of one picture, all float32.
+
+    ``logits`` [classes]; ``embedding`` [D], what its last linear layer takes; ``feature_map`` [D, h, w], the last one,
+    whose mean over h and w is the embedding, or ``None`` of networks that do not end so.
+    """
+
+    logits: NDArray[np.float32]
+    embedding: NDArray[np.float32]
+    feature_map: NDArray[np.float32] | None
 
 
 class Runtime(Protocol):
@@ -50,6 +62,25 @@ class Runtime(Protocol):
             float32 [N, classes].
 
         """
+        ...
+
+    @property
+    def outputs(self) -> Outputs:
+        """What ``features`` gives besides logits."""
+        ...
+
+    @property
+    def logits_only(self) -> str:
+        """Why that is nothing, where it is not the network's own nature: a sentence for clients; else empty."""
+        ...
+
+    @property
+    def class_weights(self) -> NDArray[np.float32] | None:
+        """The last linear layer's weights as they are multiplied with, float32 [classes, D], if there are maps."""
+        ...
+
+    def features(self, pixels: NDArray[np.uint8], *, alone: bool = True) -> Features:
+        """Run the network on one picture, uint8 [S, S, 3]; only where ``outputs`` has an embedding."""
         ...
 
 

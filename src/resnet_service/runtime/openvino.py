@@ -16,8 +16,9 @@ import openvino
 from numpy.typing import NDArray
 
 from resnet_service.errors import ClassCountMismatch, InvalidMetadata, UnreadableModel
-from resnet_service.metadata import Precision
-from resnet_service.packed import INPUT, OUTPUT, PackedModel, read_packed
+from resnet_service.metadata import Outputs, Precision
+from resnet_service.packed import CLASS_WEIGHTS, EMBEDDING, FEATURE_MAP, INPUT, OUTPUT, PackedModel, read_packed
+from resnet_service.runtime import Features
 
 # Without this hint OpenVINO computes an FP32 model in BF16 wherever the CPU can, and the answers depend on the machine.
 # What is quantized stays INT8; the hint is about the rest.
@@ -44,10 +45,17 @@ class OpenVINORuntime:
         self.metadata = packed.metadata
         self.sha256 = packed.sha256
         self.precision: Precision = packed.precision
+        self.outputs = packed.outputs or Outputs()
+        self.logits_only = (
+            "This model was packed by an older version and gives scores only: pack it again (resnet-service pack)."
+            if packed.outputs is None
+            else ""
+        )
         core = openvino.Core()
         try:
             model = core.read_model(packed.data)
-            _check(model, packed)
+            _check(model, packed, self.outputs)
+            self.class_weights = _take_class_weights(core, model) if self.outputs.feature_map else None
             side = packed.metadata.input_size
             model.reshape({INPUT: [1, side, side, 3]})  # fixed shapes are faster, and memory cannot grow with them
             hints = {"INFERENCE_PRECISION_HINT": _HINTS[self.precision]}
@@ -76,6 +84,14 @@ class OpenVINORuntime:
                 row[:] = request.run(picture)
         return output
 
+    def features(self, pixels: NDArray[np.uint8], *, alone: bool = True) -> Features:
+        """Run the network on uint8 [S, S, 3] and return what comes before its logits too."""
+        requests = self._alone if alone else self._busy
+        with requests.one() as request:
+            logits = request.run(pixels).copy()
+            feature_map = request.output(FEATURE_MAP) if self.outputs.feature_map else None
+            return Features(logits, request.output(EMBEDDING), feature_map)
+
 
 class _Request:
     """One infer request with its input and output seen as arrays: nothing is allocated or looked up in a call."""
@@ -90,6 +106,11 @@ class _Request:
         self._pixels[:] = picture
         self._request.infer(share_outputs=True)
         return self._logits
+
+    def output(self, name: str) -> NDArray[np.float32]:
+        """Return a copy of what the last run gave besides logits."""
+        given: NDArray[np.float32] = self._request.get_tensor(name).data[0]
+        return given.copy()
 
 
 class _Requests:
@@ -109,7 +130,7 @@ class _Requests:
             self._free.put(request)
 
 
-def _check(model: openvino.Model, packed: PackedModel) -> None:
+def _check(model: openvino.Model, packed: PackedModel, outputs: Outputs) -> None:
     """Compare what the network takes and gives with what its metadata say."""
     side, classes = packed.metadata.input_size, packed.metadata.num_classes
     taken = {
@@ -120,3 +141,30 @@ def _check(model: openvino.Model, packed: PackedModel) -> None:
     given = {port.any_name: port.partial_shape for port in model.outputs}
     if OUTPUT not in given or given[OUTPUT].rank.get_length() != 2 or given[OUTPUT][1].get_length() != classes:
         raise ClassCountMismatch(f"The packed network gives {given}, but its metadata have {classes} classes.")
+    expected = {OUTPUT: f"[?,{classes}]"}
+    if outputs.embedding:
+        expected[EMBEDDING] = f"[?,{outputs.embedding}]"
+    if outputs.feature_map:
+        expected[FEATURE_MAP] = f"[?,{','.join(map(str, outputs.feature_map))}]"
+        expected[CLASS_WEIGHTS] = f"[{classes},{outputs.embedding}]"
+    if {name: shape.to_string() for name, shape in given.items()} != expected:
+        raise InvalidMetadata(f"The packed network gives {given}, which is not what its metadata say.")
+
+
+def _take_class_weights(core: openvino.Core, model: openvino.Model) -> NDArray[np.float32]:
+    """Return the last layer's weights, and leave them out of what each inference gives.
+
+    Whatever quantization made of them, a byte and a scale or half a float, is computed once, here.
+
+    Raises:
+        InvalidMetadata: What the file calls weights depends on the picture.
+
+    """
+    result = model.output(CLASS_WEIGHTS).get_node()
+    model.remove_result(result)
+    try:
+        constant = openvino.Model([result.input_value(0)], [])
+    except RuntimeError as error:
+        raise InvalidMetadata("The packed network's class weights are not constant.") from error
+    weights: NDArray[np.float32] = core.compile_model(constant, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})([])[0]
+    return weights.copy()

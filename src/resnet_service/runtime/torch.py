@@ -14,9 +14,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from resnet_service.metadata import ModelMetadata, Precision
+from resnet_service.metadata import ModelMetadata, Outputs, Precision
 from resnet_service.prepare.checkpoint import Checkpoint, load_checkpoint
+from resnet_service.prepare.tail import Untraceable, trace
 from resnet_service.preprocess import normalise
+from resnet_service.runtime import Features
 
 Forward = Callable[[Tensor], Tensor]
 
@@ -39,7 +41,21 @@ class TorchRuntime:
         self.sha256: str = checkpoint.sha256
         side = checkpoint.metadata.input_size
         example = torch.zeros(1, 3, side, side).to(memory_format=torch.channels_last)
-        self._forward = optimisation.apply(checkpoint.model.to(memory_format=torch.channels_last), example)
+        model = checkpoint.model.to(memory_format=torch.channels_last)
+        self._forward = optimisation.apply(model, example)
+        self.outputs = Outputs()
+        self.logits_only = ""
+        self.class_weights: NDArray[np.float32] | None = None
+        if optimisation.apply is not _as_it_is:
+            # What comes before their logits, an optimised network does not give, and another network's is not theirs.
+            self.logits_only = f"The runtime {self.name} gives scores only: serve the model with another one."
+            return
+        try:
+            self._features, self.outputs, weights = trace(model, torch.cat([example, example]))
+        except Untraceable:
+            self.logits_only = f"PyTorch cannot trace {self.metadata.arch}, so that it gives scores only."
+        else:
+            self.class_weights = None if weights is None else weights.numpy()
 
     @classmethod
     def open(cls, path: Path, optimisation: Optimisation, *, arch: str | None = None, threads: int = 1) -> Self:
@@ -55,11 +71,21 @@ class TorchRuntime:
 
         ``alone`` changes nothing: PyTorch's number of threads cannot be chosen for one call.
         """
-        # NHWC memory seen as NCHW is just what channels-last means: nothing is copied.
-        pixels = torch.from_numpy(normalise(crops, self.metadata)).permute(0, 3, 1, 2)
         with torch.inference_mode():
-            output: NDArray[np.float32] = self._forward(pixels).numpy()
+            output: NDArray[np.float32] = self._forward(self._tensor(crops)).numpy()
         return output
+
+    def features(self, pixels: NDArray[np.uint8], *, alone: bool = True) -> Features:
+        """Run the network on uint8 [S, S, 3] and return what comes before its logits too."""
+        with torch.inference_mode():
+            logits, embedding, *feature_maps = (
+                output[0].numpy() for output in self._features(self._tensor(pixels[np.newaxis]))
+            )
+        return Features(logits, embedding, feature_maps[0] if feature_maps else None)
+
+    def _tensor(self, crops: NDArray[np.uint8]) -> Tensor:
+        # NHWC memory seen as NCHW is just what channels-last means: nothing is copied.
+        return torch.from_numpy(normalise(crops, self.metadata)).permute(0, 3, 1, 2)
 
 
 def _as_it_is(model: nn.Module, example: Tensor) -> Forward:

@@ -1,0 +1,49 @@
+"""Which places of a picture speak for a class; pure.
+
+Class activation mapping (Zhou et al., Learning Deep Features for Discriminative Localization, CVPR 2016, equation 2):
+where a network ends in global average pooling and one linear layer, the logit of class c is
+
+    b_c + sum_k w_ck mean_xy f_k(x, y)  =  b_c + mean_xy M_c(x, y)   with   M_c(x, y) = sum_k w_ck f_k(x, y)
+
+so that M_c says how much each place adds to the logit. Nothing is approximated.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from resnet_service.errors import InvalidClassId, UnsoundOutput
+
+
+def activation_map(feature_map: NDArray[np.float32], class_weights: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Weigh the channels of the last feature map by what they are worth to one class.
+
+    Args:
+        feature_map: float32 [C, h, w].
+        class_weights: float32 [C], the class's row of the last layer's weights.
+
+    Returns:
+        float32 [h, w], in units of logits: its mean is the logit without the bias. Below zero, a place speaks against
+        the class.
+
+    Raises:
+        UnsoundOutput: NaN or infinity.
+
+    """
+    found = np.tensordot(class_weights, feature_map, axes=1)
+    if not np.isfinite(found).all():
+        raise UnsoundOutput("The model's feature map is not finite numbers.")
+    return found
+
+
+def check_class_id(class_id: int, classes: int) -> int:
+    """Return ``class_id``.
+
+    Raises:
+        InvalidClassId: There is no such class among ``classes``.
+
+    """
+    if not 0 <= class_id < classes:
+        raise InvalidClassId(
+            f"class_id is {class_id}; this model has {classes} classes, so it must lie in 0 to {classes - 1}."
+        )
+    return class_id

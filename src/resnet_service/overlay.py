@@ -1,0 +1,102 @@
+"""A class activation map as a picture: laid over the picture it explains, or bare; both as PNG.
+
+Values are stretched such that a map's least is dark violet and its greatest yellow: a map shows where, not how much.
+"""
+
+import io
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from resnet_service.preprocess import Region
+
+MapForm = Literal["overlay", "map", "json"]
+
+LONGEST_SIDE = 1024  # of an overlay, in pixels: a photograph's full 12 million would take seconds to compress
+OPACITY = 0.5
+
+# Colours in Oklab's polar form (lightness 0 ... 1, chroma, hue in degrees), in which equal steps look equally large
+# (B. Ottosson, A perceptual color space for image processing, 2020, https://bottosson.github.io/posts/oklab).
+# Lightness rises evenly, so that the order of values survives in grey, in print, and for the colour-blind.
+_DARKEST, _LIGHTEST = (0.35, 0.13, 300.0), (0.93, 0.13, 465.0)
+_STEPS = 256
+
+
+def draw(form: MapForm, picture: Image.Image, values: NDArray[np.float32], region: Region, side: int) -> bytes:
+    """Return the PNG of that form, as ``overlay`` and ``bare`` make it; for ``json``, which needs none, no bytes."""
+    if form == "overlay":
+        return overlay(picture, values, region)
+    return bare(values, side) if form == "map" else b""
+
+
+def overlay(picture: Image.Image, values: NDArray[np.float32], region: Region) -> bytes:
+    """Lay a map over the part of a picture that the network saw; the rest stays as it is.
+
+    Args:
+        picture: RGB, upright.
+        values: float32 [h, w], finite, in any range.
+        region: What the network saw of ``picture``, in its pixels.
+
+    Returns:
+        A PNG of the whole picture, its longer side at most ``LONGEST_SIDE`` pixels.
+
+    """
+    scale = min(1.0, LONGEST_SIDE / max(picture.size))
+    size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
+    canvas = picture.copy() if size == picture.size else picture.resize(size, Image.Resampling.BICUBIC, reducing_gap=2)
+    across, down = size[0] / picture.width, size[1] / picture.height
+    left, top = round(region.left * across), round(region.top * down)
+    right = max(left + 1, round((region.left + region.width) * across))
+    bottom = max(top + 1, round((region.top + region.height) * down))
+    coloured = Image.fromarray(_COLOURS[_stretched(values, (right - left, bottom - top))])
+    canvas.paste(Image.blend(canvas.crop((left, top, right, bottom)), coloured, OPACITY), (left, top))
+    return _png(canvas)
+
+
+def bare(values: NDArray[np.float32], side: int) -> bytes:
+    """Return a map, float32 [h, w], as a grey PNG of ``side`` x ``side`` pixels: the square that the network saw."""
+    return _png(Image.fromarray(_stretched(values, (side, side))))
+
+
+def _stretched(values: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.uint8]:
+    """Stretch to 0 ... 255 and enlarge to ``size`` (width, height); of a map without differences, all is 0."""
+    above = values.astype(np.float64) - values.min()
+    span = above.max()
+    unit = above / span if span > 0 else above
+    enlarged = np.asarray(Image.fromarray(unit.astype(np.float32)).resize(size, Image.Resampling.BILINEAR))
+    return np.asarray(np.rint(enlarged * 255), np.uint8)
+
+
+def _png(image: Image.Image) -> bytes:
+    image.info.clear()  # what the file said of its colours and its origin is not true of this picture
+    buffer = io.BytesIO()
+    image.save(
+        buffer, "PNG", compress_level=3
+    )  # of its 9 levels, the higher ones take twice the time for a few percent
+    return buffer.getvalue()
+
+
+def _colours() -> NDArray[np.uint8]:
+    """Return uint8 [256, 3], the colours from least to greatest in sRGB."""
+    lightness, chroma, hue = np.linspace(_DARKEST, _LIGHTEST, _STEPS).T
+    a, b = chroma * np.cos(np.radians(hue)), chroma * np.sin(np.radians(hue))
+    # The two matrices are Ottosson's: Oklab to cone responses to linear sRGB.
+    cones = np.stack([lightness, a, b], axis=1) @ np.array(
+        [[1.0, 1.0, 1.0], [0.3963377774, -0.1055613458, -0.0894841775], [0.2158037573, -0.0638541728, -1.2914855480]]
+    )
+    linear = cones**3 @ np.array(
+        [
+            [4.0767416621, -1.2684380046, -0.0041960863],
+            [-3.3077115913, 2.6097574011, -0.7034186147],
+            [0.2309699292, -0.3413193965, 1.7076147010],
+        ]
+    )
+    clipped = np.clip(linear, 0, 1)
+    # IEC 61966-2-1
+    encoded = np.where(clipped <= 0.0031308, 12.92 * clipped, 1.055 * clipped ** (1 / 2.4) - 0.055)
+    return np.asarray(np.rint(encoded * 255), np.uint8)
+
+
+_COLOURS = _colours()
