@@ -12,7 +12,8 @@
     │   ├── HeadTooLarge                a request line and header fields beyond the limits
     │   ├── MalformedRequest            not HTTP, or not as its grammar has it
     │   ├── RequestTooSlow              head or body came too slowly
-    │   └── InvalidTopK                 outside 1 ... number of classes
+    │   ├── InvalidTopK                 outside 1 ... number of classes
+    │   └── UnsupportedLanguage         asks for names in a language that no names are in
     ├── ModelError                      a model file cannot be trusted or understood
     │   ├── ModelFileNotFound           no such file
     │   ├── UnreadableModel             empty, truncated, damaged, another kind of file
@@ -125,6 +126,12 @@ class InvalidTopK(RequestError):
     """``top_k`` lies outside 1 ... number of classes."""
 
     code = "invalid_top_k"
+
+
+class UnsupportedLanguage(RequestError):
+    """``lang`` names a language that the service does not have."""
+
+    code = "unsupported_language"
 
 
 class ModelError(ServiceError):

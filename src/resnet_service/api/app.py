@@ -45,7 +45,7 @@ def create_app(settings: Settings | None = None, classifier: ImageClassifier | N
             return opened
 
         def swap(opened: ImageClassifier) -> None:
-            service.classifier = opened
+            service.serve(opened)
             log.info(_start_line(opened, workers))
 
         try:

@@ -8,10 +8,12 @@ from fastapi import APIRouter, Query, Request
 from resnet_service import __version__
 from resnet_service.api.admission import Admitted, InferenceRoute
 from resnet_service.api.body import FIELD, read_picture
+from resnet_service.api.languages import ReadBy
 from resnet_service.api.problems import documented
-from resnet_service.api.schemas import Health, LabelsResponse, MetadataResponse, Model, PredictResponse
+from resnet_service.api.schemas import Health, LabelsResponse, Limits, MetadataResponse, Model, PredictResponse
 from resnet_service.api.state import StartedService
 from resnet_service.errors import NotReady
+from resnet_service.translations import ORIGINAL
 
 router = APIRouter()
 # Whatever infers is a route of this one, and so shares its admission.
@@ -55,6 +57,7 @@ async def predict(
     request: Request,
     service: StartedService,
     admitted: Admitted,
+    reader: ReadBy,
     top_k: Annotated[
         int | None, Query(ge=1, description="How many classes to name; by default 5, or all where there are fewer.")
     ] = None,
@@ -66,7 +69,7 @@ async def predict(
     data = await read_picture(request, service.settings.max_body_bytes)
     classifier = service.classifier
     answer = await admitted.run(classifier.classify, data, top_k)
-    return PredictResponse.of(answer, classifier)
+    return PredictResponse.of(answer, classifier, reader.names(classifier))
 
 
 @router.get("/metadata", summary="Which model is served", responses=documented(HTTPStatus.SERVICE_UNAVAILABLE))
@@ -78,15 +81,27 @@ async def metadata(service: StartedService) -> MetadataResponse:
         runtime=classifier.runtime_name,
         precision=classifier.precision,
         service_version=__version__,
+        serving_since=service.serving_since,
+        languages=[ORIGINAL, *classifier.translations],
+        limits=Limits(max_body_bytes=service.settings.max_body_bytes, max_pixels=service.settings.max_pixels),
         metadata=classifier.metadata,
     )
 
 
-@router.get("/labels", summary="The classes it knows", responses=documented(HTTPStatus.SERVICE_UNAVAILABLE))
-async def labels(service: StartedService) -> LabelsResponse:
+@router.get(
+    "/labels",
+    summary="The classes it knows",
+    responses=documented(HTTPStatus.UNPROCESSABLE_ENTITY, HTTPStatus.SERVICE_UNAVAILABLE),
+)
+async def labels(service: StartedService, reader: ReadBy) -> LabelsResponse:
     """Answer with all classes of the model, in the order of its outputs."""
-    known = service.classifier.labels
-    return LabelsResponse(name=known.name, classes=list(known.classes))
+    classifier = service.classifier
+    known = classifier.labels
+    names = reader.names(classifier)
+    if names is None:
+        return LabelsResponse(name=known.name, classes=list(known.classes))
+    classes = [label.model_copy(update={"name": name}) for label, name in zip(known.classes, names, strict=True)]
+    return LabelsResponse(name=known.name, classes=classes)
 
 
 @router.get("/health/live", summary="Is the process alive")

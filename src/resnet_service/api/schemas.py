@@ -1,5 +1,7 @@
 """What goes over the wire, with examples that the documentation shows."""
 
+from collections.abc import Sequence
+from datetime import datetime
 from typing import Self
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -7,6 +9,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from resnet_service.classifier import Classification, ImageClassifier
 from resnet_service.labels import ClassLabel
 from resnet_service.metadata import ModelMetadata, Precision
+from resnet_service.ranking import RankedClass
+from resnet_service.translations import Language
 
 
 class Prediction(BaseModel):
@@ -15,6 +19,12 @@ class Prediction(BaseModel):
     class_id: int = Field(description="Index of the network's output.", examples=[281])
     label: str = Field(examples=["tabby"])
     score: float = Field(ge=0, le=1, description="Softmax over all classes of the model.", examples=[0.71])
+
+    @classmethod
+    def of(cls, ranked: RankedClass, names: Sequence[str] | None) -> Self:
+        """Put one class into its form on the wire, called as ``names`` has it, if given."""
+        class_id, label, score = ranked
+        return cls(class_id=class_id, label=label if names is None else names[class_id], score=score)
 
 
 class Model(BaseModel):
@@ -51,14 +61,21 @@ class PredictResponse(BaseModel):
     timing_ms: Timing
 
     @classmethod
-    def of(cls, answer: Classification, classifier: ImageClassifier) -> Self:
-        """Put a classifier's answer into its form on the wire."""
+    def of(cls, answer: Classification, classifier: ImageClassifier, names: Sequence[str] | None = None) -> Self:
+        """Put a classifier's answer into its form on the wire; ``names`` instead of the label set's own, if given."""
         return cls(
-            predictions=[Prediction(**ranked._asdict()) for ranked in answer.predictions],
+            predictions=[Prediction.of(ranked, names) for ranked in answer.predictions],
             model=Model(**classifier.model._asdict()),
             image=Image(format=answer.format, width=answer.width, height=answer.height),
             timing_ms=Timing(**{stage: round(spent, 3) for stage, spent in answer.timing_ms._asdict().items()}),
         )
+
+
+class Limits(BaseModel):
+    """What one request may carry."""
+
+    max_body_bytes: int = Field(description="Bytes of the body.", examples=[10485760])
+    max_pixels: int = Field(description="Pixels of the picture.", examples=[50000000])
 
 
 class MetadataResponse(BaseModel):
@@ -68,6 +85,11 @@ class MetadataResponse(BaseModel):
     runtime: str = Field(examples=["openvino"])
     precision: Precision = Field(description="What the network is computed in.", examples=["int8"])
     service_version: str
+    serving_since: datetime = Field(
+        description="When this model began to serve, RFC 3339 in UTC.", examples=["2026-01-31T09:30:00Z"]
+    )
+    languages: list[Language] = Field(description="In which its classes have names.", examples=[["en", "zh"]])
+    limits: Limits
     metadata: ModelMetadata
 
 
