@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import re
 import socket
 from collections.abc import Iterator
 from http import HTTPStatus
@@ -11,11 +12,12 @@ import httpx
 import pytest
 
 from resnet_service.api.app import create_app
+from resnet_service.api.pages import PATHS
 from resnet_service.errors import UnsoundOutput
 from resnet_service.fake import FakeClassifier
 from resnet_service.settings import Settings
 from support.pictures import CAT, encoded, noise
-from support.servers import served
+from support.servers import REPOSITORY, served
 
 PICTURE = encoded(noise(40, 30), "JPEG")
 LIMIT = 200_000
@@ -137,6 +139,8 @@ def test_metadata_names_model_runtime_and_service(client: httpx.Client) -> None:
     assert body["model"]["version"] == "000000000000"
     assert body["runtime"] == "fake"
     assert body["metadata"]["num_classes"] == 3
+    assert body["limits"] == {"max_body_bytes": LIMIT, "max_pixels": 50_000_000}
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", body["serving_since"])
 
 
 def test_labels(client: httpx.Client) -> None:
@@ -152,12 +156,41 @@ def test_health(client: httpx.Client) -> None:
 def test_the_page_comes_whole_and_from_here_only(client: httpx.Client) -> None:
     page = client.get("/")
     assert page.headers["content-type"].startswith("text/html")
-    assert "default-src 'self'" in page.headers["content-security-policy"]
-    for name, kind in (("app.js", "javascript"), ("style.css", "css")):
-        assert name in page.text
-        assert kind in client.get(f"/{name}").headers["content-type"]
+    assert "default-src 'none'" in page.headers["content-security-policy"]
+    for name, kind in (("app.js", "javascript"), ("style.css", "css"), ("icon.svg", "svg")):
+        assert f'"web/{name}"' in page.text
+        assert kind in client.get(f"/web/{name}").headers["content-type"]
     assert "http://" not in page.text
     assert "https://" not in page.text
+
+
+def test_every_module_of_the_page_is_loaded_at_once(client: httpx.Client) -> None:
+    """A module that is found only by reading another one costs a round trip more."""
+    page = client.get("/").text
+    for path in PATHS:
+        if path.endswith(".js"):
+            assert f'"{path.removeprefix("/")}"' in page, path
+
+
+def test_the_page_is_sent_again_only_where_it_changed(client: httpx.Client) -> None:
+    for path in PATHS:
+        first = client.get(path)
+        again = client.get(path, headers={"If-None-Match": first.headers["etag"]})
+        assert (first.status_code, again.status_code, again.content) == (200, 304, b""), path
+        assert client.get(path, headers={"If-None-Match": '"other"'}).content == first.content
+
+
+def test_only_the_page_is_served_from_its_folder(client: httpx.Client) -> None:
+    for path in ("/web/", "/web/samples/README.md", "/web/../api/pages.py", "/web/samples/..%2fapp.js"):
+        assert_problem(client.get(path), HTTPStatus.NOT_FOUND, "not_found")
+
+
+def test_samples_are_few_and_small_and_each_is_named_with_its_terms() -> None:
+    folder = REPOSITORY / "src" / "resnet_service" / "web" / "samples"
+    described = (folder / "README.md").read_text()
+    assert sum(path.stat().st_size for path in folder.iterdir()) < 200_000
+    for path in folder.iterdir():
+        assert path.name == "README.md" or f"`{path.name}`" in described, path.name
 
 
 def test_not_one_route_more(client: httpx.Client) -> None:

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Annotated
 
 from fastapi import Depends, Query, Request, Response
@@ -17,7 +18,8 @@ _MAX_RANGES = 32
 _RANGE = re.compile(r"(\*|[a-z]{1,8})(?:-[a-z0-9]{1,8})*(?:[ \t]*;[ \t]*q=(0(?:\.\d{0,3})?|1(?:\.0{0,3})?))?")
 
 
-def preferred(accept_language: str) -> list[Language]:
+@lru_cache(maxsize=128)  # there are few different ones, and parsing one costs more than the rest of a route's arguments
+def preferred(accept_language: str) -> tuple[Language, ...]:
     """Return our languages in the order in which the field ``Accept-Language`` wants them, unwanted ones left out.
 
     A range means all that its first subtag does (``zh-TW`` would rather read ``zh`` than ``en``); ``*`` is the
@@ -26,7 +28,7 @@ def preferred(accept_language: str) -> list[Language]:
     """
     weights: dict[Language, float] = {}
     others = 0.0
-    for part in accept_language[:_MAX_CHARACTERS].lower().split(",", _MAX_RANGES)[:_MAX_RANGES]:
+    for part in accept_language.lower().split(",", _MAX_RANGES)[:_MAX_RANGES]:
         found = _RANGE.fullmatch(part.strip(" \t"))
         if found is None:
             continue
@@ -38,7 +40,7 @@ def preferred(accept_language: str) -> list[Language]:
                 weights[language] = max(weight, weights.get(language, 0))
     weights.setdefault(ORIGINAL, others)
     wanted = [language for language, weight in weights.items() if weight > 0]
-    return sorted(wanted, key=lambda language: -weights[language])
+    return tuple(sorted(wanted, key=lambda language: -weights[language]))
 
 
 class Reader:
@@ -74,7 +76,8 @@ async def _reader(
     ] = None,
 ) -> Reader:
     if lang is None:
-        return Reader(preferred(",".join(request.headers.getlist("accept-language"))), response)
+        field = ",".join(request.headers.getlist("accept-language"))
+        return Reader(preferred(field[:_MAX_CHARACTERS]), response)
     wanted = [language for language in LANGUAGES if language == lang]
     if not wanted:
         raise UnsupportedLanguage(f"lang is {lang[:40]!r}; class names are in one of: {', '.join(LANGUAGES)}.")
