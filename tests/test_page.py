@@ -14,6 +14,7 @@ from playwright.sync_api import Browser, Page, Route, expect
 from starlette.responses import JSONResponse, Response
 
 from resnet_service.api.app import create_app
+from resnet_service.classifier import ModelIdentity
 from resnet_service.fake import FakeClassifier
 from resnet_service.labels import read_label_set
 from resnet_service.settings import Settings
@@ -390,9 +391,8 @@ def test_a_key_is_asked_for_kept_for_the_tab_and_sent(page: Page) -> None:
         else:
             problem(401, "unauthorized")(route)
 
-    page.route("**/*[ats]", guard)  # metadata, labels
-    page.route("**/labels?*", guard)
-    page.route("**/predict?*", guard)
+    for path in ("metadata", "labels", "predict", "explain"):
+        page.route(f"**/{path}*", guard)
     choose(page, PICTURE)
     field = page.get_by_label("This service wants an API key.")
     expect(field).to_be_focused()
@@ -432,6 +432,18 @@ def test_the_model_is_named_with_accuracy_and_age(page: Page) -> None:
             }"""
         )
     )
+
+
+def test_another_model_is_noticed_by_its_answers(browser: Browser) -> None:
+    app = create_app(Settings(), Imagenet())
+    with served(app) as client, visit(browser, str(client.base_url)) as page:
+        expect(page.locator("#model")).to_contain_text("000000000000")
+        other = Imagenet()
+        other.model = ModelIdentity("newer", "resnet18", "111111111111")
+        app.state.service.serve(other)
+        choose(page, PICTURE)
+        expect(page.locator("#model")).to_contain_text("newer")
+        expect(page.locator("#model")).to_contain_text("111111111111")
 
 
 # Languages

@@ -1,12 +1,16 @@
 import asyncio
 import threading
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from resnet_service.api.reload import Reloader
+from resnet_service.api.state import Service
 from resnet_service.classifier import ImageClassifier
 from resnet_service.errors import UnreadableModel
+from resnet_service.executor import InferenceExecutor
 from resnet_service.fake import FakeClassifier
+from resnet_service.settings import Settings
 
 
 async def until_reloaded(reloader: Reloader) -> None:
@@ -55,3 +59,14 @@ def test_what_fails_is_one_line_and_changes_nothing(failure: Exception, caplog: 
     (record,) = caplog.records
     assert record.getMessage().startswith("The old model goes on serving: ")
     assert (str(failure) or "MemoryError") in record.getMessage()
+
+
+def test_another_model_serves_since_it_came() -> None:
+    executor = InferenceExecutor(1, waiting=1)
+    service = Service(Settings(), FakeClassifier(), executor, Reloader(FakeClassifier, lambda opened: None))
+    service.serving_since = datetime.now(UTC) - timedelta(days=1)
+    other = FakeClassifier()
+    service.serve(other)
+    assert service.classifier is other
+    assert timedelta(0) <= datetime.now(UTC) - service.serving_since < timedelta(minutes=1)
+    executor.close()

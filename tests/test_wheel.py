@@ -23,7 +23,8 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_it_carries_labels_and_page_and_no_tests(wheel: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
-    assert {"resnet_service/label_sets/imagenet1k.json", "resnet_service/web/index.html"} <= names
+    wanted = {"label_sets/imagenet1k.json", "label_sets/imagenet1k.zh.json", "web/index.html", "web/samples/cat.jpg"}
+    assert {f"resnet_service/{name}" for name in wanted} <= names
     assert not [name for name in names if name.startswith("tests")]
 
 

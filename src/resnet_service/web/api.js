@@ -1,5 +1,6 @@
 // What the page asks of the service. Every way in which that fails becomes a Failure.
 
+import { keep, recall } from "./storage.js";
 import { language } from "./words.js";
 
 const KEY = "api-key";
@@ -21,24 +22,24 @@ export class Failure extends Error {
   }
 }
 
-export const useKey = (key) => sessionStorage.setItem(KEY, key);
-export const hasKey = () => sessionStorage.getItem(KEY) !== null;
+export const useKey = (key) => keep(KEY, key, { always: false });
+export const hasKey = () => recall(KEY) !== null;
 
 /** Facts about model and service; null until they were fetched. */
 export let facts = null;
 
 export async function fetchFacts() {
-  facts = await (await request("metadata")).json();
+  facts = await request("metadata");
   return facts;
 }
 
 const names = new Map();
 
-/** The names of all classes in the page's language; fetched once a language and model. */
+/** The names of all classes of the model that serves in the page's language; fetched once. */
 export async function classNames() {
   const key = `${language()} ${facts?.model.version}`;
   if (!names.has(key)) {
-    const { classes } = await (await request(`labels?lang=${language()}`)).json();
+    const { classes } = await request(`labels?lang=${language()}`);
     names.set(key, classes.map(({ name }) => name));
   }
   return names.get(key);
@@ -65,7 +66,7 @@ async function post(path, file, signal, waits) {
   const options = { method: "POST", headers: { "Content-Type": "application/octet-stream" }, body: file, signal };
   for (let attempt = 1; ; attempt++) {
     try {
-      return await (await request(path, options)).json();
+      return await request(path, options);
     } catch (failure) {
       if (!(failure instanceof Failure) || failure.status !== 429 || attempt === ATTEMPTS) throw failure;
       for (let left = failure.values.seconds; left > 0; left--) {
@@ -79,7 +80,7 @@ async function post(path, file, signal, waits) {
 
 async function request(path, options = {}) {
   const headers = { ...options.headers };
-  if (hasKey()) headers.Authorization = `Bearer ${sessionStorage.getItem(KEY)}`;
+  if (hasKey()) headers.Authorization = `Bearer ${recall(KEY)}`;
   let response;
   try {
     response = await fetch(path, { ...options, headers });
@@ -90,8 +91,9 @@ async function request(path, options = {}) {
     if (options.body && !(await readable(options.body))) throw new Failure("unreadable", {}, 400);
     throw new Failure("gone");
   }
-  if (response.ok) return response;
-  const problem = await response.json().catch(() => ({}));
+  const answer = await response.json().catch(() => null);
+  if (response.ok && answer !== null) return answer;
+  const problem = answer ?? {};
   const seconds = Math.min(Math.max(parseInt(response.headers.get("Retry-After"), 10) || 1, 1), LONGEST_WAIT);
   const values = { detail: problem.detail ?? `HTTP ${response.status}`, seconds, attempts: ATTEMPTS, size: options.body?.size };
   throw new Failure(problem.code ?? "unexpected", values, response.status);

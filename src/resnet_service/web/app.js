@@ -21,16 +21,14 @@ function add(file, name, credit) {
   const removed = (card) => {
     cards.splice(cards.indexOf(card), 1);
     const next = card.node.nextElementSibling ?? card.node.previousElementSibling;
-    card.node.remove();
+    card.discard();
     (next?.querySelector("h2") ?? document.getElementById("file")).focus();
   };
   const card = new Card(file, { name: name ?? (() => file.name), credit, removed });
   cards.unshift(card);
   queue.push(card);
   while (cards.length > MOST) {
-    const oldest = cards.pop();
-    oldest.picture.discard();
-    oldest.node.remove();
+    cards.pop().discard();
   }
   return card;
 }
@@ -49,10 +47,13 @@ async function work() {
   working++;
   const card = queue.shift();
   work();
-  if (facts === null) await showFacts();
-  await card.classify();
-  working--;
-  work();
+  try {
+    if (facts === null) await showFacts();
+    await card.classify();
+  } finally {
+    working--;
+    work();
+  }
 }
 
 async function showFacts() {
@@ -108,6 +109,7 @@ document.addEventListener("paste", (event) => {
 });
 form.addEventListener("submit", (event) => event.preventDefault());
 addEventListener("online", () => again("offline"));
+document.addEventListener("other-model", showFacts);
 document.addEventListener("unable", () => cards.forEach((card) => card.render()));
 
 document.getElementById("language").addEventListener("click", switchLanguage);

@@ -2,7 +2,7 @@
 
 import { classNames, explain, Failure, facts, predict } from "./api.js";
 import { Picture } from "./picture.js";
-import { knows, milliseconds, percent, sizes, words } from "./words.js";
+import { knows, language, milliseconds, percent, sizes, words } from "./words.js";
 
 const SHOWN = 3;
 const KNOWN = 10;
@@ -25,7 +25,9 @@ export function announce(text) {
 
 /** A failure in words that help. */
 export function explanation({ code, values }) {
-  if (!knows(`error.${code}`)) return words("error.unexpected", values);
+  // Without the service's limits, its own sentence says more.
+  const needsLimits = ["body_too_large", "too_many_pixels"].includes(code);
+  if (!knows(`error.${code}`) || (needsLimits && facts === null)) return words("error.unexpected", values);
   const [size, limit] = sizes(values.size ?? 0, facts?.limits?.max_body_bytes ?? 0);
   const pixels = Math.floor((facts?.limits?.max_pixels ?? 0) / 1e6);
   return words(`error.${code}`, { ...values, size, limit, pixels });
@@ -35,6 +37,7 @@ export class Card {
   #file;
   #name;
   #answer = null;
+  #language = null;
   #roundTrip = 0;
   #failure = null;
   #wait = null;
@@ -71,11 +74,7 @@ export class Card {
     error.setAttribute("role", "alert");
     more.setAttribute("aria-controls", list.id);
     for (const button of [remove, again, more]) button.type = "button";
-    remove.addEventListener("click", () => {
-      this.#leaving.abort();
-      this.picture.discard();
-      removed(this);
-    });
+    remove.addEventListener("click", () => removed(this));
     again.addEventListener("click", () => {
       title.focus(); // the button goes, and focus must not get lost with it
       this.classify();
@@ -97,6 +96,13 @@ export class Card {
     return this.#failure;
   }
 
+  /** Leave the page, and ask for nothing more. */
+  discard() {
+    this.#leaving.abort();
+    this.picture.discard();
+    this.node.remove();
+  }
+
   async classify() {
     if (this.#working) return;
     this.#working = true;
@@ -107,8 +113,12 @@ export class Card {
       let begun = 0;
       const waits = (wait) => this.#waits(wait, () => (begun = performance.now()));
       begun = performance.now();
+      this.#language = language();
       this.#answer = await predict(this.#file, known, this.#leaving.signal, waits);
       this.#roundTrip = performance.now() - begun;
+      if (facts !== null && facts.model.version !== this.#answer.model.version) {
+        document.dispatchEvent(new Event("other-model"));
+      }
       await this.rename();
       const [first] = this.#answer.predictions;
       announce(words("seen", { name: this.#name(), label: first.label, percent: percent(first.score) }));
@@ -122,8 +132,11 @@ export class Card {
 
   /** Call the classes as the page's language does, without asking the network again. */
   async rename() {
-    if (this.#answer === null) return;
+    // The names at hand are those of the model that serves now; another one's answer keeps its own.
+    if (this.#answer === null || this.#language === language()) return;
+    if (facts?.model.version !== this.#answer.model.version) return;
     const names = await classNames();
+    this.#language = language();
     for (const prediction of this.#answer.predictions) prediction.label = names[prediction.class_id] ?? prediction.label;
     this.render();
   }

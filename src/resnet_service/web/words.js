@@ -1,5 +1,7 @@
 // What the page says, in each language that it speaks, and how numbers and dates look in it.
 
+import { keep, recall } from "./storage.js";
+
 const WORDS = {
   en: {
     "title": "What is in this picture?",
@@ -155,7 +157,7 @@ const listeners = [];
 let current = initial();
 
 function initial() {
-  const remembered = localStorage.getItem(REMEMBERED);
+  const remembered = recall(REMEMBERED);
   if (remembered in WORDS) return remembered;
   return navigator.language.toLowerCase().startsWith("zh") ? "zh" : "en";
 }
@@ -180,7 +182,7 @@ export function onLanguage(listener) {
 
 export function switchLanguage() {
   current = current === "en" ? "zh" : "en";
-  localStorage.setItem(REMEMBERED, current);
+  keep(REMEMBERED, current, { always: true });
   translatePage();
   for (const listener of listeners) listener();
 }
