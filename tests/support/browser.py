@@ -7,11 +7,12 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 STRICT = os.environ.get("RESNET_SERVICE_TESTS_STRICT") == "1"
 # What a step of a test may take, on a machine that does other work besides.
 WAIT_MS = 15_000
+expect.set_options(timeout=WAIT_MS)
 _FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
 
 
@@ -52,10 +53,6 @@ class Visit:
         if kind in ("error", "warning") and not text.startswith("Failed to load resource"):
             self.errors.append(text)
 
-    def close(self) -> None:
-        self.context.close()
-        assert self.errors == []
-
 
 @contextmanager
 def visit(browser: Browser, url: str, **options: Any) -> Iterator[Page]:
@@ -65,7 +62,7 @@ def visit(browser: Browser, url: str, **options: Any) -> Iterator[Page]:
         yield visitor.page
     finally:
         visitor.context.close()
-    assert visitor.errors == []
+    assert visitor.errors == [], visitor.errors
     assert visitor.requests
     for request in visitor.requests:
         assert request.startswith((url, "blob:", "data:")), f"{request} leaves the origin"

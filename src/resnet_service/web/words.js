@@ -220,7 +220,7 @@ export const milliseconds = (time) =>
 /** Two sizes in MB (2^20 bytes, as the service counts them), with as many digits as it takes to tell them apart. */
 export function sizes(...bytes) {
   let shown = [];
-  for (let digits = 0; digits < 6; digits++) {
+  for (let digits = 1; digits < 7; digits++) {
     const format = new Intl.NumberFormat(current, { maximumFractionDigits: digits });
     shown = bytes.map((size) => `${format.format(size / 2 ** 20)} MB`);
     if (new Set(shown).size === shown.length && !shown.includes("0 MB")) break;
