@@ -6,11 +6,10 @@ import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 from fastapi import FastAPI, Request
-from playwright.sync_api import Browser, Page, Route, expect
+from playwright.sync_api import Browser, FilePayload, Locator, Page, Route, expect
 from starlette.responses import JSONResponse, Response
 
 from resnet_service.api.app import create_app
@@ -25,9 +24,9 @@ from support.servers import REPOSITORY, served
 pytestmark = pytest.mark.slow
 
 LIMIT = 2**19
-PICTURE = {"name": "noise.png", "mimeType": "image/png", "buffer": encoded(noise(60, 40), "PNG")}
-OTHER = {"name": "other.jpg", "mimeType": "image/jpeg", "buffer": encoded(noise(40, 60, seed=1), "JPEG")}
-TEXT = {"name": "letter.txt", "mimeType": "text/plain", "buffer": b"Dear friends"}
+PICTURE: FilePayload = {"name": "noise.png", "mimeType": "image/png", "buffer": encoded(noise(60, 40), "PNG")}
+OTHER: FilePayload = {"name": "other.jpg", "mimeType": "image/jpeg", "buffer": encoded(noise(40, 60, seed=1), "JPEG")}
+TEXT: FilePayload = {"name": "letter.txt", "mimeType": "text/plain", "buffer": b"Dear friends"}
 IMAGENET, _ = read_label_set(REPOSITORY / "labels" / "imagenet1k.json")
 CHINESE = json.loads((REPOSITORY / "labels" / "imagenet1k.zh.json").read_bytes())["names"]
 # Its greatest value is in the middle of the right half.
@@ -83,11 +82,11 @@ def page(browser: Browser, url: str) -> Iterator[Page]:
         yield page
 
 
-def choose(page: Page, *files: dict[str, Any]) -> None:
-    page.set_input_files("#file", list(files))  # type: ignore[arg-type]
+def choose(page: Page, *files: FilePayload) -> None:
+    page.set_input_files("#file", files)
 
 
-def card(page: Page, number: int = 0) -> Any:
+def card(page: Page, number: int = 0) -> Locator:
     return page.locator(".card").nth(number)
 
 
@@ -152,13 +151,14 @@ def test_several_pictures_get_a_card_each_in_their_order(page: Page) -> None:
 
 
 def test_more_than_the_page_holds_are_not_taken_unnoticed(page: Page) -> None:
-    choose(page, *[{**PICTURE, "name": f"{number}.png"} for number in range(30)])
+    many: list[FilePayload] = [{**PICTURE, "name": f"{number}.png"} for number in range(30)]
+    choose(page, *many)
     expect(page.locator("#notice")).to_have_text("Only the first 24 pictures were taken.")
     expect(page.locator(".card")).to_have_count(24)
     expect(page.locator(".class")).to_have_count(3 * 24)
 
 
-def send(page: Page, kind: str, file: dict[str, Any] | None = PICTURE) -> None:
+def send(page: Page, kind: str, file: FilePayload | None = PICTURE) -> None:
     """Drop or paste a file, or something that is none, as the browser tells the page of it."""
     page.evaluate(
         """([kind, name, type, data]) => {
@@ -199,7 +199,7 @@ def test_a_phone_may_take_a_photo(browser: Browser, url: str) -> None:
     with visit(browser, url, has_touch=True, is_mobile=True, viewport={"width": 360, "height": 740}) as page:
         expect(page.get_by_text("Take a photo")).to_be_visible()
         assert page.locator("#camera").get_attribute("capture") == "environment"
-        page.set_input_files("#camera", [PICTURE])  # type: ignore[list-item]
+        page.set_input_files("#camera", PICTURE)
         expect(card(page).locator(".class")).to_have_count(3)
 
 
@@ -318,7 +318,7 @@ def test_too_large_is_found_out_before_it_is_sent(page: Page, tmp_path: Path) ->
     ],
     ids=["text", "damaged", "empty", "pixels"],
 )
-def test_files_that_cannot_be_answered(page: Page, file: dict[str, Any], said: str) -> None:
+def test_files_that_cannot_be_answered(page: Page, file: FilePayload, said: str) -> None:
     choose(page, file)
     expect(card(page).get_by_role("alert")).to_contain_text(said)
     expect(card(page).get_by_role("button", name="Try again")).to_be_hidden()
@@ -509,7 +509,7 @@ def test_by_keyboard_alone(page: Page) -> None:
     assert outline == "solid", "focus is seen, though the field itself is not"
     with page.expect_file_chooser() as chooser:
         page.keyboard.press("Space")
-    chooser.value.set_files([PICTURE])  # type: ignore[arg-type]
+    chooser.value.set_files(PICTURE)
     expect(card(page).locator(".class")).to_have_count(3)
     tab_to(".class")
     page.keyboard.press("Enter")

@@ -44,11 +44,16 @@ def preferred(accept_language: str) -> tuple[Language, ...]:
 
 
 class Reader:
-    """Who reads one answer; ``wanted`` are the languages it asked for, best first."""
+    """Who reads one answer; ``wanted`` are the languages it asked for, best first.
+
+    FastAPI puts what it says into the answer's head, unless the route returns a response of its own: that has to carry
+    ``headers``, which are known once ``names`` was called.
+    """
 
     def __init__(self, wanted: Sequence[Language], response: Response) -> None:
         self._wanted = wanted
         self._response = response
+        self.headers: dict[str, str] = {}
 
     def names(self, classifier: ImageClassifier) -> tuple[str, ...] | None:
         """Return the names of all classes as the reader wants them, or ``None`` for those of the label set itself.
@@ -56,10 +61,10 @@ class Reader:
         Where the model has none in a language that is wanted, it is the label set itself. Call it with the classifier
         that answered, before the route returns: it makes the answer's head say which language it is.
         """
-        known = (ORIGINAL, *classifier.translations)
+        known: tuple[Language, ...] = (ORIGINAL, *classifier.translations)
         language = next((language for language in self._wanted if language in known), ORIGINAL)
-        self._response.headers["Content-Language"] = language
-        self._response.headers["Vary"] = "Accept-Language"
+        self.headers = {"Content-Language": language, "Vary": "Accept-Language"}
+        self._response.headers.update(self.headers)
         return None if language == ORIGINAL else classifier.translations[language]
 
 
