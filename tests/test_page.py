@@ -286,6 +286,18 @@ def test_a_model_without_maps_says_so_and_offers_none(page: Page, code: str) -> 
     expect(page.locator(".error:visible")).to_have_count(0)
 
 
+def test_metadata_may_say_beforehand_that_there_are_no_maps(page: Page) -> None:
+    facts = page.request.get("metadata").json()
+    for feature_map, offered in ((None, 0), ([512, 7, 7], 3)):
+        facts["outputs"] = {"embedding": 512, "feature_map": feature_map}
+        with answering(page, "metadata", lambda route: route.fulfill(json=facts)):
+            page.reload()
+            expect(page.locator("#model")).to_be_visible()
+            choose(page, PICTURE)
+            expect(card(page).locator(".class")).to_have_count(3)
+            expect(card(page).locator("button.class")).to_have_count(offered)
+
+
 def test_a_map_that_fails_leaves_the_answer(page: Page) -> None:
     choose(page, PICTURE)
     with answering(page, "explain", problem(500, "internal_error")):

@@ -37,7 +37,9 @@ class Visit:
     """One visitor's window on the page at ``url``, and all that it did: requests, errors, violations of its policy."""
 
     def __init__(self, browser: Browser, url: str, **options: Any) -> None:
-        self.context = browser.new_context(**{"locale": "en-US", "viewport": {"width": 1100, "height": 900}, **options})
+        self.context = browser.new_context(
+            **{"base_url": url, "locale": "en-US", "viewport": {"width": 1100, "height": 900}, **options}
+        )
         self.context.set_default_timeout(WAIT_MS)
         self.requests: list[str] = []
         self.errors: list[str] = []

@@ -8,7 +8,7 @@ const SHOWN = 3;
 const KNOWN = 10;
 const STAGES = ["decode", "preprocess", "inference", "rest"];
 let numbered = 0;
-// Whether the model that answers has maps; of another version, it is asked again.
+// The version of the model that answered that it has no maps; of another one, it is asked again.
 let unable = null;
 
 export function element(tag, className = "", text = "") {
@@ -160,7 +160,9 @@ export class Card {
     more.hidden = predictions.length <= SHOWN;
     more.textContent = this.#all ? words("fewer") : words("more", { count: predictions.length - SHOWN });
     more.setAttribute("aria-expanded", String(this.#all));
-    const cannot = unable !== null && unable === this.#answer?.model.version;
+    const version = this.#answer?.model.version;
+    const told = facts?.model.version === version && facts?.outputs?.feature_map === null;
+    const cannot = told || (unable !== null && unable === version);
     how.textContent = words(cannot ? "heat.unable" : "heat.how");
     how.hidden = predictions.length === 0;
     this.#list(predictions.slice(0, this.#all ? KNOWN : SHOWN), cannot);
