@@ -37,9 +37,7 @@ def shoot(browser: Browser, url: str, options: dict[str, Any]) -> Image.Image:
         page.set_input_files("#file", PICTURES)
         expect(page.locator(".card .class")).to_have_count(3)
         page.locator(".card button.class").first.click()
-        page.wait_for_function(
-            "document.querySelector('.card canvas:not([hidden])') || !document.querySelector('button.class')"
-        )
+        expect(page.locator(".card canvas:visible, .card div.class").first).to_be_visible()
         page.evaluate("document.activeElement.blur()")
         page.locator(".card").scroll_into_view_if_needed()
         page.mouse.move(0, 0)
