@@ -12,6 +12,7 @@ import httpx
 import pytest
 from starlette.routing import Route
 
+from resnet_service.api import pages
 from resnet_service.api.app import create_app
 from resnet_service.errors import UnsoundOutput
 from resnet_service.fake import FakeClassifier
@@ -139,6 +140,8 @@ def test_metadata_names_model_runtime_and_service(client: httpx.Client) -> None:
     assert body["model"]["version"] == "000000000000"
     assert body["runtime"] == "fake"
     assert body["metadata"]["num_classes"] == 3
+    assert body["limits"] == {"max_body_bytes": LIMIT, "max_pixels": 50_000_000}
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", body["serving_since"])
 
 
 def test_labels(client: httpx.Client) -> None:
@@ -154,10 +157,10 @@ def test_health(client: httpx.Client) -> None:
 def test_the_page_comes_whole_and_from_here_only(client: httpx.Client) -> None:
     page = client.get("/")
     assert page.headers["content-type"].startswith("text/html")
-    assert "default-src 'self'" in page.headers["content-security-policy"]
-    for name, kind in (("app.js", "javascript"), ("style.css", "css")):
-        assert name in page.text
-        assert kind in client.get(f"/{name}").headers["content-type"]
+    assert "default-src 'none'" in page.headers["content-security-policy"]
+    for name, kind in (("app.js", "javascript"), ("style.css", "css"), ("icon.svg", "svg")):
+        assert f'"web/{name}"' in page.text
+        assert kind in client.get(f"/web/{name}").headers["content-type"]
     assert "http://" not in page.text
     assert "https://" not in page.text
 
@@ -192,11 +195,11 @@ def test_not_one_route_more() -> None:
     others = {
         (path, method) for path, method in every_route(app.routes) if (path, method) not in documented | IMPLIED_HEADS
     }
-    assert others == {(path, "GET") for path in ("/", "/app.js", "/style.css", "/openapi.json")}
+    assert others == {(path, "GET") for path in (*pages.PATHS, "/openapi.json")}
 
 
 # Starlette answers HEAD where a plain route answers GET.
-IMPLIED_HEADS = {(path, "HEAD") for path in ("/", "/app.js", "/style.css", "/openapi.json")}
+IMPLIED_HEADS = {(path, "HEAD") for path in (*pages.PATHS, "/openapi.json")}
 
 
 def every_route(routes: Iterable[Any]) -> Iterator[tuple[str, str]]:
@@ -249,7 +252,7 @@ def resolved(part: Any, document: dict[str, Any]) -> Any:
     ("method", "path", "status"),
     [
         ("GET", "/", 200),
-        ("GET", "/app.js", 200),
+        ("GET", "/web/app.js", 200),
         ("GET", "/labels", 200),
         ("POST", "/predict", 400),
         ("GET", "/x", 404),
@@ -269,7 +272,7 @@ def test_so_does_one_that_no_application_sees(client: httpx.Client) -> None:
         assert b"\r\nx-content-type-options: nosniff\r\n" in connection.recv(4096).lower()
 
 
-@pytest.mark.parametrize("path", ["/", "/app.js", "/style.css"])
+@pytest.mark.parametrize("path", ["/", "/web/app.js", "/web/style.css"])
 def test_the_page_is_shut_off_from_other_sites_and_may_use_the_camera(client: httpx.Client, path: str) -> None:
     headers = client.get(path).headers
     assert headers["cross-origin-opener-policy"] == "same-origin"

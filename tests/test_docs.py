@@ -131,8 +131,9 @@ def test_own_model_works_from_top_to_bottom(tmp_path: Path) -> None:
     finally:
         if server is not None:
             server.stop()
-    predictions, metadata = map(json.loads, answers)
+    predictions, chinese, metadata = map(json.loads, answers)
     assert predictions["predictions"][0]["label"] == "sandal"
+    assert chinese["predictions"][0]["label"] == "凉鞋"
     assert metadata["metadata"]["provenance"]["source"] == "fine-tuned from resnet18-fashion-mnist"
     assert metadata["metadata"]["evaluations"][0]["top1"] > 90
     assert (tmp_path / "plots" / "confusion.png").exists()

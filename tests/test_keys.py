@@ -28,7 +28,7 @@ from support.wire import connected, head, read_answer
 OLD, NEW, THIRD = "the-old-key-0123456789", "the-new-key-0123456789", "a-third-key-0123456789"
 PICTURE = encoded(noise(40, 30), "JPEG")
 PACKED = REPOSITORY / "checkpoints" / "resnet18-fashion-mnist-int8.onnx"
-OPEN = ["/", "/app.js", "/style.css", "/health/live", "/health/ready"]
+OPEN = ["/", "/web/app.js", "/web/style.css", "/health/live", "/health/ready"]
 CLOSED = [
     "/labels",
     "/metadata",

@@ -210,7 +210,7 @@ def test_whoever_does_not_read_is_disconnected() -> None:
         connection.settimeout(0.1)
         while time.monotonic() - begun < 10:
             try:
-                connection.sendall(head("GET", "/app.js") * 20)
+                connection.sendall(head("GET", "/web/app.js") * 20)
             except TimeoutError:
                 continue
             except OSError:

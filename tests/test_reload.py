@@ -1,13 +1,16 @@
 import asyncio
 import threading
 import time
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from resnet_service.api.app import create_app
 from resnet_service.api.reload import Reloader
+from resnet_service.api.state import Service
 from resnet_service.classifier import ImageClassifier
 from resnet_service.errors import UnreadableModel
+from resnet_service.executor import InferenceExecutor
 from resnet_service.fake import FakeClassifier
 from resnet_service.settings import Settings
 
@@ -87,3 +90,18 @@ def test_every_thread_that_infers_warms_up_before_the_new_model_serves() -> None
     asyncio.run(main())
     assert len(inferring) == workers
     assert classifier.warmed_in >= inferring
+
+
+def test_another_model_serves_since_it_came() -> None:
+    executor = InferenceExecutor(1, waiting=1)
+
+    async def install(opened: ImageClassifier) -> None:
+        raise NotImplementedError
+
+    service = Service(Settings(), FakeClassifier(), executor, Reloader(FakeClassifier, install))
+    service.serving_since = datetime.now(UTC) - timedelta(days=1)
+    other = FakeClassifier()
+    service.serve(other)
+    assert service.classifier is other
+    assert timedelta(0) <= datetime.now(UTC) - service.serving_since < timedelta(minutes=1)
+    executor.close()

@@ -138,7 +138,7 @@ def test_whatever_a_form_looks_like_the_answer_is_documented(service: InProcess,
     method=st.sampled_from(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "QUERY", "x")),
     path=st.one_of(
         st.sampled_from(("/predict", "/predict/", "/labels", "/metadata", "/health/live", "/health/ready", "/", "//"))
-        | st.sampled_from(("/openapi.json", "/docs", "/../etc/passwd", "/%2e%2e/%2e%2e/etc/passwd", "/app.js%00")),
+        | st.sampled_from(("/openapi.json", "/docs", "/../etc/passwd", "/%2e%2e/%2e%2e/etc/passwd", "/web/app.js%00")),
         st.text(max_size=40).map(lambda text: "/" + text),
     ),
     fields=fields,

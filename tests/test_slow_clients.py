@@ -18,7 +18,7 @@ CONNECTIONS = 200
 MODES = {
     "header": ("-H", "-i", "1", "-u", "{url}/health/live"),
     "body": ("-B", "-i", "1", "-s", "100000", "-f", "image/jpeg", "-u", "{url}/predict"),
-    "read": ("-X", "-n", "5", "-z", "1", "-w", "64", "-y", "512", "-k", "10", "-u", "{url}/app.js"),
+    "read": ("-X", "-n", "5", "-z", "1", "-w", "64", "-y", "512", "-k", "10", "-u", "{url}/web/app.js"),
 }
 
 

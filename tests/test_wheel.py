@@ -35,10 +35,15 @@ def python(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_it_carries_labels_and_page_and_no_tests(wheel: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
-    assert {
-        *("resnet_service/label_sets/imagenet1k.json", "resnet_service/web/index.html"),
-        *("resnet_service/py.typed", "resnet_service/client/client.py"),
-    } <= names
+    wanted = {
+        "label_sets/imagenet1k.json",
+        "label_sets/imagenet1k.zh.json",
+        "web/index.html",
+        "web/samples/cat.jpg",
+    } | {
+        *("py.typed", "client/client.py"),
+    }
+    assert {f"resnet_service/{name}" for name in wanted} <= names
     assert not [name for name in names if name.startswith("tests")]
 
 

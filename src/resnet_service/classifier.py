@@ -14,12 +14,13 @@ from numpy.typing import NDArray
 from resnet_service.activation_map import activation_map, check_class_id
 from resnet_service.decode import DEFAULT_MAX_PIXELS, DecodedImage, decode
 from resnet_service.errors import OutputUnavailable, RequestError, TooManyPixels, UnsoundOutput
-from resnet_service.labels import LabelSet, labels_for
+from resnet_service.labels import LabelSet, label_file_for
 from resnet_service.metadata import ModelMetadata, Outputs, Precision
 from resnet_service.overlay import MapForm, draw
 from resnet_service.preprocess import Region, crop, region
 from resnet_service.ranking import RankedClass, check_sound, check_top_k, rank, softmax
 from resnet_service.runtime import Runtime, RuntimeName, open_runtime
+from resnet_service.translations import Translations, translations_beside
 
 _VERSION_DIGITS = 12
 
@@ -112,6 +113,11 @@ class ImageClassifier(Protocol):
         ...
 
     @property
+    def translations(self) -> Translations:
+        """All of these names in each other language that they are known in, in the same order."""
+        ...
+
+    @property
     def runtime_name(self) -> str:
         """What runs the network."""
         ...
@@ -158,6 +164,7 @@ class Classifier:
         runtime: Runtime,
         labels: LabelSet,
         *,
+        translations: Translations | None = None,
         name: str = "model",
         max_pixels: int = DEFAULT_MAX_PIXELS,
         decoding: Fidelity = "fast",
@@ -169,6 +176,7 @@ class Classifier:
         self._in_work = 0
         self._in_work_lock = threading.Lock()
         self.labels = labels
+        self.translations: Translations = translations or {}
         self.metadata = runtime.metadata
         self.runtime_name = runtime.name
         self.precision = runtime.precision
@@ -208,8 +216,15 @@ class Classifier:
 
         """
         opened = open_runtime(path, runtime, arch=arch, workers=workers, threads=threads)
-        labels = labels_for(opened.metadata, path, label_file)
-        return cls(opened, labels, name=path.stem, max_pixels=max_pixels, decoding=decoding)
+        file = label_file_for(opened.metadata, path, label_file)
+        return cls(
+            opened,
+            LabelSet.numbered(opened.metadata.num_classes) if file is None else file.labels,
+            translations=None if file is None else translations_beside(file),
+            name=path.stem,
+            max_pixels=max_pixels,
+            decoding=decoding,
+        )
 
     def warm_up(self) -> None:
         """Run a grey picture through network and ranking, so that a model that cannot answer never gets ready.

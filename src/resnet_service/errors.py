@@ -18,7 +18,8 @@
     │   ├── MalformedRequest            not HTTP, or not as its grammar has it
     │   ├── RequestTooSlow              head or body came too slowly
     │   ├── InvalidTopK                 outside 1 ... number of classes
-    │   └── InvalidClassId              outside 0 ... number of classes - 1
+    │   ├── InvalidClassId              outside 0 ... number of classes - 1
+    │   └── UnsupportedLanguage         asks for names in a language that no names are in
     ├── ModelError                      a model file cannot be trusted or understood
     │   ├── ModelFileNotFound           no such file
     │   ├── UnreadableModel             empty, truncated, damaged, another kind of file
@@ -170,6 +171,12 @@ class InvalidClassId(RequestError):
     """``class_id`` lies outside 0 ... number of classes - 1."""
 
     code = "invalid_class_id"
+
+
+class UnsupportedLanguage(RequestError):
+    """``lang`` names a language that the service does not have."""
+
+    code = "unsupported_language"
 
 
 class ModelError(ServiceError):

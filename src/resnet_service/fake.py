@@ -15,6 +15,7 @@ from resnet_service.metadata import ModelMetadata, Outputs, Precision
 from resnet_service.overlay import MapForm, draw
 from resnet_service.preprocess import region
 from resnet_service.ranking import RankedClass, check_top_k
+from resnet_service.translations import Translations
 
 
 class FakeClassifier:
@@ -22,7 +23,8 @@ class FakeClassifier:
 
     ``gate``, where given, holds every answer back until it is set; ``seconds`` is what an answer takes; ``failure`` is
     raised instead of an answer, and ``warm_up_failure`` by a warm-up. The two may be changed while it serves;
-    ``started`` counts the answers that were begun, ``warmed_in`` names the threads that warmed up.
+    ``started`` counts the answers that were begun, ``warmed_in`` names the threads that warmed up. ``labels``, where
+    given, says how many classes there are and what they are called, ``translations`` what else.
     """
 
     runtime_name = "fake"
@@ -37,9 +39,12 @@ class FakeClassifier:
         gate: threading.Event | None = None,
         seconds: float = 0,
         failure: Exception | None = None,
+        labels: LabelSet | None = None,
+        translations: Translations | None = None,
     ) -> None:
-        self.labels = LabelSet.numbered(classes)
-        self.metadata = ModelMetadata(arch="resnet18", num_classes=classes, input_size=8, resize_size=8)
+        self.labels = labels or LabelSet.numbered(classes)
+        self.translations: Translations = translations or {}
+        self.metadata = ModelMetadata(arch="resnet18", num_classes=len(self.labels), input_size=8, resize_size=8)
         self.warm_ups = 0
         self.warmed_in: set[str] = set()
         self.started = 0

@@ -6,7 +6,7 @@ edited, reordered or confused with another is noticed at start and not by a user
 """
 
 from pathlib import Path
-from typing import Self
+from typing import NamedTuple, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -84,8 +84,16 @@ def find_label_file(name: str, model_path: Path) -> Path:
     raise InvalidLabelSet(f"The model wants the label set {name!r}, but no {name}.json lies in {places}.")
 
 
-def labels_for(metadata: ModelMetadata, model_path: Path, label_file: Path | None = None) -> LabelSet:
-    """Return the labels of a model, after checking their digest and their number.
+class LabelFile(NamedTuple):
+    """A label set as it was read: where, and the SHA-256 of the file's bytes."""
+
+    path: Path
+    labels: LabelSet
+    sha256: str
+
+
+def label_file_for(metadata: ModelMetadata, model_path: Path, label_file: Path | None = None) -> LabelFile | None:
+    """Return a model's label file, after checking its digest and its number of classes; ``None`` where it names none.
 
     Args:
         metadata: The model's metadata, which names the label set.
@@ -104,7 +112,7 @@ def labels_for(metadata: ModelMetadata, model_path: Path, label_file: Path | Non
     elif reference is not None:
         path = find_label_file(reference.name, model_path)
     else:
-        return LabelSet.numbered(metadata.num_classes)
+        return None
     labels, found = read_label_set(path)
     if reference is not None and found.sha256 != reference.sha256:
         raise LabelDigestMismatch(
@@ -113,4 +121,10 @@ def labels_for(metadata: ModelMetadata, model_path: Path, label_file: Path | Non
         )
     if len(labels) != metadata.num_classes:
         raise ClassCountMismatch(f"{path} names {len(labels)} classes, but {model_path} has {metadata.num_classes}.")
-    return labels
+    return LabelFile(path, labels, found.sha256)
+
+
+def labels_for(metadata: ModelMetadata, model_path: Path, label_file: Path | None = None) -> LabelSet:
+    """Return the labels of a model, numbered ones where it names none; arguments and errors as `label_file_for` has."""
+    found = label_file_for(metadata, model_path, label_file)
+    return LabelSet.numbered(metadata.num_classes) if found is None else found.labels

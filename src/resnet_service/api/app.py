@@ -69,7 +69,7 @@ def create_app(
 
         async def install(opened: ImageClassifier) -> None:
             await executor.run_on_each(opened.warm_up)
-            service.classifier = opened
+            service.serve(opened)
             _show(opened, metrics)
             log.info(_start_line(opened, workers))
             await asyncio.to_thread(release_freed)

@@ -1,18 +1,29 @@
-"""The page at ``/``: three files from the package, nothing from anywhere else."""
+"""The page at ``/``: files from ``web/`` in the package, nothing from anywhere else."""
 
+import hashlib
+from collections.abc import Iterator
 from importlib.resources import files
+from importlib.resources.abc import Traversable
+from typing import NamedTuple
 
 from fastapi import FastAPI
 from starlette.requests import Request
-from starlette.responses import FileResponse, Response
+from starlette.responses import Response
 
-_WEB = files("resnet_service") / "web"
-_PAGES = {"/": "index.html", "/app.js": "app.js", "/style.css": "style.css"}
-PATHS = frozenset(_PAGES)
+# What the page is made of; other files in the folder, licences for example, are not served.
+_MEDIA_TYPES = {
+    "html": "text/html; charset=utf-8",
+    "css": "text/css; charset=utf-8",
+    "js": "text/javascript; charset=utf-8",
+    "svg": "image/svg+xml",
+    "jpg": "image/jpeg",
+    "png": "image/png",
+}
 _HEADERS = {
-    # The page talks to its own origin only; previews of chosen files are blob: URLs, the absent icon is a data: URL.
+    # The page talks to its own origin only; previews of chosen pictures are blob: URLs.
     "Content-Security-Policy": (
-        "default-src 'self'; img-src 'self' blob: data:; frame-ancestors 'none'; base-uri 'none'; form-action 'self'"
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; connect-src 'self'; "
+        "form-action 'self'; base-uri 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'"
     ),
     # No other site's window has a handle on this one, and of the machine's devices only the camera may be asked for.
     "Cross-Origin-Opener-Policy": "same-origin",
@@ -22,13 +33,36 @@ _HEADERS = {
 }
 
 
+class _File(NamedTuple):
+    content: bytes
+    media_type: str
+    etag: str
+
+
+def _read(folder: Traversable, path: str) -> Iterator[tuple[str, _File]]:
+    for entry in folder.iterdir():
+        if entry.is_dir():
+            yield from _read(entry, f"{path}{entry.name}/")
+        elif media_type := _MEDIA_TYPES.get(entry.name.rpartition(".")[2]):
+            content = entry.read_bytes()
+            etag = f'"{hashlib.sha256(content).hexdigest()[:16]}"'
+            yield "/" if entry.name == "index.html" else path + entry.name, _File(content, media_type, etag)
+
+
+# Read once: they are small, and reading a file for each request would take a thread.
+_FILES = dict(_read(files("resnet_service") / "web", "/web/"))
+PATHS = frozenset(_FILES)
+
+
 def install(app: FastAPI) -> None:
     """Serve the page's files, and only these, at fixed paths."""
-    for path in _PAGES:
+    for path in sorted(PATHS):
         app.add_route(path, _page, methods=["GET"], include_in_schema=False)
 
 
 async def _page(request: Request) -> Response:
-    # A part of a few kilobytes helps nobody, and Starlette refuses odd ranges in a shape that is not ours.
-    request.scope["headers"] = [field for field in request.scope["headers"] if field[0] != b"range"]
-    return FileResponse(str(_WEB / _PAGES[request.url.path]), headers=_HEADERS)
+    content, media_type, etag = _FILES[request.url.path]
+    headers = {**_HEADERS, "ETag": etag}
+    if etag in request.headers.get("if-none-match", ""):
+        return Response(None, 304, headers)
+    return Response(content, headers=headers, media_type=media_type)

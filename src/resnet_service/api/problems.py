@@ -31,6 +31,7 @@ STATUS: dict[type[errors.ServiceError], HTTPStatus] = {
     errors.TooManyPixels: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
     errors.InvalidTopK: HTTPStatus.UNPROCESSABLE_ENTITY,
     errors.InvalidClassId: HTTPStatus.UNPROCESSABLE_ENTITY,
+    errors.UnsupportedLanguage: HTTPStatus.UNPROCESSABLE_ENTITY,
     errors.HeadTooLarge: HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
     errors.MalformedRequest: HTTPStatus.BAD_REQUEST,
     errors.RequestTooSlow: HTTPStatus.REQUEST_TIMEOUT,

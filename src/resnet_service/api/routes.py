@@ -9,6 +9,7 @@ from starlette.responses import PlainTextResponse, Response
 from resnet_service import __version__
 from resnet_service.api.admission import Admitted, InferenceRoute
 from resnet_service.api.body import FIELD, FIELDS, read_picture, read_pictures
+from resnet_service.api.languages import ReadBy
 from resnet_service.api.limits import megabytes
 from resnet_service.api.negotiation import preferred
 from resnet_service.api.problems import documented, problem_of
@@ -18,6 +19,7 @@ from resnet_service.api.schemas import (
     ExplainResponse,
     Health,
     LabelsResponse,
+    Limits,
     MetadataResponse,
     Model,
     PredictResponse,
@@ -27,6 +29,7 @@ from resnet_service.classifier import Classification, ImageClassifier
 from resnet_service.errors import BodyTooLarge, NotReady, ServiceError
 from resnet_service.overlay import MapForm
 from resnet_service.ranking import check_top_k
+from resnet_service.translations import ORIGINAL
 
 router = APIRouter()
 # Probes: they need no key, since orchestrators and load balancers have none.
@@ -99,6 +102,7 @@ async def predict(
     request: Request,
     service: StartedService,
     admitted: Admitted,
+    reader: ReadBy,
     top_k: TopK = None,
 ) -> PredictResponse:
     """Answer with the most probable classes of one JPEG, PNG, WebP, GIF (first frame), BMP, TIFF or AVIF picture.
@@ -108,7 +112,7 @@ async def predict(
     data = await read_picture(request, service.settings.max_body_bytes)
     classifier = service.classifier
     answer = await admitted.run(classifier.classify, data, top_k)
-    return PredictResponse.of(answer, classifier)
+    return PredictResponse.of(answer, classifier, reader.names(classifier))
 
 
 @inference.post(
@@ -118,7 +122,7 @@ async def predict(
     responses=documented(*_REFUSALS),
 )
 async def predict_batch(
-    request: Request, service: StartedService, admitted: Admitted, top_k: TopK = None
+    request: Request, service: StartedService, admitted: Admitted, reader: ReadBy, top_k: TopK = None
 ) -> BatchResponse:
     """Answer with the most probable classes of each picture, in the order of the form's fields `files`.
 
@@ -130,7 +134,7 @@ async def predict_batch(
     pieces = [(classifier, picture.data, wanted, settings.max_body_bytes) for picture in pictures]
     answers = await admitted.run_each(_classify_one, pieces)
     said = [problem_of(answer) if isinstance(answer, ServiceError) else answer for answer in answers]
-    return BatchResponse.of([picture.name for picture in pictures], said, classifier)
+    return BatchResponse.of([picture.name for picture in pictures], said, classifier, reader.names(classifier))
 
 
 def _classify_one(classifier: ImageClassifier, data: bytes, top_k: int, max_bytes: int) -> Classification:
@@ -153,6 +157,7 @@ async def explain(
     request: Request,
     service: StartedService,
     admitted: Admitted,
+    reader: ReadBy,
     class_id: Annotated[int | None, Query(description="The class to explain; by default the most probable.")] = None,
     format_: Annotated[
         MapForm | None,
@@ -175,7 +180,8 @@ async def explain(
     classifier = service.classifier
     answer = await admitted.run(classifier.explain, data, class_id, form)
     if form == "json":
-        return _json(ExplainResponse.of(answer, classifier))
+        said = ExplainResponse.of(answer, classifier, reader.names(classifier))
+        return _json(said, {**reader.headers, "Vary": f"Accept, {reader.headers['Vary']}"})
     return Response(answer.png, media_type=_PNG, headers=_VARY)
 
 
@@ -210,15 +216,15 @@ async def embed(
     answer = await admitted.run(classifier.embed, data, normalize)
     if preferred(accept, (_JSON, _BINARY)) == _BINARY:
         return Response(answer.vector.astype("<f4").tobytes(), media_type=_BINARY, headers=_VARY)
-    return _json(EmbedResponse.of(answer, classifier, normalized=normalize))
+    return _json(EmbedResponse.of(answer, classifier, normalized=normalize), _VARY)
 
 
 # What a cache keeps of an answer is an answer only to who prefers the same form.
 _VARY = {"Vary": "Accept"}
 
 
-def _json(answer: ExplainResponse | EmbedResponse) -> Response:
-    return Response(answer.model_dump_json(), media_type=_JSON, headers=_VARY)
+def _json(answer: ExplainResponse | EmbedResponse, headers: dict[str, str]) -> Response:
+    return Response(answer.model_dump_json(), media_type=_JSON, headers=headers)
 
 
 @router.get("/metadata", summary="Which model is served", responses=documented(HTTPStatus.SERVICE_UNAVAILABLE))
@@ -231,15 +237,27 @@ async def metadata(service: StartedService) -> MetadataResponse:
         precision=classifier.precision,
         service_version=__version__,
         outputs=classifier.outputs,
+        serving_since=service.serving_since,
+        languages=[ORIGINAL, *classifier.translations],
+        limits=Limits(max_body_bytes=service.settings.max_body_bytes, max_pixels=service.settings.max_pixels),
         metadata=classifier.metadata,
     )
 
 
-@router.get("/labels", summary="The classes it knows", responses=documented(HTTPStatus.SERVICE_UNAVAILABLE))
-async def labels(service: StartedService) -> LabelsResponse:
+@router.get(
+    "/labels",
+    summary="The classes it knows",
+    responses=documented(HTTPStatus.UNPROCESSABLE_ENTITY, HTTPStatus.SERVICE_UNAVAILABLE),
+)
+async def labels(service: StartedService, reader: ReadBy) -> LabelsResponse:
     """Answer with all classes of the model, in the order of its outputs."""
-    known = service.classifier.labels
-    return LabelsResponse(name=known.name, classes=list(known.classes))
+    classifier = service.classifier
+    known = classifier.labels
+    names = reader.names(classifier)
+    if names is None:
+        return LabelsResponse(name=known.name, classes=list(known.classes))
+    classes = [label.model_copy(update={"name": name}) for label, name in zip(known.classes, names, strict=True)]
+    return LabelsResponse(name=known.name, classes=classes)
 
 
 @router.get(

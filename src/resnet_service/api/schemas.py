@@ -1,6 +1,7 @@
 """What goes over the wire, with examples that the documentation shows."""
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -9,6 +10,8 @@ from resnet_service import classifier as core
 from resnet_service.classifier import Classification, ImageClassifier
 from resnet_service.labels import ClassLabel
 from resnet_service.metadata import ModelMetadata, Outputs, Precision
+from resnet_service.ranking import RankedClass
+from resnet_service.translations import Language
 
 
 class Prediction(BaseModel):
@@ -17,6 +20,12 @@ class Prediction(BaseModel):
     class_id: int = Field(description="Index of the network's output.", examples=[281])
     label: str = Field(examples=["tabby"])
     score: float = Field(ge=0, le=1, description="Softmax over all classes of the model.", examples=[0.71])
+
+    @classmethod
+    def of(cls, ranked: RankedClass, names: Sequence[str] | None) -> Self:
+        """Put one class into its form on the wire, called as ``names`` has it, if given."""
+        class_id, label, score = ranked
+        return cls(class_id=class_id, label=label if names is None else names[class_id], score=score)
 
 
 class Model(BaseModel):
@@ -58,10 +67,10 @@ class PredictResponse(BaseModel):
     timing_ms: Timing
 
     @classmethod
-    def of(cls, answer: Classification, classifier: ImageClassifier) -> Self:
-        """Put a classifier's answer into its form on the wire."""
+    def of(cls, answer: Classification, classifier: ImageClassifier, names: Sequence[str] | None = None) -> Self:
+        """Put a classifier's answer into its form on the wire; ``names`` instead of the label set's own, if given."""
         return cls(
-            predictions=[Prediction(**ranked._asdict()) for ranked in answer.predictions],
+            predictions=[Prediction.of(ranked, names) for ranked in answer.predictions],
             model=Model(**classifier.model._asdict()),
             image=Image(format=answer.format, width=answer.width, height=answer.height),
             timing_ms=Timing.of(answer.timing_ms),
@@ -94,11 +103,11 @@ class ExplainResponse(BaseModel):
     timing_ms: Timing
 
     @classmethod
-    def of(cls, answer: core.Explanation, classifier: ImageClassifier) -> Self:
-        """Put a classifier's answer into its form on the wire."""
+    def of(cls, answer: core.Explanation, classifier: ImageClassifier, names: Sequence[str] | None = None) -> Self:
+        """Put a classifier's answer into its form on the wire; ``names`` instead of the label set's own, if given."""
         return cls(
             class_id=answer.class_id,
-            label=answer.label,
+            label=answer.label if names is None else names[answer.class_id],
             score=answer.score,
             map=answer.values.tolist(),
             region=Region(**answer.region._asdict()),
@@ -131,6 +140,13 @@ class EmbedResponse(BaseModel):
         )
 
 
+class Limits(BaseModel):
+    """What one request may carry."""
+
+    max_body_bytes: int = Field(description="Bytes of the body.", examples=[10485760])
+    max_pixels: int = Field(description="Pixels of the picture.", examples=[50000000])
+
+
 class MetadataResponse(BaseModel):
     """What is being served: identity, and all that the model file says about itself."""
 
@@ -141,6 +157,11 @@ class MetadataResponse(BaseModel):
     outputs: Outputs = Field(
         description="What it gives besides scores: `/embed` needs an embedding, `/explain` a feature map."
     )
+    serving_since: datetime = Field(
+        description="When this model began to serve, RFC 3339 in UTC.", examples=["2026-01-31T09:30:00Z"]
+    )
+    languages: list[Language] = Field(description="In which its classes have names.", examples=[["en", "zh"]])
+    limits: Limits
     metadata: ModelMetadata
 
 
@@ -223,20 +244,28 @@ class BatchResponse(BaseModel):
     model: Model
 
     @classmethod
-    def of(cls, names: Sequence[str], answers: Sequence[Classification | Problem], classifier: ImageClassifier) -> Self:
-        """Put answers and problems, one for each name, into their form on the wire."""
+    def of(
+        cls,
+        files: Sequence[str],
+        answers: Sequence[Classification | Problem],
+        classifier: ImageClassifier,
+        names: Sequence[str] | None = None,
+    ) -> Self:
+        """Put answers and problems, one for each file, into their form on the wire; ``names`` as for one answer."""
         return cls(
-            results=[_batched(name, answer) for name, answer in zip(names, answers, strict=True)],
+            results=[_batched(file, answer, names) for file, answer in zip(files, answers, strict=True)],
             model=Model(**classifier.model._asdict()),
         )
 
 
-def _batched(name: str, answer: Classification | Problem) -> BatchedPrediction | BatchedFailure:
+def _batched(
+    file: str, answer: Classification | Problem, names: Sequence[str] | None
+) -> BatchedPrediction | BatchedFailure:
     if isinstance(answer, Problem):
-        return BatchedFailure(filename=name, error=answer)
+        return BatchedFailure(filename=file, error=answer)
     return BatchedPrediction(
-        filename=name,
-        predictions=[Prediction(**ranked._asdict()) for ranked in answer.predictions],
+        filename=file,
+        predictions=[Prediction.of(ranked, names) for ranked in answer.predictions],
         image=Image(format=answer.format, width=answer.width, height=answer.height),
         timing_ms=Timing.of(answer.timing_ms),
     )

@@ -1,6 +1,7 @@
 """What requests share: made by the lifespan hook, reached through typed dependencies."""
 
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Annotated, TypedDict
 
 from fastapi import Depends, Request
@@ -20,6 +21,7 @@ class Service:
     """The loaded classifier, the threads it runs in, and whether requests may come.
 
     A reload replaces ``classifier`` between one line of a request and the next: read it once a request.
+    ``serving_since`` is when it came, in UTC.
     """
 
     settings: Settings
@@ -29,8 +31,10 @@ class Service:
     keys: KeyRing | None = None
     metrics: Metrics = field(default_factory=Metrics)
     health: Health = field(init=False)
+    serving_since: datetime = field(init=False)
 
     def __post_init__(self) -> None:
+        self.serving_since = _now()
         self.health = Health(lambda: self.executor.run(self.classifier.warm_up))
 
     def reload(self) -> None:
@@ -38,6 +42,15 @@ class Service:
         if self.keys is not None:
             self.keys.reload()
         self.reloader.request()
+
+    def serve(self, classifier: ImageClassifier) -> None:
+        """Serve ``classifier`` from now on."""
+        self.classifier = classifier
+        self.serving_since = _now()
+
+
+def _now() -> datetime:
+    return datetime.now(UTC).replace(microsecond=0)
 
 
 class LifespanState(TypedDict):

@@ -1,79 +1,131 @@
-// Sends the chosen or dropped picture to /predict and shows the most probable classes.
+// Wiring: pictures come in by drop, paste, choice, camera or sample, and each gets a card.
 
-const $ = (id) => document.getElementById(id);
+import { facts, Failure, fetchFacts } from "./api.js";
+import { watchForKeys } from "./key.js";
+import { renderModel } from "./model.js";
+import { announce, Card, explanation } from "./results.js";
+import { renderSamples } from "./samples.js";
+import { onLanguage, switchLanguage, translatePage, words } from "./words.js";
 
-function say(text, isError = false) {
-  $("status").textContent = text;
-  $("status").classList.toggle("error", isError);
+const AT_ONCE = 2; // more would only wait in the service's queue instead of here
+const MOST = 24; // cards on the page; the oldest go
+
+const form = document.getElementById("form");
+const results = document.getElementById("results");
+const notice = document.getElementById("notice");
+const cards = [];
+const queue = [];
+let working = 0;
+
+function add(file, name, credit) {
+  const removed = (card) => {
+    cards.splice(cards.indexOf(card), 1);
+    const next = card.node.nextElementSibling ?? card.node.previousElementSibling;
+    card.discard();
+    (next?.querySelector("h2") ?? document.getElementById("file")).focus();
+  };
+  const card = new Card(file, { name: name ?? (() => file.name), credit, removed });
+  cards.unshift(card);
+  queue.push(card);
+  while (cards.length > MOST) {
+    cards.pop().discard();
+  }
+  return card;
 }
 
-function preview(file) {
-  URL.revokeObjectURL($("preview").src);
-  $("preview").src = URL.createObjectURL(file);
-  $("preview").alt = file.name;
-  $("preview").hidden = false;
-  $("hint").hidden = true;
+/** Take pictures, one card each, in their order, above those from before. */
+function take(files, name, credit) {
+  notice.textContent = files.length > MOST ? words("too.many", { count: MOST }) : "";
+  const taken = [...files].slice(0, MOST).map((file) => add(file, name, credit));
+  results.prepend(...taken.map((card) => card.node));
+  taken[0]?.node.scrollIntoView({ block: "nearest" });
+  work();
 }
 
-function bar({ label, score }) {
-  const item = document.createElement("li");
-  const name = document.createElement("span");
-  const percent = document.createElement("span");
-  const meter = document.createElement("meter");
-  name.textContent = label;
-  percent.textContent = `${(100 * score).toFixed(1)} %`;
-  meter.value = score;
-  meter.setAttribute("aria-label", `${label}: ${percent.textContent}`);
-  item.append(name, percent, meter);
-  return item;
-}
-
-// What the browser cannot show, the service may still know, or say what is wrong with it.
-$("preview").addEventListener("error", () => {
-  $("preview").hidden = true;
-  $("hint").hidden = false;
-});
-
-async function classify(file) {
-  preview(file);
-  $("predictions").replaceChildren();
-  say("Looking …");
-  const form = new FormData();
-  form.append("file", file);
+async function work() {
+  if (queue.length === 0 || working >= AT_ONCE) return;
+  working++;
+  const card = queue.shift();
+  work();
   try {
-    const response = await fetch("predict", { method: "POST", body: form });
-    const answer = await response.json();
-    if (!response.ok) {
-      say(answer.detail, true);
-      return;
-    }
-    $("predictions").replaceChildren(...answer.predictions.map(bar));
-    say(`${answer.image.width} × ${answer.image.height} ${answer.image.format}, ${answer.timing_ms.total.toFixed(0)} ms`);
-  } catch {
-    say("The service did not answer. Is it still running?", true);
+    if (facts === null) await showFacts();
+    await card.classify();
+  } finally {
+    working--;
+    work();
   }
 }
 
-async function showModel() {
-  const response = await fetch("metadata");
-  if (response.ok) {
-    const { model, metadata } = await response.json();
-    const source = metadata.provenance ? `, weights from ${metadata.provenance.source}` : "";
-    $("model").textContent = `Model: ${model.name} (${model.arch}, version ${model.version})${source}`;
+async function showFacts() {
+  try {
+    await fetchFacts();
+    notice.textContent = "";
+  } catch (error) {
+    if (!(error instanceof Failure)) throw error;
+    if (error.code === "unauthorized") document.dispatchEvent(new Event("unauthorized"));
+    // Each card says it for itself.
+    else if (cards.length === 0) notice.textContent = explanation(error);
   }
+  renderModel();
+  renderSamples((file, name, credit) => take([file], name, credit));
 }
 
-$("file").addEventListener("change", () => {
-  if ($("file").files.length > 0) classify($("file").files[0]);
-});
-$("drop").addEventListener("dragover", (event) => {
+/** Try again what failed for a reason that has passed. */
+function again(...codes) {
+  const failed = cards.filter((card) => codes.includes(card.failure?.code));
+  queue.push(...failed.reverse());
+  failed.forEach(work);
+  if (facts === null) showFacts();
+}
+
+for (const id of ["file", "camera"]) {
+  const input = document.getElementById(id);
+  input.addEventListener("change", () => {
+    take([...input.files]);
+    input.value = ""; // the same file may be chosen again
+  });
+}
+
+// A picture that misses the field is still meant for the page; left alone, the browser would open it instead.
+document.addEventListener("dragover", (event) => {
   event.preventDefault();
-  $("drop").classList.add("over");
+  form.classList.add("over");
 });
-$("drop").addEventListener("dragleave", () => $("drop").classList.remove("over"));
-$("drop").addEventListener("drop", (event) => {
+document.addEventListener("dragleave", (event) => {
+  if (event.relatedTarget === null) form.classList.remove("over");
+});
+document.addEventListener("drop", (event) => {
   event.preventDefault();
-  $("drop").classList.remove("over");
-  if (event.dataTransfer.files.length > 0) classify(event.dataTransfer.files[0]);
+  form.classList.remove("over");
+  if (event.dataTransfer.files.length > 0) take(event.dataTransfer.files);
+  else notice.textContent = words("none.dropped");
 });
-showModel();
+document.addEventListener("paste", (event) => {
+  if (event.clipboardData.files.length > 0) {
+    event.preventDefault();
+    // Browsers call whatever is pasted image.png.
+    take(event.clipboardData.files, () => words("photo.pasted"));
+  }
+});
+form.addEventListener("submit", (event) => event.preventDefault());
+addEventListener("online", () => again("offline"));
+document.addEventListener("other-model", showFacts);
+document.addEventListener("unable", () => cards.forEach((card) => card.render()));
+
+document.getElementById("language").addEventListener("click", switchLanguage);
+onLanguage(() => {
+  announce("");
+  notice.textContent = "";
+  renderModel();
+  renderSamples((file, name, credit) => take([file], name, credit));
+  for (const card of cards) {
+    card.render();
+    // Without names in this language, the old ones stay until the service answers again.
+    card.rename().catch((error) => {
+      if (!(error instanceof Failure)) throw error;
+    });
+  }
+});
+watchForKeys(() => again("unauthorized"));
+translatePage();
+showFacts();
