@@ -43,8 +43,8 @@ class Opening:
     def __init__(self, settings: Settings) -> None:
         find_runtime(choose_model(settings.checkpoint), settings.runtime)
         self._result: Future[Classifier] = Future()
-        # A daemon: whoever fails in the meantime should not wait for a model that nobody will use.
-        threading.Thread(target=_open, args=(settings, self._result), name="opening", daemon=True).start()
+        # No daemon: a process that ends while OpenVINO compiles would abort.
+        threading.Thread(target=_open, args=(settings, self._result), name="opening").start()
 
     async def take(self) -> Classifier:
         """Return the classifier, once, and do not keep it: it should go when another takes its place."""
