@@ -1,7 +1,7 @@
 """From settings to the classifier that they ask for."""
 
 import asyncio
-import importlib.resources.readers  # noqa: F401 - what finding a file of the package imports the first time
+import importlib.readers  # noqa: F401 - what finding a file of the package imports the first time
 import threading
 from concurrent.futures import Future
 
