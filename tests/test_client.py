@@ -5,6 +5,7 @@ import dataclasses
 import email.utils
 import io
 import json
+import re
 import subprocess
 import sys
 import threading
@@ -70,7 +71,7 @@ def test_it_asks_the_real_service(url: str) -> None:
         assert answer.best.label == "class 0"
         assert [one.class_id for one in answer.predictions] == [0, 1]
         assert (answer.image.format, answer.image.width, answer.model.name) == ("PNG", 40, "fake")
-        assert answer.timing_ms.total == 0
+        assert answer.timing_ms.total > 0
         assert client.labels().classes[2] == Class(2, None, "class 2")
         assert client.metadata().metadata["num_classes"] == 3
         assert client.ready()
@@ -149,7 +150,8 @@ def test_a_refusal_has_code_detail_status(url: str) -> None:
         with pytest.raises(ServiceRefused) as caught:
             client.predict(b"%PDF-1.7")
         error = caught.value
-        assert (error.status, error.code, error.request_id) == (415, "not_an_image", None)
+        assert (error.status, error.code) == (415, "not_an_image")
+        assert re.fullmatch(r"[0-9a-f]{32}", error.request_id or "")
         assert "PDF" in error.detail
         with pytest.raises(ServiceRefused, match="invalid_top_k"):
             client.predict(PICTURE, top_k=4)
