@@ -220,7 +220,7 @@ def test_it_serves_on_where_nobody_reads_its_log(reader: str, tmp_path: Path) ->
             got = os.read(reading, 4096)
             assert got, said
             said += got
-        url = said.split(b"Ready on ")[1].split(b"/\n")[0].decode()
+        url = b"/".join(said.split(b"Ready on ")[1].split(b"/")[:3]).decode()
         if reader == "gone":
             os.close(reading)
         path.unlink()

@@ -225,7 +225,7 @@ BODY = 20_000
 @contextmanager
 def holding(most: int = 50_000, **settings: Any) -> Iterator[tuple[str, HeldBytes]]:
     """Serve with room for ``most`` bytes of bodies; at the end, none must be held."""
-    chosen = Settings(max_body_bytes=BODY, max_receiving_bytes=most, **settings)
+    chosen = Settings(max_body_bytes=BODY, max_batch_bytes=BODY, max_receiving_bytes=most, **settings)
     app = create_app(chosen, FakeClassifier())
     held: HeldBytes = app.state.held_bytes
     with served(app) as client:
