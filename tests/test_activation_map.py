@@ -12,13 +12,12 @@ from resnet_service.activation_map import activation_map, check_class_id
 from resnet_service.classifier import Classifier
 from resnet_service.errors import InvalidClassId, OutputUnavailable, UnsoundOutput
 from resnet_service.labels import LabelSet
-from resnet_service.packed import graph_bytes, read_packed
 from resnet_service.prepare.architectures import build
 from resnet_service.prepare.checkpoint import load_checkpoint, save_checkpoint
 from resnet_service.prepare.pack import pack
 from resnet_service.preprocess import crop, normalise
 from resnet_service.runtime import open_runtime
-from support.models import metadata, random_checkpoint
+from support.models import as_older_version, metadata, random_checkpoint
 from support.pictures import CAT, encoded, noise
 from support.servers import REPOSITORY
 
@@ -215,24 +214,3 @@ def test_files_of_older_versions_say_that_they_can_be_packed_again(tmp_path: Pat
     for ask in (opened.explain, opened.embed):
         with pytest.raises(OutputUnavailable, match="packed by an older version"):
             ask(SHOES[0])
-
-
-def as_older_version(packed: Path, target: Path) -> Path:
-    """Write a packed model as version 0.2 did: logits alone, and no word of outputs in its metadata."""
-    import onnx
-
-    from resnet_service.files import sha256_of
-    from resnet_service.packed import METADATA_KEY
-
-    read = read_packed(packed)
-    model = onnx.load_model_from_string(read.data)
-    del model.graph.output[1:]
-    digest = sha256_of(graph_bytes(model.SerializeToString()))
-    said = read.metadata.model_dump(mode="json")
-    said["packing"] = {key: value for key, value in said["packing"].items() if key != "outputs"}
-    said["packing"]["graph_sha256"] = digest
-    import json
-
-    onnx.helper.set_model_props(model, {METADATA_KEY: json.dumps(said)})
-    target.write_bytes(model.SerializeToString())
-    return target

@@ -39,6 +39,7 @@ from resnet_service.client import (
 from resnet_service.client.calls import RetryPolicy, retry_after
 from resnet_service.errors import UnsoundOutput
 from resnet_service.fake import FakeClassifier
+from resnet_service.keys import Keys
 from resnet_service.settings import Settings
 from support.pictures import CAT, encoded, noise
 from support.servers import served
@@ -382,6 +383,38 @@ def test_embeddings() -> None:
     embedded = stub(recorded(answer, seen)).embed(PICTURE, normalize=True)
     assert (embedded.embedding, embedded.normalized) == ((0.6, 0.8), True)
     assert dict(seen[0].url.params) == {"normalize": "true"}
+
+
+def test_its_calls_are_those_of_the_real_service() -> None:
+    key = "a-key-of-a-test-0123456789"
+    classifier = FakeClassifier(translations={"zh": ("猫", "狗", "鸟")})
+    with served(create_app(Settings(api_keys=Keys([key])), classifier)) as http:
+        url = str(http.base_url)
+        with Client(url, api_key=key) as client:
+            good, bad = client.predict_batch([PICTURE, b"hello"], top_k=1, lang="zh").results
+            assert isinstance(good, PredictAnswer)
+            assert [one.label for one in good.predictions] == ["猫"]
+            assert isinstance(bad, Failure)
+            assert (bad.filename, bad.status, bad.code) == ("picture-1", 415, "not_an_image")
+            explained = client.explain(PICTURE, class_id=1, lang="zh")
+            assert (explained.class_id, explained.label, explained.map) == (1, "狗", ((0, 1), (0, 1)))
+            assert (explained.region.left, explained.region.width) == (
+                pytest.approx(5, abs=5),
+                pytest.approx(30, abs=5),
+            )
+            assert Image.open(io.BytesIO(client.overlay(PICTURE, class_id=2))).size == (40, 30)
+            unit, plain = client.embed(PICTURE, normalize=True), client.embed(PICTURE)
+            assert (unit.embedding, unit.normalized) == ((1, 0, 0, 0), True)
+            assert (plain.embedding, plain.normalized) == ((2, 0, 0, 0), False)
+            assert client.labels(lang="zh").classes[1].name == "狗"
+            assert client.labels().classes[1].name == "class 1"
+            assert client.predict(PICTURE, lang="zh").best.label == "猫"
+            with pytest.raises(ServiceRefused, match="invalid_class_id") as caught:
+                client.explain(PICTURE, class_id=3)
+            assert caught.value.request_id
+        with Client(url) as stranger, pytest.raises(Unauthorized) as refused:
+            stranger.metadata()
+        assert refused.value.request_id
 
 
 # Alone

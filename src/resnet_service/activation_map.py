@@ -29,7 +29,8 @@ def activation_map(feature_map: NDArray[np.float32], class_weights: NDArray[np.f
         UnsoundOutput: NaN or infinity.
 
     """
-    found = np.tensordot(class_weights, feature_map, axes=1)
+    with np.errstate(over="ignore", invalid="ignore"):  # what comes of infinity is judged below
+        found = np.tensordot(class_weights, feature_map, axes=1)
     if not np.isfinite(found).all():
         raise UnsoundOutput("The model's feature map is not finite numbers.")
     return found

@@ -19,7 +19,7 @@ from resnet_service.metadata import ModelMetadata, Outputs, Precision
 from resnet_service.overlay import MapForm, draw
 from resnet_service.preprocess import Region, crop, region
 from resnet_service.ranking import RankedClass, check_sound, check_top_k, rank, softmax
-from resnet_service.runtime import Runtime, RuntimeName, open_runtime
+from resnet_service.runtime import Features, Runtime, RuntimeName, open_runtime
 from resnet_service.translations import Translations, translations_beside
 
 _VERSION_DIGITS = 12
@@ -227,16 +227,22 @@ class Classifier:
         )
 
     def warm_up(self) -> None:
-        """Run a grey picture through network and ranking, so that a model that cannot answer never gets ready.
+        """Run a grey picture through all that answers, so that a model that cannot answer never gets ready.
 
         Raises:
-            UnsoundOutput: The network does not give one finite number for each label.
+            UnsoundOutput: The network does not give one finite number for each label, or what it gives besides is not
+                finite.
 
         """
         side = self.metadata.input_size
         grey = np.full((1, side, side, 3), 128, dtype=np.uint8)
         for alone in (True, False):
             rank(self._runtime.logits(grey, alone=alone)[0], self.labels, 1)
+        if self.outputs.embedding is not None:
+            features = self._runtime.features(grey[0])
+            _check_embedding(features.embedding)
+            if self._runtime.class_weights is not None:
+                _map_of(features, self._runtime.class_weights[0])
 
     def classify(self, data: bytes, top_k: int | None = None) -> Classification:
         """Answer for one picture.
@@ -284,19 +290,17 @@ class Classifier:
         watch = _Watch()
         with self._working():
             decoded, pixels = self._prepare(data, watch)
-            logits, _, feature_map = self._runtime.features(pixels, alone=self._in_work == 1)
-        (best,) = rank(logits, self.labels, 1)
+            features = self._runtime.features(pixels, alone=self._in_work == 1)
+        (best,) = rank(features.logits, self.labels, 1)
         chosen = best.class_id if asked is None else asked
-        if feature_map is None:
-            raise UnsoundOutput("The network gave no feature map.")
-        values = activation_map(feature_map, weights[chosen])
+        values = _map_of(features, weights[chosen])
         watch.mark()
         seen = region(decoded.image.size, self.metadata)
         png = draw(form, decoded.image, values, seen, self.metadata.input_size)
         return Explanation(
             chosen,
             self.labels.classes[chosen].name,
-            float(softmax(logits)[chosen]),
+            float(softmax(features.logits)[chosen]),
             values,
             _as_displayed(seen, decoded),
             png,
@@ -328,9 +332,8 @@ class Classifier:
         with self._working():
             decoded, pixels = self._prepare(data, watch)
             vector = self._runtime.features(pixels, alone=self._in_work == 1).embedding
+        _check_embedding(vector)
         length = float(np.linalg.norm(vector.astype(np.float64)))
-        if not np.isfinite(length):
-            raise UnsoundOutput("The model's embedding is not finite numbers.")
         if normalise and length > 0:
             vector = (vector / length).astype(np.float32)
         watch.mark()
@@ -430,6 +433,18 @@ class _Watch:
     def timing(self) -> Timing:
         decoding, preprocessing, inference = (1000 * (end - begin) for begin, end in itertools.pairwise(self._marks))
         return Timing(decoding, preprocessing, inference, total=decoding + preprocessing + inference)
+
+
+def _check_embedding(vector: NDArray[np.float32]) -> None:
+    if not np.isfinite(vector).all():
+        raise UnsoundOutput("The model's embedding is not finite numbers.")
+
+
+def _map_of(features: Features, weights: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the activation map, float32 [h, w], of the class with these weights of the last layer, [D]."""
+    if features.feature_map is None:
+        raise UnsoundOutput("The network gave no feature map.")
+    return activation_map(features.feature_map, weights)
 
 
 def _as_displayed(seen: Region, decoded: DecodedImage) -> Region:

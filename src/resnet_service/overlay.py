@@ -14,7 +14,7 @@ from resnet_service.preprocess import Region
 
 MapForm = Literal["overlay", "map", "json"]
 
-LONGEST_SIDE = 1024  # of an overlay, in pixels: a photograph's full 12 million would take seconds to compress
+LONGEST_SIDE = 1024  # of an overlay, in pixels: PNG's compression takes time with each
 OPACITY = 0.5
 
 # Colours in Oklab's polar form (lightness 0 ... 1, chroma, hue in degrees), in which equal steps look equally large
@@ -72,9 +72,7 @@ def _stretched(values: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np
 def _png(image: Image.Image) -> bytes:
     image.info.clear()  # what the file said of its colours and its origin is not true of this picture
     buffer = io.BytesIO()
-    image.save(
-        buffer, "PNG", compress_level=3
-    )  # of its 9 levels, the higher ones take twice the time for a few percent
+    image.save(buffer, "PNG", compress_level=3)
     return buffer.getvalue()
 
 

@@ -1,12 +1,17 @@
 """Models for tests: real architectures with random weights."""
 
+import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import onnx
 import torch
 from torch import nn
 
+from resnet_service.files import sha256_of
 from resnet_service.metadata import ModelMetadata
+from resnet_service.packed import METADATA_KEY, graph_bytes, read_packed
 from resnet_service.prepare import architectures
 from resnet_service.prepare.checkpoint import save_checkpoint
 
@@ -31,3 +36,38 @@ def random_checkpoint(path: Path, **changes: Any) -> Path:
     facts = metadata(**changes)
     save_checkpoint(random_model(facts.arch, facts.num_classes), path, facts)
     return path
+
+
+def rewritten(
+    packed: Path, target: Path, change: Callable[[onnx.GraphProto], None] | None = None, **outputs: object
+) -> Path:
+    """Write a packed model with another graph, or with other ``outputs`` in its metadata, and a digest that fits.
+
+    That is what somebody can do who wants to deceive: the digest is no signature. Without ``outputs`` they stay.
+    """
+    read = read_packed(packed)
+    model = onnx.load_model_from_string(read.data)
+    if change is not None:
+        change(model.graph)
+    said = read.metadata.model_dump(mode="json")
+    said["packing"]["graph_sha256"] = sha256_of(graph_bytes(model.SerializeToString()))
+    if outputs:
+        said["packing"]["outputs"] = outputs
+    onnx.helper.set_model_props(model, {METADATA_KEY: json.dumps(said)})
+    target.write_bytes(model.SerializeToString())
+    return target
+
+
+def as_older_version(packed: Path, target: Path) -> Path:
+    """Write a packed model as version 0.2 did: logits alone, and no word of outputs in its metadata."""
+
+    def strip(graph: onnx.GraphProto) -> None:
+        del graph.output[1:]
+
+    rewritten(packed, target, strip, embedding=None)
+    model = onnx.load_model_from_string(target.read_bytes())
+    said = json.loads(model.metadata_props[0].value)
+    del said["packing"]["outputs"]
+    onnx.helper.set_model_props(model, {METADATA_KEY: json.dumps(said)})
+    target.write_bytes(model.SerializeToString())
+    return target

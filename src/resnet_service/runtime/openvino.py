@@ -15,7 +15,7 @@ import numpy as np
 import openvino
 from numpy.typing import NDArray
 
-from resnet_service.errors import ClassCountMismatch, InvalidMetadata, UnreadableModel
+from resnet_service.errors import ClassCountMismatch, InvalidMetadata, NonFiniteWeights, UnreadableModel
 from resnet_service.metadata import Outputs, Precision
 from resnet_service.packed import CLASS_WEIGHTS, EMBEDDING, FEATURE_MAP, INPUT, OUTPUT, PackedModel, read_packed
 from resnet_service.runtime import Features
@@ -147,8 +147,9 @@ def _check(model: openvino.Model, packed: PackedModel, outputs: Outputs) -> None
     if outputs.feature_map:
         expected[FEATURE_MAP] = f"[?,{','.join(map(str, outputs.feature_map))}]"
         expected[CLASS_WEIGHTS] = f"[{classes},{outputs.embedding}]"
-    if {name: shape.to_string() for name, shape in given.items()} != expected:
-        raise InvalidMetadata(f"The packed network gives {given}, which is not what its metadata say.")
+    types = {port.element_type.get_type_name() for port in model.outputs}
+    if {name: shape.to_string() for name, shape in given.items()} != expected or types != {"f32"}:
+        raise InvalidMetadata(f"The packed network gives {given}, in {types}, which is not what its metadata say.")
 
 
 def _take_class_weights(core: openvino.Core, model: openvino.Model) -> NDArray[np.float32]:
@@ -158,6 +159,7 @@ def _take_class_weights(core: openvino.Core, model: openvino.Model) -> NDArray[n
 
     Raises:
         InvalidMetadata: What the file calls weights depends on the picture.
+        NonFiniteWeights: NaN or infinity among them, which no picture's scores need to show.
 
     """
     result = model.output(CLASS_WEIGHTS).get_node()
@@ -167,4 +169,6 @@ def _take_class_weights(core: openvino.Core, model: openvino.Model) -> NDArray[n
     except RuntimeError as error:
         raise InvalidMetadata("The packed network's class weights are not constant.") from error
     weights: NDArray[np.float32] = core.compile_model(constant, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})([])[0]
+    if not np.isfinite(weights).all():
+        raise NonFiniteWeights("The packed network's class weights have NaN or infinity.")
     return weights.copy()
