@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -16,7 +17,7 @@ from support.models import rewritten
 from support.servers import REPOSITORY, cli
 
 PACKED = REPOSITORY / "checkpoints" / "resnet18-fashion-mnist-int8.onnx"
-TRUE = {"embedding": 512, "feature_map": [512, 2, 2]}
+TRUE: dict[str, Any] = {"embedding": 512, "feature_map": [512, 2, 2]}
 
 Change = Callable[[onnx.GraphProto], None]
 
@@ -28,7 +29,7 @@ def without(name: str) -> Change:
     return change
 
 
-def instead(name: str, operator: str, *further: np.ndarray, **attributes: object) -> Change:
+def instead(name: str, operator: str, *further: np.ndarray, **attributes: Any) -> Change:
     """Put an operator before an output: the file still gives something of that name."""
 
     def change(graph: onnx.GraphProto) -> None:
