@@ -28,11 +28,23 @@ from support.wire import connected, head, read_answer
 OLD, NEW, THIRD = "the-old-key-0123456789", "the-new-key-0123456789", "a-third-key-0123456789"
 PICTURE = encoded(noise(40, 30), "JPEG")
 PACKED = REPOSITORY / "checkpoints" / "resnet18-fashion-mnist-int8.onnx"
-OPEN = ["/", "/web/app.js", "/web/style.css", "/health/live", "/health/ready", "/v2/health/live", "/v2/health/ready"]
+OPEN = [
+    "/",
+    "/web/app.js",
+    "/web/style.css",
+    "/docs",
+    "/docs/swagger-ui-bundle.js",
+    "/openapi.json",
+    "/health/live",
+    "/health/ready",
+    "/v2/health/live",
+    "/v2/health/ready",
+]
 CLOSED = [
     "/labels",
     "/metadata",
-    "/openapi.json",
+    "/docs/",
+    "/docs/other.js",
     "/predict",
     "/nothing",
     "/health",

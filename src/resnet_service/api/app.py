@@ -10,7 +10,7 @@ from fastapi.routing import APIRoute
 from starlette.middleware.cors import CORSMiddleware
 
 from resnet_service import __version__
-from resnet_service.api import hub, keys, pages, problems, routes, v2
+from resnet_service.api import hub, keys, pages, problems, reference, routes, v2
 from resnet_service.api.early import EarlyAnswer
 from resnet_service.api.keys import RequireKey
 from resnet_service.api.limits import BodyLimit, HeldBytes
@@ -107,7 +107,8 @@ def create_app(
         version=__version__,
         description="Classifies pictures with the one model that it was started with.",
         lifespan=lifespan,
-        # FastAPI's documentation pages load their viewer from elsewhere, which a service without network cannot.
+        # FastAPI's documentation pages load their viewer from elsewhere; ours, in `reference`, has it in the package.
+        openapi_url=reference.DOCUMENT,
         docs_url=None,
         redoc_url=None,
         # To redirect `/labels/` to `/labels`, Starlette would build a URL from whatever the client calls the host.
@@ -119,6 +120,7 @@ def create_app(
     for router in (routes.health, routes.router, routes.inference, v2.health, v2.router, v2.inference, hub.inference):
         app.include_router(router)
     pages.install(app)
+    reference.install(app)
     problems.install(app)
     # The last one added meets a request first.
     app.add_middleware(
@@ -154,9 +156,18 @@ def _key_ring(settings: Settings) -> KeyRing | None:
 
 
 def _open_paths(settings: Settings) -> frozenset[str]:
-    """Return what needs no key: probes, the page, whose own requests bring one, and metrics where they may be open."""
+    """Return what needs no key: probes, the page, whose own requests bring one, the reference, and metrics if open.
+
+    The OpenAPI document says nothing that this repository does not.
+    """
     probes = {route.path for route in (*routes.health.routes, *v2.health.routes) if isinstance(route, APIRoute)}
-    return pages.PATHS | probes | ({"/metrics"} if settings.metrics_open else set())
+    return (
+        pages.PATHS
+        | reference.PATHS
+        | {reference.DOCUMENT}
+        | probes
+        | ({"/metrics"} if settings.metrics_open else set())
+    )
 
 
 def _show(classifier: ImageClassifier, metrics: Metrics) -> None:
