@@ -1,4 +1,4 @@
-"""The reference at /docs: complete without a network, and as true as a snapshot and a test can make it."""
+"""The reference at /docs: complete without a network."""
 
 import hashlib
 import re
