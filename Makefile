@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test lint format bench fuzz lock audit sbom image clean
+.PHONY: help serve test lint format bench fuzz openapi lock audit sbom image clean
 
 help:
 	@echo "make serve          install, fetch a model if there is none, pack it, serve on port $(PORT)"
@@ -19,6 +19,7 @@ help:
 	@echo "make image          build the container image resnet-service, with the model in the repository"
 	@echo "make image MODEL=checkpoints/pets-int8.onnx    the same with your own packed model"
 	@echo "make bench          compare with other servers; see benchmarks/README.md"
+	@echo "make openapi        write what the service says of its operations to docs/openapi.json"
 	@echo "make lock           pin by hash what serving and development need; UPGRADE=1 takes the newest"
 	@echo "make audit          look up known vulnerabilities of what is pinned"
 	@echo "make sbom           write the bill of materials of what serves into dist/"
@@ -43,6 +44,9 @@ format: $(VENV)/.test
 
 bench: $(VENV)/.test
 	@$(BIN)/python -m benchmarks $(ARGS)
+
+openapi: $(VENV)/.test
+	@$(BIN)/python -m tools.openapi
 
 lock: $(VENV)/.test
 	@$(BIN)/python tools/lock.py $(if $(UPGRADE),--upgrade)

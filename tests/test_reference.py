@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import httpx
 import pytest
 from playwright.sync_api import expect
+from tools import openapi
 
 from resnet_service.api import reference
 from resnet_service.api.app import create_app
@@ -52,6 +53,11 @@ def test_the_viewer_is_as_published() -> None:
     assert {name for name, _ in digests} == {"swagger-ui-bundle.js", "swagger-ui.css"}
     for name, digest in digests:
         assert hashlib.sha256((VIEWER / name).read_bytes()).hexdigest() == digest, name
+
+
+def test_what_clients_rely_on_has_not_changed_unnoticed() -> None:
+    """Where the change is meant: `make openapi`."""
+    assert openapi.document() == (REPOSITORY / openapi.TARGET).read_text()
 
 
 @pytest.mark.slow
