@@ -363,7 +363,8 @@ def test_the_variable_is_forgotten_once_it_is_read() -> None:
         "except typer.Exit: pass\n"
         "print(sorted(name for name in os.environ if name.startswith('RESNET_SERVICE_')))"
     )
-    environment = {**os.environ, "RESNET_SERVICE_API_KEYS": OLD, "RESNET_SERVICE_WORKERS": "1"}
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("RESNET_SERVICE_")}
+    environment = {**inherited, "RESNET_SERVICE_API_KEYS": OLD, "RESNET_SERVICE_WORKERS": "1"}
     done = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True, env=environment
     )

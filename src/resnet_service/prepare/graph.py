@@ -100,7 +100,10 @@ def give_class_weights(model: onnx.ModelProto) -> None:
     if last.op_type != "Gemm" or not transposed:
         raise TypeError(f"the exporter made a {last.op_type} of the last linear layer")
     model.graph.node.append(onnx.helper.make_node("Identity", [last.input[1]], [CLASS_WEIGHTS]))
-    model.graph.output.append(onnx.helper.make_tensor_value_info(CLASS_WEIGHTS, onnx.TensorProto.FLOAT, None))
+    widths = {output.name: output.type.tensor_type.shape.dim[1].dim_value for output in model.graph.output}
+    model.graph.output.append(
+        onnx.helper.make_tensor_value_info(CLASS_WEIGHTS, onnx.TensorProto.FLOAT, [widths[OUTPUT], widths[EMBEDDING]])
+    )
 
 
 def _forget_origin(model: onnx.ModelProto) -> None:
