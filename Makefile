@@ -55,6 +55,6 @@ $(VENV)/.serve: $(VENV)/.venv pyproject.toml tools/install_torch.py
 
 $(VENV)/.test: $(VENV)/.serve tests/pictures.txt
 	@echo "Installing what tests need"
-	@$(PIP) --editable '.[torch,plot,dev]'
+	@$(PIP) --editable '.[torch,plot,batch,ray,dev]'
 	@$(PIP) --no-deps --require-hashes --requirement tests/pictures.txt
 	@touch $@
