@@ -39,7 +39,7 @@ bench: $(VENV)/.test
 	@$(BIN)/python -m benchmarks $(ARGS)
 
 clean:
-	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-ray build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
 # Stamps say what is installed; each is renewed when what it depends on changes.
 $(VENV)/.venv:
@@ -55,6 +55,6 @@ $(VENV)/.serve: $(VENV)/.venv pyproject.toml tools/install_torch.py
 
 $(VENV)/.test: $(VENV)/.serve tests/pictures.txt
 	@echo "Installing what tests need"
-	@$(PIP) --editable '.[torch,plot,batch,ray,dev]'
+	@$(PIP) --editable '.[torch,plot,batch,dev]'
 	@$(PIP) --no-deps --require-hashes --requirement tests/pictures.txt
 	@touch $@

@@ -74,7 +74,7 @@ def rows(target: object) -> list[dict[str, Any]]:
     return sorted(found, key=lambda row: (row["source"], row["row"] or 0))
 
 
-def write_parquet(file: Path, row_group_size: int = 7, **columns: Sequence[object]) -> Path:
+def write_parquet(file: Path, columns: dict[str, Any], row_group_size: int = 7) -> Path:
     pq.write_table(pa.table(columns), file, row_group_size=row_group_size)
     return file
 
@@ -117,21 +117,23 @@ def test_a_name_that_is_not_utf_8_is_written_as_text(tmp_path: Path) -> None:
 def test_hidden_files_and_pipes_are_left_alone_and_links_followed(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "elsewhere").write_bytes(PICTURE)
     (folder / "link.png").symlink_to(tmp_path / "elsewhere")
+    (folder / "nowhere.png").symlink_to(tmp_path / "nowhere")
     (folder / ".DS_Store").write_bytes(b"x")
     (folder / "_SUCCESS").write_bytes(b"")
     os.mkfifo(folder / "pipe.png")
-    assert run(folder, tmp_path / "out").written == 41
+    totals = run(folder, tmp_path / "out")
+    assert (totals.written, totals.refused, totals.unread) == (41, 0, 1)
 
 
 @pytest.mark.parametrize("kind", ["path", "struct", "bare"])
 def test_parquet_rows_are_pictures(kind: str, tmp_path: Path) -> None:
     names = [f"p/{index}.png" for index in range(50)]
-    columns: dict[str, Sequence[object]] = {
+    columns: dict[str, Any] = {
         "path": {"path": names, "jpeg": [PICTURE] * 50},
         "struct": {"image": [{"bytes": PICTURE, "path": name} for name in names], "other": [b"x"] * 50},
         "bare": {"anything": [PICTURE] * 50},
     }[kind]
-    file = write_parquet(tmp_path / "in.parquet", **columns)
+    file = write_parquet(tmp_path / "in.parquet", columns)
     assert run(file, tmp_path / "out").written == 50
     found = rows(tmp_path / "out")
     assert [(row["source"], row["row"]) for row in found] == [(str(file), index) for index in range(50)]
@@ -166,7 +168,7 @@ def test_bad_pictures_are_rows_with_an_error(folder: Path, tmp_path: Path) -> No
 
 
 def test_a_row_without_a_picture_is_a_row_with_an_error(tmp_path: Path) -> None:
-    file = write_parquet(tmp_path / "in.parquet", image=[PICTURE, None])
+    file = write_parquet(tmp_path / "in.parquet", {"image": [PICTURE, None]})
     assert run(file, tmp_path / "out").refused == 1
     assert [row["error"] and row["error"]["code"] for row in rows(tmp_path / "out")] == [None, "no_file"]
 
@@ -274,8 +276,8 @@ def test_an_output_within_the_input_is_refused(where: str, folder: Path) -> None
 
 def test_inputs_that_cannot_be(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "bad.parquet").write_bytes(b"hello")
-    write_parquet(tmp_path / "none.parquet", number=[1])
-    write_parquet(tmp_path / "two.parquet", a=[b"x"], b=[b"y"])
+    write_parquet(tmp_path / "none.parquet", {"number": [1]})
+    write_parquet(tmp_path / "two.parquet", {"a": [b"x"], "b": [b"y"]})
     for name, said in (
         ("nothing", "no pictures in"),
         ("bad.parquet", "cannot be read as Parquet"),
@@ -353,7 +355,7 @@ def test_the_command_answers_as_classify_does(tmp_path: Path) -> None:
 
 def test_a_killed_run_loses_nothing_and_repeats_nothing(tmp_path: Path) -> None:
     pictures = [path.read_bytes() for path in sorted(SAMPLE.rglob("*.png"))]
-    file = write_parquet(tmp_path / "in.parquet", 100, image=[pictures[index % 200] for index in range(2000)])
+    file = write_parquet(tmp_path / "in.parquet", {"image": [pictures[index % 200] for index in range(2000)]}, 100)
     target = tmp_path / "out"
     command = ["classify-batch", str(file), str(target), "--checkpoint", str(MODEL)]
     kills = 0

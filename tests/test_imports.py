@@ -51,7 +51,7 @@ RULES: dict[str, set[str]] = {
 # Dear or dangerous packages, each with the only rooms that may know it.
 CONFINED = {
     "fastapi": {"api", "server"},
-    "starlette": {"api"},
+    "starlette": {"api", "ray.serving"},
     "uvicorn": {"protocol", "server"},
     "httptools": {"protocol"},
     "PIL": {"decode", "preprocess", "datasets"},

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from itertools import groupby
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import pyarrow as pa
@@ -102,9 +103,21 @@ def _files(place: Place) -> list[tuple[str, int | None]]:
         found = {path: filesystem.info(path)}
     else:
         found = filesystem.glob(path, detail=True)
-    # Neither folders nor what a read could wait on for ever, such as a pipe.
-    files = [(name, facts.get("size")) for name, facts in found.items() if facts.get("type") in ("file", "link")]
+    files = [(name, _size(place, name, facts)) for name, facts in found.items() if _is_file(place, name, facts)]
     return sorted(files, key=lambda file: as_text(file[0]))
+
+
+def _is_file(place: Place, name: str, facts: dict[str, Any]) -> bool:
+    """Tell files, and links to files, from folders and from what a read could wait on for ever, such as a pipe."""
+    if place.local:
+        return Path(name).is_file() or not Path(name).exists()  # a link that leads nowhere will be named as unread
+    return facts.get("type") != "directory"
+
+
+def _size(place: Place, name: str, facts: dict[str, Any]) -> int | None:
+    if place.local:
+        return Path(name).stat().st_size if Path(name).exists() else None
+    return facts.get("size")
 
 
 def _hidden(path: str) -> bool:
