@@ -42,7 +42,7 @@ def python() -> Path:
 
 @pytest.fixture
 def ray_folder() -> Iterator[Path]:
-    folder = Path(tempfile.mkdtemp(prefix="ray-", dir="/tmp"))  # noqa: S108 - short enough for sockets
+    folder = Path(tempfile.mkdtemp(prefix="ray-", dir="/tmp"))
     yield folder
     shutil.rmtree(folder, ignore_errors=True)  # its processes may be writing their last lines
 
