@@ -86,7 +86,8 @@ def _rate(name: str, recipe: Recipe, source: Path, target: Path, cpus: int, file
 
     classify_batch(str(source), str(target), classifier, engine, progress=progress)
     (begun, before), (ended, written) = marks[1], marks[-1]
-    return (written - before) / (ended - begun)
+    rate: float = (written - before) / (ended - begun)
+    return rate
 
 
 def _processes(recipe: Recipe, count: int, files: Sequence[bytes]) -> float:
@@ -99,7 +100,7 @@ def _processes(recipe: Recipe, count: int, files: Sequence[bytes]) -> float:
     found = [spans.get() for _ in processes]
     for process in processes:
         process.join()
-    seconds = max(end for _, end in found) - min(begin for begin, _ in found)
+    seconds: float = max(end for _, end in found) - min(begin for begin, _ in found)
     return count * _EACH / seconds
 
 

@@ -50,7 +50,7 @@ def bounds(figures: dict[str, Any], nodes: int) -> list[Bound]:
 def table(figures: dict[str, Any]) -> str:
     """Return the table of docs/scale.md: each bound by itself, and what is left when the store's is lifted."""
     lines = [
-        "| nodes | CPU | links | one prefix | driver | bound by | pictures/s | with prefixes enough | a billion takes |",
+        "| nodes | CPU | links | one prefix | driver | bound by | pictures/s | with many prefixes | a billion takes |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
     for nodes in NODES:

@@ -128,12 +128,12 @@ def test_hidden_files_and_pipes_are_left_alone_and_links_followed(folder: Path, 
 @pytest.mark.parametrize("kind", ["path", "struct", "bare"])
 def test_parquet_rows_are_pictures(kind: str, tmp_path: Path) -> None:
     names = [f"p/{index}.png" for index in range(50)]
-    columns: dict[str, Any] = {
+    kinds: dict[str, dict[str, Any]] = {
         "path": {"path": names, "jpeg": [PICTURE] * 50},
         "struct": {"image": [{"bytes": PICTURE, "path": name} for name in names], "other": [b"x"] * 50},
         "bare": {"anything": [PICTURE] * 50},
-    }[kind]
-    file = write_parquet(tmp_path / "in.parquet", columns)
+    }
+    file = write_parquet(tmp_path / "in.parquet", kinds[kind])
     assert run(file, tmp_path / "out").written == 50
     found = rows(tmp_path / "out")
     assert [(row["source"], row["row"]) for row in found] == [(str(file), index) for index in range(50)]
