@@ -105,7 +105,11 @@ def ray_engine(
                 max_tasks_in_flight_per_actor=_WAITING,
             )
             outcomes = ray.data.from_items(rows, override_num_blocks=tasks).map(
-                PartWorker, fn_constructor_args=(files, output), compute=pool, num_cpus=1, max_restarts=restarts
+                PartWorker,
+                fn_constructor_args=(files, output),
+                compute=pool,
+                num_cpus=1,
+                ray_remote_args_fn=lambda: {"max_restarts": restarts},
             )
             for row in outcomes.iter_rows():
                 outcome: Outcome | ServiceError = pickle.loads(row["outcome"])  # noqa: S301 - by our own workers
