@@ -260,6 +260,14 @@ def test_foreign_and_damaged_files_in_the_output_are_named(folder: Path, tmp_pat
         run(folder, target)
 
 
+def test_what_a_killed_run_left_half_written_is_removed(folder: Path, tmp_path: Path) -> None:
+    rest = tmp_path / "out" / ".part-0123.parquet.abcd.partial"
+    rest.parent.mkdir()
+    rest.write_bytes(b"PAR1")
+    assert run(folder, tmp_path / "out").written == 40
+    assert not rest.exists()
+
+
 def test_one_run_at_a_time(folder: Path, tmp_path: Path) -> None:
     with Output(str(tmp_path / "out"), {}).held(), pytest.raises(OutputInUse, match="Another run"):
         run(folder, tmp_path / "out")
