@@ -188,6 +188,7 @@ def test_make_targets_in_the_docs_exist() -> None:
         assert set(re.findall(r"`make ([a-z]+)", page.read_text())) <= targets, page
 
 
+@pytest.mark.slow
 def test_own_model_works_from_top_to_bottom(tmp_path: Path) -> None:
     page = (REPOSITORY / "docs" / "own-model.md").read_text()
     (tmp_path / "checkpoints").mkdir()
