@@ -123,7 +123,18 @@ def test_the_suite_passes_on_the_installed_package(python: Path, tmp_path: Path)
     (beside / "not_the_tree.py").write_text(
         f"import resnet_service\nassert resnet_service.__file__.startswith({str(python.parents[1])!r})\n"
     )
-    command = [python, "-m", "pytest", "--noconftest", "-p", "not_the_tree", "-p", "no:cacheprovider", "-m", "not slow"]
+    command: list[str | Path] = [
+        python,
+        "-m",
+        "pytest",
+        "--noconftest",
+        "-p",
+        "not_the_tree",
+        "-p",
+        "no:cacheprovider",
+        "-m",
+        "not slow",
+    ]
     done = subprocess.run(
         [*command, *(f"tests/test_{name}.py" for name in SUITE)],
         capture_output=True,
