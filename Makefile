@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test lint format bench fuzz openapi tables lock audit sbom image clean
+.PHONY: help serve test lint format bench fuzz openapi tables lock audit sbom release image clean
 
 help:
 	@echo "make serve          install, fetch a model if there is none, pack it, serve on port $(PORT)"
@@ -24,6 +24,7 @@ help:
 	@echo "make lock           pin by hash what serving and development need; UPGRADE=1 takes the newest"
 	@echo "make audit          look up known vulnerabilities of what is pinned"
 	@echo "make sbom           write the bill of materials of what serves into dist/"
+	@echo "make release        wheel, source archive, bill of materials and digests of this commit into dist/"
 	@echo "make fuzz           look for inputs that crash; SECONDS=30 for each target"
 	@echo "make clean          remove what the above created, except models"
 
@@ -60,6 +61,9 @@ audit: $(VENV)/.test
 
 sbom: $(VENV)/.test
 	@$(BIN)/python tools/sbom.py
+
+release: $(VENV)/.test
+	@$(BIN)/python -m tools.release
 
 fuzz: $(VENV)/.test
 	@for target in decode checkpoint packed; do $(BIN)/python -m fuzz $$target $(or $(SECONDS),30) || exit 1; done
