@@ -1,5 +1,6 @@
 """What the benchmarks compute from measurements; the measuring itself is no test's work."""
 
+import json
 from pathlib import Path
 
 import pytest
