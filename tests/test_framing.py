@@ -222,16 +222,22 @@ def test_curl_is_served_when_it_offers_http_2(url: str, tmp_path: Path) -> None:
         pytest.skip("this curl was built without HTTP/2")
     picture = tmp_path / "picture.png"
     picture.write_bytes(PICTURE)
-    asked = ["curl", "-sS", "--max-time", "20", "--http2", "-w", "%{http_code} %{http_version} %{num_connects}\n"]
-    discard = ("-o", "/dev/null")
-    again = ("--next", "-sS", "--http2", *asked[5:])
-    done = subprocess.run(
-        [*asked, *discard, f"{url}/labels", *again, *discard, "-F", f"file=@{picture}", f"{url}/predict"]
-        + [*again, *discard, "--data-binary", f"@{picture}", "-H", "Content-Type: image/png", f"{url}/predict"]
-        + [*again, *discard, "-T", "-", "-X", "POST", "-H", "Transfer-Encoding: chunked", f"{url}/predict"],
-        capture_output=True,
-        timeout=60,
-        input=PICTURE,
-        check=True,
-    )
+    each = [
+        "-sS",
+        "--max-time",
+        "20",
+        "--http2",
+        "-o",
+        "/dev/null",
+        "-w",
+        "%{http_code} %{http_version} %{num_connects}\\n",
+    ]
+    ways = [
+        [f"{url}/labels"],
+        ["-F", f"file=@{picture}", f"{url}/predict"],
+        ["--data-binary", f"@{picture}", "-H", "Content-Type: image/png", f"{url}/predict"],
+        ["-X", "POST", "-T", "-", "-H", "Transfer-Encoding: chunked", f"{url}/predict"],
+    ]
+    arguments = [argument for way in ways for argument in ("--next", *each, *way)][1:]
+    done = subprocess.run(["curl", *arguments], input=PICTURE, capture_output=True, timeout=100, check=True)
     assert done.stdout.decode().splitlines() == ["200 1.1 1", *["200 1.1 0"] * 3]

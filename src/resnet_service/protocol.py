@@ -164,7 +164,7 @@ class BoundedProtocol(HttpToolsProtocol):
             self._abort()
 
     def _parse(self, data: bytes) -> None:
-        """Parse what came, as if nobody ever asked for another protocol (RFC 9110, section 7.8: a server may ignore it).
+        """Parse what came, as if nobody ever asked for another protocol; a server may (RFC 9110, section 7.8).
 
         The parser takes the request's body for that other protocol's, and ends there. So a new one, with uvicorn's
         options, is given the head once more, without the field ``Upgrade``, and goes on with the body by the same
