@@ -1,6 +1,5 @@
 """Clients that send too much, too slowly, or do not read, each over a real socket."""
 
-import asyncio
 import socket
 import threading
 import time
@@ -11,13 +10,13 @@ from typing import Any
 
 import httpx
 import pytest
-from starlette.types import ASGIApp, Receive, Scope, Send
 
 from resnet_service.api.app import create_app
 from resnet_service.api.limits import HeldBytes
 from resnet_service.errors import InvalidSettings
 from resnet_service.fake import FakeClassifier
 from resnet_service.settings import Settings, load_settings
+from support.meter import LoopMeter, served_and_metered
 from support.pictures import encoded, noise
 from support.servers import served
 from support.wire import connected, drip, head, read_answer, read_to_end
@@ -308,45 +307,10 @@ def test_room_for_less_than_one_body_is_no_setting() -> None:
         load_settings(max_receiving_bytes=BODY, max_body_bytes=BODY + 1)
 
 
-class LoopMeter:
-    """Around the application, in pure ASGI: the CPU time of its loop's thread, whoever else computes."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-        self._clock = 0
-        self._longest = 0.0
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "lifespan":
-            self._clock = time.pthread_getcpuclockid(threading.get_ident())
-            self._turning = asyncio.create_task(self._turn())
-        await self._app(scope, receive, send)
-
-    @property
-    def seconds(self) -> float:
-        return time.clock_gettime(self._clock)
-
-    def longest_turn(self) -> float:
-        """Return the most CPU seconds without a turn of the loop since this was asked last."""
-        longest, self._longest = self._longest, 0
-        return longest
-
-    async def _turn(self) -> None:
-        while True:
-            begun = self.seconds
-            await asyncio.sleep(0.001)
-            self._longest = max(self._longest, self.seconds - begun)
-
-
 @pytest.fixture(scope="module")
 def metered() -> Iterator[tuple[str, LoopMeter]]:
     app = create_app(Settings(), FakeClassifier())
-    app.add_middleware(LoopMeter)
-    with served(app) as client:
-        meter = app.middleware_stack
-        assert client.get("/health/live").status_code == 200
-        while not isinstance(meter, LoopMeter):
-            meter = meter.app  # type: ignore[union-attr]  # Starlette's outermost, which is around all of ours
+    with served_and_metered(app) as (client, meter):
         yield str(client.base_url), meter
 
 
