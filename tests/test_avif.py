@@ -126,6 +126,12 @@ def test_items_that_overlap_or_have_endless_units_are_refused() -> None:
         coded_pixels(container(unit(2, b"") * (avif.MAX_UNITS + 1)))
 
 
+def test_the_first_samples_of_tracks_count_without_any_item() -> None:
+    data = encoded(noise(65, 48), "AVIF", save_all=True, append_images=[OTHERS.convert("RGB")] * 3)
+    named = data.index(b"av01", data.index(b"infe"))
+    assert coded_pixels(data[:named] + b"none" + data[named + 4 :]) == 65 * 48
+
+
 def test_tiles_of_a_grid_count_together() -> None:
     """Each has a decoder of its own, and all of them keep what they decoded."""
     tile = unit(1, sequence(8_000, 6_000, size_bits=13)) + unit(6, frame(own_size=False))
