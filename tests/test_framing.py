@@ -82,6 +82,7 @@ AMBIGUOUS = {
     "size in 0x": field(CHUNKED, body=b"0x0\r\n\r\n" + HIDDEN),
     "size beyond 64 bits": field(CHUNKED, body=b"10000000000000000\r\n\r\n" + HIDDEN),
     "size with a space": field(CHUNKED, body=b"0 1\r\n\r\n" + HIDDEN),
+    "space behind the size": field(CHUNKED, body=b"0 \r\n\r\n" + HIDDEN),
     "bare LF after the size": field(CHUNKED, body=b"1\nx\n0\n\n" + HIDDEN),
     "bare CR after the size": field(CHUNKED, body=b"1\rx\r\n0\r\n\r\n" + HIDDEN),
     "no end of a chunk": field(CHUNKED, body=b"1\r\nx0\r\n\r\n" + HIDDEN),
