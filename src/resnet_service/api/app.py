@@ -120,7 +120,7 @@ def create_app(
     app.state.settings = chosen
     app.state.startup_error = None
     app.state.held_bytes = held = HeldBytes(chosen.max_receiving_bytes)
-    for router in (routes.health, routes.router, routes.inference, v2.health, v2.router, v2.inference, hub.inference):
+    for router in (routes.health, routes.router, routes.inference, v2.router, v2.health, v2.inference, hub.inference):
         app.include_router(router)
     pages.install(app)
     reference.install(app)

@@ -160,7 +160,7 @@ def refused(*kinds: type[errors.ServiceError] | Kind, foreign: bool = False) -> 
 
     """
     responses: dict[int | str, dict[str, Any]] = {}
-    for kind in (*kinds, _UNFORESEEN):
+    for kind in (*sorted(kinds, key=_rank), _UNFORESEEN):
         _add(responses, kind, foreign=foreign)
     for kind in _ANYWHERE:
         _add(responses, kind, foreign=False)
@@ -196,6 +196,11 @@ def describe(app: FastAPI, open_paths: Collection[str] | None) -> None:
         return app.openapi_schema if service is None else _for(service.classifier.model, app.openapi_schema)
 
     app.openapi = openapi  # type: ignore[method-assign]  # FastAPI's documented way
+
+
+def _rank(said: type[errors.ServiceError] | Kind) -> int:
+    """Say where an error comes among those of its status: as in the table above; what is no class of ours, last."""
+    return len(_DETAILS) if isinstance(said, Kind) else list(_DETAILS).index(said)
 
 
 def _add(responses: dict[Any, dict[str, Any]], said: type[errors.ServiceError] | Kind, *, foreign: bool) -> None:

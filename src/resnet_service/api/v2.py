@@ -181,13 +181,13 @@ async def ready(service: StartedService) -> Ready:
     return Ready(ready=True)
 
 
-@router.get("/models/{model}/ready", summary="Is this model ready", responses=_MODEL_READY, openapi_extra=_NAMED)
 @router.get(
     "/models/{model}/versions/{version}/ready",
     summary="Is this version ready",
     responses=_MODEL_READY,
     openapi_extra=_VERSIONED,
 )
+@router.get("/models/{model}/ready", summary="Is this model ready", responses=_MODEL_READY, openapi_extra=_NAMED)
 async def model_ready(classifier: NamedModel, service: StartedService) -> ModelReady:
     """Answer what `/health/ready` does, for the model that is served; for any other, 404.
 
@@ -199,13 +199,13 @@ async def model_ready(classifier: NamedModel, service: StartedService) -> ModelR
     return ModelReady(name=classifier.model.name, ready=True)
 
 
-@router.get("/models/{model}", summary="What a model takes and gives", responses=_MODEL, openapi_extra=_NAMED)
 @router.get(
     "/models/{model}/versions/{version}",
     summary="What a version takes and gives",
     responses=_MODEL,
     openapi_extra=_VERSIONED,
 )
+@router.get("/models/{model}", summary="What a model takes and gives", responses=_MODEL, openapi_extra=_NAMED)
 async def model(classifier: NamedModel) -> ServedModel:
     """Answer with the model's inputs, of which a request sends one, and its outputs.
 
@@ -223,17 +223,17 @@ async def model(classifier: NamedModel) -> ServedModel:
 
 
 @inference.post(
-    "/models/{model}/infer",
-    summary="Infer, as Triton's and KServe's clients ask",
-    responses=_INFERENCE,
-    openapi_extra={**_NAMED, **_BODY},
-    response_model=InferenceResponse,
-)
-@inference.post(
     "/models/{model}/versions/{version}/infer",
     summary="Infer with a version",
     responses=_INFERENCE,
     openapi_extra={**_VERSIONED, **_BODY},
+    response_model=InferenceResponse,
+)
+@inference.post(
+    "/models/{model}/infer",
+    summary="Infer, as Triton's and KServe's clients ask",
+    responses=_INFERENCE,
+    openapi_extra={**_NAMED, **_BODY},
     response_model=InferenceResponse,
 )
 async def answer(request: Request, classifier: NamedModel, service: StartedService, admitted: Admitted) -> Response:
