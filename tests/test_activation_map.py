@@ -1,5 +1,6 @@
 """Class activation maps: the formula, and the whole way from a file's bytes against a reference in PyTorch."""
 
+import functools
 from pathlib import Path
 
 import numpy as np
@@ -43,16 +44,21 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return path, folder / "large.onnx"
 
 
+@functools.cache
 def classifier(path: Path) -> Classifier:
+    """Open a file once for all tests: compiling takes a second."""
     opened = open_runtime(path)
     return Classifier(opened, LabelSet.numbered(opened.metadata.num_classes), decoding="exact")
+
+
+load = functools.cache(load_checkpoint)
 
 
 def reference(path: Path, picture: bytes, class_id: int) -> np.ndarray:
     """Zhou et al. as their own code has it: a hook on the last block, the weights of the last layer."""
     from resnet_service.decode import decode
 
-    checkpoint = load_checkpoint(path)
+    checkpoint = load(path)
     seen: list[torch.Tensor] = []
     last_block, fc = checkpoint.model.layer4, checkpoint.model.fc
     assert isinstance(last_block, nn.Module)
@@ -132,7 +138,7 @@ def test_a_maps_mean_is_its_logit_without_the_bias(
     path: Path = INT8 if name == "int8" else request.getfixturevalue(name)
     runtime = open_runtime(path)
     assert runtime.class_weights is not None
-    bias = load_checkpoint(FASHION).model.fc.bias.detach().numpy()  # type: ignore[union-attr, operator]
+    bias = load(FASHION).model.fc.bias.detach().numpy()  # type: ignore[union-attr, operator]
     missed = np.zeros((10, 10))  # by the map of one class from the logit of another, in the worst of the pictures
     for seed in range(5):
         logits, embedding, feature_map = runtime.features(np.asarray(noise(64, 64, seed)))
@@ -147,7 +153,7 @@ def test_a_maps_mean_is_its_logit_without_the_bias(
 
 def test_int8_explains_with_the_weights_that_it_multiplies_with() -> None:
     runtime = open_runtime(INT8)
-    original = load_checkpoint(FASHION).model.fc.weight.detach().numpy()  # type: ignore[union-attr, operator]
+    original = load(FASHION).model.fc.weight.detach().numpy()  # type: ignore[union-attr, operator]
     weights = runtime.class_weights
     assert weights is not None
     assert 0 < np.abs(weights - original).max() < np.abs(original).max() / 100

@@ -88,15 +88,15 @@ def test_the_file_says_what_it_was_made_of(checkpoint: Path, fp32: Path) -> None
     assert packed.metadata.model_dump(exclude=changed) == source.metadata.model_dump(exclude=changed)
 
 
-@pytest.mark.parametrize("packed", ["fp32", "int8"])
-def test_onnx_runtime_runs_it_at_any_batch(packed: str, request: pytest.FixtureRequest) -> None:
-    path: Path = request.getfixturevalue(packed)
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_onnx_runtime_runs_it_at_any_batch(precision: str, request: pytest.FixtureRequest) -> None:
+    path: Path = request.getfixturevalue(precision)
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     pixels = crops(5)
     (theirs,) = session.run(["logits"], {"pixels": pixels})
     ours = open_runtime(path).logits(pixels)
     # Both quantize alike, but round at other places.
-    np.testing.assert_allclose(theirs, ours, rtol=0, atol=1e-3 if packed == "fp32" else 0.5)
+    np.testing.assert_allclose(theirs, ours, rtol=0, atol=1e-3 if precision == "fp32" else 0.5)
 
 
 def test_int8_is_small_and_measured(int8: Path) -> None:
@@ -223,10 +223,10 @@ def test_an_architecture_that_cannot_be_exported_says_so(checkpoint: Path) -> No
         graph.export(loaded)
 
 
-@pytest.mark.parametrize("packed", ["fp32", "int8"])
-def test_nothing_of_this_machine_is_in_the_file(packed: str, request: pytest.FixtureRequest) -> None:
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_nothing_of_this_machine_is_in_the_file(precision: str, request: pytest.FixtureRequest) -> None:
     """The exporter notes the source file of each operation."""
-    path: Path = request.getfixturevalue(packed)
+    path: Path = request.getfixturevalue(precision)
     for trace in (b"site-packages", b"\nFile ", b'File "', str(REPOSITORY).encode()):
         assert trace not in path.read_bytes()
 
