@@ -8,7 +8,6 @@ from typing import NamedTuple
 import pytest
 
 from resnet_service.default_model import pulled_models
-from resnet_service.prepare.pack import pack
 from support.models import random_checkpoint
 from support.servers import REPOSITORY, ServerProcess, cli, server_process
 
@@ -22,6 +21,8 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def packed(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return that checkpoint packed in FP32; exporting a graph takes many seconds."""
+    from resnet_service.prepare.pack import pack  # NNCF takes seconds to import, and most tests need none of it
+
     target = tmp_path_factory.mktemp("packed") / "model.onnx"
     pack(checkpoint, target)
     return target
