@@ -221,7 +221,7 @@ def _kind(said: type[errors.ServiceError] | Kind) -> Kind:
     if isinstance(said, Kind):
         return said
     meaning = (said.__doc__ or "").partition(";")[0].strip().rstrip(".")
-    return Kind(STATUS[said], said.code, f"{meaning}.", _DETAILS[said])
+    return Kind(STATUS[said], said.code, meaning.replace("``", "`") + ".", _DETAILS[said])
 
 
 def _example_name(kind: Kind, *, foreign: bool) -> str:
