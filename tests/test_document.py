@@ -474,7 +474,7 @@ def slow() -> Iterator[dict[str, Ask]]:
         return head(one.method, one.sent, Content_Length=5, **form) + b"--x"
 
     with (
-        service(header_seconds=0.2, body_seconds=0.2) as (_, client),
+        service(header_seconds=1, body_seconds=1) as (_, client),
         service(FakeClassifier(gate=gate), queue=100, deadline=0.1) as (_, other),
     ):
         yield {
@@ -555,7 +555,7 @@ def test_each_error_is_what_is_documented(situation: Callable[[], Any]) -> None:
             and ("(body)" not in name or one.method == "POST")
             and ("(draining)" not in name or one.path.endswith("/ready"))
         ]
-        with ThreadPoolExecutor(8) as clients:
+        with ThreadPoolExecutor(32) as clients:
             answers = list(clients.map(lambda pair: provocations[pair[0]](pair[1]), pairs))
     said: dict[str, set[str]] = {}
     for (name, one), answer in zip(pairs, answers, strict=True):
