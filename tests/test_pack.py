@@ -252,7 +252,8 @@ def test_the_command_packs_inspects_and_evaluates(tmp_path: Path, fashion_packed
     path, done = fashion_packed
     assert "Compared with the checkpoint on 16 pictures: 100.00 %" in done.stderr
     assert f"Wrote {path}: FP32, {path.stat().st_size / 1e6:.1f} MB" in done.stderr
-    target = shutil.copy(path, tmp_path / "fashion.onnx")
+    target = tmp_path / "fashion.onnx"
+    shutil.copy(path, target)
     inspected = cli("inspect", target)
     assert "checkpoint_sha256" in inspected.stdout
     evaluated = cli("evaluate", target, SAMPLE, "--record")
