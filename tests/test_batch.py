@@ -177,6 +177,14 @@ def test_the_deadline_is_for_all_of_them() -> None:
         assert server.classifier.started == 1
 
 
+def test_the_deadline_does_not_begin_anew_with_each_of_them() -> None:
+    classifier = FakeClassifier(seconds=0.2)
+    with served(create_app(Settings(workers=1, deadline=0.7), classifier)) as client:
+        response = client.post("/predict/batch", files=form(*[PICTURE] * 8))
+        assert_problem(response, HTTPStatus.GATEWAY_TIMEOUT, "deadline_exceeded", "within 0.7 s")
+        assert classifier.started < 8
+
+
 def test_the_rest_is_skipped_when_the_client_has_left() -> None:
     with gated(workers=1) as server:
         request = httpx.Request("POST", "http://test/predict/batch", files=form(PICTURE, PICTURE, PICTURE))
