@@ -91,7 +91,7 @@ def test_429_comes_before_the_body_and_at_once() -> None:
                 connection.sendall(head(Content_Length=5_000_000))
                 assert read_answer(connection).startswith(b"HTTP/1.1 429 ")
                 times.append(time.perf_counter() - begun)
-        assert min(times) < 0.01
+        assert sorted(times)[len(times) // 2] < 0.01
 
 
 def with_httpx(url: str) -> tuple[int, str]:
@@ -144,7 +144,7 @@ def test_who_waits_for_100_continue_is_told_that_the_connection_closes() -> None
             connection.sendall(head(Content_Length=5_000_000, Expect="100-continue"))
             begun = time.monotonic()
             received = read_to_end(connection)
-            assert time.monotonic() - begun < 4  # else a body is awaited for 5 s
+            assert time.monotonic() - begun < 2
         assert received.startswith(b"HTTP/1.1 429 ")
         assert b"connection: close" in received
 
@@ -280,7 +280,7 @@ def test_three_times_saturation_costs_neither_latency_nor_throughput() -> None:
         )
     assert not any(peak.refusals for peak in peaks)
     assert all(overload.refusals for overload in overloads)
-    assert max(overload.throughput for overload in overloads) > 0.8 * max(peak.throughput for peak in peaks)
+    assert max(overload.throughput for overload in overloads) > 0.9 * max(peak.throughput for peak in peaks)
     waits = [overload.seconds[int(0.99 * len(overload.seconds))] * overload.throughput for overload in overloads]
     assert min(waits) < 1.5 * bound
     assert min(overload.refusals[len(overload.refusals) // 2] for overload in overloads) < 0.01

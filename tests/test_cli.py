@@ -18,7 +18,7 @@ def test_help_is_instant_and_loads_nothing_heavy() -> None:
     )
     begin = time.monotonic()
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=30, check=True)
-    assert time.monotonic() - begin < 15
+    assert time.monotonic() - begin < 5
     loaded = set(done.stdout.split())
     assert "typer" in loaded
     assert not loaded & {"torch", "torchvision", "timm", "fastapi", "uvicorn"}

@@ -282,7 +282,7 @@ def test_tries_are_bounded_in_time_and_a_long_wait_is_not_begun() -> None:
             retries=99,
             retry_seconds=1.5,
         ).predict(PICTURE)
-    assert time.monotonic() - begun < 20
+    assert time.monotonic() - begun < 2
 
 
 def test_the_asynchronous_one_tries_again_without_blocking() -> None:
@@ -300,7 +300,7 @@ def test_the_asynchronous_one_tries_again_without_blocking() -> None:
     begun = time.monotonic()
     asyncio.run(ask())
     assert len(asked) == 10
-    assert time.monotonic() - begun < 4.5  # one after the other, they would wait for 5 s
+    assert time.monotonic() - begun < 2.5  # one after the other, they would wait for 5 s
 
 
 def test_how_long_to_wait() -> None:

@@ -245,7 +245,7 @@ def test_a_body_that_all_together_have_no_room_for_is_429_before_it_is_sent() ->
             refused.sendall(head(Content_Length=BODY))
             begun = time.monotonic()
             response = answer(read_answer(refused))
-            assert time.monotonic() - begun < 10
+            assert time.monotonic() - begun < 1
         assert_problem(response, HTTPStatus.TOO_MANY_REQUESTS, "too_many_bytes", "Try again in 1 s")
         assert response.headers["retry-after"] == "1"
         with connected(url) as small:
