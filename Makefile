@@ -80,7 +80,7 @@ image:
 	    --build-arg REVISION=$(shell git rev-parse HEAD 2>/dev/null || echo unknown) .
 
 clean:
-	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-ray build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
 # Stamps say what is installed; each is renewed when what it depends on changes.
 $(VENV)/.venv:
@@ -96,6 +96,6 @@ $(VENV)/.serve: $(VENV)/.venv pyproject.toml tools/install_torch.py
 
 $(VENV)/.test: $(VENV)/.serve tests/pictures.txt
 	@echo "Installing what tests need"
-	@$(PIP) --editable '.[torch,plot,otel,clients,dev]'
+	@$(PIP) --editable '.[torch,plot,otel,clients,batch,dev]'
 	@$(PIP) --no-deps --require-hashes --requirement tests/pictures.txt
 	@touch $@

@@ -46,6 +46,7 @@ RULES: dict[str, set[str]] = {
     "datasets": {"errors", "labels"},
     "evaluation": {"classifier", "datasets", "errors", "labels", "metadata"},
     "plots": {"evaluation"},
+    "batch": {"batch", "classifier", "errors", "files", "ranking", "runtime"},
     "fake": {
         "activation_map",
         "classifier",
@@ -62,13 +63,14 @@ RULES: dict[str, set[str]] = {
         *("observation", "opening", "overlay", "preprocess", "ranking", "settings", "tracing", "translations"),
     },
     "protocol": {"api.problems", "api.state", "errors", "observation"},
+    "ray": {"api", "batch", "classifier", "cpus", "errors", "files", "labels", "settings"},
     "server": {"api", "errors", "opening", "protocol", "settings"},
     "start": {"errors", "memory", "opening", "server", "settings"},
     # It shares nothing with the service but the wire, and is used where nothing else of it is installed.
     "client": {"client"},
     "cli": {
         *("classifier", "cpus", "datasets", "default_model", "errors", "evaluation", "labels", "logs", "metadata"),
-        *("options", "packed", "plots", "prepare", "settings", "start"),
+        *("batch", "options", "packed", "plots", "prepare", "ray", "settings", "start"),
     },
     "__main__": {"cli"},
     "__init__": set(),
@@ -78,7 +80,7 @@ RULES: dict[str, set[str]] = {
 CONFINED = {
     "fastapi": {"api", "server"},
     "httpx": {"client"},
-    "starlette": {"api"},
+    "starlette": {"api", "ray.serving"},
     "uvicorn": {"protocol", "server"},
     "httptools": {"protocol"},
     "PIL": {"decode", "preprocess", "datasets", "overlay", "structure"},
@@ -92,6 +94,9 @@ CONFINED = {
     "prometheus_client": {"metrics"},
     "structlog": {"logs"},
     "opentelemetry": {"tracing"},
+    "pyarrow": {"batch"},
+    "fsspec": {"batch"},
+    "ray": {"ray"},
     "typer": {"cli", "options"},
     "rich": {"cli"},
     "pydantic_settings": {"settings"},

@@ -15,9 +15,11 @@ from resnet_service.errors import RuntimeUnavailable, ServiceError
 from resnet_service.options import as_flags
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import ModuleType
 
-    from resnet_service.classifier import Classification
+    from resnet_service.batch.job import Engine, Recipe, Totals
+    from resnet_service.classifier import Classification, Classifier
     from resnet_service.evaluation import Evaluation
     from resnet_service.metadata import ModelMetadata, Precision
 
@@ -42,6 +44,10 @@ Calibration = Annotated[
 ]
 MaxLoss = Annotated[float, typer.Option(help="Points of top-1 that the packed model may lose on pictures held out.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+EngineName = Annotated[
+    Literal["local", "ray"],
+    typer.Option(help="local: all CPUs of this machine; ray: those of the Ray cluster that RAY_ADDRESS names."),
+]
 Dtype = Annotated[Literal["float32", "float16"], typer.Option(help="Of the stored weights; float16 halves the file.")]
 
 
@@ -128,6 +134,84 @@ def classify(
             _print_answer(image, answer)
     if failed:
         raise typer.Exit(1)
+
+
+@app.command(name="classify-batch")
+def classify_batch(
+    source: Annotated[str, typer.Argument(metavar="INPUT", help="Folder, glob, picture or Parquet; path or URL.")],
+    target: Annotated[str, typer.Argument(metavar="OUTPUT", help="Folder for Parquet files; path or URL.")],
+    engine: EngineName = "local",
+    checkpoint: Annotated[Path | None, typer.Option(help="Model file; by default as for serve.")] = None,
+    runtime: Runtime = "auto",
+    arch: Arch = None,
+    labels: Labels = None,
+    decode: Annotated[Literal["exact", "fast"], typer.Option(help="As for serve.")] = "fast",
+    top_k: Annotated[int | None, typer.Option(help="How many classes to name; by default 5.")] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, max=4096, help="Pictures worked on at once; by default one a CPU.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Classify stored pictures by the million into Parquet; what a run before this one has done is not done again."""
+    with one_line_errors():
+        try:
+            from resnet_service.batch import job
+        except ModuleNotFoundError as error:
+            raise RuntimeUnavailable(
+                f"classify-batch needs the package {error.name}: pip install 'resnet-service[batch]'."
+            ) from error
+        from resnet_service.cpus import available_cpus
+        from resnet_service.default_model import choose_model
+
+        recipe = job.Recipe(choose_model(checkpoint).absolute(), runtime, arch, labels, decode, top_k)
+        at_once = workers or available_cpus()
+        # With Ray it is opened here too: a model that cannot serve is found out before any machine is asked.
+        classifier = recipe.open(at_once if engine == "local" else 1)
+        classifier.warm_up()
+        chosen = (
+            job.local_engine(classifier, top_k, at_once)
+            if engine == "local"
+            else _ray_engine(recipe, classifier, workers)
+        )
+        with _batch_progress() as progress:
+            totals = job.classify_batch(
+                source, target, classifier, chosen, top_k=top_k, decoding=decode, progress=progress
+            )
+    for example in totals.examples:
+        err.print(_plain(example))
+    if as_json:
+        print(json.dumps(totals.as_dict()))
+    else:
+        err.print(_plain(totals.summary()))
+    if totals.unread:
+        raise typer.Exit(1)
+
+
+def _ray_engine(recipe: "Recipe", classifier: "Classifier", workers: int | None) -> "Engine":
+    try:
+        from resnet_service.ray.batch import ray_engine
+    except ModuleNotFoundError as error:
+        raise RuntimeUnavailable(
+            f"--engine ray needs the package {error.name}: pip install 'resnet-service[ray]'."
+        ) from error
+    return ray_engine(recipe, classifier, workers)
+
+
+@contextmanager
+def _batch_progress() -> "Iterator[Callable[[Totals], None]]":
+    """Show how far a batch is, how fast, and when it will be done."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[speed]}"), TimeRemainingColumn()
+    with Progress(*columns, console=err, transient=True) as bars:
+        bar = bars.add_task("", total=None, speed="")
+
+        def show(totals: "Totals") -> None:
+            done = totals.written + totals.unread
+            speed = f"{totals.per_second:,.0f}/s" if totals.seconds else ""
+            bars.update(bar, total=totals.pictures - totals.before, completed=done, speed=speed)
+
+        yield show
 
 
 @app.command()

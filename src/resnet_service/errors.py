@@ -50,6 +50,11 @@
     ├── DatasetError                    a data set cannot be evaluated on
     │   ├── InvalidDataset              of no known layout, damaged, or empty
     │   └── UnknownClass                has a class that the model does not have
+    ├── BatchError                      stored pictures cannot be classified as a batch
+    │   ├── InvalidBatchInput           no pictures there, or not to be read
+    │   ├── OutputConflict              the output holds something else than this batch's results
+    │   ├── OutputInUse                 another run is writing there
+    │   └── ClusterFailed               Ray cannot be reached, or its workers do not start
     └── SourceError                     weights could not be fetched
         ├── SourceUnreachable           no answer in time
         └── SourceDigestMismatch        not the bytes that were promised
@@ -357,6 +362,34 @@ class UnknownClass(DatasetError):
     """A data set has a class that the model does not have."""
 
     code = "unknown_class"
+
+
+class BatchError(ServiceError):
+    """Stored pictures cannot be classified as a batch."""
+
+
+class InvalidBatchInput(BatchError):
+    """There are no pictures, or they cannot be read at all."""
+
+    code = "invalid_batch_input"
+
+
+class OutputConflict(BatchError):
+    """The output holds something else than this batch's results."""
+
+    code = "output_conflict"
+
+
+class OutputInUse(BatchError):
+    """Another run is writing to the same output."""
+
+    code = "output_in_use"
+
+
+class ClusterFailed(BatchError):
+    """Ray cannot be reached, or its workers do not start."""
+
+    code = "cluster_failed"
 
 
 class SourceError(ServiceError):

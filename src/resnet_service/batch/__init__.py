@@ -1,0 +1,1 @@
+"""Stored pictures by the million: listed, divided into parts, classified by an engine, written as Parquet."""

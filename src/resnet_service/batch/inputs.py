@@ -1,0 +1,256 @@
+"""Finding pictures and reading them: folders, globs, single files, Parquet with pictures' bytes, on any fsspec URL."""
+
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from resnet_service.batch.pictures import Picture, as_text
+from resnet_service.batch.storage import Place, locate
+from resnet_service.errors import BodyTooLarge, InvalidBatchInput, NoFile, RequestError
+
+# One picture's bytes may be many times what the service takes from strangers; still, memory is bounded by it.
+MAX_PICTURE_BYTES = 64 * 2**20
+# Read together: enough that an object store's latency is paid once for many, little enough to hold two groups a worker.
+GROUP_PICTURES = 32
+GROUP_BYTES = 64 * 2**20
+
+_PARQUET = ".parquet"
+_PREFERRED = ("image", "bytes")
+
+
+class Read(NamedTuple):
+    """What reading one picture came to: its bytes; or an error of the input itself; or why it could not be read now.
+
+    ``unread`` is not a result. It may pass (a store that is down, a file without permission), so it is left to the
+    next run.
+    """
+
+    picture: Picture
+    path: str
+    data: bytes = b""
+    error: RequestError | None = None
+    unread: str | None = None
+
+
+class _Columns(NamedTuple):
+    """Where a Parquet file keeps pictures: column names, and the fields within where they are structs."""
+
+    data: str
+    data_field: str | None
+    path: str | None
+    path_field: str | None
+
+    @property
+    def wanted(self) -> list[str]:
+        return [self.data] if self.path in (None, self.data) else [self.data, str(self.path)]
+
+
+def list_pictures(url: str, *, outside: str | None = None) -> list[Picture]:
+    """List every picture that ``url`` means, in a stable order.
+
+    Args:
+        url: A folder (searched to its depths, hidden files left out), a glob, or a file; Parquet files among them stand
+            for the pictures in their rows.
+        outside: The output, which must not lie in what is read: a second run would classify the first one's results.
+
+    Raises:
+        InvalidBatchInput: Nothing there, not a Parquet file, one without pictures, or the output lies within.
+
+    """
+    place = locate(url)
+    try:
+        files = _files(place)
+    except OSError as error:
+        raise InvalidBatchInput(f"{url} cannot be listed: {error.strerror or error}.") from error
+    if not files:
+        raise InvalidBatchInput(f"There are no pictures in {url}.")
+    forbidden = outside and outside.rstrip("/") + "/"
+    pictures: list[Picture] = []
+    for path, size in files:
+        source = place.url(path)
+        if forbidden and source.startswith(forbidden):
+            raise InvalidBatchInput(f"The output {outside} lies within the input {url}; choose another place for it.")
+        if path.endswith(_PARQUET):
+            pictures += (Picture(source, row) for row in range(_rows(place, path)))
+        else:
+            pictures.append(Picture(source, None, size))
+    if not pictures:
+        raise InvalidBatchInput(f"The Parquet files in {url} have no rows.")
+    return pictures
+
+
+def read_pictures(pictures: Sequence[Picture]) -> Iterator[list[Read]]:
+    """Read pictures, in order and in groups; nothing that concerns single pictures is raised."""
+    for parquet, run in groupby(pictures, lambda one: None if one.row is None else one.source):
+        if parquet is not None:
+            yield from _read_rows(parquet, list(run))
+        else:
+            for group in _groups(run):
+                yield _read_files(group)
+
+
+def _files(place: Place) -> list[tuple[str, int | None]]:
+    filesystem, path = place.filesystem, place.path
+    if filesystem.isdir(path):
+        found = filesystem.find(path, detail=True)
+        start = len(path.rstrip("/")) + 1
+        found = {name: facts for name, facts in found.items() if not _hidden(name[start:])}
+    elif filesystem.exists(path):  # before globs: a bracket may be part of a name
+        found = {path: filesystem.info(path)}
+    else:
+        found = filesystem.glob(path, detail=True)
+    files = [(name, _size(place, name, facts)) for name, facts in found.items() if _is_file(place, name, facts)]
+    return sorted(files, key=lambda file: as_text(file[0]))
+
+
+def _is_file(place: Place, name: str, facts: dict[str, Any]) -> bool:
+    """Tell files, and links to files, from folders and from what a read could wait on for ever, such as a pipe."""
+    if place.local:
+        return Path(name).is_file() or not Path(name).exists()  # a link that leads nowhere will be named as unread
+    return facts.get("type") != "directory"
+
+
+def _size(place: Place, name: str, facts: dict[str, Any]) -> int | None:
+    if place.local:
+        return Path(name).stat().st_size if Path(name).exists() else None
+    return facts.get("size")
+
+
+def _hidden(path: str) -> bool:
+    """Files that begin with a dot or an underscore are bookkeeping, as Spark, Hive and Arrow have it."""
+    return any(step.startswith((".", "_")) for step in path.split("/"))
+
+
+def _rows(place: Place, path: str) -> int:
+    try:
+        with place.filesystem.open(path) as file:
+            parquet = pq.ParquetFile(file)
+            _columns(parquet.schema_arrow, place.url(path))
+            return int(parquet.metadata.num_rows)
+    except (OSError, pa.ArrowException) as error:
+        raise InvalidBatchInput(f"{as_text(place.url(path))} cannot be read as Parquet: {_one_line(error)}.") from error
+
+
+def _columns(schema: pa.Schema, where: str) -> _Columns:
+    """Find the column of pictures: the one that is binary, or a struct with binary ``bytes`` as Hugging Face has it."""
+    candidates: dict[str, str | None] = {}
+    for field in schema:
+        if _is_binary(field.type):
+            candidates[field.name] = None
+        elif pa.types.is_struct(field.type) and any(
+            inner.name == "bytes" and _is_binary(inner.type) for inner in field.type
+        ):
+            candidates[field.name] = "bytes"
+    name = next((name for name in _PREFERRED if name in candidates), None)
+    if name is None and len(candidates) == 1:
+        (name,) = candidates
+    if name is None:
+        raise InvalidBatchInput(
+            f"{where} needs one binary column with the pictures' bytes, or one that is called image or bytes; "
+            f"it has {', '.join(f'{field.name} ({field.type})' for field in schema)}."
+        )
+    if "path" in schema.names and pa.types.is_string(schema.field("path").type):
+        return _Columns(name, candidates[name], "path", None)
+    kind = schema.field(name).type
+    if candidates[name] and any(inner.name == "path" and pa.types.is_string(inner.type) for inner in kind):
+        return _Columns(name, candidates[name], name, "path")
+    return _Columns(name, candidates[name], None, None)
+
+
+def _is_binary(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
+
+
+def _groups(pictures: Iterator[Picture]) -> Iterator[list[Picture]]:
+    group: list[Picture] = []
+    held = 0
+    for picture in pictures:
+        size = MAX_PICTURE_BYTES if picture.size is None else min(picture.size, MAX_PICTURE_BYTES)
+        if group and (len(group) == GROUP_PICTURES or held + size > GROUP_BYTES):
+            yield group
+            group, held = [], 0
+        group.append(picture)
+        held += size
+    if group:
+        yield group
+
+
+def _read_files(group: list[Picture]) -> list[Read]:
+    """Read whole files together, which object stores' file systems do at the same time."""
+    places = [locate(picture.source) for picture in group]
+    # A range, since ``cat`` would take brackets in names for globs, and so that no file is read beyond the limit. An
+    # empty object has no range.
+    wanted = [index for index, picture in enumerate(group) if picture.size != 0]
+    contents: list[Any] = [b""] * len(group)
+    if wanted:
+        paths = [places[index].path for index in wanted]
+        ends = [MAX_PICTURE_BYTES + 1] * len(paths)
+        found = places[0].filesystem.cat_ranges(paths, [0] * len(paths), ends, on_error="return")
+        for index, content in zip(wanted, found, strict=True):
+            contents[index] = content
+    return [
+        _judged(picture, as_text(picture.source), content) for picture, content in zip(group, contents, strict=True)
+    ]
+
+
+def _read_rows(source: str, pictures: list[Picture]) -> Iterator[list[Read]]:
+    """Read rows of one Parquet file, no more of it in memory than a few batches; ``pictures`` are in order of rows."""
+    rows = {picture.row: picture for picture in pictures}
+    try:
+        place = locate(source)
+        with place.filesystem.open(place.path) as file:
+            parquet = pq.ParquetFile(file)
+            columns = _columns(parquet.schema_arrow, source)
+            first = 0
+            for number in range(parquet.num_row_groups):
+                count = parquet.metadata.row_group(number).num_rows
+                if any(first + offset in rows for offset in range(count)):
+                    row = first
+                    for batch in parquet.iter_batches(GROUP_PICTURES, [number], columns.wanted):
+                        group = [rows.pop(row + offset, None) for offset in range(len(batch))]
+                        yield list(_from_batch(batch, columns, group))
+                        row += len(batch)
+                        if not rows:
+                            return
+                first += count
+    except (OSError, pa.ArrowException, InvalidBatchInput) as error:
+        yield [Read(picture, picture.name, unread=_one_line(error)) for picture in rows.values()]
+        return
+    yield [Read(picture, picture.name, unread="The file has fewer rows than before.") for picture in rows.values()]
+
+
+def _from_batch(batch: pa.RecordBatch, columns: _Columns, group: list[Picture | None]) -> Iterator[Read]:
+    data = _column(batch, columns.data, columns.data_field)
+    paths = None if columns.path is None else _column(batch, columns.path, columns.path_field)
+    for index, picture in enumerate(group):
+        if picture is not None:
+            path = None if paths is None else paths[index].as_py()
+            content = data[index].as_py()
+            yield _judged(
+                picture, path or picture.name, NoFile("The row has no picture.") if content is None else content
+            )
+
+
+def _column(batch: pa.RecordBatch, name: str, field: str | None) -> pa.Array:
+    column = batch.column(name)
+    return column if field is None else column.field(field)
+
+
+def _judged(picture: Picture, path: str, content: object) -> Read:
+    if isinstance(content, RequestError):
+        return Read(picture, path, error=content)
+    if not isinstance(content, bytes):
+        return Read(picture, path, unread=_one_line(content))
+    if len(content) > MAX_PICTURE_BYTES:
+        return Read(picture, path, error=BodyTooLarge(f"The picture has more than {MAX_PICTURE_BYTES:,} bytes."))
+    return Read(picture, path, content)
+
+
+def _one_line(error: object) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")

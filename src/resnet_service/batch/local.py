@@ -1,0 +1,48 @@
+"""The engine of one machine: a thread for each CPU, all with one classifier.
+
+Threads, since decoding, resizing and the network run outside Python's lock: two threads classified as many pictures a
+second as two processes or more (``python -m benchmarks.batch``), with one copy of the model and nothing to send.
+"""
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+
+from resnet_service.batch.outputs import Output
+from resnet_service.batch.parts import Part
+from resnet_service.batch.worker import Outcome, run_part
+from resnet_service.classifier import ImageClassifier
+
+
+def run_local(
+    parts: Sequence[Part], classifier: ImageClassifier, output: Output, *, top_k: int | None, workers: int
+) -> Iterator[Outcome]:
+    """Do all parts; yield what became of each when it is done.
+
+    Args:
+        parts: What to do.
+        classifier: Opened for at least ``workers`` pictures at once.
+        output: Where results go.
+        top_k: Answers for each picture; ``None`` for the default.
+        workers: Threads.
+
+    Raises:
+        ServiceError: As for ``run_part``; parts that are in work are finished first.
+
+    """
+    with ThreadPoolExecutor(workers, thread_name_prefix="batch") as pool:
+        coming = iter(parts)
+        running: set[Future[Outcome]] = set()
+        while True:
+            for part in coming:
+                running.add(pool.submit(run_part, part, classifier, output, top_k))
+                if len(running) >= 2 * workers:
+                    break
+            if not running:
+                return
+            finished, running = wait(running, return_when=FIRST_COMPLETED)
+            try:
+                for one in finished:
+                    yield one.result()
+            except BaseException:  # whatever ends it, a closed generator included: begin nothing more
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise

@@ -1,0 +1,180 @@
+"""Results as a folder of Parquet files, each whole or absent, and what they say is done already."""
+
+import fcntl
+import io
+import json
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from resnet_service.batch.pictures import Picture
+from resnet_service.batch.storage import locate
+from resnet_service.classifier import Classification
+from resnet_service.errors import FileNotWritten, OutputConflict, OutputInUse, ServiceError
+from resnet_service.files import write_whole
+
+_KEY = b"resnet_service"
+_READERS = 16  # of parts at the same time, since an object store answers each after tens of milliseconds
+
+SCHEMA = pa.schema(
+    [
+        pa.field("path", pa.string(), nullable=False),
+        pa.field("source", pa.string(), nullable=False),
+        pa.field("row", pa.int64()),
+        pa.field(
+            "predictions",
+            pa.list_(pa.struct([("class_id", pa.int32()), ("label", pa.string()), ("score", pa.float64())])),
+        ),
+        pa.field("format", pa.string()),
+        pa.field("width", pa.int32()),
+        pa.field("height", pa.int32()),
+        pa.field("error", pa.struct([("code", pa.string()), ("detail", pa.string())])),
+    ]
+)
+
+
+class Result(NamedTuple):
+    """One row: what the picture is called, which it is, and the answer or why there is none."""
+
+    path: str
+    picture: Picture
+    answer: Classification | ServiceError
+
+
+class Output:
+    """A folder of ``part-….parquet``, local or on an fsspec URL; can be sent to other machines."""
+
+    def __init__(self, url: str, made_by: dict[str, object]) -> None:
+        """Name the folder.
+
+        Args:
+            url: The folder; made when the first part is written.
+            made_by: What the answers depend on (model, number of answers, …), kept in each file. Results that were
+                made by something else are never mixed with these.
+
+        """
+        place = locate(url, OutputConflict)
+        self.url = place.url(place.path)
+        self._made_by = json.dumps(made_by, sort_keys=True)
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Hold a local folder alone, and remove what a killed run left half-written.
+
+        The kernel lets go when the process ends, however it ends. Object stores have no such lock.
+
+        Raises:
+            OutputInUse: Another run holds it.
+            FileNotWritten: It cannot be made.
+
+        """
+        place = locate(self.url, OutputConflict)
+        if not place.local:
+            yield
+            return
+        folder = Path(place.path)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        except OSError as error:
+            raise FileNotWritten(f"The folder {folder} cannot be used: {error.strerror}.") from error
+        try:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise OutputInUse(
+                    f"Another run is writing to {folder}; wait for it, or choose another folder."
+                ) from error
+            for rest in folder.glob(".part-*.partial"):
+                rest.unlink(missing_ok=True)
+            yield
+        finally:
+            os.close(descriptor)
+
+    def done(self) -> set[tuple[str, int | None]]:
+        """Return the identities of the pictures that have a row.
+
+        Raises:
+            OutputConflict: There are results of another model or other options, or files that are not ours.
+
+        """
+        place = locate(self.url, OutputConflict)
+        filesystem = place.filesystem
+        filesystem.invalidate_cache()
+        if not filesystem.exists(place.path):
+            return set()
+        names = [name for name in filesystem.ls(place.path, detail=False) if _visible(name)]
+        found: set[tuple[str, int | None]] = set()
+        with ThreadPoolExecutor(_READERS) as pool:
+            for identities in pool.map(self._identities, names):
+                found.update(identities)
+        return found
+
+    def write(self, name: str, results: Sequence[Result]) -> None:
+        """Write one part, such that it is there as a whole or not at all.
+
+        A local file is renamed into its place; an object store shows an object when its upload is complete.
+
+        Raises:
+            FileNotWritten: The disk is full, the store is down, …
+
+        """
+        buffer = io.BytesIO()
+        table = pa.Table.from_pylist([_row(result) for result in results], schema=self._schema)
+        pq.write_table(table, buffer, compression="zstd")
+        place = locate(self.url, OutputConflict)
+        if place.local:
+            write_whole(Path(place.path) / name, buffer.getvalue())
+            return
+        try:
+            place.filesystem.pipe_file(f"{place.path.rstrip('/')}/{name}", buffer.getvalue())
+        except OSError as error:
+            raise FileNotWritten(f"{self.url}/{name} cannot be written: {error.strerror or error}.") from error
+
+    @property
+    def _schema(self) -> pa.Schema:
+        return SCHEMA.with_metadata({_KEY: self._made_by.encode()})
+
+    def _identities(self, name: str) -> list[tuple[str, int | None]]:
+        filesystem = locate(self.url, OutputConflict).filesystem
+        try:
+            with filesystem.open(name) as file:
+                parquet = pq.ParquetFile(file)
+                made_by = (parquet.schema_arrow.metadata or {}).get(_KEY)
+                if made_by is None:
+                    raise OutputConflict(f"{name} is not a result of classify-batch; choose another output.")
+                if made_by.decode() != self._made_by:
+                    raise OutputConflict(
+                        f"{name} holds results of {made_by.decode()}, and this run would add those of "
+                        f"{self._made_by}; choose another output."
+                    )
+                table = parquet.read(columns=["source", "row"])
+        except (OSError, pa.ArrowException) as error:
+            raise OutputConflict(
+                f"{name} is not a whole Parquet file; remove it, and its part will be done again."
+            ) from error
+        return list(zip(table["source"].to_pylist(), table["row"].to_pylist(), strict=True))
+
+
+def _visible(path: str) -> bool:
+    return not path.rstrip("/").rsplit("/", 1)[-1].startswith((".", "_"))
+
+
+def _row(result: Result) -> dict[str, object]:
+    source, row = result.picture.identity
+    known: dict[str, object] = {"path": result.path, "source": source, "row": row}
+    if isinstance(result.answer, ServiceError):
+        return known | {"error": {"code": result.answer.code, "detail": str(result.answer)}}
+    answer = result.answer
+    return known | {
+        "predictions": [ranked._asdict() for ranked in answer.predictions],
+        "format": answer.format,
+        "width": answer.width,
+        "height": answer.height,
+    }
