@@ -1,10 +1,10 @@
 """What classify-batch does a second: threads beside processes, and Ray beside both, in turns on one machine.
 
-python -m benchmarks.batch MODEL PICTURES [--rounds 3] [--number 1500] [--output docs/benchmarks/batch.json]
+python -m benchmarks.batch MODEL PICTURES [--rounds 5] [--number 2000] [--output docs/benchmarks/batch.json]
 
-PICTURES is a folder; its files are taken again and again until there are ``number``. Run it with a Python that has the
-extra `ray`. Ray's figure is from its first part to its last, since starting Ray costs the same for ten pictures and for
-ten million.
+PICTURES is a folder; its JPEGs are taken again and again until there are ``number``. Run it with a Python that has the
+extra `ray`. Figures of the two engines are from the first part that is written to the last, since starting costs the
+same for ten pictures and for ten million; what it costs is a figure of its own.
 """
 
 import argparse
@@ -12,24 +12,35 @@ import json
 import logging
 import multiprocessing
 import os
+import pickle
 import statistics
 import tempfile
 import time
+import tracemalloc
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import ray
 import ray.data
 
-from resnet_service.batch.job import Engine, Recipe, Totals, classify_batch, local_engine
-from resnet_service.batch.parts import part_size
+from resnet_service.batch.job import Engine, Recipe, classify_batch, local_engine
+from resnet_service.batch.parts import part_size, plan
+from resnet_service.batch.pictures import Picture
 from resnet_service.cpus import available_cpus
 from resnet_service.ray.batch import ray_engine
 
 _TASKS = 500
+_LISTED = 100_000
+
+
+class Speed(NamedTuple):
+    """Pictures a second, and the seconds before the first of them; 0 where starting was not looked at."""
+
+    per_second: float
+    start_seconds: float = 0.0
 
 
 def main() -> None:
@@ -37,35 +48,43 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", type=Path)
     parser.add_argument("pictures", type=Path)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--number", type=int, default=1500)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--number", type=int, default=2000)
     parser.add_argument("--output", type=Path)
     args = parser.parse_args()
-    files = sorted(path.read_bytes() for path in args.pictures.iterdir() if path.is_file())
+    files = sorted(path.read_bytes() for path in args.pictures.glob("*.jpg"))
     taken = [files[index % len(files)] for index in range(args.number)]
     cpus = available_cpus()
     recipe = Recipe(args.model.absolute())
-    rates: dict[str, list[float]] = {"one thread": [], "threads": [], "processes": [], "ray": []}
-    with tempfile.TemporaryDirectory() as folder:
+    speeds: dict[str, list[Speed]] = {"one thread": [], "processes": [], "threads": [], "ray": []}
+    with tempfile.TemporaryDirectory(prefix="batch-", dir="/tmp") as folder:  # short, as Ray's sockets want it
         source = Path(folder) / "pictures.parquet"
         pq.write_table(pa.table({"image": taken}), source, row_group_size=part_size(len(taken)))
-        ray.init(num_cpus=cpus, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+        ray.init(
+            num_cpus=cpus, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR, _temp_dir=folder
+        )
         for number in range(args.rounds):
-            for name, found in rates.items():
+            for name, found in speeds.items():
                 target = Path(folder) / f"{name}-{number}"
-                found.append(_rate(name, recipe, source, target, cpus, files))
+                found.append(_speed(name, recipe, source, target, cpus, files))
         row_bytes = sum(path.stat().st_size for path in target.glob("part-*")) / len(taken)
         task_ms = _task_ms()
         ray.shutdown()
+    pairs = zip(speeds["ray"], speeds["threads"], strict=True)
+    listed_bytes, described_bytes = _described()
     figures: dict[str, Any] = {
         "cpus": cpus,
         "load_average": round(os.getloadavg()[0], 1),
         "pictures": len(taken),
         "picture_bytes": round(statistics.mean(map(len, files))),
         "row_bytes": round(row_bytes),
+        "stage_ms": _stages(recipe, files),
         "ray_task_ms": round(task_ms, 1),
-        "per_second": {name: [round(rate, 1) for rate in found] for name, found in rates.items()},
-        "ray_of_threads": [round(ours / local, 3) for ours, local in zip(rates["ray"], rates["threads"], strict=True)],
+        "ray_start_seconds": [round(speed.start_seconds, 1) for speed in speeds["ray"]],
+        "listed_bytes": round(listed_bytes),
+        "described_bytes": round(described_bytes),
+        "per_second": {name: [round(speed.per_second, 1) for speed in found] for name, found in speeds.items()},
+        "ray_of_threads": [round(ours.per_second / own.per_second, 3) for ours, own in pairs],
     }
     text = json.dumps(figures, indent=1)
     print(text)
@@ -73,20 +92,18 @@ def main() -> None:
         args.output.write_text(text + "\n")
 
 
-def _rate(name: str, recipe: Recipe, source: Path, target: Path, cpus: int, files: Sequence[bytes]) -> float:
+def _speed(name: str, recipe: Recipe, source: Path, target: Path, cpus: int, files: Sequence[bytes]) -> Speed:
     if name == "processes":
-        return _processes(recipe, cpus, files)
+        return Speed(_processes(recipe, cpus, files))
     workers = 1 if name == "one thread" else cpus
     classifier = recipe.open(workers)
     engine: Engine = ray_engine(recipe, classifier, cpus) if name == "ray" else local_engine(classifier, None, workers)
-    marks: list[tuple[float, int]] = []
-
-    def progress(totals: Totals) -> None:
-        marks.append((time.perf_counter(), totals.written))
-
-    classify_batch(str(source), str(target), classifier, engine, progress=progress)
-    (begun, before), (ended, written) = marks[1], marks[-1]
-    return (written - before) / (ended - begun)
+    begun = time.time()
+    classify_batch(str(source), str(target), classifier, engine)
+    # When a part was written says its file. What the engine reports comes later and several parts together.
+    written = sorted((path.stat().st_mtime, pq.read_metadata(path).num_rows) for path in target.glob("part-*"))
+    (first, rows), (last, _) = written[0], written[-1]
+    return Speed((sum(rows for _, rows in written) - rows) / (last - first), first - begun)
 
 
 def _processes(recipe: Recipe, count: int, files: Sequence[bytes]) -> float:
@@ -99,7 +116,7 @@ def _processes(recipe: Recipe, count: int, files: Sequence[bytes]) -> float:
     found = [spans.get() for _ in processes]
     for process in processes:
         process.join()
-    seconds = max(end for _, end in found) - min(begin for begin, _ in found)
+    seconds: float = max(end for _, end in found) - min(begin for begin, _ in found)
     return count * _EACH / seconds
 
 
@@ -116,6 +133,17 @@ def _process(recipe: Recipe, files: Sequence[bytes], barrier: Any, spans: Any) -
     spans.put((begun, time.monotonic()))
 
 
+def _stages(recipe: Recipe, files: Sequence[bytes]) -> dict[str, float]:
+    """Return the milliseconds that each stage of a picture takes on one thread."""
+    classifier = recipe.open(1)
+    classifier.warm_up()
+    timings = [classifier.classify(files[index % len(files)]).timing_ms for index in range(_EACH)]
+    return {
+        stage: round(statistics.median(getattr(timing, stage) for timing in timings), 2)
+        for stage in ("decode", "preprocess", "inference")
+    }
+
+
 class _Nothing:
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         return row
@@ -128,6 +156,16 @@ def _task_ms() -> float:
     pool = ray.data.ActorPoolStrategy(size=1, max_tasks_in_flight_per_actor=4)
     marks = [time.perf_counter() for _ in dataset.map(_Nothing, compute=pool, num_cpus=1).iter_rows()]
     return 1000 * (marks[-1] - marks[0]) / (len(marks) - 1)
+
+
+def _described() -> tuple[float, float]:
+    """Return the bytes of a listed picture in the driver's memory, and those that are sent to a worker for it."""
+    tracemalloc.start()
+    pictures = [Picture(f"s3://a-bucket/a-folder/of-pictures/{n:012}.jpg", None, 100_000 + n) for n in range(_LISTED)]
+    parts = list(plan(pictures, set()))
+    held, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    return held / _LISTED, sum(len(pickle.dumps(part)) for part in parts) / _LISTED
 
 
 if __name__ == "__main__":

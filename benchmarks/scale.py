@@ -2,7 +2,8 @@
 
 python -m benchmarks.scale [docs/benchmarks/batch.json]
 
-Prints the table of docs/scale.md. What is assumed and not measured stands here by name.
+Prints the table of docs/scale.md, and the figures that stand around it. What is assumed and not measured stands here
+by name.
 """
 
 import json
@@ -12,16 +13,19 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from benchmarks.paths import REPOSITORY
+from resnet_service.batch.parts import part_size, task_count
 
 FIGURES = REPOSITORY / "docs" / "benchmarks" / "batch.json"
 
 NODES = (1, 10, 1000)
 CORES = 16  # a node
-NETWORK_BITS = 10e9  # a second and node, towards the store
+LINK_BITS = 10e9  # a second, of each node and of the driver's
 # What Amazon S3 documents for each prefix of a bucket ("Best practices design patterns: optimizing Amazon S3
 # performance"); a bucket may have any number of prefixes, and comes to this only after it has grown into it.
 STORE_READS = 5500
-TASK_PICTURES = 500  # as in ray/batch.py
+BATCH = 100_000_000  # pictures of one run: what its driver can hold in memory
+
+CPU, LINKS, STORE, DRIVER = "CPU", "links", "one prefix", "driver"
 
 
 class Bound(NamedTuple):
@@ -33,15 +37,17 @@ class Bound(NamedTuple):
 
 def bounds(figures: dict[str, Any], nodes: int) -> list[Bound]:
     """Return the bounds for a number of nodes, the lowest first; pictures are single objects under one prefix."""
-    core = statistics.median(figures["per_second"]["one thread"]) * min(
-        1.0, statistics.median(figures["ray_of_threads"])
-    )
+    core = statistics.median(figures["per_second"]["threads"]) / figures["cpus"]
+    core *= min(1.0, statistics.median(figures["ray_of_threads"]))
+    cpus = nodes * CORES
+    tasks = task_count(BATCH // part_size(BATCH), BATCH, cpus)
+    handed = min(1000 / figures["ray_task_ms"] * BATCH / tasks, LINK_BITS / 8 / figures["described_bytes"])
     return sorted(
         [
-            Bound("CPU (decode and network)", nodes * CORES * core),
-            Bound("the nodes' links", nodes * NETWORK_BITS / 8 / (figures["picture_bytes"] + figures["row_bytes"])),
-            Bound("reads from one prefix of the store", STORE_READS),
-            Bound("Ray's driver", 1000 / figures["ray_task_ms"] * TASK_PICTURES),
+            Bound(CPU, cpus * core),
+            Bound(LINKS, nodes * LINK_BITS / 8 / (figures["picture_bytes"] + figures["row_bytes"])),
+            Bound(STORE, STORE_READS),
+            Bound(DRIVER, handed),
         ],
         key=lambda bound: bound.per_second,
     )
@@ -50,22 +56,39 @@ def bounds(figures: dict[str, Any], nodes: int) -> list[Bound]:
 def table(figures: dict[str, Any]) -> str:
     """Return the table of docs/scale.md: each bound by itself, and what is left when the store's is lifted."""
     lines = [
-        "| nodes | CPU | links | one prefix | driver | bound by | pictures/s | with prefixes enough | a billion takes |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "| nodes | CPU | links | one prefix | driver | bound by | with prefixes enough | 100 million take |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for nodes in NODES:
         found = bounds(figures, nodes)
         each = {bound.name: bound.per_second for bound in found}
         first = found[0]
-        lifted = next(bound for bound in found if not bound.name.startswith("reads"))
-        order = ("CPU (decode and network)", "the nodes' links", "reads from one prefix of the store", "Ray's driver")
-        cells = " | ".join(_number(each[name]) for name in order)
-        hours = 1e9 / lifted.per_second / 3600
+        lifted = next(bound for bound in found if bound.name != STORE)
+        cells = " | ".join(_number(each[name]) for name in (CPU, LINKS, STORE, DRIVER))
+        hours = BATCH / lifted.per_second / 3600
         lines.append(
-            f"| {nodes:,} | {cells} | {first.name} | {_number(first.per_second)} | "
-            f"{_number(lifted.per_second)}: {lifted.name} | {hours:,.1f} h |"
+            f"| {nodes:,} | {cells} | {first.name} | {_number(lifted.per_second)}: {lifted.name} | {hours:.2g} h |"
         )
     return "\n".join(lines)
+
+
+def around(figures: dict[str, Any]) -> str:
+    """Return the figures that stand around the table."""
+    stages = figures["stage_ms"]
+    whole = sum(stages.values())
+    shares = ", ".join(f"{stage} {spent} ms ({spent / whole:.0%})" for stage, spent in stages.items())
+    store = NODES[-1] * CORES * statistics.median(figures["per_second"]["threads"]) / figures["cpus"]
+    return "\n".join(
+        (
+            f"one picture on one core: {shares}",
+            f"Ray to the local engine, pictures a second: {statistics.median(figures['ray_of_threads']):.2f} "
+            f"({min(figures['ray_of_threads']):.2f} to {max(figures['ray_of_threads']):.2f})",
+            f"seconds until Ray's first part: {statistics.median(figures['ray_start_seconds']):.0f}",
+            f"a task costs the driver {figures['ray_task_ms']} ms; a picture {figures['described_bytes']} bytes sent",
+            f"the driver's memory for {BATCH:,} pictures: {_number(figures['listed_bytes'] * BATCH / 1e9)} GB",
+            f"prefixes that {NODES[-1]:,} nodes would need: {_number(store / STORE_READS)}",
+        )
+    )
 
 
 def _number(value: float) -> str:
@@ -74,4 +97,5 @@ def _number(value: float) -> str:
 
 
 if __name__ == "__main__":
-    print(table(json.loads(Path(sys.argv[1] if len(sys.argv) > 1 else FIGURES).read_text())))
+    measured = json.loads(Path(sys.argv[1] if len(sys.argv) > 1 else FIGURES).read_text())
+    print(around(measured), table(measured), sep="\n\n")

@@ -128,12 +128,12 @@ def test_hidden_files_and_pipes_are_left_alone_and_links_followed(folder: Path, 
 @pytest.mark.parametrize("kind", ["path", "struct", "bare"])
 def test_parquet_rows_are_pictures(kind: str, tmp_path: Path) -> None:
     names = [f"p/{index}.png" for index in range(50)]
-    columns: dict[str, Any] = {
+    kinds: dict[str, dict[str, Any]] = {
         "path": {"path": names, "jpeg": [PICTURE] * 50},
         "struct": {"image": [{"bytes": PICTURE, "path": name} for name in names], "other": [b"x"] * 50},
         "bare": {"anything": [PICTURE] * 50},
-    }[kind]
-    file = write_parquet(tmp_path / "in.parquet", columns)
+    }
+    file = write_parquet(tmp_path / "in.parquet", kinds[kind])
     assert run(file, tmp_path / "out").written == 50
     found = rows(tmp_path / "out")
     assert [(row["source"], row["row"]) for row in found] == [(str(file), index) for index in range(50)]
@@ -258,6 +258,14 @@ def test_foreign_and_damaged_files_in_the_output_are_named(folder: Path, tmp_pat
     part.write_bytes(part.read_bytes()[:-20])
     with pytest.raises(OutputConflict, match="remove it"):
         run(folder, target)
+
+
+def test_what_a_killed_run_left_half_written_is_removed(folder: Path, tmp_path: Path) -> None:
+    rest = tmp_path / "out" / ".part-0123.parquet.abcd.partial"
+    rest.parent.mkdir()
+    rest.write_bytes(b"PAR1")
+    assert run(folder, tmp_path / "out").written == 40
+    assert not rest.exists()
 
 
 def test_one_run_at_a_time(folder: Path, tmp_path: Path) -> None:

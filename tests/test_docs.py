@@ -139,6 +139,30 @@ def test_own_model_works_from_top_to_bottom(tmp_path: Path) -> None:
     assert (tmp_path / "plots" / "confusion.png").exists()
 
 
+def test_batch_works_from_top_to_bottom(tmp_path: Path) -> None:
+    page = (REPOSITORY / "docs" / "batch.md").read_text()
+    shutil.copytree(REPOSITORY / "tests" / "data" / "fashion-mnist", tmp_path / "pictures")
+    (tmp_path / "checkpoints").mkdir()
+    shutil.copy(REPOSITORY / "checkpoints" / "resnet18-fashion-mnist-int8.onnx", tmp_path / "checkpoints")
+
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, *arguments]
+        return subprocess.run(command, capture_output=True, text=True, timeout=120, check=True, cwd=tmp_path)
+
+    def without_time(said: str) -> str:
+        return re.sub(r" in [\d.]+ s, [\d,]+/s", "", " ".join(said.split()))
+
+    commands = console(page)
+    assert len(commands) == 2
+    for command, shown in commands:
+        said = run("-m", "resnet_service", *shlex.split(command)[1:]).stderr
+        assert without_time(shown) in without_time(said)
+    (script,) = re.findall(r"^```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    error, model = run("-c", script).stdout.splitlines()
+    assert error.endswith("LICENSE not_an_image")
+    assert model == "resnet18-fashion-mnist-int8"
+
+
 CLIENTS = (REPOSITORY / "docs" / "clients.md").read_text()
 CLIENT_BLOCKS = re.findall(r"^```python\n(.*?)^```", CLIENTS, re.MULTILINE | re.DOTALL)
 CLIENT_COMMANDS = [command for command, _ in console(CLIENTS) if "curl " in command]

@@ -1,6 +1,6 @@
 """Ray for real: a cluster of several nodes on this machine, and batches on it.
 
-Slow: about a minute to install Ray the first time, and half a minute for each test.
+Slow: about a minute to install Ray the first time, and two minutes for the batches.
 """
 
 import json
@@ -9,7 +9,7 @@ import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -26,6 +26,7 @@ MODEL = REPOSITORY / "checkpoints" / "resnet18-fashion-mnist-int8.onnx"
 FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
 PICTURES = 5000
 RUN_SECONDS = 180
+CLUSTER_SECONDS = 600
 
 
 @pytest.fixture(scope="module")
@@ -65,27 +66,57 @@ def rows(folder: Path) -> list[dict[str, Any]]:
     return sorted(found, key=lambda row: int(row["row"]))
 
 
-def on_a_cluster(python: Path, ray_folder: Path, *arguments: str | Path) -> dict[str, Any]:
-    done = subprocess.run(
-        [python, REPOSITORY / "tests" / "support" / "ray_batch.py", *arguments],
-        capture_output=True,
+class ClusterRuns(NamedTuple):
+    """What ``ray_batch.py`` printed, and the folder it wrote to."""
+
+    answers: dict[str, Any]
+    folder: Path
+
+
+@pytest.fixture(scope="module")
+def cluster_runs(python: Path, pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> ClusterRuns:
+    temporary = Path(tempfile.mkdtemp(prefix="ray-", dir="/tmp"))
+    target = tmp_path_factory.mktemp("cluster")
+    command = [python, REPOSITORY / "tests" / "support" / "ray_batch.py", MODEL, pictures, target]
+    process = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
-        timeout=RUN_SECONDS,
-        check=False,
-        env=ray_environment(ray_folder),
+        env=ray_environment(temporary),
+        start_new_session=True,
     )
-    assert done.returncode == 0, done.stderr
-    answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return answer
+    try:
+        printed, said = process.communicate(timeout=CLUSTER_SECONDS)
+    finally:
+        process.kill()
+        process.wait(20)
+        shutil.rmtree(temporary, ignore_errors=True)  # its processes may be writing their last lines
+    assert process.returncode == 0, said
+    answers = next(line for line in reversed(printed.splitlines()) if line.startswith("{"))
+    return ClusterRuns(json.loads(answers), target)
 
 
-@pytest.mark.parametrize("kill", [False, True], ids=["undisturbed", "a node is killed"])
+@pytest.mark.parametrize("name", ["undisturbed", "killed"])
 def test_a_cluster_answers_as_one_machine_does(
-    kill: bool, python: Path, ray_folder: Path, pictures: Path, local_rows: list[dict[str, Any]], tmp_path: Path
+    name: str, cluster_runs: ClusterRuns, local_rows: list[dict[str, Any]]
 ) -> None:
-    totals = on_a_cluster(python, ray_folder, MODEL, pictures, tmp_path / "out", *(["--kill"] if kill else []))
+    totals = cluster_runs.answers[name]
     assert (totals["written"], totals["refused"], totals["unread"]) == (PICTURES, 1, 0)
-    assert bool(totals["killed_at"]) == kill
-    found = rows(tmp_path / "out")
+    found = rows(cluster_runs.folder / name)
     assert [row["row"] for row in found] == list(range(PICTURES))  # nothing lost, nothing twice
     assert found == local_rows
+
+
+def test_the_node_was_killed_in_the_middle(cluster_runs: ClusterRuns) -> None:
+    (written,) = cluster_runs.answers["killed_at"]
+    assert PICTURES / 4 <= written < PICTURES
+
+
+def test_a_part_that_ends_each_worker_ends_the_run(cluster_runs: ClusterRuns) -> None:
+    said = cluster_runs.answers["deadly"]["error"]
+    assert said.startswith("Ray failed: ")
+    assert said.endswith(". What was written stays; run again to go on.")
+    assert "\n" not in said
+    found = [row["row"] for row in rows(cluster_runs.folder / "deadly")]
+    assert len(set(found)) == len(found) < PICTURES

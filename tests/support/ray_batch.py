@@ -1,25 +1,45 @@
-"""A program for the tests: a Ray cluster of several nodes on this machine, a batch on it, a node killed meanwhile.
+"""A program for the tests: batches on a Ray cluster of several nodes on this machine, one of which is killed.
 
-python ray_batch.py MODEL INPUT OUTPUT [--kill]
+python ray_batch.py MODEL INPUT OUTPUT
 
-Prints what came of it as JSON, with the pictures a second between the first part and the last. Apart from the tests'
-process, which is not to hold Ray's threads, signal handlers and warnings.
+Writes the results of three runs into folders below OUTPUT: ``undisturbed``; ``killed``, in the middle of which a node
+dies for good; ``deadly``, where one part ends each worker that begins it. Prints what came of each as JSON, by that
+name. Apart from the tests' process, which is not to hold Ray's threads, signal handlers and warnings.
 """
 
 import argparse
 import json
-import threading
-import time
+import os
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import ray
 from ray.cluster_utils import Cluster
 
 from resnet_service.batch.job import Recipe, Totals, classify_batch
+from resnet_service.batch.outputs import Output, Result
+from resnet_service.batch.parts import Part
+from resnet_service.batch.worker import Outcome
+from resnet_service.errors import ClusterFailed
 from resnet_service.ray.batch import ray_engine
 
 _NODES = 2  # with a CPU each, beside the head, which works on nothing
 _WAIT_SECONDS = 120
+_FEW_PARTS = 20
+
+
+class DeadlyOutput(Output):
+    """Ends the process that writes a certain part, as a crash in C code would."""
+
+    def __init__(self, output: Output, deadly: str) -> None:
+        self.__dict__.update(output.__dict__)
+        self._deadly = deadly
+
+    def write(self, name: str, results: Sequence[Result]) -> None:
+        if name == self._deadly:
+            os._exit(1)
+        super().write(name, results)
 
 
 def main() -> None:
@@ -27,41 +47,36 @@ def main() -> None:
     parser.add_argument("model", type=Path)
     parser.add_argument("input")
     parser.add_argument("output", type=Path)
-    parser.add_argument("--kill", action="store_true")
     args = parser.parse_args()
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+    nodes = [cluster.add_node(num_cpus=1) for _ in range(_NODES)]
+    cluster.wait_for_nodes(_WAIT_SECONDS)
+    ray.init(address=cluster.address, log_to_driver=False)
+    recipe = Recipe(args.model)
+    classifier = recipe.open(1)
+    engine = ray_engine(recipe, classifier, None)
+    killed_at: list[int] = []
+
+    def kill(totals: Totals) -> None:
+        if not killed_at and totals.written >= totals.pictures // 4:
+            killed_at.append(totals.written)
+            cluster.remove_node(nodes[0], allow_graceful=False)
+
+    def deadly(parts: Sequence[Part], output: Output) -> Iterator[Outcome]:
+        few = parts[:_FEW_PARTS]
+        yield from ray_engine(recipe, classifier, None, restarts=1)(few, DeadlyOutput(output, few[7].name))
+
+    def batch(name: str, **options: Any) -> dict[str, object]:
+        target = str(args.output / name)
+        return classify_batch(args.input, target, classifier, **{"engine": engine, **options}).as_dict()
+
     try:
-        nodes = [cluster.add_node(num_cpus=1) for _ in range(_NODES)]
-        cluster.wait_for_nodes(_WAIT_SECONDS)
-        ray.init(address=cluster.address, log_to_driver=False)
-        recipe = Recipe(args.model)
-        classifier = recipe.open(1)
-        marks: list[tuple[float, int]] = []
-        killed_at: list[int] = []
-
-        def kill() -> None:
-            """Kill a node as soon as results arrive, and put another one in its place."""
-            deadline = time.monotonic() + _WAIT_SECONDS
-            while time.monotonic() < deadline and not killed_at:
-                there = len(list(args.output.glob("part-*.parquet")))
-                if there >= 3:
-                    killed_at.append(there)
-                    cluster.remove_node(nodes[0], allow_graceful=False)
-                    cluster.add_node(num_cpus=1)
-                time.sleep(0.01)
-
-        if args.kill:
-            threading.Thread(target=kill, daemon=True).start()
-
-        def progress(totals: Totals) -> None:
-            marks.append((time.monotonic(), totals.written))
-
-        totals = classify_batch(
-            args.input, str(args.output), classifier, ray_engine(recipe, classifier, None), progress=progress
-        )
-        (begun, before), (ended, written) = marks[1], marks[-1]
-        speed = (written - before) / (ended - begun) if ended > begun else 0.0
-        print(json.dumps({**totals.as_dict(), "killed_at": killed_at, "steady_per_second": speed}))
+        answers = {"undisturbed": batch("undisturbed"), "killed": batch("killed", progress=kill)}
+        try:
+            answers["deadly"] = batch("deadly", engine=deadly)
+        except ClusterFailed as error:
+            answers["deadly"] = {"error": str(error)}
+        print(json.dumps({**answers, "killed_at": killed_at}))
     finally:
         ray.shutdown()
         cluster.shutdown()

@@ -8,6 +8,11 @@ from resnet_service.batch.pictures import Picture
 
 _SMALLEST, _LARGEST = 16, 1000
 _WISHED = 256  # parts of a small batch: enough that many workers end at about the same time
+# A cluster hands out several parts together, a task, since each task costs its one driver some ten milliseconds: the
+# more workers ask it for tasks, the longer a task must take.
+_TASK_PICTURES = 100
+_TASK_PICTURES_PER_WORKER = 5
+_TASKS_PER_WORKER = 4  # at least, so that all workers end at about the same time
 
 
 @dataclass(frozen=True)
@@ -28,6 +33,12 @@ class Part:
 def part_size(total: int) -> int:
     """Return how many pictures a part of a batch of ``total`` has; a run that is killed loses that many a worker."""
     return min(_LARGEST, max(_SMALLEST, total // _WISHED))
+
+
+def task_count(parts: int, pictures: int, workers: int) -> int:
+    """Return into how many tasks ``parts`` with ``pictures`` in all are gathered for a cluster's ``workers``."""
+    wished = pictures // max(_TASK_PICTURES, _TASK_PICTURES_PER_WORKER * workers)
+    return min(parts, max(wished, _TASKS_PER_WORKER * workers))
 
 
 def plan(pictures: Sequence[Picture], done: set[tuple[str, int | None]]) -> Iterator[Part]:

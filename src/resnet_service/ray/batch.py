@@ -19,18 +19,17 @@ import ray.exceptions
 
 from resnet_service.batch.job import Engine, Recipe
 from resnet_service.batch.outputs import Output
-from resnet_service.batch.parts import Part
+from resnet_service.batch.parts import Part, task_count
 from resnet_service.batch.worker import Outcome, run_part
 from resnet_service.classifier import ImageClassifier
 from resnet_service.errors import ClusterFailed, ServiceError
 from resnet_service.files import read_model_file, write_whole
-from resnet_service.labels import find_label_file
+from resnet_service.labels import label_file_for
 
 _WAITING = 2  # parts that a worker has got, so that it need not wait for the driver
-# What Ray schedules costs its driver some ten milliseconds, so small parts are handed out several together.
-_TASK_PICTURES = 500
-_MIN_TASKS = 4  # for each CPU, so that all end at about the same time
-_MAX_TASKS = 10_000  # the driver keeps an entry for each
+# Nodes come and go, and their workers are started again elsewhere. But what ends its worker each time (a picture that
+# crashes a decoder, say) must not go on for ever, as it would by default.
+_RESTARTS = 20
 
 
 class ModelFiles:
@@ -75,7 +74,9 @@ class PartWorker:
         return {"outcome": pickle.dumps(outcome)}
 
 
-def ray_engine(recipe: Recipe, classifier: ImageClassifier, workers: int | None) -> Engine:
+def ray_engine(
+    recipe: Recipe, classifier: ImageClassifier, workers: int | None, *, restarts: int = _RESTARTS
+) -> Engine:
     """Return the engine of the cluster that ``RAY_ADDRESS`` names, or else of a Ray on this machine.
 
     Every node needs this package in the same version, and must reach input and output under the same names: object
@@ -85,20 +86,18 @@ def ray_engine(recipe: Recipe, classifier: ImageClassifier, workers: int | None)
         recipe: How to classify.
         classifier: Opened by it; tells which label file is meant.
         workers: Actors, each with a CPU; by default as many as the cluster has, and more where it grows.
+        restarts: How many times a worker may die, with its node or alone, before the run ends.
 
     """
 
     def run(parts: Sequence[Part], output: Output) -> Iterator[Outcome]:
-        label_file = recipe.label_file
-        if label_file is None and classifier.metadata.labels is not None:
-            label_file = find_label_file(classifier.metadata.labels.name, recipe.model)
+        label_file = label_file_for(classifier.metadata, recipe.model, recipe.label_file)
         try:
             _connect()
-            files = ray.put(ModelFiles(recipe, label_file))
+            files = ray.put(ModelFiles(recipe, None if label_file is None else label_file.path))
             rows: list[dict[str, Any]] = [{"part": pickle.dumps(part)} for part in parts]
             cpus = max(1, int(ray.cluster_resources().get("CPU", 1)))
-            missing = sum(len(part.pictures) for part in parts)
-            tasks = min(len(parts), max(_MIN_TASKS * cpus, missing // _TASK_PICTURES), _MAX_TASKS)
+            tasks = task_count(len(parts), sum(len(part.pictures) for part in parts), workers or cpus)
             pool = ray.data.ActorPoolStrategy(
                 min_size=1,
                 max_size=workers,
@@ -106,7 +105,11 @@ def ray_engine(recipe: Recipe, classifier: ImageClassifier, workers: int | None)
                 max_tasks_in_flight_per_actor=_WAITING,
             )
             outcomes = ray.data.from_items(rows, override_num_blocks=tasks).map(
-                PartWorker, fn_constructor_args=(files, output), compute=pool, num_cpus=1
+                PartWorker,
+                fn_constructor_args=(files, output),
+                compute=pool,
+                num_cpus=1,
+                ray_remote_args_fn=lambda: {"max_restarts": restarts},
             )
             for row in outcomes.iter_rows():
                 outcome: Outcome | ServiceError = pickle.loads(row["outcome"])  # noqa: S301 - by our own workers
@@ -114,8 +117,9 @@ def ray_engine(recipe: Recipe, classifier: ImageClassifier, workers: int | None)
                     raise outcome
                 yield outcome
         except (ray.exceptions.RayError, ConnectionError) as error:
-            reason = str(error).strip().splitlines()[-1]
-            raise ClusterFailed(f"Ray failed: {reason} What was written stays; run again to go on.") from error
+            # After a traceback comes what happened, and after that sentence, advice about Ray.
+            reason = str(error).strip().splitlines()[-1].partition(". ")[0].rstrip(".")
+            raise ClusterFailed(f"Ray failed: {reason}. What was written stays; run again to go on.") from error
 
     return run
 
