@@ -47,7 +47,7 @@ class AsServed:
 
         async def send_as_served(message: Message) -> None:
             if message["type"] == "http.response.start":
-                kept = [header for header in message["headers"] if header[0].lower() != _REQUEST_ID]
+                kept = [header for header in message.get("headers", ()) if header[0].lower() != _REQUEST_ID]
                 message = {**message, "headers": [*kept, *_EVERY_ANSWER]}
             await send(message)
 
