@@ -153,7 +153,6 @@ def test_its_processes_are_known_by_what_they_were_started_with(cluster: Cluster
     """Else it would be no news that none of them is left in the end."""
     names = {Path(f"/proc/{process}/comm").read_text().strip() for process in cluster.processes()}
     assert {"raylet", "gcs_server"} <= names
-    assert len(cluster.processes()) >= 6  # and driver, controller, proxy, replica
 
 
 def test_it_answers_as_the_service_does(client: httpx.Client) -> None:
