@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test lint format bench fuzz openapi lock audit sbom image clean
+.PHONY: help serve test lint format bench fuzz openapi tables lock audit sbom release image clean
 
 help:
 	@echo "make serve          install, fetch a model if there is none, pack it, serve on port $(PORT)"
@@ -20,9 +20,11 @@ help:
 	@echo "make image MODEL=checkpoints/pets-int8.onnx    the same with your own packed model"
 	@echo "make bench          compare with other servers; see benchmarks/README.md"
 	@echo "make openapi        write what the service says of its operations to docs/openapi.json"
+	@echo "make tables         write the tables of settings, metrics and errors into docs/"
 	@echo "make lock           pin by hash what serving and development need; UPGRADE=1 takes the newest"
 	@echo "make audit          look up known vulnerabilities of what is pinned"
 	@echo "make sbom           write the bill of materials of what serves into dist/"
+	@echo "make release        wheel, source archive, bill of materials and digests of this commit into dist/"
 	@echo "make fuzz           look for inputs that crash; SECONDS=30 for each target"
 	@echo "make clean          remove what the above created, except models"
 
@@ -48,6 +50,9 @@ bench: $(VENV)/.test
 openapi: $(VENV)/.test
 	@$(BIN)/python -m tools.openapi
 
+tables: $(VENV)/.test
+	@$(BIN)/python -m tools.tables
+
 lock: $(VENV)/.test
 	@$(BIN)/python tools/lock.py $(if $(UPGRADE),--upgrade)
 
@@ -56,6 +61,9 @@ audit: $(VENV)/.test
 
 sbom: $(VENV)/.test
 	@$(BIN)/python tools/sbom.py
+
+release: $(VENV)/.test
+	@$(BIN)/python -m tools.release
 
 fuzz: $(VENV)/.test
 	@for target in decode checkpoint packed; do $(BIN)/python -m fuzz $$target $(or $(SECONDS),30) || exit 1; done

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from benchmarks import bars, client, load, report
+from benchmarks import bars, client, load, report, scale
 from benchmarks.results import Ceiling, Measurement, PictureKind, Results, Subject, Visit, middle, ratio
 
 
@@ -135,3 +135,20 @@ def test_answers_of_every_form_are_read(body: bytes) -> None:
 def test_what_is_no_answer_is_refused(body: bytes) -> None:
     with pytest.raises(ValueError, match="known form"):
         client.classes(body)
+
+
+def test_the_page_about_scale_shows_what_its_command_prints() -> None:
+    figures = json.loads(scale.FIGURES.read_text())
+    page = (scale.REPOSITORY / "docs" / "scale.md").read_text()
+    assert scale.around(figures) in page
+    assert scale.table(figures) in page
+
+
+def test_a_bound_is_lifted_by_what_it_depends_on() -> None:
+    figures = json.loads(scale.FIGURES.read_text())
+    one, ten = ({bound.name: bound.per_second for bound in scale.bounds(figures, nodes)} for nodes in (1, 10))
+    assert ten[scale.CPU] == pytest.approx(10 * one[scale.CPU])
+    assert ten[scale.LINKS] == pytest.approx(10 * one[scale.LINKS])
+    assert ten[scale.STORE] == one[scale.STORE]
+    slower = figures | {"ray_task_ms": 10 * figures["ray_task_ms"]}
+    assert dict(scale.bounds(slower, 10))[scale.DRIVER] == pytest.approx(ten[scale.DRIVER] / 10)

@@ -20,7 +20,7 @@ import pytest
 from resnet_service.batch import inputs
 from resnet_service.batch.job import Totals, classify_batch, local_engine
 from resnet_service.batch.outputs import SCHEMA, Output
-from resnet_service.batch.parts import Part, part_size, plan
+from resnet_service.batch.parts import Part, part_size, plan, task_count
 from resnet_service.batch.pictures import Picture
 from resnet_service.batch.worker import Outcome, run_part
 from resnet_service.classifier import ImageClassifier
@@ -229,6 +229,19 @@ def test_taking_parts_away_leaves_the_others_as_they_are() -> None:
 @pytest.mark.parametrize(("total", "size"), [(1, 16), (5000, 19), (100_000, 390), (10**7, 1000)])
 def test_parts_grow_with_the_batch(total: int, size: int) -> None:
     assert part_size(total) == size
+
+
+@pytest.mark.parametrize(
+    ("parts", "pictures", "workers", "tasks"),
+    [
+        (3, 40, 2, 3),  # never more than there are parts
+        (264, 5000, 2, 50),  # a hundred pictures each
+        (264, 5000, 32, 128),  # four for each worker
+        (100_000, 10**8, 1000, 20_000),  # the more workers, the longer
+    ],
+)
+def test_tasks_are_few_and_enough(parts: int, pictures: int, workers: int, tasks: int) -> None:
+    assert task_count(parts, pictures, workers) == tasks
 
 
 def test_doing_a_part_twice_leaves_it_once(folder: Path, tmp_path: Path) -> None:

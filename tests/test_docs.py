@@ -11,10 +11,11 @@ import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
+from tools.tables import TABLES, with_table
 
-import resnet_service
-from resnet_service.options import settings_table
+from resnet_service.cli import app
 from support.servers import REPOSITORY, ServerProcess, server_process
 
 README = (REPOSITORY / "README.md").read_text()
@@ -32,7 +33,7 @@ CURL = [(command, output) for command, output in console(README) if command.star
 
 
 def test_the_readme_has_curl_examples() -> None:
-    assert len(CURL) >= 4
+    assert len(CURL) == 3
 
 
 @pytest.mark.parametrize(("command", "shown"), CURL, ids=[command for command, _ in CURL])
@@ -49,14 +50,91 @@ def test_curl_examples_answer_as_shown(command: str, shown: str, imagenet_server
         ]
 
 
-def test_the_settings_table_is_the_settings() -> None:
-    assert settings_table() in README
+@pytest.mark.parametrize("name", TABLES)
+def test_tables_are_what_the_code_says(name: str) -> None:
+    page = (REPOSITORY / "docs" / name).read_text()
+    assert with_table(page, TABLES[name]()) == page
 
 
-def test_the_version_is_that_of_the_changelog() -> None:
-    newest = re.search(r"^## (\d+\.\d+\.\d+)", (REPOSITORY / "CHANGELOG.md").read_text(), flags=re.MULTILINE)
-    assert newest is not None
-    assert newest[1] == resnet_service.__version__
+@pytest.mark.parametrize("name", TABLES)
+def test_a_table_that_is_old_would_be_found(name: str) -> None:
+    table = TABLES[name]()
+    page = f"before\n\n{table.rsplit(chr(10), 1)[0]}\n\nafter\n"
+    assert with_table(page, table) == f"before\n\n{table}\n\nafter\n"
+    with pytest.raises(LookupError, match="no table begins with"):
+        with_table("another page", table)
+
+
+def test_a_newcomer_reads_the_readme_in_two_minutes() -> None:
+    prose = re.sub(r"^```.*?^```|^\|.*?$|\]\(.*?\)", "", README, flags=re.MULTILINE | re.DOTALL)
+    assert len(prose.split()) < 2 * 240, "words, at the 240 a minute that people read"
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where a page's commands find the repository's files, and may write others."""
+    folder = tmp_path_factory.mktemp("checkout")
+    for name in ("README.md", "examples", "checkpoints", "labels"):
+        (folder / name).symlink_to(REPOSITORY / name)
+    return folder
+
+
+API = [command for command, _ in console((REPOSITORY / "docs" / "api.md").read_text())]
+
+
+@pytest.mark.parametrize("command", API)
+def test_the_api_answers_as_its_page_asks(command: str, checkout: Path, imagenet_server: ServerProcess) -> None:
+    arguments = shlex.split(command.replace("http://localhost:8080", imagenet_server.url))
+    done = subprocess.run([*arguments, "--fail", "--silent"], capture_output=True, timeout=60, check=True, cwd=checkout)
+    if "--output" in arguments:
+        written = (checkout / arguments[arguments.index("--output") + 1]).read_bytes()
+        assert written.startswith(b"\x89PNG") or len(written) % 4 == 0
+    else:
+        assert "error" not in json.loads(done.stdout)
+
+
+def test_the_api_page_has_every_operation() -> None:
+    page = (REPOSITORY / "docs" / "api.md").read_text()
+    described = json.loads((REPOSITORY / "docs" / "openapi.json").read_text())["paths"]
+    for path in described:
+        assert f" {path}`" in page or path == "/" or path.startswith("/v2"), path
+
+
+START = [
+    command for command, _ in console((REPOSITORY / "docs" / "start.md").read_text()) if "resnet-service" in command
+]
+
+
+@pytest.mark.parametrize("command", START)
+def test_the_commands_of_the_first_page_work(command: str, checkout: Path) -> None:
+    program = [sys.executable, "-m", "resnet_service", *shlex.split(command)[1:]]
+    subprocess.run(program, capture_output=True, timeout=60, check=True, cwd=checkout)
+
+
+def test_the_first_page_has_every_command() -> None:
+    page = (REPOSITORY / "docs" / "start.md").read_text()
+    commands = [command.name or command.callback.__name__ for command in app.registered_commands if command.callback]
+    assert len(commands) > 5
+    for name in commands:
+        assert f"| `resnet-service {name}" in page, name
+
+
+@pytest.mark.slow
+def test_the_page_of_packed_models_works(tmp_path: Path) -> None:
+    """With the model of the repository as `checkpoints/mine.pth`, and the sample of its data as `pictures`."""
+    page = (REPOSITORY / "docs" / "packed-models.md").read_text()
+    pack, serve = (shlex.split(command)[1:] for command, _ in console(page))
+    (tmp_path / "checkpoints").mkdir()
+    shutil.copy(REPOSITORY / "checkpoints" / "resnet18-fashion-mnist.pth", tmp_path / "checkpoints" / "mine.pth")
+    (tmp_path / "labels").symlink_to(REPOSITORY / "labels")
+    (tmp_path / "pictures").symlink_to(REPOSITORY / "tests" / "data" / "fashion-mnist")
+    program = [sys.executable, "-m", "resnet_service", *pack]
+    subprocess.run(program, capture_output=True, timeout=300, check=True, cwd=tmp_path)
+    server = ServerProcess(*serve[1:], cwd=tmp_path)
+    try:
+        assert httpx.get(f"{server.url}/metadata", timeout=10).json()["precision"] == "int8"
+    finally:
+        server.stop()
 
 
 PAGES = [
@@ -103,6 +181,7 @@ def test_make_targets_in_the_docs_exist() -> None:
         assert set(re.findall(r"`make ([a-z]+)", page.read_text())) <= targets, page
 
 
+@pytest.mark.slow
 def test_own_model_works_from_top_to_bottom(tmp_path: Path) -> None:
     page = (REPOSITORY / "docs" / "own-model.md").read_text()
     (tmp_path / "checkpoints").mkdir()

@@ -127,11 +127,11 @@ def test_receiving_and_waiting_are_timed_apart() -> None:
 def test_a_slow_body_is_time_of_receiving(client: httpx.Client) -> None:
     def slowly() -> Iterator[bytes]:
         yield PICTURE[:100]
-        threading.Event().wait(0.2)
+        threading.Event().wait(0.5)
         yield PICTURE[100:]
 
     told = client.post("/predict", content=slowly()).headers["server-timing"]
-    assert float(re.findall(r"receive;dur=([\d.]+)", told)[0]) >= 200
+    assert float(re.findall(r"receive;dur=([\d.]+)", told)[0]) >= 250  # the service may begin to count later than we
 
 
 def test_a_picture_that_fails_has_waited_all_the_same(client: httpx.Client) -> None:

@@ -11,7 +11,7 @@ import httpx
 import pytest
 from cyclonedx.schema import OutputFormat, SchemaVersion
 from cyclonedx.validation import make_schemabased_validator
-from tools import sbom
+from tools import release, sbom
 
 import resnet_service
 from support.pictures import CAT
@@ -19,12 +19,19 @@ from support.servers import REPOSITORY, server_process
 
 pytestmark = pytest.mark.slow
 
+TIME = 1_700_000_000
+# Fast tests that need neither PyTorch nor a browser nor other people's clients.
+SUITE = (
+    *("admission", "api", "batch", "errors", "executor", "files", "health", "languages", "metadata", "negotiation"),
+    *("probe", "reload"),
+)
 PACKED = REPOSITORY / "checkpoints" / "resnet18-fashion-mnist-int8.onnx"
 
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return sbom.build_wheel(tmp_path_factory.mktemp("wheel"))
+    """Build it as a release does: of the source archive, with the build backend that the lock names."""
+    return release.build(REPOSITORY, tmp_path_factory.mktemp("wheel"), TIME)[0]
 
 
 @pytest.fixture(scope="module")
@@ -101,6 +108,44 @@ def test_the_serving_environment_serves(python: Path, tmp_path: Path) -> None:
     assert opened
     assert "torch" not in mapped
     assert str(python.parents[1]) in mapped
+
+
+def test_the_suite_passes_on_the_installed_package(python: Path, tmp_path: Path) -> None:
+    """As far as it needs no PyTorch. What only tests need is installed beside the environment, which stays as it is."""
+    pip = [sys.executable, "-m", "pip", "--python", str(python)]
+    freeze = [*pip, "freeze", "--exclude", "resnet-service"]
+    installed = subprocess.run(freeze, capture_output=True, text=True, timeout=60, check=True).stdout
+    (tmp_path / "installed.txt").write_text(installed)
+    beside = tmp_path / "beside"
+    # None of them may hide what serves behind another version of it.
+    options = ["--target", str(beside), "--constraint", str(tmp_path / "installed.txt")]
+    sbom.pip("--python", str(python), "install", *options, "pytest", "httpx", "pyyaml", "packaging")
+    (beside / "not_the_tree.py").write_text(
+        f"import resnet_service\nassert resnet_service.__file__.startswith({str(python.parents[1])!r})\n"
+    )
+    command: list[str | Path] = [
+        python,
+        "-m",
+        "pytest",
+        "--noconftest",
+        "-p",
+        "not_the_tree",
+        "-p",
+        "no:cacheprovider",
+        "-m",
+        "not slow",
+    ]
+    done = subprocess.run(
+        [*command, *(f"tests/test_{name}.py" for name in SUITE)],
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+        cwd=REPOSITORY,
+        env={**os.environ, "PYTHONPATH": str(beside), "PYTHONSAFEPATH": "1"},
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert " passed" in done.stdout
 
 
 def test_the_bill_of_materials_is_valid_complete_and_says_nothing_of_this_machine(python: Path, tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ def as_flags(function: Callable[..., None]) -> Callable[..., None]:
 
 
 def settings_table() -> str:
-    """Return the settings as a Markdown table, as the README shows it."""
+    """Return the settings as a Markdown table, as ``docs/settings.md`` shows it."""
     rows = ["| flag of `serve` | variable | default | what it does |", "|---|---|---|---|"]
     for name, field in Settings.model_fields.items():
         default = "" if field.default in (None, ()) else f"`{field.default}`"
