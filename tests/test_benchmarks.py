@@ -1,9 +1,11 @@
 """What the benchmarks compute from measurements; the measuring itself is no test's work."""
 
+import json
 from pathlib import Path
 
 import pytest
 from benchmarks import bars, client, load, report, scale
+from benchmarks.paths import REPOSITORY
 from benchmarks.results import Ceiling, Measurement, PictureKind, Results, Subject, Visit, middle, ratio
 
 
@@ -139,7 +141,7 @@ def test_what_is_no_answer_is_refused(body: bytes) -> None:
 
 def test_the_page_about_scale_shows_what_its_command_prints() -> None:
     figures = json.loads(scale.FIGURES.read_text())
-    page = (scale.REPOSITORY / "docs" / "scale.md").read_text()
+    page = (REPOSITORY / "docs" / "scale.md").read_text()
     assert scale.around(figures) in page
     assert scale.table(figures) in page
 

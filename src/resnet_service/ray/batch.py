@@ -9,6 +9,7 @@ import logging
 import os
 import pickle
 import tempfile
+import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from typing import Any
 import ray
 import ray.data
 import ray.exceptions
+from ray.util.annotations import RayDeprecationWarning
 
 from resnet_service.batch.job import Engine, Recipe
 from resnet_service.batch.outputs import Output
@@ -104,13 +106,13 @@ def ray_engine(
                 initial_size=min(workers or cpus, tasks),
                 max_tasks_in_flight_per_actor=_WAITING,
             )
-            outcomes = ray.data.from_items(rows, override_num_blocks=tasks).map(
-                PartWorker,
-                fn_constructor_args=(files, output),
-                compute=pool,
-                num_cpus=1,
-                ray_remote_args_fn=lambda: {"max_restarts": restarts},
-            )
+            dataset = ray.data.from_items(rows, override_num_blocks=tasks)
+            with warnings.catch_warnings():
+                # Ray means to give such options other names, and has none for this one yet; see pyproject.toml.
+                warnings.simplefilter("ignore", RayDeprecationWarning)
+                outcomes = dataset.map(
+                    PartWorker, fn_constructor_args=(files, output), compute=pool, num_cpus=1, max_restarts=restarts
+                )
             for row in outcomes.iter_rows():
                 outcome: Outcome | ServiceError = pickle.loads(row["outcome"])  # noqa: S301 - by our own workers
                 if isinstance(outcome, ServiceError):
