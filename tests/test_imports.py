@@ -63,7 +63,7 @@ RULES: dict[str, set[str]] = {
         *("observation", "opening", "overlay", "preprocess", "ranking", "settings", "tracing", "translations"),
     },
     "protocol": {"api.problems", "api.state", "errors", "observation"},
-    "ray": {"api", "batch", "classifier", "cpus", "errors", "files", "labels", "settings"},
+    "ray": {"api", "batch", "classifier", "cpus", "errors", "files", "labels", "memory", "server", "settings"},
     "server": {"api", "errors", "opening", "protocol", "settings"},
     "start": {"errors", "memory", "opening", "server", "settings"},
     # It shares nothing with the service but the wire, and is used where nothing else of it is installed.
