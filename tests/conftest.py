@@ -1,7 +1,9 @@
 """Fixtures that are dear: made once a session."""
 
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
@@ -14,6 +16,32 @@ from support.servers import REPOSITORY, ServerProcess, cli, server_process
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a resnet18 with 10 classes and random weights."""
     return random_checkpoint(tmp_path_factory.mktemp("model") / "random.pth")
+
+
+@pytest.fixture(scope="session")
+def packed(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return that checkpoint packed in FP32; exporting a graph takes many seconds."""
+    from resnet_service.prepare.pack import pack  # NNCF takes seconds to import, and most tests need none of it
+
+    target = tmp_path_factory.mktemp("packed") / "model.onnx"
+    pack(checkpoint, target)
+    return target
+
+
+class PackedByCommand(NamedTuple):
+    """A file that the command line packed, and what it said."""
+
+    path: Path
+    done: subprocess.CompletedProcess[str]
+
+
+@pytest.fixture(scope="session")
+def fashion_packed(tmp_path_factory: pytest.TempPathFactory) -> PackedByCommand:
+    """Return the shipped Fashion-MNIST weights, packed in FP32 by the command line."""
+    target = tmp_path_factory.mktemp("packed") / "fashion.onnx"
+    done = cli("pack", REPOSITORY / "checkpoints" / "resnet18-fashion-mnist.pth", "--output", target)
+    assert done.returncode == 0, done.stderr
+    return PackedByCommand(target, done)
 
 
 @pytest.fixture(scope="session")

@@ -1,5 +1,6 @@
 """Class activation maps: the formula, and the whole way from a file's bytes against a reference in PyTorch."""
 
+import functools
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ import torch
 from PIL import Image
 from torch import nn
 
+from conftest import PackedByCommand
 from resnet_service.activation_map import activation_map, check_class_id
 from resnet_service.classifier import Classifier
 from resnet_service.errors import InvalidClassId, OutputUnavailable, UnsoundOutput
@@ -27,12 +29,10 @@ SAMPLE = REPOSITORY / "tests" / "data" / "fashion-mnist"
 SHOES = [path.read_bytes() for path in sorted(SAMPLE.rglob("*.png"))[::40]]
 
 
-@pytest.fixture(scope="module")
-def fashion(tmp_path_factory: pytest.TempPathFactory) -> Path:
+@pytest.fixture
+def fashion(fashion_packed: PackedByCommand) -> Path:
     """Return the shipped weights, packed in FP32."""
-    target = tmp_path_factory.mktemp("packed") / "fashion.onnx"
-    pack(FASHION, target)
-    return target
+    return fashion_packed.path
 
 
 @pytest.fixture(scope="module")
@@ -44,16 +44,21 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return path, folder / "large.onnx"
 
 
+@functools.cache
 def classifier(path: Path) -> Classifier:
+    """Open a file once for all tests: compiling takes a second."""
     opened = open_runtime(path)
     return Classifier(opened, LabelSet.numbered(opened.metadata.num_classes), decoding="exact")
+
+
+load = functools.cache(load_checkpoint)
 
 
 def reference(path: Path, picture: bytes, class_id: int) -> np.ndarray:
     """Zhou et al. as their own code has it: a hook on the last block, the weights of the last layer."""
     from resnet_service.decode import decode
 
-    checkpoint = load_checkpoint(path)
+    checkpoint = load(path)
     seen: list[torch.Tensor] = []
     last_block, fc = checkpoint.model.layer4, checkpoint.model.fc
     assert isinstance(last_block, nn.Module)
@@ -124,26 +129,31 @@ def test_explaining_answers_what_classifying_does(fashion: Path) -> None:
         assert explained.score == pytest.approx(best.score)
 
 
-@pytest.mark.parametrize("name", ["fashion", "int8"])
-def test_a_maps_mean_is_its_logit_without_the_bias(name: str, request: pytest.FixtureRequest) -> None:
+# In INT8, what the last layer takes is rounded once more after the feature map was averaged. Of these pictures, whose
+# activations lie within the range that calibration has seen, logits move by 0.005; a CPU may round elsewhere.
+@pytest.mark.parametrize(("name", "tolerance", "rounding"), [("fashion", 1e-3, 1e-5), ("int8", 0.02, 0.005)])
+def test_a_maps_mean_is_its_logit_without_the_bias(
+    name: str, tolerance: float, rounding: float, request: pytest.FixtureRequest
+) -> None:
     path: Path = INT8 if name == "int8" else request.getfixturevalue(name)
     runtime = open_runtime(path)
     assert runtime.class_weights is not None
-    bias = load_checkpoint(FASHION).model.fc.bias.detach().numpy()  # type: ignore[union-attr, operator]
+    bias = load(FASHION).model.fc.bias.detach().numpy()  # type: ignore[union-attr, operator]
+    missed = np.zeros((10, 10))  # by the map of one class from the logit of another, in the worst of the pictures
     for seed in range(5):
         logits, embedding, feature_map = runtime.features(np.asarray(noise(64, 64, seed)))
         assert feature_map is not None
-        np.testing.assert_allclose(
-            feature_map.mean(axis=(1, 2)), embedding, rtol=0, atol=0.02 if name == "int8" else 1e-5
-        )
-        for class_id in range(10):
-            mean = activation_map(feature_map, runtime.class_weights[class_id]).mean()
-            assert mean + bias[class_id] == pytest.approx(logits[class_id], abs=0.1 if name == "int8" else 1e-3)
+        np.testing.assert_allclose(feature_map.mean(axis=(1, 2)), embedding, rtol=0, atol=rounding)
+        means = np.array([activation_map(feature_map, weights).mean() for weights in runtime.class_weights])
+        np.testing.assert_allclose(means + bias, logits, rtol=0, atol=tolerance)
+        missed = np.maximum(missed, np.abs((means + bias)[:, np.newaxis] - logits))
+    # So no class's weights can be taken for another's.
+    assert missed[~np.eye(10, dtype=bool)].min() > 2 * tolerance
 
 
 def test_int8_explains_with_the_weights_that_it_multiplies_with() -> None:
     runtime = open_runtime(INT8)
-    original = load_checkpoint(FASHION).model.fc.weight.detach().numpy()  # type: ignore[union-attr, operator]
+    original = load(FASHION).model.fc.weight.detach().numpy()  # type: ignore[union-attr, operator]
     weights = runtime.class_weights
     assert weights is not None
     assert 0 < np.abs(weights - original).max() < np.abs(original).max() / 100
@@ -185,11 +195,12 @@ def test_networks_that_end_otherwise_say_so(tmp_path: Path, arch: str, side: int
 
 
 def test_a_packed_file_knows_how_its_network_ends(tmp_path: Path) -> None:
-    path = random_checkpoint(tmp_path / "model.pth", arch="mobilenet_v3_small")
+    path = tmp_path / "model.pth"
+    save_checkpoint(build("timm/test_vit", 10), path, metadata(arch="timm/test_vit", input_size=160, resize_size=160))
     written = pack(path, tmp_path / "model.onnx")
     assert written.packing is not None
     assert written.packing.outputs is not None
-    assert written.packing.outputs.embedding == 1024
+    assert written.packing.outputs.embedding == 64
     assert written.packing.outputs.feature_map is None
     with pytest.raises(OutputUnavailable, match="does not end in global average pooling"):
         classifier(tmp_path / "model.onnx").explain(CAT.read_bytes())

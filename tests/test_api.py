@@ -213,6 +213,13 @@ def every_route(routes: Iterable[Any]) -> Iterator[tuple[str, str]]:
             yield type(route).__name__, str(route)
 
 
+@pytest.mark.parametrize("media_type", ["application/vnd.bentoml+pickle", "application/x-pickle", "text/html"])
+@pytest.mark.parametrize("path", ["/predict", "/predict/batch"])
+def test_pickles_and_their_like_are_415(client: httpx.Client, path: str, media_type: str) -> None:
+    response = client.post(path, content=b"cos\nsystem\n(S'true'\ntR.", headers={"Content-Type": media_type})
+    assert_problem(response, HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", media_type)
+
+
 def test_no_route_takes_an_address() -> None:
     """What fetches what strangers name can be made to fetch from inside the network that it runs in."""
     document = create_app(Settings(), FakeClassifier()).openapi()

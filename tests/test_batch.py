@@ -1,5 +1,6 @@
 """Several pictures in one request, over a real socket."""
 
+import time
 from collections.abc import Iterator
 from http import HTTPStatus
 
@@ -7,6 +8,8 @@ import httpx
 import pytest
 
 from resnet_service.api.app import create_app
+from resnet_service.classifier import Classification
+from resnet_service.errors import BrokenImage, UnsoundOutput
 from resnet_service.fake import FakeClassifier
 from resnet_service.settings import Settings
 from support.pictures import encoded, noise
@@ -56,6 +59,75 @@ def test_more_than_the_limits_is_refused(client: httpx.Client) -> None:
     assert_problem(refused, HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "body_too_large")
 
 
+def wide(width: int) -> bytes:
+    return encoded(noise(width, 30), "PNG")
+
+
+class Uneven(FakeClassifier):
+    """The broader a picture is, the sooner it is answered; some answers fail."""
+
+    def __init__(self, failures: dict[int, Exception] | None = None) -> None:
+        super().__init__()
+        self.failures = failures or {}
+        self.done: list[int] = []
+
+    def classify(self, data: bytes, top_k: int | None = None) -> Classification:
+        answer = super().classify(data, top_k)
+        if (failure := self.failures.get(answer.width)) is not None:
+            raise failure
+        time.sleep(max(0.0, (40 - answer.width) / 20))
+        self.done.append(answer.width)
+        return answer
+
+
+def test_answers_are_in_the_order_of_the_pictures_whichever_was_done_first() -> None:
+    classifier = Uneven()
+    widths = [20, 41, 42, 43, 44, 45]
+    with served(create_app(Settings(workers=2), classifier)) as client:
+        body = client.post("/predict/batch", files=form(*map(wide, widths))).json()
+    assert [one["image"]["width"] for one in body["results"]] == widths
+    assert sorted(classifier.done) == widths
+    assert classifier.done != widths  # the first one was not the first to be done
+
+
+def test_what_the_network_fails_at_fails_alone_and_is_doubted() -> None:
+    classifier = Uneven({41: UnsoundOutput("NaN in logit 7"), 43: BrokenImage("It is torn.")})
+    classifier.warm_up_failure = None
+    app = create_app(Settings(workers=1, queue=0), classifier)
+    with served(app) as client:
+        classifier.warm_up_failure = UnsoundOutput("still")
+        answer = client.post("/predict/batch", files=form(wide(40), wide(41), wide(42), wide(43)))
+        assert answer.status_code == 200, answer.text
+        codes = [one.get("error", {}).get("code") for one in answer.json()["results"]]
+        assert codes == [None, "unsound_output", None, "broken_image"]
+        assert "logit 7" not in answer.text  # of what is our own fault, the log tells
+        assert client.get("/health/ready").status_code == HTTPStatus.SERVICE_UNAVAILABLE
+        # There is one place, and it has come back.
+        executor = app.state.service.executor
+        until(lambda: executor.running + executor.waiting == 0)
+        assert client.post("/predict/batch", files=form(wide(42))).status_code == 200
+
+
+def test_what_nobody_foresaw_fails_them_all_and_keeps_no_place() -> None:
+    classifier = Uneven({41: RuntimeError("a secret of ours")})
+    app = create_app(Settings(workers=2, queue=0), classifier)
+    with served(app) as client:
+        answer = client.post("/predict/batch", files=form(wide(40), wide(41), wide(42)))
+        assert_problem(answer, HTTPStatus.INTERNAL_SERVER_ERROR, "internal_error")
+        assert "secret" not in answer.text
+        executor = app.state.service.executor
+        until(lambda: executor.running + executor.waiting == 0)
+        for _ in range(3):
+            assert client.post("/predict/batch", files=form(wide(40), wide(42))).status_code == 200
+
+
+def test_the_number_is_checked_before_a_picture_is_worked_on(client: httpx.Client) -> None:
+    assert client.post("/predict/batch", files=form(*[PICTURE] * 4)).status_code == 200
+    for count in (5, 50):
+        refused = client.post("/predict/batch", files=form(*[b"x"] * count))
+        assert_problem(refused, HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "too_many_pictures")
+
+
 def test_what_is_no_form_of_files_is_refused(client: httpx.Client) -> None:
     assert_problem(client.post("/predict/batch", files={"file": PICTURE}), HTTPStatus.BAD_REQUEST, "no_file")
     text = client.post("/predict/batch", files={"files": (None, "cat.jpg")})
@@ -103,6 +175,14 @@ def test_the_deadline_is_for_all_of_them() -> None:
         server.gate.set()
         until(lambda: server.executor.running + server.executor.waiting == 0)
         assert server.classifier.started == 1
+
+
+def test_the_deadline_does_not_begin_anew_with_each_of_them() -> None:
+    classifier = FakeClassifier(seconds=0.2)
+    with served(create_app(Settings(workers=1, deadline=0.7), classifier)) as client:
+        response = client.post("/predict/batch", files=form(*[PICTURE] * 8))
+        assert_problem(response, HTTPStatus.GATEWAY_TIMEOUT, "deadline_exceeded", "within 0.7 s")
+        assert classifier.started < 8
 
 
 def test_the_rest_is_skipped_when_the_client_has_left() -> None:

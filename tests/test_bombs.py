@@ -42,7 +42,7 @@ STRUCTURAL = {
 }
 
 # Of a picture with as many pixels as are allowed, decoder, Pillow and the flattening each hold a copy.
-HEAVY = {"webp_of_the_most_pixels", "avif_of_more_pixels_than_it_says"}
+HEAVY = {"webp_of_the_most_pixels"}
 MEGABYTES, MEGABYTES_OF_THE_LARGEST = 110, 900
 SECONDS = 10
 

@@ -66,6 +66,27 @@ def stub(handler: Handler, **options: Any) -> Client:
     return Client("http://stub", transport=httpx.MockTransport(handler), **options)
 
 
+class Driven:
+    """The asynchronous client, asked as the other one is."""
+
+    def __init__(self, url: str, **options: Any) -> None:
+        self._runner = asyncio.Runner()
+        self._client = AsyncClient(url, **options)
+
+    def __enter__(self) -> "Driven":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._runner.run(self._client.aclose())
+        self._runner.close()
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        return lambda *arguments, **options: self._runner.run(getattr(self._client, name)(*arguments, **options))
+
+
+both_clients = pytest.mark.parametrize("kind", [Client, Driven], ids=["sync", "async"])
+
+
 def test_it_asks_the_real_service(url: str) -> None:
     with Client(url) as client:
         answer = client.predict(PICTURE, top_k=2)
@@ -146,8 +167,9 @@ def test_answers_are_frozen(url: str) -> None:
         client.predict(PICTURE).best.score = 1.0  # type: ignore[misc]
 
 
-def test_a_refusal_has_code_detail_status(url: str) -> None:
-    with Client(url) as client:
+@both_clients
+def test_a_refusal_has_code_detail_status(kind: Any, url: str) -> None:
+    with kind(url) as client:
         with pytest.raises(ServiceRefused) as caught:
             client.predict(b"%PDF-1.7")
         error = caught.value
@@ -156,6 +178,45 @@ def test_a_refusal_has_code_detail_status(url: str) -> None:
         assert "PDF" in error.detail
         with pytest.raises(ServiceRefused, match="invalid_top_k"):
             client.predict(PICTURE, top_k=4)
+        with pytest.raises(ServiceRefused, match="unsupported_language"):
+            client.labels(lang="fr")
+        with pytest.raises(ServiceRefused, match="not_an_image"):
+            client.embed(b"%PDF-1.7")
+        with pytest.raises(ServiceRefused, match="too_many_pictures"):
+            client.predict_batch([PICTURE] * 17)
+
+
+@both_clients
+def test_failures_of_the_service_are_typed(kind: Any) -> None:
+    fake = FakeClassifier(failure=UnsoundOutput("NaN"))
+    with served(create_app(Settings(), fake)) as http, kind(str(http.base_url)) as client:
+        for ask in (client.predict, client.explain, client.overlay, client.embed):
+            with pytest.raises(ServerFailed, match="unsound_output") as caught:
+                ask(PICTURE)
+            assert not isinstance(caught.value, Unavailable)
+        (failed,) = client.predict_batch([PICTURE]).results
+        assert (failed.status, failed.code) == (500, "unsound_output")
+
+
+@both_clients
+def test_a_full_service_is_overloaded_after_all_tries(kind: Any) -> None:
+    gate = threading.Event()
+    app = create_app(Settings(workers=1, queue=0), FakeClassifier(gate=gate))
+    with served(app) as http, kind(str(http.base_url), retries=1, retry_seconds=0.5) as client:
+        first = threading.Thread(target=http.post, args=("/predict",), kwargs={"content": PICTURE})
+        first.start()
+        try:
+            deadline = time.monotonic() + 20
+            while app.state.service.executor.running < 1:
+                assert time.monotonic() < deadline
+                time.sleep(0.005)
+            for ask in (client.predict, client.explain, client.embed, lambda picture: client.predict_batch([picture])):
+                with pytest.raises(Overloaded) as caught:
+                    ask(PICTURE)
+                assert (caught.value.status, caught.value.code, caught.value.retry_after) == (429, "overloaded", 1)
+        finally:
+            gate.set()
+            first.join(20)
 
 
 @pytest.mark.parametrize(
@@ -239,7 +300,7 @@ def test_the_asynchronous_one_tries_again_without_blocking() -> None:
     begun = time.monotonic()
     asyncio.run(ask())
     assert len(asked) == 10
-    assert time.monotonic() - begun < 2.5
+    assert time.monotonic() - begun < 2.5  # one after the other, they would wait for 5 s
 
 
 def test_how_long_to_wait() -> None:
@@ -279,9 +340,9 @@ def test_ready_is_asked_once_and_false_when_not() -> None:
         fake.failure = fake.warm_up_failure = UnsoundOutput("NaN")
         with pytest.raises(ServerFailed, match="unsound_output"):
             client.predict(PICTURE)
-        begun = time.monotonic()
         assert not client.ready()
-        assert time.monotonic() - begun < 0.4
+        asked = 'resnet_service_requests_total{method="GET",route="/health/ready",status="503"} 1.0'
+        assert asked in http.get("/metrics").text
 
 
 def test_the_key_is_sent_and_the_version_named() -> None:
@@ -385,12 +446,13 @@ def test_embeddings() -> None:
     assert dict(seen[0].url.params) == {"normalize": "true"}
 
 
-def test_its_calls_are_those_of_the_real_service() -> None:
+@both_clients
+def test_its_calls_are_those_of_the_real_service(kind: Any) -> None:
     key = "a-key-of-a-test-0123456789"
     classifier = FakeClassifier(translations={"zh": ("猫", "狗", "鸟")})
     with served(create_app(Settings(api_keys=Keys([key])), classifier)) as http:
         url = str(http.base_url)
-        with Client(url, api_key=key) as client:
+        with kind(url, api_key=key) as client:
             good, bad = client.predict_batch([PICTURE, b"hello"], top_k=1, lang="zh").results
             assert isinstance(good, PredictAnswer)
             assert [one.label for one in good.predictions] == ["猫"]
@@ -410,7 +472,7 @@ def test_its_calls_are_those_of_the_real_service() -> None:
             with pytest.raises(ServiceRefused, match="invalid_class_id") as caught:
                 client.explain(PICTURE, class_id=3)
             assert caught.value.request_id
-        with Client(url) as stranger, pytest.raises(Unauthorized) as refused:
+        with kind(url) as stranger, pytest.raises(Unauthorized) as refused:
             stranger.metadata()
         assert refused.value.request_id
 

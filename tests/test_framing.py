@@ -8,8 +8,10 @@ it is one for every reader.
 import json
 import re
 import socket
+import subprocess
 from collections.abc import Iterator
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
 
@@ -80,6 +82,7 @@ AMBIGUOUS = {
     "size in 0x": field(CHUNKED, body=b"0x0\r\n\r\n" + HIDDEN),
     "size beyond 64 bits": field(CHUNKED, body=b"10000000000000000\r\n\r\n" + HIDDEN),
     "size with a space": field(CHUNKED, body=b"0 1\r\n\r\n" + HIDDEN),
+    "space behind the size": field(CHUNKED, body=b"0 \r\n\r\n" + HIDDEN),
     "bare LF after the size": field(CHUNKED, body=b"1\nx\n0\n\n" + HIDDEN),
     "bare CR after the size": field(CHUNKED, body=b"1\rx\r\n0\r\n\r\n" + HIDDEN),
     "no end of a chunk": field(CHUNKED, body=b"1\r\nx0\r\n\r\n" + HIDDEN),
@@ -154,3 +157,88 @@ def test_one_byte_chunks_of_a_large_body_are_counted_as_received(url: str) -> No
         sent = field(CHUNKED, body=b"1\r\nx\r\n" * 30_000 + b"0\r\n\r\n")
         received = exchange(str(client.base_url), sent + LAST)
     assert statuses(received)[0] == 413
+
+
+H2C = (b"Connection: Upgrade, HTTP2-Settings", b"Upgrade: h2c", b"HTTP2-Settings: AAMAAABkAAQCAAAAAAIAAAAA")
+WEBSOCKET = (b"Connection: keep-alive, Upgrade", b"Upgrade: websocket", b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==")
+SIZED = b"Content-Length: %d" % len(PICTURE)
+AS_CHUNKS = b"%x\r\n%b\r\n%x\r\n%b\r\n0\r\n\r\n" % (7, PICTURE[:7], len(PICTURE) - 7, PICTURE[7:])
+
+
+@pytest.mark.parametrize("size", [None, 1, 50], ids=["at once", "byte by byte", "in pieces"])
+@pytest.mark.parametrize("upgrade", [H2C, WEBSOCKET], ids=["h2c", "websocket"])
+def test_who_asks_for_another_protocol_is_answered_in_this_one(
+    url: str, upgrade: tuple[bytes, ...], size: int | None
+) -> None:
+    """`curl --http2` does so with its first request; a server may ignore it (RFC 9110, section 7.8)."""
+    labels = b"GET /labels HTTP/1.1\r\nHost: test\r\n" + b"\r\n".join(upgrade) + b"\r\n\r\n"
+    sized = field(*upgrade, SIZED, body=PICTURE)
+    chunked = field(CHUNKED, *upgrade, body=AS_CHUNKS)
+    plain = field(SIZED, body=PICTURE)
+    sent = labels + sized + chunked + plain + sized + labels + LAST
+    received = exchange(url, *(sent[at : at + (size or len(sent))] for at in range(0, len(sent), size or len(sent))))
+    assert statuses(received) == [200] * 7, received
+    assert received.count(b'"classes"') == 2
+    assert received.count(b'"predictions"') == 4
+
+
+@pytest.mark.parametrize("upgrade", [H2C, WEBSOCKET], ids=["h2c", "websocket"])
+def test_who_asks_for_another_protocol_and_closing_is_answered_and_closed(url: str, upgrade: tuple[bytes, ...]) -> None:
+    for sent in (
+        field(*upgrade, SIZED, b"Connection: close", body=PICTURE),
+        field(*upgrade, SIZED, b"Expect: 100-continue"),
+    ):
+        with connected(url) as connection:
+            connection.sendall(sent)
+            if b"Expect" in sent:
+                assert connection.recv(100) == b"HTTP/1.1 100 Continue\r\n\r\n"
+                connection.sendall(PICTURE + LAST)
+            received = read_to_end(connection)
+        assert received.startswith(b"HTTP/1.1 200 ")
+        assert b'"predictions"' in received
+
+
+@pytest.mark.parametrize("sent", AMBIGUOUS.values(), ids=AMBIGUOUS)
+def test_what_is_ambiguous_is_so_with_an_upgrade_as_well(url: str, sent: bytes) -> None:
+    first, rest = sent.split(b"\r\n", 1)
+    received = exchange(url, first + b"\r\n" + b"".join(line + b"\r\n" for line in H2C) + rest, LAST)
+    assert statuses(received) in ([400], [408]), received
+    assert b'"classes"' not in received
+
+
+def test_a_body_behind_an_upgrade_is_not_the_next_request(url: str) -> None:
+    received = exchange(url, field(*H2C, LENGTH, body=HIDDEN) + LAST)
+    assert statuses(received) == [415, 200]
+
+
+@pytest.mark.parametrize("target", [b"elsewhere.example:443", b"/predict", b"*"])
+def test_no_tunnel_is_opened(url: str, target: bytes) -> None:
+    received = exchange(url, b"CONNECT " + target + b" HTTP/1.1\r\nHost: test\r\n\r\n" + HIDDEN, LAST)
+    assert statuses(received) == [400]
+    assert b"connection: close" in received
+
+
+def test_curl_is_served_when_it_offers_http_2(url: str, tmp_path: Path) -> None:
+    if "HTTP2" not in subprocess.run(["curl", "--version"], capture_output=True, text=True, check=True).stdout:
+        pytest.skip("this curl was built without HTTP/2")
+    picture = tmp_path / "picture.png"
+    picture.write_bytes(PICTURE)
+    each = [
+        "-sS",
+        "--max-time",
+        "20",
+        "--http2",
+        "-o",
+        "/dev/null",
+        "-w",
+        "%{http_code} %{http_version} %{num_connects}\\n",
+    ]
+    ways = [
+        [f"{url}/labels"],
+        ["-F", f"file=@{picture}", f"{url}/predict"],
+        ["--data-binary", f"@{picture}", "-H", "Content-Type: image/png", f"{url}/predict"],
+        ["-X", "POST", "-T", "-", "-H", "Transfer-Encoding: chunked", f"{url}/predict"],
+    ]
+    arguments = [argument for way in ways for argument in ("--next", *each, *way)][1:]
+    done = subprocess.run(["curl", *arguments], input=PICTURE, capture_output=True, timeout=100, check=True)
+    assert done.stdout.decode().splitlines() == ["200 1.1 1", *["200 1.1 0"] * 3]

@@ -23,7 +23,8 @@ RULES: dict[str, set[str]] = {
     "metadata": {"errors"},
     "labels": {"errors", "files", "metadata"},
     "translations": {"errors", "labels", "metadata"},
-    "structure": {"errors"},
+    "avif": {"errors"},
+    "structure": {"avif", "errors"},
     "decode": {"errors", "structure"},
     "preprocess": {"errors", "metadata"},
     "activation_map": {"errors"},
@@ -62,7 +63,7 @@ RULES: dict[str, set[str]] = {
         *("observation", "opening", "overlay", "preprocess", "ranking", "settings", "tracing", "translations"),
     },
     "protocol": {"api.problems", "api.state", "errors", "observation"},
-    "ray": {"api", "batch", "classifier", "cpus", "errors", "files", "labels", "settings"},
+    "ray": {"api", "batch", "classifier", "cpus", "errors", "files", "labels", "memory", "server", "settings"},
     "server": {"api", "errors", "opening", "protocol", "settings"},
     "start": {"errors", "memory", "opening", "server", "settings"},
     # It shares nothing with the service but the wire, and is used where nothing else of it is installed.

@@ -16,10 +16,11 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from resnet_service.api.admission import Admitted, InferenceRoute
 from resnet_service.api.app import create_app
-from resnet_service.classifier import ModelIdentity, Timing
+from resnet_service.classifier import Classification, ModelIdentity, Timing
 from resnet_service.errors import BrokenImage
 from resnet_service.fake import FakeClassifier
 from resnet_service.metrics import BUCKETS, OTHER_METHOD, STAGES, Metrics, metrics_table
+from resnet_service.observation import current
 from resnet_service.settings import Settings
 from support.pictures import encoded, noise
 from support.servers import REPOSITORY, served
@@ -368,3 +369,18 @@ def test_500_has_the_id_and_is_counted_and_its_traceback_has_the_id(caplog: pyte
     assert said.name == "uvicorn.error"
     lines = [json.loads(line) for line in caplog.text.splitlines()]
     assert [line["request_id"] for line in lines if "exception" in line] == ["mine"]
+
+
+def test_the_thread_that_infers_knows_the_request() -> None:
+    seen: list[str | None] = []
+
+    class Asking(FakeClassifier):
+        def classify(self, data: bytes, top_k: int | None = None) -> Classification:
+            request = current.get()
+            seen.append(None if request is None else request.request_id)
+            return super().classify(data, top_k)
+
+    with served(create_app(Settings(), Asking())) as client:
+        for number in range(3):
+            client.post("/predict", content=PICTURE, headers={"X-Request-ID": f"mine-{number}"}).raise_for_status()
+    assert [name for name in seen if name is not None] == ["mine-0", "mine-1", "mine-2"]

@@ -14,7 +14,7 @@ from support.servers import REPOSITORY
 
 PAGE = (REPOSITORY / "docs" / "operations.md").read_text()
 ALERTS = (REPOSITORY / "deploy" / "prometheus" / "alerts.yml").read_text()
-KINDS = {"", "docker", "kubernetes", "keys"}
+KINDS = {"", "docker", "kubernetes", "keys", "ray"}
 
 
 def commands(*kinds: str) -> list[str]:
@@ -78,7 +78,9 @@ def test_the_page_runs_from_top_to_bottom(place: Path) -> None:
 
 
 def test_commands_that_need_docker_or_a_cluster_name_files_that_are_there() -> None:
-    named = [word for command in commands("docker", "kubernetes") for word in re.findall(r"\bdeploy/\S+", command)]
+    named = [
+        word for command in commands("docker", "kubernetes", "ray") for word in re.findall(r"\bdeploy/\S+", command)
+    ]
     assert len(named) >= 3
     for path in named:
         assert (REPOSITORY / path).exists(), path

@@ -98,6 +98,27 @@ def test_the_region_is_what_the_crop_shows(size: tuple[int, int]) -> None:
         assert shown[-9] == pytest.approx(begin + extent - 8.5 * step, abs=length * 0.01)
 
 
+@pytest.mark.parametrize("size", [(300, 200), (200, 300), (900, 600)])
+def test_the_region_is_not_one_pixel_beside_what_the_crop_shows(size: tuple[int, int]) -> None:
+    """White where the region is, black elsewhere: the crop's edges are then equally grey on both sides."""
+    facts = metadata(input_size=64, resize_size=64, interpolation="bilinear")
+    left, top, width, height = region(size, facts)
+    assert left + top == min(size) / 4  # in the middle of a side that is half as long again as the other
+
+    def edges(shift: int) -> list[float]:
+        image = Image.new("RGB", size, "black")
+        begin = (round(left) + shift, round(top)) if left else (round(left), round(top) + shift)
+        image.paste((255, 255, 255), (*begin, begin[0] + round(width), begin[1] + round(height)))
+        shown = crop(image, facts)[:, :, 0].mean(axis=0 if left else 1)
+        return [float(shown[0]), float(shown[-1])]
+
+    first, last = edges(0)
+    assert first == pytest.approx(last, abs=1)
+    assert 128 < first < 255
+    first, last = edges(1)
+    assert abs(first - last) > 5  # so that one pixel would have been seen
+
+
 def test_the_region_lies_within_the_picture() -> None:
     for size in [(1, 1), (1, 65_535), (65_535, 1), (3, 20_000), (299, 300), (8000, 6000)]:
         left, top, width, height = region(size, metadata())

@@ -67,7 +67,7 @@ def test_a_visitor_reads_and_tries_an_operation(client: httpx.Client) -> None:
     operations = client.get(reference.DOCUMENT).json()["paths"]
     with chromium() as browser, visit(browser, f"{url}/docs") as page:
         expect(page.locator(".opblock")).to_have_count(sum(map(len, operations.values())))
-        predict = page.locator("#operations-default-predict_predict_post")
+        predict = page.locator("#operations-Classify-predict")
         predict.locator("button.opblock-summary-control").click()
         predict.get_by_role("button", name="Try it out").click()
         predict.locator("input[type=file]").set_input_files(CAT)

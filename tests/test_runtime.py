@@ -16,7 +16,6 @@ from resnet_service.files import sha256_of
 from resnet_service.labels import LabelSet
 from resnet_service.metadata import Agreement, ModelMetadata, Outputs, Packing, Precision
 from resnet_service.packed import METADATA_KEY
-from resnet_service.prepare.pack import pack
 from resnet_service.ranking import rank
 from resnet_service.runtime import Features, RuntimeName, open_runtime
 from resnet_service.runtime.openvino import OpenVINORuntime
@@ -25,13 +24,6 @@ from support.pictures import CAT, noise
 from support.servers import REPOSITORY, cli, server_process
 
 PIXELS = np.stack([np.asarray(noise(64, 64, seed)) for seed in range(6)])
-
-
-@pytest.fixture(scope="module")
-def packed(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    target = tmp_path_factory.mktemp("packed") / "model.onnx"
-    pack(checkpoint, target)
-    return target
 
 
 @pytest.mark.parametrize(

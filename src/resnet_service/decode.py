@@ -100,7 +100,7 @@ def decode(data: bytes, max_pixels: int = DEFAULT_MAX_PIXELS, *, enough: int | N
     try:
         with Image.open(BytesIO(data), formats=(file_format,)) as opened:
             _check_pixels(opened, max_pixels)
-            check_opened(opened, max_pixels)
+            check_opened(opened, data, max_pixels)
             width, height = opened.size
             if enough is not None:
                 scale = enough / min(opened.size)

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from contextvars import Context
 from typing import Any
 
+import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from resnet_service.api.problems import respond_to
@@ -74,7 +75,8 @@ class BoundedProtocol(HttpToolsProtocol):
             # A head, empty lines before one, or the rest of a body that nobody reads any more.
             self._head_since = self.loop.time()
         message = self._messages
-        super().data_received(data)
+        self._unset_keepalive_if_required()
+        self._parse(data)
         # A whole head is measured field by field; a field that has not ended yet is measured here.
         if self._in_head and message == self._messages:
             self._head_bytes += len(data)
@@ -109,6 +111,8 @@ class BoundedProtocol(HttpToolsProtocol):
         if self._beyond():
             self._refuse(self._too_large())
             return
+        if self.parser.should_upgrade():  # begins when it is parsed again, without that field
+            return
         super().on_headers_complete()
         self._in_head = False
         self._head_since = None
@@ -122,7 +126,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """End the request."""
-        if not self._refused:
+        if not self._refused and not self.parser.should_upgrade():
             super().on_message_complete()
 
     def send_400_response(self, msg: str) -> None:
@@ -158,6 +162,38 @@ class BoundedProtocol(HttpToolsProtocol):
             self._to_acknowledge = acknowledged + unsent
         elif now - self._unsent_since > self._settings.send_seconds:
             self._abort()
+
+    def _parse(self, data: bytes) -> None:
+        """Parse what came, as if nobody ever asked for another protocol; a server may (RFC 9110, section 7.8).
+
+        The parser takes the request's body for that other protocol's, and ends there. So a new one, with uvicorn's
+        options, is given the head once more, without the field ``Upgrade``, and goes on with the body by the same
+        rules as for every other.
+        """
+        try:
+            while True:
+                try:
+                    self.parser.feed_data(data)
+                except httptools.HttpParserUpgrade as stop:
+                    if self._refused:
+                        return
+                    if self.parser.get_method() == b"CONNECT":
+                        self._refuse(MalformedRequest("This server opens no tunnels."))
+                        return
+                    head = self._head_without_upgrade()
+                    self.parser = httptools.HttpRequestParser(self)
+                    self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
+                    self.parser.feed_data(head)
+                    data = data[stop.args[0] :]
+                else:
+                    return
+        except httptools.HttpParserError:
+            self.send_400_response("")
+
+    def _head_without_upgrade(self) -> bytes:
+        fields = b"".join(b"%s: %s\r\n" % field for field in self.headers if field[0] != b"upgrade")
+        version = self.parser.get_http_version().encode("ascii")
+        return b"%s %s HTTP/%s\r\n%s\r\n" % (self.parser.get_method(), self.url, version, fields)
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         self._answering = cycle

@@ -64,6 +64,7 @@ class Server(uvicorn.Server):
                 port=settings.port if port is None else port,
                 loop="uvloop",  # named, so that a missing package is an error and not a slower server
                 http=BoundedProtocol,
+                ws="none",  # else it depends on whether some package for WebSockets happens to be installed
                 lifespan="on",
                 log_config=None,
                 access_log=False,  # we write our own

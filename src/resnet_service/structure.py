@@ -7,12 +7,13 @@ limits by an order of magnitude; what is merely damaged passes here, and is the 
 """
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Literal
 
 from PIL import Image
 
+from resnet_service.avif import boxes, coded_pixels
 from resnet_service.errors import BrokenImage, TooManyPixels
 
 # JPEG: each scan of a progressive picture goes through all of its pixels, however few bytes it has. Encoders write
@@ -29,9 +30,10 @@ MAX_BLOCKS = 10_000
 
 # AVIF: libavif looks for each item that a table names among all those before it, in quadratic time. The largest grid
 # of tiles has 256 items of about 40 bytes.
-MAX_BOXES = 1_000
 MAX_ITEM_TABLE_BYTES = 65_536
 MAX_FRAME_TABLE_BYTES = 262_144
+# A picture and its transparency are two; thumbnails and rounded sizes come to less than as much again.
+MAX_CODED_RATIO, MAX_CODED_EXTRA = 4, 1_000_000
 
 # TIFF: Pillow goes through fields and strips one by one, in Python.
 MAX_FIELDS = 4_096
@@ -61,8 +63,8 @@ def check_file(data: bytes, file_format: str) -> None:
         check(data)
 
 
-def check_opened(image: Image.Image, max_pixels: int) -> None:
-    """Judge what the header says of how the pixels are stored, before they are decoded.
+def check_opened(image: Image.Image, data: bytes, max_pixels: int) -> None:
+    """Judge what the header of ``data`` says of how the pixels are stored, before they are decoded.
 
     Raises:
         BrokenImage: They are stored as no honest file stores them.
@@ -75,6 +77,11 @@ def check_opened(image: Image.Image, max_pixels: int) -> None:
         width, length = tags.get(_TILE_WIDTH, 0), tags.get(_TILE_LENGTH, 0)
         if width * length > max_pixels:
             raise TooManyPixels(f"The picture's tiles have {width}x{length} pixels; the limit is {max_pixels:,}.")
+    if image.format == "AVIF":
+        # What is coded is decoded, and then scaled to what the container says.
+        most = min(MAX_CODED_RATIO * image.width * image.height + MAX_CODED_EXTRA, 2 * max_pixels)
+        if (coded := coded_pixels(data)) > most:
+            raise TooManyPixels(f"The picture says {image.width}x{image.height} pixels, but {coded:,} are coded in it.")
     if tiles and tiles[0][0] == "bmp_rle" and image.width * image.height > MAX_RUN_LENGTH_PIXELS:
         raise BrokenImage(
             f"Run-length coded BMP pictures are read up to {MAX_RUN_LENGTH_PIXELS:,} pixels; save it uncompressed."
@@ -194,35 +201,19 @@ def _check_bmp(data: bytes) -> None:
 def _check_avif(data: bytes) -> None:
     """Add up the tables of items and of frames (ISO/IEC 14496-12, 4.2 and 8.11)."""
     items = frames = 0
-    for kind, start, end in _boxes(data, 0, len(data)):
+    for kind, start, end in boxes(data, 0, len(data)):
         if kind in (b"moov", b"moof"):
             frames += end - start
         elif kind == b"meta":
-            for inner, begin, stop in _boxes(data, start + 4, end):
+            for inner, begin, stop in boxes(data, start + 4, end):
                 if inner == b"iprp":
-                    items += sum(last - first for part, first, last in _boxes(data, begin, stop) if part != b"ipco")
+                    items += sum(last - first for part, first, last in boxes(data, begin, stop) if part != b"ipco")
                 elif inner != b"idat":
                     items += stop - begin
     if items > MAX_ITEM_TABLE_BYTES:
         raise _too_many("bytes of tables", MAX_ITEM_TABLE_BYTES)
     if frames > MAX_FRAME_TABLE_BYTES:
         raise _too_many("bytes of frame tables", MAX_FRAME_TABLE_BYTES)
-
-
-def _boxes(data: bytes, position: int, end: int) -> Iterator[tuple[bytes, int, int]]:
-    """List the kind, start and end of the boxes that are one after the other in ``data[position:end]``."""
-    for _ in range(MAX_BOXES):
-        size, start = int.from_bytes(data[position : position + 4]), position + 8
-        if start > end:
-            return
-        if size == 1:
-            size, start = int.from_bytes(data[start : start + 8]), start + 8
-        stop = end if size == 0 else min(position + size, end)
-        if stop < start:
-            return
-        yield data[position + 4 : position + 8], start, stop
-        position = stop
-    raise _too_many("boxes", MAX_BOXES)
 
 
 _CHECKS: Mapping[str, Callable[[bytes], None]] = MappingProxyType(

@@ -10,7 +10,7 @@ from fastapi.routing import APIRoute
 from starlette.middleware.cors import CORSMiddleware
 
 from resnet_service import __version__
-from resnet_service.api import hub, keys, pages, problems, reference, routes, v2
+from resnet_service.api import document, hub, pages, problems, reference, routes, v2
 from resnet_service.api.early import EarlyAnswer
 from resnet_service.api.keys import RequireKey
 from resnet_service.api.limits import BodyLimit, HeldBytes
@@ -105,7 +105,10 @@ def create_app(
     app = FastAPI(
         title="resnet-service",
         version=__version__,
-        description="Classifies pictures with the one model that it was started with.",
+        description=document.DESCRIPTION,
+        license_info={"name": "Apache-2.0", "identifier": "Apache-2.0"},
+        openapi_tags=document.TAGS,
+        generate_unique_id_function=document.operation_id,
         lifespan=lifespan,
         # FastAPI's documentation pages load their viewer from elsewhere; ours, in `reference`, has it in the package.
         openapi_url=reference.DOCUMENT,
@@ -117,7 +120,7 @@ def create_app(
     app.state.settings = chosen
     app.state.startup_error = None
     app.state.held_bytes = held = HeldBytes(chosen.max_receiving_bytes)
-    for router in (routes.health, routes.router, routes.inference, v2.health, v2.router, v2.inference, hub.inference):
+    for router in (routes.health, routes.router, routes.inference, v2.router, v2.health, v2.inference, hub.inference):
         app.include_router(router)
     pages.install(app)
     reference.install(app)
@@ -131,10 +134,10 @@ def create_app(
         min_rate=chosen.min_body_rate,
         by_path={routes.BATCH: chosen.max_batch_bytes},
     )
+    open_paths = _open_paths(chosen)
+    document.describe(app, None if ring is None else open_paths)
     if ring is not None:
-        open_paths = _open_paths(chosen)
         app.add_middleware(RequireKey, ring=ring, open_paths=open_paths)
-        keys.describe(app, open_paths)
     app.add_middleware(EarlyAnswer, max_bytes=chosen.max_body_bytes)
     if chosen.cors_origins:
         # Outside of the keys: browsers ask in advance, without a key, whether they may send one.

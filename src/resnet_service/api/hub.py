@@ -1,20 +1,20 @@
 """Image classification as ``huggingface_hub.InferenceClient`` asks for it, with this service's URL as the model."""
 
-from http import HTTPStatus
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from fastapi import APIRouter, Request
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from resnet_service.api import document, examples
 from resnet_service.api.admission import Admitted, InferenceRoute
 from resnet_service.api.body import read_picture
-from resnet_service.api.problems import documented
+from resnet_service.api.document import answered, refused
 from resnet_service.api.schemas import inlined
 from resnet_service.api.state import StartedService
 from resnet_service.api.tensors import decode_base64, first_finding
 from resnet_service.classifier import ImageClassifier, Timing
-from resnet_service.errors import MalformedJSON
+from resnet_service.errors import InvalidTopK, MalformedForm, MalformedJSON, UnsupportedMediaType
 from resnet_service.ranking import DEFAULT_TOP_K, best, check_top_k, softmax
 
 inference = APIRouter(route_class=InferenceRoute)
@@ -56,9 +56,12 @@ _BODY: dict[str, Any] = {
     "requestBody": {
         "required": True,
         "content": {
-            "application/json": {"schema": inlined(HubRequest)},
-            "image/*": {"schema": {"type": "string", "format": "binary"}},
-            "application/octet-stream": {"schema": {"type": "string", "format": "binary"}},
+            "application/json": {
+                "schema": inlined(HubRequest),
+                "examples": {"sneaker": {"summary": "A sneaker", "value": examples.HUB_REQUEST}},
+            },
+            "image/*": examples.RAW,
+            "application/octet-stream": examples.RAW,
         },
     }
 }
@@ -68,21 +71,29 @@ _BODY: dict[str, Any] = {
     "/",
     summary="Name what is in a picture, as Hugging Face's client asks",
     openapi_extra=_BODY,
-    responses=documented(
-        HTTPStatus.BAD_REQUEST,
-        HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
-        HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
-        HTTPStatus.UNPROCESSABLE_ENTITY,
-        HTTPStatus.REQUEST_TIMEOUT,
-        HTTPStatus.TOO_MANY_REQUESTS,
-        HTTPStatus.INTERNAL_SERVER_ERROR,
-        HTTPStatus.SERVICE_UNAVAILABLE,
-        HTTPStatus.GATEWAY_TIMEOUT,
-        foreign=True,
-    ),
+    tags=[document.HUB],
+    responses={
+        **answered("The most probable classes, best first.", "hub"),
+        **refused(
+            MalformedForm,
+            MalformedJSON,
+            UnsupportedMediaType,
+            InvalidTopK,
+            *document.PICTURE,
+            *document.BODY,
+            *document.INFERENCE,
+            foreign=True,
+        ),
+    },
 )
 async def image_classification(request: Request, service: StartedService, admitted: Admitted) -> list[Element]:
-    """Answer with the most probable classes, best first: `InferenceClient(model=URL).image_classification(picture)`."""
+    """Answer with the most probable classes, best first: `InferenceClient(model=URL).image_classification(picture)`.
+
+    ```console
+    $ curl --data-binary @sneaker.png -H "Content-Type: image/png" http://localhost:8080/
+    $ curl --json '{"inputs": "'$(base64 -w0 sneaker.png)'", "parameters": {"top_k": 2}}' http://localhost:8080/
+    ```
+    """
     classifier = service.classifier
     if request.headers.get("content-type", "").split(";")[0].strip().lower() == "application/json":
         answer = await admitted.run(_classify_json, classifier, await request.body())

@@ -1,20 +1,12 @@
 """Pure ASGI: no answer without an API key, where keys are configured."""
 
 from collections.abc import Collection, Iterable, Iterator
-from http import HTTPStatus
-from typing import Any
 
-from fastapi import FastAPI
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from resnet_service.api.problems import documented, respond_to
+from resnet_service.api.problems import respond_to
 from resnet_service.errors import Unauthorized
 from resnet_service.keys import KeyRing
-
-_SCHEMES = {
-    "bearer": {"type": "http", "scheme": "bearer", "description": "An API key as `Authorization: Bearer KEY`."},
-    "header": {"type": "apiKey", "in": "header", "name": "X-API-Key", "description": "An API key as `X-API-Key: KEY`."},
-}
 
 
 class RequireKey:
@@ -48,30 +40,6 @@ class RequireKey:
     def _is_open(self, scope: Scope) -> bool:
         # What is open is there to be read: the page is at the very path that Hugging Face's client posts pictures to.
         return scope["path"] in self._open and scope.get("method") in ("GET", "HEAD")
-
-
-def describe(app: FastAPI, open_paths: Collection[str]) -> None:
-    """Make the OpenAPI document of ``app`` say what ``RequireKey`` demands."""
-    plain = app.openapi
-
-    def openapi() -> dict[str, Any]:
-        if app.openapi_schema is None:
-            schema = plain()
-            schema.setdefault("components", {})["securitySchemes"] = _SCHEMES
-            schema["security"] = [{name: []} for name in _SCHEMES]
-            for path, operations in schema["paths"].items():
-                for method, operation in operations.items():
-                    if path in open_paths and method == "get":
-                        operation["security"] = []
-                    else:
-                        operation["responses"].update(_DOCUMENTED)
-            app.openapi_schema = schema
-        return app.openapi_schema
-
-    app.openapi = openapi  # type: ignore[method-assign]  # FastAPI's documented way
-
-
-_DOCUMENTED = {str(status): answer for status, answer in documented(HTTPStatus.UNAUTHORIZED).items()}
 
 
 def _presented(headers: Iterable[tuple[bytes, bytes]]) -> Iterator[bytes]:

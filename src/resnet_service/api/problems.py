@@ -73,12 +73,10 @@ STATUS: dict[type[errors.ServiceError], HTTPStatus] = {
     errors.SourceDigestMismatch: HTTPStatus.INTERNAL_SERVER_ERROR,
 }
 
-# As the Open Inference Protocol has errors, and Hugging Face.
-_FOREIGN = {"type": "object", "required": ["error"], "properties": {"error": {"type": "string"}}}
 # What FastAPI finds wrong with these has the same code as what we find.
 _PARAMETERS = {"top_k": errors.InvalidTopK.code, "class_id": errors.InvalidClassId.code}
 
-_INTERNAL = "The service failed to answer; its log says why."
+INTERNAL = "The service failed to answer; its log says why."
 
 
 def problem(status: int, code: str, detail: str) -> Problem:
@@ -89,7 +87,12 @@ def problem(status: int, code: str, detail: str) -> Problem:
 def problem_of(error: errors.ServiceError) -> Problem:
     """Describe an error of ours; of what is the server's own fault, only a fixed sentence goes out."""
     status = STATUS[type(error)]
-    return problem(status, error.code, _INTERNAL if status == HTTPStatus.INTERNAL_SERVER_ERROR else str(error))
+    return problem(status, error.code, INTERNAL if status == HTTPStatus.INTERNAL_SERVER_ERROR else str(error))
+
+
+def is_foreign(path: str) -> bool:
+    """Say whether errors on this path have the shape of other people's protocols, ``{"error": …}``."""
+    return path == "/" or path == "/v2" or path.startswith("/v2/")
 
 
 def respond(status: int, code: str, detail: str, headers: dict[str, str] | None = None, *, path: str = "") -> Response:
@@ -106,7 +109,7 @@ def respond(status: int, code: str, detail: str, headers: dict[str, str] | None 
 
     """
     note_problem(code)
-    if path == "/" or path == "/v2" or path.startswith("/v2/"):
+    if is_foreign(path):
         return JSONResponse({"error": detail}, status, headers)
     return Response(problem(status, code, detail).model_dump_json(), status, headers, MEDIA_TYPE)
 
@@ -133,14 +136,6 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(ClientDisconnect, _disconnected)
     app.add_exception_handler(Exception, unexpected)
-
-
-def documented(*statuses: HTTPStatus, foreign: bool = False) -> dict[int | str, dict[str, object]]:
-    """Return the OpenAPI responses for failures with ``statuses``; ``foreign`` in their shape."""
-    content: dict[str, object] = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
-    if foreign:
-        content = {"application/json": {"schema": _FOREIGN}}
-    return {int(status): {"description": status.phrase, "content": content} for status in statuses}
 
 
 def problems_table() -> str:
@@ -198,5 +193,5 @@ async def unexpected(request: Request, error: Exception) -> Response:
     """Answer for what nobody has foreseen."""
     # Uvicorn closes the connection after this; a client that is not told would send its next request into it.
     return respond(
-        HTTPStatus.INTERNAL_SERVER_ERROR, "internal_error", _INTERNAL, {"Connection": "close"}, path=request.url.path
+        HTTPStatus.INTERNAL_SERVER_ERROR, "internal_error", INTERNAL, {"Connection": "close"}, path=request.url.path
     )

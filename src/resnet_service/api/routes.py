@@ -1,18 +1,19 @@
 """The routes; thin: body to executor to schema."""
 
-from http import HTTPStatus
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Query, Request
 from starlette.responses import PlainTextResponse, Response
 
 from resnet_service import __version__
+from resnet_service.api import document, examples
 from resnet_service.api.admission import Admitted, InferenceRoute
 from resnet_service.api.body import FIELD, FIELDS, read_picture, read_pictures
+from resnet_service.api.document import answered, refused
 from resnet_service.api.languages import ReadBy
 from resnet_service.api.limits import megabytes
 from resnet_service.api.negotiation import preferred
-from resnet_service.api.problems import documented, problem_of
+from resnet_service.api.problems import problem_of
 from resnet_service.api.schemas import (
     BatchResponse,
     EmbedResponse,
@@ -26,7 +27,19 @@ from resnet_service.api.schemas import (
 )
 from resnet_service.api.state import StartedService
 from resnet_service.classifier import Classification, ImageClassifier
-from resnet_service.errors import BodyTooLarge, NotReady, ServiceError
+from resnet_service.errors import (
+    BodyTooLarge,
+    InvalidClassId,
+    InvalidTopK,
+    MalformedForm,
+    NoFile,
+    NotReady,
+    OutputUnavailable,
+    ServiceError,
+    TooManyPictures,
+    UnsupportedLanguage,
+    UnsupportedMediaType,
+)
 from resnet_service.overlay import MapForm
 from resnet_service.ranking import check_top_k
 from resnet_service.translations import ORIGINAL
@@ -41,17 +54,8 @@ BATCH = "/predict/batch"
 
 _JSON, _PNG, _BINARY = "application/json", "image/png", "application/octet-stream"
 
-_REFUSALS = (
-    HTTPStatus.BAD_REQUEST,
-    HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
-    HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
-    HTTPStatus.UNPROCESSABLE_ENTITY,
-    HTTPStatus.REQUEST_TIMEOUT,
-    HTTPStatus.TOO_MANY_REQUESTS,
-    HTTPStatus.INTERNAL_SERVER_ERROR,
-    HTTPStatus.SERVICE_UNAVAILABLE,
-    HTTPStatus.GATEWAY_TIMEOUT,
-)
+# What any of the routes that take one picture can find wrong with a request.
+_REFUSALS = (MalformedForm, UnsupportedMediaType, *document.PICTURE, *document.BODY, *document.INFERENCE)
 
 _PICTURE: dict[str, Any] = {
     "requestBody": {
@@ -64,8 +68,8 @@ _PICTURE: dict[str, Any] = {
                     "properties": {FIELD: {"type": "string", "format": "binary"}},
                 }
             },
-            "image/*": {"schema": {"type": "string", "format": "binary"}},
-            "application/octet-stream": {"schema": {"type": "string", "format": "binary"}},
+            "image/*": examples.RAW,
+            "application/octet-stream": examples.RAW,
         },
     }
 }
@@ -95,8 +99,12 @@ Accept = Annotated[str, Header(include_in_schema=False)]
 @inference.post(
     "/predict",
     summary="Name what is in a picture",
+    tags=[document.CLASSIFY],
     openapi_extra=_PICTURE,
-    responses=documented(*_REFUSALS),
+    responses={
+        **answered("The most probable classes, best first.", "prediction"),
+        **refused(*_REFUSALS, InvalidTopK, UnsupportedLanguage),
+    },
 )
 async def predict(
     request: Request,
@@ -108,6 +116,11 @@ async def predict(
     """Answer with the most probable classes of one JPEG, PNG, WebP, GIF (first frame), BMP, TIFF or AVIF picture.
 
     Send it as the field `file` of a form, or its bytes as the body. What decides is the bytes, not name or type.
+
+    ```console
+    $ curl -F file=@sneaker.png "http://localhost:8080/predict?top_k=3"
+    $ curl --data-binary @sneaker.png -H "Content-Type: image/png" "http://localhost:8080/predict?top_k=3"
+    ```
     """
     data = await read_picture(request, service.settings.max_body_bytes)
     classifier = service.classifier
@@ -118,8 +131,21 @@ async def predict(
 @inference.post(
     BATCH,
     summary="Name what is in several pictures",
+    tags=[document.CLASSIFY],
     openapi_extra=_PICTURES,
-    responses=documented(*_REFUSALS),
+    responses={
+        **answered("An answer for each picture, in their order.", "batch"),
+        **refused(
+            NoFile,
+            MalformedForm,
+            UnsupportedMediaType,
+            TooManyPictures,
+            InvalidTopK,
+            UnsupportedLanguage,
+            *document.BODY,
+            *document.INFERENCE,
+        ),
+    },
 )
 async def predict_batch(
     request: Request, service: StartedService, admitted: Admitted, reader: ReadBy, top_k: TopK = None
@@ -127,6 +153,10 @@ async def predict_batch(
     """Answer with the most probable classes of each picture, in the order of the form's fields `files`.
 
     A picture that cannot be answered fails alone: its result has an `error` instead of `predictions`.
+
+    ```console
+    $ curl -F files=@sneaker.png -F "files=hello;filename=notes.txt" "http://localhost:8080/predict/batch?top_k=1"
+    ```
     """
     settings, classifier = service.settings, service.classifier
     wanted = check_top_k(top_k, len(classifier.labels))
@@ -146,11 +176,12 @@ def _classify_one(classifier: ImageClassifier, data: bytes, top_k: int, max_byte
 @inference.post(
     "/explain",
     summary="Show which places of a picture speak for a class",
+    tags=[document.LOOK_INTO],
     openapi_extra=_PICTURE,
     response_model=ExplainResponse,
     responses={
-        200: {"description": "The map, drawn or as numbers.", "content": {_PNG: {}}},
-        **documented(*_REFUSALS, HTTPStatus.NOT_IMPLEMENTED),
+        **answered("The map, drawn or as numbers.", "explanation", others={_PNG: examples.BYTES}),
+        **refused(*_REFUSALS, InvalidClassId, document.INVALID, UnsupportedLanguage, OutputUnavailable),
     },
 )
 async def explain(
@@ -174,6 +205,11 @@ async def explain(
 
     It is exact for networks that end in global average pooling and one linear layer, as ResNets do; with others it is
     501.
+
+    ```console
+    $ curl -F file=@sneaker.png http://localhost:8080/explain -o overlay.png
+    $ curl -F file=@sneaker.png "http://localhost:8080/explain?format=json"
+    ```
     """
     form = format_ or ("json" if preferred(accept, (_PNG, _JSON)) == _JSON else "overlay")
     data = await read_picture(request, service.settings.max_body_bytes)
@@ -188,14 +224,16 @@ async def explain(
 @inference.post(
     "/embed",
     summary="Turn a picture into a vector",
+    tags=[document.LOOK_INTO],
     openapi_extra=_PICTURE,
     response_model=EmbedResponse,
     responses={
-        200: {
-            "description": "The vector; as `application/octet-stream`, float32 in little-endian order.",
-            "content": {_BINARY: {"schema": {"type": "string", "format": "binary"}}},
-        },
-        **documented(*_REFUSALS, HTTPStatus.NOT_IMPLEMENTED),
+        **answered(
+            "The vector; as `application/octet-stream`, where `Accept` prefers that, float32 in little-endian order.",
+            "embedding",
+            others={_BINARY: examples.BYTES},
+        ),
+        **refused(*_REFUSALS, document.INVALID, OutputUnavailable),
     },
 )
 async def embed(
@@ -210,6 +248,11 @@ async def embed(
     """Answer with what the network's last layer takes: pictures that look alike to the network have like vectors.
 
     Vectors of different models, or of one model packed differently, have nothing to do with each other.
+
+    ```console
+    $ curl -F file=@sneaker.png http://localhost:8080/embed
+    $ curl -F file=@sneaker.png -H "Accept: application/octet-stream" http://localhost:8080/embed -o vector.f32
+    ```
     """
     data = await read_picture(request, service.settings.max_body_bytes)
     classifier = service.classifier
@@ -227,9 +270,22 @@ def _json(answer: ExplainResponse | EmbedResponse, headers: dict[str, str]) -> R
     return Response(answer.model_dump_json(), media_type=_JSON, headers=headers)
 
 
-@router.get("/metadata", summary="Which model is served", responses=documented(HTTPStatus.SERVICE_UNAVAILABLE))
+@router.get(
+    "/metadata",
+    summary="Which model is served",
+    tags=[document.MODEL],
+    responses={
+        **answered("What the model's file says about itself, and how it is served.", "metadata"),
+        **refused(NotReady),
+    },
+)
 async def metadata(service: StartedService) -> MetadataResponse:
-    """Answer with the model's name and version, and all that its file says about itself."""
+    """Answer with the model's name and version, and all that its file says about itself.
+
+    ```console
+    $ curl http://localhost:8080/metadata
+    ```
+    """
     classifier = service.classifier
     return MetadataResponse(
         model=Model(**classifier.model._asdict()),
@@ -247,10 +303,20 @@ async def metadata(service: StartedService) -> MetadataResponse:
 @router.get(
     "/labels",
     summary="The classes it knows",
-    responses=documented(HTTPStatus.UNPROCESSABLE_ENTITY, HTTPStatus.SERVICE_UNAVAILABLE),
+    tags=[document.MODEL],
+    responses={
+        **answered("The classes, in the order of the model's outputs.", "labels"),
+        **refused(UnsupportedLanguage, NotReady),
+    },
 )
 async def labels(service: StartedService, reader: ReadBy) -> LabelsResponse:
-    """Answer with all classes of the model, in the order of its outputs."""
+    """Answer with all classes of the model, in the order of its outputs.
+
+    ```console
+    $ curl http://localhost:8080/labels
+    $ curl "http://localhost:8080/labels?lang=zh"
+    ```
+    """
     classifier = service.classifier
     known = classifier.labels
     names = reader.names(classifier)
@@ -263,26 +329,58 @@ async def labels(service: StartedService, reader: ReadBy) -> LabelsResponse:
 @router.get(
     "/metrics",
     summary="Figures for Prometheus",
+    tags=[document.OPERATE],
     response_class=PlainTextResponse,
-    responses=documented(HTTPStatus.SERVICE_UNAVAILABLE),
+    responses={
+        **answered(
+            "Figures; in OpenMetrics' format where `Accept` asks for it.",
+            "metrics",
+            media_type="text/plain",
+        ),
+        **refused(NotReady),
+    },
 )
 async def metrics(request: Request, service: StartedService) -> Response:
-    """Answer with what was counted and measured since the start, in Prometheus' text format, or in OpenMetrics'."""
+    """Answer with what was counted and measured since the start, in Prometheus' text format, or in OpenMetrics'.
+
+    ```console
+    $ curl http://localhost:8080/metrics
+    ```
+    """
     figures, media_type = service.metrics.exposition(request.headers.get("accept", ""))
     return Response(figures, media_type=media_type)
 
 
-@health.get("/health/live", summary="Is the process alive")
+@health.get(
+    "/health/live",
+    summary="Is the process alive",
+    tags=[document.OPERATE],
+    responses={**answered("It is.", "ok"), **refused()},
+)
 async def live() -> Health:
-    """Answer while the event loop turns; when this fails, restart the process."""
+    """Answer while the event loop turns; when this fails, restart the process.
+
+    ```console
+    $ curl http://localhost:8080/health/live
+    ```
+    """
     return Health(status="ok")
 
 
-@health.get("/health/ready", summary="May requests be sent", responses=documented(HTTPStatus.SERVICE_UNAVAILABLE))
+@health.get(
+    "/health/ready",
+    summary="May requests be sent",
+    tags=[document.OPERATE],
+    responses={**answered("They may.", "ok"), **refused(NotReady)},
+)
 async def ready(service: StartedService) -> Health:
     """Answer once the model is loaded and has answered a trial picture.
 
     503 before that, from SIGTERM on, and after an answer that was no finite numbers, until a trial picture succeeds.
+
+    ```console
+    $ curl http://localhost:8080/health/ready
+    ```
     """
     if not service.health.ready:
         raise NotReady("The service is not ready: it is shutting down, or checking its model. Try again in a moment.")

@@ -1,25 +1,34 @@
 """The Open Inference Protocol, version 2, as Triton's and KServe's clients speak it; its work is in ``tensors``."""
 
-from http import HTTPStatus
-from typing import Annotated, Any
+from enum import Enum
+from typing import Annotated
 
 from fastapi import APIRouter, Depends, Request
 from pydantic import BaseModel, Field
 from starlette.responses import Response
 
 from resnet_service import __version__
+from resnet_service.api import document, examples
 from resnet_service.api.admission import Admitted, InferenceRoute
-from resnet_service.api.problems import documented
+from resnet_service.api.document import answered, path_parameters, refused
 from resnet_service.api.routes import ready as check_ready
 from resnet_service.api.schemas import inlined
 from resnet_service.api.state import StartedService
 from resnet_service.api.tensors import HEADER, InferenceRequest, TensorMetadata, infer, inputs, outputs
 from resnet_service.classifier import ImageClassifier
-from resnet_service.errors import UnknownModel, UnsupportedMediaType
+from resnet_service.errors import (
+    InvalidTensor,
+    MalformedJSON,
+    NotReady,
+    TooManyPictures,
+    UnknownModel,
+    UnsupportedMediaType,
+)
 
-router = APIRouter(prefix="/v2")
-health = APIRouter(prefix="/v2")  # of whom probes ask, who have no key
-inference = APIRouter(prefix="/v2", route_class=InferenceRoute)
+_TAGS: list[str | Enum] = [document.V2]
+router = APIRouter(prefix="/v2", tags=_TAGS)
+health = APIRouter(prefix="/v2", tags=_TAGS)  # of whom probes ask, who have no key
+inference = APIRouter(prefix="/v2", tags=_TAGS, route_class=InferenceRoute)
 
 
 class ServerMetadata(BaseModel):
@@ -58,6 +67,25 @@ class ServedModel(BaseModel):
     outputs: list[TensorMetadata]
 
 
+class OutputTensor(BaseModel):
+    """One output; ``data`` is absent where it follows in binary, and then ``parameters`` has its size."""
+
+    name: str
+    datatype: str = Field(description="FP32, or BYTES for the best classes by name.")
+    shape: list[int]
+    parameters: dict[str, int] | None = None
+    data: list[float] | list[str] | None = None
+
+
+class InferenceResponse(BaseModel):
+    """The JSON part of an answer; what is absent in it is left out."""
+
+    id: str | None = Field(None, description="As the request has it.")
+    model_name: str
+    model_version: str
+    outputs: list[OutputTensor]
+
+
 async def _model(request: Request, service: StartedService) -> ImageClassifier:
     """Return the classifier if it is the one that the path names."""
     classifier = service.classifier
@@ -73,69 +101,118 @@ async def _model(request: Request, service: StartedService) -> ImageClassifier:
 NamedModel = Annotated[ImageClassifier, Depends(_model)]
 
 
-def _parameters(*names: str) -> dict[str, Any]:
-    """Return OpenAPI's description of a path's parameters: the routes read them all in one dependency."""
-    schema = {"type": "string"}
-    return {"parameters": [{"name": name, "in": "path", "required": True, "schema": schema} for name in names]}
-
-
-_NAMED, _VERSIONED = _parameters("model"), _parameters("model", "version")
-_UNKNOWN = documented(HTTPStatus.NOT_FOUND, HTTPStatus.SERVICE_UNAVAILABLE, foreign=True)
-_NOT_READY = documented(HTTPStatus.SERVICE_UNAVAILABLE, foreign=True)
+_NAMED, _VERSIONED = path_parameters("model"), path_parameters("model", "version")
+_LIVE = {**answered("It is.", "v2_live"), **refused(foreign=True)}
+_READY = {**answered("They may.", "v2_ready"), **refused(NotReady, foreign=True)}
+_MODEL_READY = {
+    **answered("It is.", "v2_model_ready"),
+    **refused(UnknownModel, NotReady, foreign=True),
+}
+_MODEL = {
+    **answered("Inputs, of which a request sends one, and outputs.", "v2_model"),
+    **refused(UnknownModel, NotReady, foreign=True),
+}
+_SERVER = {**answered("The server.", "v2_server"), **refused(foreign=True)}
+_INFERENCE = {
+    **answered(
+        "Tensors; where some are binary, the JSON part has as many bytes as `Inference-Header-Content-Length` says.",
+        "v2_inference",
+        others={"application/octet-stream": examples.BYTES},
+    ),
+    **refused(
+        MalformedJSON,
+        InvalidTensor,
+        UnknownModel,
+        TooManyPictures,
+        UnsupportedMediaType,
+        *document.PICTURE,
+        *document.BODY,
+        *document.INFERENCE,
+        foreign=True,
+    ),
+}
 _BODY = {
     "requestBody": {
         "required": True,
         "content": {
-            "application/json": {"schema": inlined(InferenceRequest)},
-            "application/octet-stream": {"schema": {"type": "string", "format": "binary"}},
+            "application/json": {
+                "schema": inlined(InferenceRequest),
+                "examples": {"sneaker": {"summary": "A sneaker", "value": examples.INFERENCE_REQUEST}},
+            },
+            "application/octet-stream": examples.BYTES,
         },
     }
 }
 
 
-@router.get("", summary="Which server it is")
+@router.get("", summary="Which server it is", responses=_SERVER)
 async def server() -> ServerMetadata:
-    """Answer with the service's name and version, and the protocol's extensions that it has."""
+    """Answer with the service's name and version, and the protocol's extensions that it has.
+
+    ```console
+    $ curl http://localhost:8080/v2
+    ```
+    """
     return ServerMetadata(
         name="resnet-service", version=__version__, extensions=["binary_tensor_data", "classification"]
     )
 
 
-@health.get("/health/live", summary="Is the process alive, as KServe asks")
+@health.get("/health/live", summary="Is the process alive, as KServe asks", responses=_LIVE)
 async def live() -> Live:
-    """Answer while the event loop turns."""
+    """Answer while the event loop turns.
+
+    ```console
+    $ curl http://localhost:8080/v2/health/live
+    ```
+    """
     return Live(live=True)
 
 
-@health.get("/health/ready", summary="May requests be sent, as KServe asks", responses=_NOT_READY)
+@health.get("/health/ready", summary="May requests be sent, as KServe asks", responses=_READY)
 async def ready(service: StartedService) -> Ready:
-    """Answer what `/health/ready` does."""
+    """Answer what `/health/ready` does.
+
+    ```console
+    $ curl http://localhost:8080/v2/health/ready
+    ```
+    """
     await check_ready(service)
     return Ready(ready=True)
 
 
-@router.get("/models/{model}/ready", summary="Is this model ready", responses=_UNKNOWN, openapi_extra=_NAMED)
 @router.get(
     "/models/{model}/versions/{version}/ready",
     summary="Is this version ready",
-    responses=_UNKNOWN,
+    responses=_MODEL_READY,
     openapi_extra=_VERSIONED,
 )
+@router.get("/models/{model}/ready", summary="Is this model ready", responses=_MODEL_READY, openapi_extra=_NAMED)
 async def model_ready(classifier: NamedModel, service: StartedService) -> ModelReady:
-    """Answer what `/health/ready` does, for the model that is served; for any other, 404."""
+    """Answer what `/health/ready` does, for the model that is served; for any other, 404.
+
+    ```console
+    $ curl http://localhost:8080/v2/models/resnet18-fashion-mnist-int8/ready
+    ```
+    """
     await check_ready(service)
     return ModelReady(name=classifier.model.name, ready=True)
 
 
-@router.get("/models/{model}", summary="What a model takes and gives", responses=_UNKNOWN, openapi_extra=_NAMED)
 @router.get(
     "/models/{model}/versions/{version}",
     summary="What a version takes and gives",
-    responses=_UNKNOWN,
+    responses=_MODEL,
     openapi_extra=_VERSIONED,
 )
+@router.get("/models/{model}", summary="What a model takes and gives", responses=_MODEL, openapi_extra=_NAMED)
 async def model(classifier: NamedModel) -> ServedModel:
-    """Answer with the model's inputs, of which a request sends one, and its outputs."""
+    """Answer with the model's inputs, of which a request sends one, and its outputs.
+
+    ```console
+    $ curl http://localhost:8080/v2/models/resnet18-fashion-mnist-int8
+    ```
+    """
     return ServedModel(
         name=classifier.model.name,
         versions=[classifier.model.version],
@@ -145,37 +222,32 @@ async def model(classifier: NamedModel) -> ServedModel:
     )
 
 
-_FAILURES = documented(
-    HTTPStatus.BAD_REQUEST,
-    HTTPStatus.NOT_FOUND,
-    HTTPStatus.REQUEST_TIMEOUT,
-    HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
-    HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
-    HTTPStatus.UNPROCESSABLE_ENTITY,
-    HTTPStatus.TOO_MANY_REQUESTS,
-    HTTPStatus.INTERNAL_SERVER_ERROR,
-    HTTPStatus.SERVICE_UNAVAILABLE,
-    HTTPStatus.GATEWAY_TIMEOUT,
-    foreign=True,
-)
-
-
-@inference.post(
-    "/models/{model}/infer",
-    summary="Infer, as Triton's and KServe's clients ask",
-    responses=_FAILURES,
-    openapi_extra={**_NAMED, **_BODY},
-    response_class=Response,
-)
 @inference.post(
     "/models/{model}/versions/{version}/infer",
     summary="Infer with a version",
-    responses=_FAILURES,
+    responses=_INFERENCE,
     openapi_extra={**_VERSIONED, **_BODY},
-    response_class=Response,
+    response_model=InferenceResponse,
+)
+@inference.post(
+    "/models/{model}/infer",
+    summary="Infer, as Triton's and KServe's clients ask",
+    responses=_INFERENCE,
+    openapi_extra={**_NAMED, **_BODY},
+    response_model=InferenceResponse,
 )
 async def answer(request: Request, classifier: NamedModel, service: StartedService, admitted: Admitted) -> Response:
-    """Answer with probabilities, logits, or the best classes by name, of one or more pictures."""
+    """Answer with probabilities, logits, or the best classes by name, of one or more pictures.
+
+    ```console
+    $ picture=$(base64 -w0 sneaker.png)
+    $ echo '{"inputs": [{"name": "image", "shape": [1], "datatype": "BYTES", "data": ["'$picture'"]}]}' |
+        curl --json @- http://localhost:8080/v2/models/resnet18-fashion-mnist-int8/infer
+    ```
+
+    With the binary extension, the body is `application/octet-stream`: the JSON part, whose length the field
+    `Inference-Header-Content-Length` says, then the tensors' bytes. FP32 tensors are rounded to 8-bit pixels.
+    """
     if request.headers.get("content-encoding", "identity") != "identity":
         raise UnsupportedMediaType("Compressed bodies are not read here; pictures are compressed already.")
     body = await request.body()

@@ -14,18 +14,24 @@ from typing import Any
 
 from ray import serve
 from ray.serve.config import AutoscalingConfig, BackpressureConfig
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from resnet_service.api.app import create_app
+from resnet_service.memory import keep_heap_compact
+from resnet_service.server import EVERY_ANSWER
 from resnet_service.settings import Settings, load_settings
 
 _RETRY_SECONDS = 1
+_EVERY_ANSWER = [(name.lower().encode(), value.encode()) for name, value in EVERY_ANSWER]
+_REQUEST_ID = b"x-request-id"
 
 
-class LifespanState:
-    """Pure ASGI: hands to each request what the lifespan hook has yielded.
+class AsServed:
+    """Pure ASGI: what our own server does for the application, and Ray's does not.
 
-    Servers do that, says the ASGI specification; Ray Serve lets the hook fill the dictionary and then forgets it.
+    Each request gets what the lifespan hook has yielded: servers do that, says the ASGI specification, but Ray Serve
+    lets the hook fill the dictionary and then forgets it. Each answer gets the headers that all answers have, and loses
+    its request ID, since Ray's proxy writes the same one beside it.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -36,9 +42,16 @@ class LifespanState:
         """Serve one request, or the lifespan."""
         if scope["type"] == "lifespan":
             self._state = scope.setdefault("state", self._state)
-        else:
-            scope["state"] = {**self._state, **scope.get("state", {})}
-        await self._app(scope, receive, send)
+            await self._app(scope, receive, send)
+            return
+
+        async def send_as_served(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                kept = [header for header in message.get("headers", ()) if header[0].lower() != _REQUEST_ID]
+                message = {**message, "headers": [*kept, *_EVERY_ANSWER]}
+            await send(message)
+
+        await self._app({**scope, "state": {**scope.get("state", {}), **self._state}}, receive, send_as_served)
 
 
 def build(settings: Settings | None = None, *, max_replicas: int = 100, cpus: float | None = None) -> serve.Application:
@@ -62,7 +75,8 @@ def build(settings: Settings | None = None, *, max_replicas: int = 100, cpus: fl
     places = workers * (1 + chosen.queue)
 
     def application() -> ASGIApp:
-        return LifespanState(create_app(chosen))
+        keep_heap_compact()
+        return AsServed(create_app(chosen))
 
     deployment = serve.deployment(
         name="resnet-service",

@@ -1,0 +1,140 @@
+"""What Ray Serve costs a request: one replica of some CPUs against ``resnet-service serve``, in turns on one machine.
+
+python -m benchmarks.ray_serve MODEL PICTURES [--cpus 2] [--connections 1,8] [--rounds 5] [--seconds 8]
+
+PICTURES is a folder of JPEGs. Run it with a Python that has the extra `ray`; wrk must be there. Ray runs all the while,
+also while our own server is asked; it takes a few percent of a CPU then, so what is found is rather too good for Ray.
+"""
+
+import argparse
+import json
+import logging
+import os
+import secrets
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from benchmarks.load import Load, run
+
+_START_SECONDS = 60
+
+
+def main() -> None:
+    """Measure, and print the figures as JSON."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", type=Path)
+    parser.add_argument("pictures", type=Path)
+    parser.add_argument("--cpus", type=int, default=2)
+    parser.add_argument("--connections", default="1,8")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=8)
+    args = parser.parse_args()
+    model, pictures = args.model.absolute(), sorted(args.pictures.absolute().glob("*.jpg"))
+    with own_server(model, args.cpus) as own, ray_serve(model, args.cpus) as rays:
+        urls = {"resnet-service serve": own, "Ray Serve": rays}
+        for url in urls.values():
+            run(f"{url}/predict", None, pictures, connections=4, seconds=3)
+        for connections in map(int, args.connections.split(",")):
+            found: dict[str, list[Load]] = {name: [] for name in urls}
+            for _ in range(args.rounds):
+                for name, url in urls.items():
+                    found[name].append(
+                        run(f"{url}/predict", None, pictures, connections=connections, seconds=args.seconds)
+                    )
+            print(json.dumps(summary(connections, found)), flush=True)
+
+
+def summary(connections: int, found: dict[str, list[Load]]) -> dict[str, object]:
+    """Return medians over the rounds, and the median of the rounds' ratios."""
+    own, rays = found.values()
+    ratios = [one.per_second / other.per_second for one, other in zip(rays, own, strict=True)]
+    return {
+        "connections": connections,
+        "load_average": round(os.getloadavg()[0], 1),
+        **{
+            name: {
+                "per_second": round(statistics.median(load.per_second for load in loads), 1),
+                "p50_ms": round(statistics.median(load.p50 for load in loads), 1),
+                "errors": sum(load.errors for load in loads),
+            }
+            for name, loads in found.items()
+        },
+        "ratios": [round(ratio, 2) for ratio in ratios],
+        "ratio": round(statistics.median(ratios), 2),
+    }
+
+
+def free_port() -> int:
+    """Return a port of this machine that nobody listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
+
+
+@contextmanager
+def own_server(model: Path, cpus: int) -> Iterator[str]:
+    """Run our own server with as many workers; yield its URL."""
+    port = free_port()
+    options = ["--checkpoint", str(model), "--port", str(port), "--workers", str(cpus), "--log-level", "warning"]
+    process = subprocess.Popen([sys.executable, "-m", "resnet_service", "serve", *options])
+    url = f"http://127.0.0.1:{port}"
+    try:
+        deadline = time.monotonic() + _START_SECONDS
+        while not _ready(url):
+            if process.poll() is not None or time.monotonic() > deadline:
+                raise RuntimeError("resnet-service did not start")
+            time.sleep(0.1)
+        yield url
+    finally:
+        process.terminate()
+        process.wait(_START_SECONDS)
+
+
+def _ready(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(f"{url}/health/ready", timeout=5) as answer:  # noqa: S310 - http, to this machine
+            return bool(answer.status == 200)
+    except urllib.error.URLError:
+        return False
+
+
+@contextmanager
+def ray_serve(model: Path, cpus: int) -> Iterator[str]:
+    """Run one replica of so many CPUs on Ray Serve; yield its URL."""
+    os.environ.update(RAY_USAGE_STATS_ENABLED="0", RAY_AUTH_TOKEN=secrets.token_hex(32))
+    with tempfile.TemporaryDirectory(prefix="ray-", dir="/tmp", ignore_cleanup_errors=True) as folder:
+        os.environ["RAY_TMPDIR"] = folder  # before Ray is imported; short, as its sockets want it
+        # The application of the module is built from the environment, so this comes first as well.
+        os.environ.update(RESNET_SERVICE_CHECKPOINT=str(model), RESNET_SERVICE_WORKERS=str(cpus))
+        import ray
+        from ray import serve
+
+        from resnet_service.ray.serving import build
+
+        ray.init(
+            num_cpus=cpus,
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            _node_ip_address="127.0.0.1",
+        )
+        try:
+            port = free_port()
+            serve.start(http_options={"host": "127.0.0.1", "port": port}, logging_config={"enable_access_log": False})
+            serve.run(build(max_replicas=1))
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            serve.shutdown()
+            ray.shutdown()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,280 @@
+"""How many pixels an AVIF file makes its decoder produce, whatever its container says.
+
+The container has a size (`ispe`), and so has what is coded in it. They should agree; where they do not, libavif decodes
+what is coded, however large, and scales it down afterwards. So the coded sizes are read here: of each coded item
+(ISO/IEC 14496-12, 8.11) and of the first sample of each track (8.6 to 8.7), from the sequence headers in them (AV1
+Bitstream and Decoding Process Specification, 5.3 to 5.9).
+"""
+
+from collections.abc import Iterator
+from typing import NamedTuple, Self
+
+from resnet_service.errors import BrokenImage
+
+# The largest grid has 256 tiles, of a few units each.
+MAX_UNITS = 10_000
+MAX_BOXES = 1_000
+
+# Start and end within the file of each of the parts that something coded is in; mostly it is one.
+_Parts = list[tuple[int, int]]
+
+_SEQUENCE_HEADER, _FRAME_HEADER, _FRAME, _REDUNDANT_FRAME_HEADER = 1, 3, 6, 7
+_KEY_FRAME, _SWITCH_FRAME = 0, 3
+_SELECT = 2  # "the frame says": of seq_force_screen_content_tools and seq_force_integer_mv
+
+
+def boxes(data: bytes, position: int, end: int) -> Iterator[tuple[bytes, int, int]]:
+    """List the kind, start and end of the boxes that are one after the other in ``data[position:end]``.
+
+    Raises:
+        BrokenImage: They are more than ``MAX_BOXES``.
+
+    """
+    for _ in range(MAX_BOXES):
+        size, start = int.from_bytes(data[position : position + 4]), position + 8
+        if start > end:
+            return
+        if size == 1:
+            size, start = int.from_bytes(data[start : start + 8]), start + 8
+        stop = end if size == 0 else min(position + size, end)
+        if stop < start:
+            return
+        yield data[position + 4 : position + 8], start, stop
+        position = stop
+    raise BrokenImage(f"The picture's file has more than {MAX_BOXES:,} boxes, which no camera or program writes.")
+
+
+def coded_pixels(data: bytes) -> int:
+    """Return how many pixels all pictures have together that are decoded, or could have by their headers.
+
+    Decoded are the items, or of an animation the first samples of its tracks; which of the two, libavif decides. A
+    picture and its transparency are one each.
+
+    Raises:
+        BrokenImage: There is more to read than in any honest file.
+
+    """
+    items: list[_Parts] = []
+    samples: list[_Parts] = []
+    for kind, start, end in boxes(data, 0, len(data)):
+        if kind == b"meta":
+            items += _items(data, start + 4, end)
+        elif kind == b"moov":
+            samples += [
+                _first_sample(data, begin, stop) for box, begin, stop in boxes(data, start, end) if box == b"trak"
+            ]
+    return max(_pixels_of(data, items), _pixels_of(data, samples))
+
+
+def _pixels_of(data: bytes, coded: list[_Parts]) -> int:
+    # Nothing is coded twice. Otherwise, a small table could make much to read.
+    if sum(end - start for parts in coded for start, end in parts) > len(data):
+        raise BrokenImage("The picture's file has coded pictures that overlap, which no camera or program writes.")
+    units = pixels = 0
+    for parts in coded:
+        largest, count = _largest_frame(b"".join(data[start:end] for start, end in parts), MAX_UNITS - units)
+        pixels += largest
+        units += count
+    return pixels
+
+
+def _items(data: bytes, start: int, end: int) -> list[_Parts]:
+    """Return where the parts of each coded item are, for the ``meta`` box that is in ``data[start:end]``."""
+    coded: set[int] = set()
+    located: list[tuple[int, bool, _Parts]] = []
+    kept = start
+    for kind, begin, stop in boxes(data, start, end):
+        if kind == b"iinf":
+            for entry, at, _ in boxes(data, begin + (8 if data[begin] else 6), stop):
+                width = 2 if data[at] < 3 else 4
+                if entry == b"infe" and data[at + 6 + width : at + 10 + width] == b"av01":
+                    coded.add(int.from_bytes(data[at + 4 : at + 4 + width]))
+        elif kind == b"iloc":
+            located += _located(data, begin, stop)
+        elif kind == b"idat":
+            kept = begin
+    found = []
+    for item, within, parts in located:
+        if item in coded:
+            base = kept if within else 0
+            found.append([(base + at, min(base + at + size, len(data)) if size else len(data)) for at, size in parts])
+    return found
+
+
+def _located(data: bytes, position: int, end: int) -> Iterator[tuple[int, bool, _Parts]]:
+    """Read an ``iloc`` box: the item, whether its offsets are within ``idat``, and the offset and size of each part."""
+
+    def number(size: int) -> int:
+        nonlocal position
+        position += size
+        return int.from_bytes(data[position - size : position])
+
+    version = number(4) >> 24
+    sizes = number(2)
+    of_offset, of_length, of_base, of_index = (sizes >> shift & 15 for shift in (12, 8, 4, 0))
+    for _ in range(number(2 if version < 2 else 4)):
+        if position >= end:
+            return
+        item = number(2 if version < 2 else 4)
+        within = version > 0 and number(2) & 15 == 1
+        number(2)
+        base = number(of_base)
+        parts = []
+        for _ in range(number(2)):
+            if position >= end:
+                return
+            number(of_index if version > 0 else 0)
+            at = base + number(of_offset)
+            parts.append((at, number(of_length)))
+        yield item, within, parts
+
+
+def _first_sample(data: bytes, start: int, end: int) -> _Parts:
+    """Return where the first sample of the track in ``data[start:end]`` is; the others are not decoded."""
+    at = size = 0
+    for wanted in (b"mdia", b"minf", b"stbl"):
+        start, end = next((box[1:] for box in boxes(data, start, end) if box[0] == wanted), (end, end))
+    for kind, begin, _ in boxes(data, start, end):
+        if kind in (b"stco", b"co64"):
+            at = int.from_bytes(data[begin + 8 : begin + (12 if kind == b"stco" else 16)])
+        elif kind == b"stsz":
+            size = int.from_bytes(data[begin + 4 : begin + 8]) or int.from_bytes(data[begin + 12 : begin + 16])
+    return [(at, min(at + size, len(data)))]
+
+
+class _Bits:
+    """Bits, the first one of each byte first; behind the end they are 0, and the decoder finds what is missing."""
+
+    def __init__(self, data: bytes) -> None:
+        self._bits = int.from_bytes(data)
+        self._left = 8 * len(data)
+
+    def take(self, count: int) -> int:
+        self._left -= count
+        bits = self._bits >> self._left if self._left >= 0 else self._bits << -self._left
+        return bits & (1 << count) - 1
+
+
+class _Sequence(NamedTuple):
+    """Of a sequence header, what says how large a frame is, and what it takes to read that in a frame's header."""
+
+    pixels: int
+    most_pixels: int  # that a frame could have which brings its own size
+    reduced: bool
+    time_bits: int  # of a frame's presentation time, where there is one
+    screen_content: int
+    integer_mv: int
+    id_bits: int
+
+    @classmethod
+    def read(cls, data: bytes) -> Self:
+        """Read a sequence header (5.5)."""
+        bits = _Bits(data[:1024])
+        take = bits.take
+        take(3 + 1)
+        reduced = bool(take(1))
+        time_bits = 0
+        if reduced:
+            take(5)
+        else:
+            delay_bits = 0
+            if take(1):  # timing_info
+                take(64)
+                equal = take(1)
+                if equal:
+                    _skip_uvlc(bits)
+                if take(1):  # decoder_model_info
+                    delay_bits = take(5) + 1
+                    take(32 + 5)
+                    presentation = take(5) + 1
+                    time_bits = 0 if equal else presentation
+            delays = take(1)
+            for _ in range(take(5) + 1):
+                take(12)
+                if take(5) > 7:
+                    take(1)
+                if delay_bits and take(1):
+                    take(2 * delay_bits + 1)
+                if delays and take(1):
+                    take(4)
+        wide, high = take(4) + 1, take(4) + 1
+        pixels = (take(wide) + 1) * (take(high) + 1)
+        screen_content = integer_mv = _SELECT
+        id_bits = 0
+        if not reduced:
+            if take(1):
+                id_bits = take(4) + 2
+                id_bits += take(3) + 1
+            take(3)
+            take(4)
+            if take(1):  # order hints
+                take(2)
+            if not take(1):
+                screen_content = take(1)
+            if screen_content and not take(1):
+                integer_mv = take(1)
+        return cls(pixels, 1 << wide + high, reduced, time_bits, screen_content, integer_mv, id_bits)
+
+    def pixels_of(self, frame: bytes) -> int:
+        """Return how many pixels the frame has whose header begins here, or could have (5.9.2)."""
+        if self.reduced:
+            return self.pixels
+        take = _Bits(frame[:64]).take
+        if take(1):  # a frame is shown again
+            return 0
+        kind, shown = take(2), take(1)
+        if shown:
+            take(self.time_bits)
+        else:
+            take(1)
+        if not (kind == _SWITCH_FRAME or (kind == _KEY_FRAME and shown)):
+            take(1)
+        take(1)
+        screen_content = take(1) if self.screen_content == _SELECT else self.screen_content
+        if screen_content and self.integer_mv == _SELECT:
+            take(1)
+        take(self.id_bits)
+        own = kind == _SWITCH_FRAME or take(1)
+        return self.most_pixels if own else self.pixels
+
+
+def _skip_uvlc(bits: _Bits) -> None:
+    zeros = 0
+    while zeros < 32 and not bits.take(1):
+        zeros += 1
+    if zeros < 32:
+        bits.take(zeros)
+
+
+def _largest_frame(data: bytes, most_units: int) -> tuple[int, int]:
+    """Return the pixels of the largest frame in a row of coded units (5.3), and the number of units.
+
+    Raises:
+        BrokenImage: They are more than ``most_units``.
+
+    """
+    sequence: _Sequence | None = None
+    position = count = largest = 0
+    while position < len(data):
+        count += 1
+        if count > most_units:
+            raise BrokenImage(f"The picture's file has more than {MAX_UNITS:,} coded units, which no program writes.")
+        head = data[position]
+        position += 2 if head & 4 else 1
+        end = len(data)
+        if head & 2:
+            size = 0
+            for index in range(8):  # leb128, 4.10.5
+                byte = data[position] if position < len(data) else 0
+                size |= (byte & 127) << 7 * index
+                position += 1
+                if not byte & 128:
+                    break
+            end = min(position + size, len(data))
+        kind = head >> 3 & 15
+        if kind == _SEQUENCE_HEADER:
+            sequence = _Sequence.read(data[position : min(end, position + 1024)])
+        elif kind in (_FRAME_HEADER, _FRAME, _REDUNDANT_FRAME_HEADER) and sequence is not None:
+            largest = max(largest, sequence.pixels_of(data[position : min(end, position + 64)]))
+        position = end
+    return largest, count

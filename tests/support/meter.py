@@ -1,0 +1,54 @@
+"""What the event loop of an application in this process computes, whoever else does."""
+
+import asyncio
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import httpx
+from fastapi import FastAPI
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from support.servers import served
+
+
+class LoopMeter:
+    """Around the application, in pure ASGI: the CPU time of its loop's thread, whoever else computes."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+        self._clock = 0
+        self._longest = 0.0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            self._clock = time.pthread_getcpuclockid(threading.get_ident())
+            self._turning = asyncio.create_task(self._turn())
+        await self._app(scope, receive, send)
+
+    @property
+    def seconds(self) -> float:
+        return time.clock_gettime(self._clock)
+
+    def longest_turn(self) -> float:
+        """Return the most CPU seconds without a turn of the loop since this was asked last."""
+        longest, self._longest = self._longest, 0
+        return longest
+
+    async def _turn(self) -> None:
+        while True:
+            begun = self.seconds
+            await asyncio.sleep(0.001)
+            self._longest = max(self._longest, self.seconds - begun)
+
+
+@contextmanager
+def served_and_metered(app: FastAPI) -> Iterator[tuple[httpx.Client, LoopMeter]]:
+    """Serve ``app`` as ``served`` does; yield a client for it, and the meter of its loop."""
+    app.add_middleware(LoopMeter)
+    with served(app) as client:
+        meter = app.middleware_stack
+        while not isinstance(meter, LoopMeter):
+            meter = meter.app  # type: ignore[union-attr]  # Starlette's own, which are around all others
+        yield client, meter
