@@ -313,6 +313,8 @@ def test_how_long_to_wait() -> None:
     for value in (None, "soon", "-1", "²", "1.5"):
         waits = [policy.wait(answer(value), attempt, 0) or 0 for attempt in range(3)]
         assert all(0.5 * 2**attempt <= wait <= 0.55 * 2**attempt for attempt, wait in enumerate(waits))
+    # Not all at the same time.
+    assert len({policy.wait(answer("7"), 0, 0) for _ in range(20)}) > 10
     assert policy.wait(answer("7"), 5, 0) is None
     assert policy.wait(answer("7"), 0, 55) is None
     assert policy.wait(answer("9" * 5000), 0, 0) is None
