@@ -12,7 +12,6 @@ import json
 import logging
 import multiprocessing
 import os
-import pickle
 import statistics
 import tempfile
 import time
@@ -27,6 +26,7 @@ import ray
 import ray.data
 
 from resnet_service.batch.job import Engine, Recipe, classify_batch, local_engine
+from resnet_service.batch.messages import part_text
 from resnet_service.batch.parts import part_size, plan
 from resnet_service.batch.pictures import Picture
 from resnet_service.cpus import available_cpus
@@ -166,7 +166,7 @@ def _described() -> tuple[float, float]:
     parts = list(plan(pictures, set()))
     held, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    return held / _LISTED, sum(len(pickle.dumps(part)) for part in parts) / _LISTED
+    return held / _LISTED, sum(len(part_text(part)) for part in parts) / _LISTED
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ import pytest
 
 from resnet_service.batch import inputs
 from resnet_service.batch.job import Totals, classify_batch, local_engine
+from resnet_service.batch.messages import outcome_text, part_text, read_outcome, read_part
 from resnet_service.batch.outputs import SCHEMA, Output
 from resnet_service.batch.parts import Part, part_size, plan, task_count
 from resnet_service.batch.pictures import Picture
@@ -397,3 +398,14 @@ def test_a_killed_run_loses_nothing_and_repeats_nothing(tmp_path: Path) -> None:
     assert json.loads(done.stdout)["before"] == before
     assert [row["row"] for row in rows(target)] == list(range(800))
     assert not list(target.glob(".*"))
+
+
+def test_what_goes_between_machines_comes_through() -> None:
+    part = Part((Picture("/a/of\udcff any bytes.png", None, 7), Picture("s3://photos/in.parquet", 12)))
+    assert read_part(part_text(part)) == part
+    assert read_part(part_text(part)).name == part.name
+    part_text(part).encode("ascii")
+    outcome = Outcome(3, 2, 1, ("a.png: it is damaged.",))
+    assert read_outcome(outcome_text(outcome)) == outcome
+    with pytest.raises(FileNotWritten, match=r"^The disk is full\.$"):
+        read_outcome(outcome_text(FileNotWritten("The disk is full.")))

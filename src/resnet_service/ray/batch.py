@@ -7,7 +7,6 @@ elsewhere, and writes the file of the same name: done twice, it is there once.
 
 import logging
 import os
-import pickle
 import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
@@ -20,6 +19,7 @@ import ray.exceptions
 from ray.util.annotations import RayDeprecationWarning
 
 from resnet_service.batch.job import Engine, Recipe
+from resnet_service.batch.messages import outcome_text, part_text, read_outcome, read_part
 from resnet_service.batch.outputs import Output
 from resnet_service.batch.parts import Part, task_count
 from resnet_service.batch.worker import Outcome, run_part
@@ -66,14 +66,13 @@ class PartWorker:
         self._top_k = recipe.top_k
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        """Do the pickled part in ``row``; return what became of it, pickled: an ``Outcome``, or an error of ours."""
-        part: Part = pickle.loads(row["part"])  # noqa: S301 - pickled by our own driver
+        """Do the part in ``row``; return what became of it, or the error of ours that ends the run."""
         outcome: Outcome | ServiceError
         try:
-            outcome = run_part(part, self._classifier, self._output, self._top_k)
+            outcome = run_part(read_part(row["part"]), self._classifier, self._output, self._top_k)
         except ServiceError as error:  # concerns all; Ray would wrap it beyond recognition
             outcome = error
-        return {"outcome": pickle.dumps(outcome)}
+        return {"outcome": outcome_text(outcome)}
 
 
 def ray_engine(
@@ -97,7 +96,7 @@ def ray_engine(
         try:
             _connect()
             files = ray.put(ModelFiles(recipe, None if label_file is None else label_file.path))
-            rows: list[dict[str, Any]] = [{"part": pickle.dumps(part)} for part in parts]
+            rows: list[dict[str, Any]] = [{"part": part_text(part)} for part in parts]
             cpus = max(1, int(ray.cluster_resources().get("CPU", 1)))
             tasks = task_count(len(parts), sum(len(part.pictures) for part in parts), workers or cpus)
             pool = ray.data.ActorPoolStrategy(
@@ -114,10 +113,7 @@ def ray_engine(
                     PartWorker, fn_constructor_args=(files, output), compute=pool, num_cpus=1, max_restarts=restarts
                 )
             for row in outcomes.iter_rows():
-                outcome: Outcome | ServiceError = pickle.loads(row["outcome"])  # noqa: S301 - by our own workers
-                if isinstance(outcome, ServiceError):
-                    raise outcome
-                yield outcome
+                yield read_outcome(row["outcome"])
         except (ray.exceptions.RayError, ConnectionError) as error:
             # After a traceback comes what happened, and after that sentence, advice about Ray.
             reason = str(error).strip().splitlines()[-1].partition(". ")[0].rstrip(".")
