@@ -4,6 +4,7 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
 import torch
 
 import resnet_service
@@ -66,6 +67,7 @@ def test_inspect_shows_all_that_a_file_says(checkpoint: Path) -> None:
     assert "11,181,642" in shown
 
 
+@pytest.mark.slow
 def test_convert_makes_a_checkpoint_that_serve_takes(tmp_path: Path) -> None:
     torch.save(random_model(), tmp_path / "whole.pth")
     refused = cli("convert", tmp_path / "whole.pth", tmp_path / "model.pth", "--arch", "resnet18")

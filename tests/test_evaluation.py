@@ -103,6 +103,7 @@ def pictures(tmp_path: Path) -> Path:
     return tmp_path / "pictures"
 
 
+@pytest.mark.slow
 def test_the_command_measures_plots_and_records(tmp_path: Path, pictures: Path) -> None:
     model = random_checkpoint(tmp_path / "model.pth")
     (pictures / "class 3" / "broken.png").write_bytes(b"hello")
@@ -122,6 +123,7 @@ def test_the_command_measures_plots_and_records(tmp_path: Path, pictures: Path) 
     assert len(load_checkpoint(model).metadata.evaluations) == 1
 
 
+@pytest.mark.slow
 def test_recording_keeps_half_precision(tmp_path: Path, pictures: Path) -> None:
     import torch
 

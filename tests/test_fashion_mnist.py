@@ -79,6 +79,7 @@ def test_the_files_are_small() -> None:
     assert PACKED.stat().st_size <= 12_000_000
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", [CHECKPOINT, PACKED], ids=["checkpoint", "packed"])
 def test_it_is_served_where_nothing_was_pulled_or_named(tmp_path: Path, model: Path) -> None:
     (tmp_path / "checkpoints").mkdir()
@@ -97,6 +98,7 @@ def test_it_is_served_where_nothing_was_pulled_or_named(tmp_path: Path, model: P
     assert json.loads(done.stdout)["predictions"][0]["label"] == "sandal"
 
 
+@pytest.mark.slow
 def test_evaluate_over_the_sample_agrees(tmp_path: Path) -> None:
     done = cli("evaluate", CHECKPOINT, SAMPLE, "--json", "--plot", tmp_path)
     found = json.loads(done.stdout)

@@ -26,6 +26,7 @@ def imported_by(step: str, model: str) -> set[str]:
     return set(subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout.split())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", ["resnet18-fashion-mnist-int8.onnx", "resnet18-fashion-mnist.pth"])
 def test_two_threads_never_import_the_same(model: str) -> None:
     """The second could meet half a module."""

@@ -88,6 +88,7 @@ def test_the_file_says_what_it_was_made_of(checkpoint: Path, fp32: Path) -> None
     assert packed.metadata.model_dump(exclude=changed) == source.metadata.model_dump(exclude=changed)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["fp32", "int8"])
 def test_onnx_runtime_runs_it_at_any_batch(precision: str, request: pytest.FixtureRequest) -> None:
     path: Path = request.getfixturevalue(precision)
@@ -122,6 +123,7 @@ def test_int8_is_computed_in_int8(int8: Path) -> None:
     assert {one.data_type for one in weights} == {onnx.TensorProto.INT8}
 
 
+@pytest.mark.slow
 def test_bf16_halves_the_file(tmp_path: Path) -> None:
     written = pack(FASHION, tmp_path / "model.onnx", precision="bf16", pictures=SAMPLE)
     assert (tmp_path / "model.onnx").stat().st_size < 23_000_000
@@ -161,6 +163,7 @@ def test_fp32_may_only_round() -> None:
         agreement.refuse_loss(off, "fp32", 100)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["bf16", "int8"])
 def test_without_pictures_nothing_is_changed_unmeasured(checkpoint: Path, tmp_path: Path, precision: str) -> None:
     done = cli("pack", checkpoint, "--precision", precision, "--output", tmp_path / "m.onnx")
@@ -248,6 +251,7 @@ def test_an_evaluation_is_recorded_without_touching_the_graph(tmp_path: Path, fp
     np.testing.assert_array_equal(open_runtime(path).logits(crops(1)), open_runtime(fp32).logits(crops(1)))
 
 
+@pytest.mark.slow
 def test_the_command_packs_inspects_and_evaluates(tmp_path: Path, fashion_packed: PackedByCommand) -> None:
     path, done = fashion_packed
     assert "Compared with the checkpoint on 16 pictures: 100.00 %" in done.stderr

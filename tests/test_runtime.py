@@ -171,6 +171,7 @@ def test_a_network_that_is_not_what_its_metadata_say(
         OpenVINORuntime.open(onnx_file(tmp_path / "m.onnx", taken=taken, given=given, operator=operator))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("runtime", ["torchscript", "torch-dynamic-int8"])
 def test_the_service_runs_in_it_and_says_so(checkpoint: Path, runtime: str) -> None:
     with server_process("--checkpoint", checkpoint, "--runtime", runtime) as server:

