@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from resnet_service.api.problems import problems_table
+from resnet_service.api.document import problems_table
 from resnet_service.metrics import metrics_table
 from resnet_service.options import settings_table
 

@@ -104,6 +104,12 @@ INVALID = Kind(
 )
 _UNFORESEEN = Kind(HTTPStatus.INTERNAL_SERVER_ERROR, "internal_error", "What nobody has foreseen.", INTERNAL)
 
+# What is answered where there is no operation, and so in none's responses.
+_NO_OPERATION = (
+    Kind(HTTPStatus.NOT_FOUND, "not_found", "There is no such path.", ""),
+    Kind(HTTPStatus.METHOD_NOT_ALLOWED, "method_not_allowed", "The path is there, but not for this method.", ""),
+)
+
 # What a connection answers before it knows of any route, and therefore in our own shape everywhere.
 _ANYWHERE = (errors.MalformedRequest, errors.RequestTooSlow, errors.HeadTooLarge, errors.TooManyConnections)
 # Wherever a body is read, and wherever there is inference.
@@ -165,6 +171,14 @@ def refused(*kinds: type[errors.ServiceError] | Kind, foreign: bool = False) -> 
     for kind in _ANYWHERE:
         _add(responses, kind, foreign=False)
     return dict(sorted(responses.items(), key=lambda response: int(response[0])))
+
+
+def problems_table() -> str:
+    """Return what a client can be told as a Markdown table, as ``docs/api.md`` shows it."""
+    kinds = [*map(_kind, _DETAILS), INVALID, _UNFORESEEN, *_NO_OPERATION]
+    rows = ["| status | `code` | when |", "|---|---|---|"]
+    rows += [f"| {kind.status:d} | `{kind.code}` | {kind.meaning} |" for kind in sorted(kinds)]
+    return "\n".join(rows)
 
 
 def operation_id(route: APIRoute) -> str:

@@ -1,6 +1,5 @@
 """The one table from error to HTTP status, and the handlers that answer with ``application/problem+json``."""
 
-import inspect
 from http import HTTPStatus
 
 from fastapi import FastAPI, Request
@@ -136,28 +135,6 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(ClientDisconnect, _disconnected)
     app.add_exception_handler(Exception, unexpected)
-
-
-def problems_table() -> str:
-    """Return what a client can be told as a Markdown table, as ``docs/api.md`` shows it."""
-    told = {
-        ("invalid_request", HTTPStatus.UNPROCESSABLE_ENTITY): "A parameter is mistyped; `detail` names it.",
-        ("not_found", HTTPStatus.NOT_FOUND): "There is no such path.",
-        ("method_not_allowed", HTTPStatus.METHOD_NOT_ALLOWED): "The path is there, but not for this method.",
-        ("internal_error", HTTPStatus.INTERNAL_SERVER_ERROR): "What nobody foresaw; the log says what.",
-    }
-    for kind, status in STATUS.items():
-        # The other failures of the server end it before it listens.
-        if status != HTTPStatus.INTERNAL_SERVER_ERROR or kind is errors.UnsoundOutput:
-            told[kind.code, status] = inspect.cleandoc(kind.__doc__ or "").splitlines()[0].replace("``", "`")
-    rows = ["| status | `code` | when |", "|---|---|---|"]
-    rows += [f"| {status:d} | `{code}` | {when} |" for (code, status), when in sorted(told.items(), key=_by_status)]
-    return "\n".join(rows)
-
-
-def _by_status(told: tuple[tuple[str, HTTPStatus], str]) -> tuple[int, str]:
-    (code, status), _ = told
-    return status, code
 
 
 async def _service_error(request: Request, error: Exception) -> Response:
