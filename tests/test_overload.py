@@ -94,7 +94,7 @@ def test_three_times_saturation_with_the_real_model(server: ServerProcess) -> No
     assert min(medians) < 10
     assert min(shares) < 1
     # Neighbours that share caches cost CPU time, too. What refusing itself takes of it is measured below.
-    assert kept > 0.6 * best
+    assert kept > 0.8 * best
 
 
 @pytest.fixture(scope="module")
