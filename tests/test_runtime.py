@@ -1,8 +1,11 @@
 """The runtimes: all give the same answers, each runs the files it is for, and serving a packed model needs no torch."""
 
+import contextlib
+import os
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import httpx
@@ -79,6 +82,29 @@ def test_threads_get_their_own_answers(packed: Path, alone: bool) -> None:
         thread.join(60)
         assert not thread.is_alive()
     assert not wrong
+
+
+@pytest.mark.parametrize("alone", [True, False])
+def test_no_thread_is_bound_to_a_cpu(packed: Path, alone: bool) -> None:
+    """The next process on this machine would bind its own to the same."""
+    runtime = OpenVINORuntime.open(packed, workers=2)
+    done = threading.Event()
+
+    def work() -> None:
+        while not done.is_set():
+            runtime.logits(PIXELS, alone=alone)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    seen = set()
+    end = time.monotonic() + 1
+    while time.monotonic() < end:
+        for task in Path("/proc/self/task").iterdir():
+            with contextlib.suppress(ProcessLookupError):  # it has ended
+                seen.add(frozenset(os.sched_getaffinity(int(task.name))))
+    done.set()
+    thread.join(60)
+    assert seen == {frozenset(os.sched_getaffinity(0))}
 
 
 class Recording:

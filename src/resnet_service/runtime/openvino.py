@@ -23,6 +23,9 @@ from resnet_service.runtime import Features
 # Without this hint OpenVINO computes an FP32 model in BF16 wherever the CPU can, and the answers depend on the machine.
 # What is quantized stays INT8; the hint is about the rest.
 _HINTS: dict[Precision, str] = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}
+# By default each process binds its threads to CPUs, beginning with the first: two on one machine that are both allowed
+# all of its CPUs, as containers with a quota are, would share one of them and leave the others idle.
+_UNBOUND = {"ENABLE_CPU_PINNING": "NO"}
 
 
 class OpenVINORuntime:
@@ -58,7 +61,7 @@ class OpenVINORuntime:
             self.class_weights = _take_class_weights(core, model) if self.outputs.feature_map else None
             side = packed.metadata.input_size
             model.reshape({INPUT: [1, side, side, 3]})  # fixed shapes are faster, and memory cannot grow with them
-            hints = {"INFERENCE_PRECISION_HINT": _HINTS[self.precision]}
+            hints = {**_UNBOUND, "INFERENCE_PRECISION_HINT": _HINTS[self.precision]}
             busy = core.compile_model(
                 model, "CPU", {**hints, "NUM_STREAMS": workers, "INFERENCE_NUM_THREADS": workers * max(threads, 1)}
             )
@@ -168,7 +171,8 @@ def _take_class_weights(core: openvino.Core, model: openvino.Model) -> NDArray[n
         constant = openvino.Model([result.input_value(0)], [])
     except RuntimeError as error:
         raise InvalidMetadata("The packed network's class weights are not constant.") from error
-    weights: NDArray[np.float32] = core.compile_model(constant, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})([])[0]
+    compiled = core.compile_model(constant, "CPU", {**_UNBOUND, "INFERENCE_PRECISION_HINT": "f32"})
+    weights: NDArray[np.float32] = compiled([])[0].copy()
     if not np.isfinite(weights).all():
         raise NonFiniteWeights("The packed network's class weights have NaN or infinity.")
-    return weights.copy()
+    return weights
