@@ -28,6 +28,24 @@ def packed(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return target
 
 
+class Both(NamedTuple):
+    """A checkpoint, and the packed model made of it."""
+
+    checkpoint: Path
+    packed: Path
+
+
+@pytest.fixture(scope="session")
+def small_network(tmp_path_factory: pytest.TempPathFactory) -> Both:
+    """Return timm's smallest ResNet for 224 pixels with random weights, as checkpoint and packed in FP32."""
+    from resnet_service.prepare.pack import pack
+
+    folder = tmp_path_factory.mktemp("small")
+    path = random_checkpoint(folder / "small.pth", arch="timm/test_resnet", input_size=224, resize_size=256)
+    pack(path, folder / "small.onnx")
+    return Both(path, folder / "small.onnx")
+
+
 class PackedByCommand(NamedTuple):
     """A file that the command line packed, and what it said."""
 

@@ -76,6 +76,7 @@ def test_the_packed_model_is_made_of_the_checkpoint_that_ships() -> None:
     assert packing is not None
     assert packing.checkpoint_sha256 == sha256_of(CHECKPOINT.read_bytes())
     assert (packing.precision, packing.agreement.pictures) == ("int8", 1000)
+    assert packing.agreement.top1_agreement >= 97
 
 
 def test_the_files_are_small() -> None:
