@@ -1,5 +1,6 @@
 """Fixtures that are dear: made once a session."""
 
+import gc
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +11,12 @@ import pytest
 from resnet_service.default_model import pulled_models
 from support.models import random_checkpoint
 from support.servers import REPOSITORY, ServerProcess, cli, server_process
+
+
+def pytest_collection_finish() -> None:
+    """Leave what was imported, PyTorch among it, out of garbage collections: each service that starts makes one."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")
