@@ -137,7 +137,7 @@ def test_int8_is_measured(made: str, request: pytest.FixtureRequest) -> None:
 
 @pytest.mark.slow
 def test_int8_is_small_and_answers_alike(int8: Path) -> None:
-    """A minute. Of the file that ships, test_fashion_mnist.py says the same in the fast suite."""
+    """15 s. Of the file that ships, test_fashion_mnist.py says the same in the fast suite."""
     packing = read_packed(int8).metadata.packing
     assert packing is not None
     assert int8.stat().st_size < 12_000_000
