@@ -1,5 +1,6 @@
 """Fixtures that are dear: made once a session."""
 
+import gc
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +11,12 @@ import pytest
 from resnet_service.default_model import pulled_models
 from support.models import random_checkpoint
 from support.servers import REPOSITORY, ServerProcess, cli, server_process
+
+
+def pytest_collection_finish() -> None:
+    """Leave what was imported, PyTorch among it, out of garbage collections: each service that starts makes one."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")
@@ -26,6 +33,24 @@ def packed(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     target = tmp_path_factory.mktemp("packed") / "model.onnx"
     pack(checkpoint, target)
     return target
+
+
+class Both(NamedTuple):
+    """A checkpoint, and the packed model made of it."""
+
+    checkpoint: Path
+    packed: Path
+
+
+@pytest.fixture(scope="session")
+def small_network(tmp_path_factory: pytest.TempPathFactory) -> Both:
+    """Return timm's smallest ResNet for 224 pixels with random weights, as checkpoint and packed in FP32."""
+    from resnet_service.prepare.pack import pack
+
+    folder = tmp_path_factory.mktemp("small")
+    path = random_checkpoint(folder / "small.pth", arch="timm/test_resnet", input_size=224, resize_size=256)
+    pack(path, folder / "small.onnx")
+    return Both(path, folder / "small.onnx")
 
 
 class PackedByCommand(NamedTuple):

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from conftest import PackedByCommand
+from conftest import Both, PackedByCommand
 from resnet_service.activation_map import activation_map, check_class_id
 from resnet_service.classifier import Classifier
 from resnet_service.errors import InvalidClassId, OutputUnavailable, UnsoundOutput
@@ -19,7 +19,7 @@ from resnet_service.prepare.checkpoint import load_checkpoint, save_checkpoint
 from resnet_service.prepare.pack import pack
 from resnet_service.preprocess import crop, normalise
 from resnet_service.runtime import open_runtime
-from support.models import as_older_version, metadata, random_checkpoint
+from support.models import as_older_version, metadata
 from support.pictures import CAT, encoded, noise
 from support.servers import REPOSITORY
 
@@ -29,19 +29,13 @@ SAMPLE = REPOSITORY / "tests" / "data" / "fashion-mnist"
 SHOES = [path.read_bytes() for path in sorted(SAMPLE.rglob("*.png"))[::40]]
 
 
-@pytest.fixture
-def fashion(fashion_packed: PackedByCommand) -> Path:
-    """Return the shipped weights, packed in FP32."""
-    return fashion_packed.path
-
-
-@pytest.fixture(scope="module")
-def large(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """Return a resnet18 for 224 pixels, as checkpoint and packed."""
-    folder = tmp_path_factory.mktemp("large")
-    path = random_checkpoint(folder / "large.pth", input_size=224, resize_size=256)
-    pack(path, folder / "large.onnx")
-    return path, folder / "large.onnx"
+@pytest.fixture(params=["random", pytest.param("fashion", marks=pytest.mark.slow)])
+def both(request: pytest.FixtureRequest) -> Both:
+    """Return a resnet18 for 64 pixels, as checkpoint and packed in FP32: random weights, and those that ship."""
+    if request.param == "random":
+        return Both(request.getfixturevalue("checkpoint"), request.getfixturevalue("packed"))
+    shipped: PackedByCommand = request.getfixturevalue("fashion_packed")
+    return Both(FASHION, shipped.path)
 
 
 @functools.cache
@@ -94,24 +88,24 @@ def test_there_is_no_such_class(class_id: int) -> None:
 
 
 @pytest.mark.parametrize("picture", SHOES, ids=range(len(SHOES)))
-def test_the_shipped_model_equals_the_reference(fashion: Path, picture: bytes) -> None:
-    answer = classifier(fashion).explain(picture)
+def test_64_pixels_equal_the_reference(both: Both, picture: bytes) -> None:
+    answer = classifier(both.packed).explain(picture)
     assert answer.values.shape == (2, 2)
-    np.testing.assert_allclose(answer.values, reference(FASHION, picture, answer.class_id), rtol=0, atol=1e-3)
+    np.testing.assert_allclose(answer.values, reference(both.checkpoint, picture, answer.class_id), rtol=0, atol=1e-3)
 
 
 @pytest.mark.parametrize("class_id", [None, 0, 9])
 @pytest.mark.parametrize("picture", [CAT.read_bytes(), encoded(noise(300, 500), "PNG")], ids=["cat", "noise"])
-def test_224_pixels_equal_the_reference(large: tuple[Path, Path], picture: bytes, class_id: int | None) -> None:
-    checkpoint, packed = large
+def test_224_pixels_equal_the_reference(small_network: Both, picture: bytes, class_id: int | None) -> None:
+    checkpoint, packed = small_network
     answer = classifier(packed).explain(picture, class_id)
     assert answer.values.shape == (7, 7)
     assert class_id in (None, answer.class_id)
     np.testing.assert_allclose(answer.values, reference(checkpoint, picture, answer.class_id), rtol=0, atol=1e-3)
 
 
-def test_the_reference_runtime_explains_and_embeds_alike(large: tuple[Path, Path]) -> None:
-    ours, theirs = (classifier(path) for path in reversed(large))
+def test_the_reference_runtime_explains_and_embeds_alike(small_network: Both) -> None:
+    ours, theirs = classifier(small_network.packed), classifier(small_network.checkpoint)
     assert ours.outputs == theirs.outputs
     mine, yours = ours.explain(CAT.read_bytes()), theirs.explain(CAT.read_bytes())
     assert mine.class_id == yours.class_id
@@ -120,8 +114,8 @@ def test_the_reference_runtime_explains_and_embeds_alike(large: tuple[Path, Path
     np.testing.assert_allclose(vectors[0], vectors[1], rtol=0, atol=1e-3)
 
 
-def test_explaining_answers_what_classifying_does(fashion: Path) -> None:
-    opened = classifier(fashion)
+def test_explaining_answers_what_classifying_does(both: Both) -> None:
+    opened = classifier(both.packed)
     for picture in SHOES:
         best = opened.classify(picture, 1).predictions[0]
         explained = opened.explain(picture)
@@ -131,14 +125,21 @@ def test_explaining_answers_what_classifying_does(fashion: Path) -> None:
 
 # In INT8, what the last layer takes is rounded once more after the feature map was averaged. Of these pictures, whose
 # activations lie within the range that calibration has seen, logits move by 0.005; a CPU may round elsewhere.
-@pytest.mark.parametrize(("name", "tolerance", "rounding"), [("fashion", 1e-3, 1e-5), ("int8", 0.02, 0.005)])
+@pytest.mark.parametrize(
+    ("name", "tolerance", "rounding"),
+    [("random", 1e-3, 1e-5), pytest.param("fashion", 1e-3, 1e-5, marks=pytest.mark.slow), ("int8", 0.02, 0.005)],
+)
 def test_a_maps_mean_is_its_logit_without_the_bias(
     name: str, tolerance: float, rounding: float, request: pytest.FixtureRequest
 ) -> None:
-    path: Path = INT8 if name == "int8" else request.getfixturevalue(name)
+    source, path = FASHION, INT8
+    if name == "random":
+        source, path = request.getfixturevalue("checkpoint"), request.getfixturevalue("packed")
+    elif name == "fashion":
+        path = request.getfixturevalue("fashion_packed").path
     runtime = open_runtime(path)
     assert runtime.class_weights is not None
-    bias = load(FASHION).model.fc.bias.detach().numpy()  # type: ignore[union-attr, operator]
+    bias = load(source).model.fc.bias.detach().numpy()  # type: ignore[union-attr, operator]
     missed = np.zeros((10, 10))  # by the map of one class from the logit of another, in the worst of the pictures
     for seed in range(5):
         logits, embedding, feature_map = runtime.features(np.asarray(noise(64, 64, seed)))
@@ -166,8 +167,8 @@ def test_int8_explains_with_the_weights_that_it_multiplies_with() -> None:
 @pytest.mark.parametrize(
     "picture", [CAT.read_bytes(), encoded(Image.new("RGB", (60, 90)), "PNG")], ids=["cat", "black"]
 )
-def test_a_vector_can_have_length_one(fashion: Path, picture: bytes) -> None:
-    opened = classifier(fashion)
+def test_a_vector_can_have_length_one(both: Both, picture: bytes) -> None:
+    opened = classifier(both.packed)
     plain, normalised = opened.embed(picture).vector, opened.embed(picture, normalise=True).vector
     assert plain.dtype == normalised.dtype == np.float32
     assert plain.shape == (512,)
@@ -218,10 +219,10 @@ def test_optimised_runtimes_give_scores_only(checkpoint: Path, runtime: str) -> 
             ask(CAT.read_bytes())
 
 
-def test_files_of_older_versions_say_that_they_can_be_packed_again(tmp_path: Path, fashion: Path) -> None:
-    older = as_older_version(fashion, tmp_path / "older.onnx")
+def test_files_of_older_versions_say_that_they_can_be_packed_again(tmp_path: Path, packed: Path) -> None:
+    older = as_older_version(packed, tmp_path / "older.onnx")
     opened = classifier(older)
-    assert opened.classify(SHOES[0]).predictions == classifier(fashion).classify(SHOES[0]).predictions
+    assert opened.classify(SHOES[0]).predictions == classifier(packed).classify(SHOES[0]).predictions
     for ask in (opened.explain, opened.embed):
         with pytest.raises(OutputUnavailable, match="packed by an older version"):
             ask(SHOES[0])

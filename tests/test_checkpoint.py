@@ -1,7 +1,6 @@
 import resource
-import signal
-import subprocess
-import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,7 @@ from resnet_service.metadata import IMAGENET_STD, Provenance
 from resnet_service.prepare.checkpoint import load_checkpoint, save_checkpoint
 from resnet_service.prepare.conversion import convert
 from support.models import metadata, random_checkpoint, random_model
+from support.servers import cli_here
 
 MODEL = random_model()
 PICTURE = torch.rand(1, 3, 64, 64)
@@ -177,22 +177,23 @@ def test_what_could_not_be_loaded_is_not_saved(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@contextmanager
+def small_files() -> Iterator[None]:
+    """Let no file of this process get larger than a megabyte; Python ignores the signal, and the write fails."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
 def test_a_full_disk_leaves_the_old_file_whole(tmp_path: Path, checkpoint: Path) -> None:
+    """In test_faults.py, the same happens to a process of its own."""
     path = tmp_path / "model.pth"
     path.write_bytes(checkpoint.read_bytes())
-
-    def limit_file_size() -> None:
-        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # so that write() fails, as on a full disk, and does not kill
-        resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, 1_000_000))
-
-    done = subprocess.run(
-        [sys.executable, "-m", "resnet_service", "convert", checkpoint, path],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-        preexec_fn=limit_file_size,
-    )
+    with small_files():
+        done = cli_here("convert", checkpoint, path)
     assert done.returncode == 1
     assert done.stderr == f"error: {path} cannot be written: File too large.\n"
     assert path.read_bytes() == checkpoint.read_bytes()

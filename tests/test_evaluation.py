@@ -1,5 +1,7 @@
 import functools
 import json
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -144,8 +146,10 @@ def test_recording_keeps_half_precision(tmp_path: Path, pictures: Path) -> None:
     ],
     ids=["unknown class", "empty"],
 )
-def test_a_bad_data_set_is_one_line_and_nothing_is_written(tmp_path: Path, pictures: Path, change, said: str) -> None:  # type: ignore[no-untyped-def]
-    model = random_checkpoint(tmp_path / "model.pth")
+def test_a_bad_data_set_is_one_line_and_nothing_is_written(
+    tmp_path: Path, packed: Path, pictures: Path, change: Callable[[Path], object], said: str
+) -> None:
+    model = Path(shutil.copy(packed, tmp_path / "model.onnx"))
     before = model.read_bytes()
     change(pictures)
     done = cli("evaluate", model, pictures, "--record", "--plot", tmp_path / "plots")

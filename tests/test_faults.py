@@ -129,7 +129,8 @@ def limited_disk() -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (2**20, 2**20))
 
 
-@pytest.mark.parametrize("command", ["convert", pytest.param("pack", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("command", ["convert", "pack"])
 def test_a_full_disk_is_one_line_and_no_half_file(command: str, checkpoint: Path, tmp_path: Path) -> None:
     if command == "convert":
         torch.save(random_model().state_dict(), tmp_path / "bare.pth")
@@ -179,7 +180,12 @@ def make_a_folder(path: Path) -> None:
     path.mkdir()
 
 
-@pytest.mark.parametrize("damage", [truncate, overwrite, empty, Path.unlink, make_a_folder])
+OTHER_DAMAGE = [overwrite, empty, make_a_folder]
+
+
+@pytest.mark.parametrize(
+    "damage", [truncate, Path.unlink, *(pytest.param(damage, marks=pytest.mark.slow) for damage in OTHER_DAMAGE)]
+)
 def test_it_serves_on_whatever_happens_to_the_model_file(damage: Callable[[Path], None], tmp_path: Path) -> None:
     path = Path(shutil.copy(PACKED, tmp_path / "model.onnx"))
     with server_process("--checkpoint", path) as server:
@@ -201,7 +207,8 @@ def test_it_serves_on_whatever_happens_to_the_model_file(damage: Callable[[Path]
         assert "Traceback" not in server.log
 
 
-@pytest.mark.parametrize("reader", ["gone", "asleep"])
+# test_logs.py has one that is asleep in the fast suite.
+@pytest.mark.parametrize("reader", ["gone", pytest.param("asleep", marks=pytest.mark.slow)])
 def test_it_serves_on_where_nobody_reads_its_log(reader: str, tmp_path: Path) -> None:
     """Each reload of a file that is gone logs a line; a pipe of 4 KB has room for a few of them."""
     path = Path(shutil.copy(PACKED, tmp_path / f"{'m' * 200}.onnx"))

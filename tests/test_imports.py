@@ -37,7 +37,7 @@ RULES: dict[str, set[str]] = {
     "prepare": {"datasets", "decode", "errors", "files", "labels", "metadata", "packed", "prepare", "preprocess"},
     # It compares with the very runtime that will serve.
     "prepare.agreement": {"errors", "metadata", "packed", "prepare", "preprocess", "runtime.openvino"},
-    "runtime": {"errors", "metadata", "packed", "preprocess", "prepare.checkpoint", "prepare.tail", "runtime"},
+    "runtime": {"errors", "files", "metadata", "packed", "preprocess", "prepare.checkpoint", "prepare.tail", "runtime"},
     "classifier": {
         *("activation_map", "decode", "errors", "labels", "metadata", "overlay", "preprocess", "ranking", "runtime"),
         "translations",
@@ -69,8 +69,8 @@ RULES: dict[str, set[str]] = {
     # It shares nothing with the service but the wire, and is used where nothing else of it is installed.
     "client": {"client"},
     "cli": {
-        *("classifier", "cpus", "datasets", "default_model", "errors", "evaluation", "labels", "logs", "metadata"),
-        *("batch", "options", "packed", "plots", "prepare", "ray", "settings", "start"),
+        *("classifier", "cpus", "datasets", "default_model", "errors", "evaluation", "files", "labels", "logs"),
+        *("batch", "metadata", "options", "packed", "plots", "prepare", "ray", "settings", "start"),
     },
     "__main__": {"cli"},
     "__init__": set(),

@@ -115,11 +115,16 @@ def test_the_end_waits_for_what_is_written_and_not_for_a_reader_that_has_stopped
     log = logging.getLogger("resnet_service.test")
     with writing("console", "info", writing_end):
         log.info("the last words")
+    os.set_blocking(reading, False)
     assert b"the last words" in os.read(reading, 65536)
     with writing("json", "info", writing_end):
+        (writer,) = (handler for handler in logging.getLogger().handlers if isinstance(handler, BackgroundWriter))
         for _ in range(200):
             log.info("x" * 1000)
         begun = time.monotonic()
+    for _ in range(3):  # as the end of the process does
+        writer.flush()
+        writer.close()
     assert time.monotonic() - begun < 5
 
 

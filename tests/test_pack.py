@@ -9,10 +9,11 @@ import onnxruntime
 import pytest
 import torch
 
-from conftest import PackedByCommand
+from conftest import Both, PackedByCommand
 from resnet_service.decode import decode
 from resnet_service.errors import InvalidDataset, TooLossy, UnsuitableRuntime
 from resnet_service.files import sha256_of
+from resnet_service.labels import read_label_set
 from resnet_service.metadata import Agreement, EvaluationRecord
 from resnet_service.packed import read_packed
 from resnet_service.prepare import agreement, graph
@@ -46,6 +47,16 @@ def int8(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return target
 
 
+@pytest.fixture(scope="module")
+def small_int8(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a small network of random weights in INT8, calibrated with 100 pictures of the sample."""
+    folder = tmp_path_factory.mktemp("packed")
+    _, labels = read_label_set(REPOSITORY / "labels" / "fashion-mnist.json")
+    source = random_checkpoint(folder / "model.pth", arch="timm/test_resnet", labels=labels)
+    pack(source, folder / "small-int8.onnx", precision="int8", pictures=SAMPLE, max_loss=100)
+    return folder / "small-int8.onnx"
+
+
 def test_fp32_gives_the_checkpoints_logits(checkpoint: Path, fp32: Path) -> None:
     """On a CPU with BF16 it would not, were OpenVINO left to choose."""
     pixels = crops(8)
@@ -66,13 +77,20 @@ def test_fp32_ranks_photographs_as_real_weights_do(imagenet_checkpoint: Path, im
 LARGER = ["mobilenet_v3_small", "shufflenet_v2_x0_5", "timm/resnet26t"]
 
 
-@pytest.mark.parametrize("arch", ["timm/test_resnet", *(pytest.param(arch, marks=pytest.mark.slow) for arch in LARGER)])
+@pytest.mark.slow
+@pytest.mark.parametrize("arch", LARGER)
 def test_other_architectures_pack_too(tmp_path: Path, arch: str) -> None:
-    """Small ones at each run; some thirty seconds for each that people use, of which the exporter takes most."""
+    """Some thirty seconds for each that people use, of which the exporter takes most."""
     path = random_checkpoint(tmp_path / "model.pth", arch=arch)
     written = pack(path, tmp_path / "model.onnx")
     assert written.packing is not None
     assert written.packing.agreement.max_logit_difference < 1e-3
+
+
+def test_a_small_network_packs_too(small_network: Both) -> None:
+    packing = read_packed(small_network.packed).metadata.packing
+    assert packing is not None
+    assert packing.agreement.max_logit_difference < 1e-3
 
 
 def test_the_file_says_what_it_was_made_of(checkpoint: Path, fp32: Path) -> None:
@@ -100,26 +118,40 @@ def test_onnx_runtime_runs_it_at_any_batch(precision: str, request: pytest.Fixtu
     np.testing.assert_allclose(theirs, ours, rtol=0, atol=1e-3 if precision == "fp32" else 0.5)
 
 
-def test_int8_is_small_and_measured(int8: Path) -> None:
-    metadata = read_packed(int8).metadata
+SLOW_INT8 = pytest.param("int8", marks=pytest.mark.slow)
+
+
+@pytest.mark.parametrize("made", ["small_int8", SLOW_INT8])
+def test_int8_is_measured(made: str, request: pytest.FixtureRequest) -> None:
+    path: Path = request.getfixturevalue(made)
+    metadata = read_packed(path).metadata
     packing = metadata.packing
     assert packing is not None
-    assert int8.stat().st_size < 12_000_000
     assert packing.precision == "int8"
     assert packing.calibration is not None
     assert packing.calibration.pictures == 100
     assert packing.agreement.pictures == 100
-    assert packing.agreement.top1_agreement >= 97
     assert packing.agreement.top1_loss is not None
     assert metadata.evaluations == ()  # those of the checkpoint are not its own
 
 
-def test_int8_is_computed_in_int8(int8: Path) -> None:
-    """The weights of the 20 convolutions lie in the file as bytes, and nowhere as floats."""
+@pytest.mark.slow
+def test_int8_is_small_and_answers_alike(int8: Path) -> None:
+    """15 s. Of the file that ships, test_fashion_mnist.py says the same in the fast suite."""
+    packing = read_packed(int8).metadata.packing
+    assert packing is not None
+    assert int8.stat().st_size < 12_000_000
+    assert packing.agreement.top1_agreement >= 97
+
+
+@pytest.mark.parametrize(("made", "layers"), [("small_int8", 14), pytest.param("int8", 20, marks=pytest.mark.slow)])
+def test_int8_is_computed_in_int8(made: str, layers: int, request: pytest.FixtureRequest) -> None:
+    """The weights of all convolutions but tiny ones lie in the file as bytes, and nowhere as floats."""
     import onnx
 
-    weights = [one for one in onnx.load(int8).graph.initializer if np.prod(one.dims) > 1000]
-    assert len(weights) >= 20
+    path: Path = request.getfixturevalue(made)
+    weights = [one for one in onnx.load(path).graph.initializer if np.prod(one.dims) > 1000]
+    assert len(weights) >= layers
     assert {one.data_type for one in weights} == {onnx.TensorProto.INT8}
 
 
@@ -133,9 +165,9 @@ def test_bf16_halves_the_file(tmp_path: Path) -> None:
 
 
 def test_weights_beyond_half_precision_are_kept_whole(tmp_path: Path) -> None:
-    model = random_model()
+    model = random_model("timm/test_resnet")
     model.fc.weight.data[0, 0] = 1e6  # type: ignore[union-attr, operator]
-    save_checkpoint(model, tmp_path / "model.pth", metadata())
+    save_checkpoint(model, tmp_path / "model.pth", metadata(arch="timm/test_resnet"))
     exported, _ = graph.export(load_checkpoint(tmp_path / "model.pth"))
     graph.halve(exported)
     (kept,) = (one for one in exported.graph.initializer if one.name.endswith("fc.weight"))
@@ -226,10 +258,10 @@ def test_an_architecture_that_cannot_be_exported_says_so(checkpoint: Path) -> No
         graph.export(loaded)
 
 
-@pytest.mark.parametrize("precision", ["fp32", "int8"])
-def test_nothing_of_this_machine_is_in_the_file(precision: str, request: pytest.FixtureRequest) -> None:
+@pytest.mark.parametrize("made", ["fp32", "small_int8", SLOW_INT8])
+def test_nothing_of_this_machine_is_in_the_file(made: str, request: pytest.FixtureRequest) -> None:
     """The exporter notes the source file of each operation."""
-    path: Path = request.getfixturevalue(precision)
+    path: Path = request.getfixturevalue(made)
     for trace in (b"site-packages", b"\nFile ", b'File "', str(REPOSITORY).encode()):
         assert trace not in path.read_bytes()
 

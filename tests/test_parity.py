@@ -18,7 +18,12 @@ from support.pictures import EXAMPLES, imagenet_photographs
 PICTURES = [*sorted(EXAMPLES.glob("*.jpg")), *(path for path, _ in imagenet_photographs()[:3])]
 
 
-@pytest.mark.parametrize("arch", ["resnet18", "mobilenet_v3_small", "regnet_y_400mf", "shufflenet_v2_x0_5"])
+OTHERS = ["regnet_y_400mf", "shufflenet_v2_x0_5"]
+
+
+@pytest.mark.parametrize(
+    "arch", ["resnet18", "mobilenet_v3_small", *(pytest.param(arch, marks=pytest.mark.slow) for arch in OTHERS)]
+)
 def test_logits_equal_torchvision(tmp_path: Path, arch: str) -> None:
     path = random_checkpoint(tmp_path / "model.pth", arch=arch, num_classes=1000, input_size=224, resize_size=256)
     runtime = open_runtime(path)

@@ -16,11 +16,14 @@ from resnet_service.files import sha256_of
 from resnet_service.prepare.checkpoint import save_checkpoint
 from support.models import metadata, random_model
 from support.pictures import CAT
-from support.servers import START_SECONDS, ServerProcess, cli, server_process
+from support.servers import REPOSITORY, START_SECONDS, ServerProcess, cli, server_process
+
+PACKED = REPOSITORY / "checkpoints" / "resnet18-fashion-mnist-int8.onnx"
 
 
 @pytest.fixture(scope="module")
 def server(checkpoint: Path) -> Iterator[ServerProcess]:
+    """Start the service on PyTorch, the runtime that is not used by most other tests of a real process."""
     with server_process("--checkpoint", checkpoint) as server:
         yield server
 
@@ -65,8 +68,8 @@ def test_many_clients_at_once_each_get_their_own_answer(server: ServerProcess) -
 
 
 @pytest.mark.parametrize("ending", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_ends_it_gracefully(checkpoint: Path, ending: signal.Signals) -> None:
-    with server_process("--checkpoint", checkpoint) as server:
+def test_a_signal_ends_it_gracefully(ending: signal.Signals) -> None:
+    with server_process("--checkpoint", PACKED) as server:
         server.process.send_signal(ending)
         assert server.process.wait(20) == (0 if ending == signal.SIGTERM else 130)
         server.stop()
@@ -82,12 +85,12 @@ def one_line(done: subprocess.CompletedProcess[str]) -> str:
     return done.stderr
 
 
-def test_a_taken_port_is_one_line(checkpoint: Path) -> None:
+def test_a_taken_port_is_one_line() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        said = one_line(cli("serve", "--checkpoint", checkpoint, "--port", str(port)))
+        said = one_line(cli("serve", "--checkpoint", PACKED, "--port", str(port)))
     assert f"port {port}: Address already in use" in said
 
 

@@ -13,10 +13,11 @@ import pytest
 
 from support.models import random_checkpoint
 from support.pictures import CAT
-from support.servers import ServerProcess, server_process
+from support.servers import REPOSITORY, ServerProcess, server_process
 from support.wire import connected, head, read_answer, read_to_end
 from test_admission import until
 
+PACKED = REPOSITORY / "checkpoints" / "resnet18-fashion-mnist-int8.onnx"
 PICTURE = CAT.read_bytes()
 REQUEST = head(Content_Length=len(PICTURE)) + PICTURE
 
@@ -26,8 +27,8 @@ def alive(server: ServerProcess) -> bool:
 
 
 @pytest.mark.parametrize("delay", ["0", "0.5"])
-def test_every_accepted_request_is_answered(checkpoint: Path, delay: str) -> None:
-    with server_process("--checkpoint", checkpoint, "--queue", "200", "--drain-delay", delay) as server:
+def test_every_accepted_request_is_answered(delay: str) -> None:
+    with server_process("--checkpoint", PACKED, "--queue", "200", "--drain-delay", delay) as server:
         with ExitStack() as open_:
             connections = [open_.enter_context(connected(server.url)) for _ in range(300)]
             for connection in connections[:200]:
@@ -45,8 +46,8 @@ def test_every_accepted_request_is_answered(checkpoint: Path, delay: str) -> Non
         assert "Traceback" not in server.log
 
 
-def test_a_request_that_is_on_its_way_when_draining_begins_is_answered(checkpoint: Path) -> None:
-    with server_process("--checkpoint", checkpoint) as server:
+def test_a_request_that_is_on_its_way_when_draining_begins_is_answered() -> None:
+    with server_process("--checkpoint", PACKED) as server:
         with connected(server.url) as idle, connected(server.url) as fresh:
             idle.sendall(head("GET", "/health/live"))
             assert read_answer(idle).startswith(b"HTTP/1.1 200 ")
@@ -69,8 +70,8 @@ def listens(url: str) -> bool:
         return False
 
 
-def test_it_is_unready_at_once_and_answers_until_the_delay_is_over(checkpoint: Path) -> None:
-    with server_process("--checkpoint", checkpoint, "--drain-delay", "3") as server:
+def test_it_is_unready_at_once_and_answers_until_the_delay_is_over() -> None:
+    with server_process("--checkpoint", PACKED, "--drain-delay", "3") as server:
         assert httpx.get(f"{server.url}/health/ready").status_code == 200
         begun = time.monotonic()
         server.process.send_signal(signal.SIGTERM)
@@ -84,10 +85,17 @@ def test_it_is_unready_at_once_and_answers_until_the_delay_is_over(checkpoint: P
         assert time.monotonic() - begun > 3
 
 
-@pytest.mark.parametrize("ending", [signal.SIGTERM, signal.SIGINT])
-@pytest.mark.parametrize("delay", ["0", "60"])
-def test_a_second_signal_ends_it_at_once(checkpoint: Path, ending: signal.Signals, delay: str) -> None:
-    with server_process("--checkpoint", checkpoint, "--drain-delay", delay) as server, connected(server.url) as slow:
+@pytest.mark.parametrize(
+    ("delay", "ending"),
+    [
+        ("0", signal.SIGTERM),
+        ("60", signal.SIGINT),
+        pytest.param("0", signal.SIGINT, marks=pytest.mark.slow),
+        pytest.param("60", signal.SIGTERM, marks=pytest.mark.slow),
+    ],
+)
+def test_a_second_signal_ends_it_at_once(delay: str, ending: signal.Signals) -> None:
+    with server_process("--checkpoint", PACKED, "--drain-delay", delay) as server, connected(server.url) as slow:
         slow.sendall(REQUEST[:-1])
         httpx.get(f"{server.url}/health/live")
         server.process.send_signal(signal.SIGTERM)

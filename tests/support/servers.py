@@ -15,7 +15,9 @@ from pathlib import Path
 
 import httpx
 from fastapi import FastAPI
+from typer.testing import CliRunner
 
+from resnet_service.cli import app as command_line
 from resnet_service.server import Server
 
 REPOSITORY = Path(__file__).parents[2]
@@ -34,6 +36,14 @@ def cli(*arguments: str | Path, timeout: float = 120, **environment: str) -> sub
         cwd=REPOSITORY,
         env={**os.environ, "COLUMNS": "200", **environment},
     )
+
+
+def cli_here(*arguments: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run the command line to its end in this process, which has imported PyTorch already: another takes seconds."""
+    result = CliRunner().invoke(
+        command_line, [*map(str, arguments)], env={"COLUMNS": "200", **environment}, catch_exceptions=False
+    )
+    return subprocess.CompletedProcess(arguments, result.exit_code, result.stdout, result.stderr)
 
 
 class ServerProcess:

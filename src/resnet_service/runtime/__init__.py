@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from resnet_service.errors import RuntimeUnavailable, UnsuitableRuntime
+from resnet_service.files import check_model_file
 from resnet_service.metadata import ModelMetadata, Outputs, Precision
 from resnet_service.packed import SUFFIX
 
@@ -119,6 +120,7 @@ def find_runtime(path: Path, runtime: RuntimeName = "auto") -> Opener:
                 f"The runtime openvino runs packed models ({SUFFIX}), and {path} is not one; "
                 f"pack it first: resnet-service pack {path}"
             )
+        check_model_file(path)
         try:
             with _without("openvino.tools.ovc"):  # its converter of models: unused here, and half of the import's time
                 from resnet_service.runtime.openvino import OpenVINORuntime
@@ -130,6 +132,7 @@ def find_runtime(path: Path, runtime: RuntimeName = "auto") -> Opener:
             f"{path} is a packed model, which the runtime openvino runs; the runtime {chosen} needs the checkpoint "
             "that it was packed from."
         )
+    check_model_file(path)
     try:
         from resnet_service.runtime.torch import OPTIMISATIONS, TorchRuntime
     except ModuleNotFoundError as error:
