@@ -18,7 +18,8 @@ RULES: dict[str, set[str]] = {
     "keys": {"errors"},
     "observation": set(),
     "metrics": set(),
-    "logs": {"observation"},
+    "importing": set(),
+    "logs": {"importing", "observation"},
     "tracing": {"errors", "observation"},
     "metadata": {"errors"},
     "labels": {"errors", "files", "metadata"},
@@ -37,7 +38,10 @@ RULES: dict[str, set[str]] = {
     "prepare": {"datasets", "decode", "errors", "files", "labels", "metadata", "packed", "prepare", "preprocess"},
     # It compares with the very runtime that will serve.
     "prepare.agreement": {"errors", "metadata", "packed", "prepare", "preprocess", "runtime.openvino"},
-    "runtime": {"errors", "files", "metadata", "packed", "preprocess", "prepare.checkpoint", "prepare.tail", "runtime"},
+    "runtime": {
+        *("errors", "files", "importing", "metadata", "packed", "preprocess", "prepare.checkpoint", "prepare.tail"),
+        "runtime",
+    },
     "classifier": {
         *("activation_map", "decode", "errors", "labels", "metadata", "overlay", "preprocess", "ranking", "runtime"),
         "translations",

@@ -233,6 +233,7 @@ FORBIDDEN = (
     "scipy",
     "hypothesis",
     "pytest",
+    "rich",
 )
 
 

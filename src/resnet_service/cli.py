@@ -1,5 +1,6 @@
 """The command line; owns printing and exit codes. Heavy modules are imported by the command that needs them."""
 
+import functools
 import json
 import os
 from collections.abc import Iterator
@@ -8,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
-from rich.console import Console
 
 from resnet_service import __version__
 from resnet_service.errors import RuntimeUnavailable, ServiceError
@@ -18,13 +18,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from types import ModuleType
 
+    from rich.console import Console
+
     from resnet_service.batch.job import Engine, Recipe, Totals
     from resnet_service.classifier import Classification, Classifier
     from resnet_service.evaluation import Evaluation
     from resnet_service.metadata import ModelMetadata, Precision
-
-out = Console(highlight=False)
-err = Console(stderr=True, highlight=False, soft_wrap=True)
 
 app = typer.Typer(
     help="Serve an image classifier from one validated checkpoint.",
@@ -56,13 +55,29 @@ def main() -> None:
     app()
 
 
+@functools.cache
+def out() -> "Console":
+    """Return where answers are printed. Its import takes a twentieth of a server's start, which prints none."""
+    from rich.console import Console
+
+    return Console(highlight=False)
+
+
+@functools.cache
+def err() -> "Console":
+    """Return where everything else is said."""
+    from rich.console import Console
+
+    return Console(stderr=True, highlight=False, soft_wrap=True)
+
+
 @contextmanager
 def one_line_errors(about: str = "") -> Iterator[None]:
     """Turn an error of ours into one line on stderr, which begins with what it is ``about``, and exit code 1."""
     try:
         yield
     except ServiceError as error:
-        err.print(f"[bold red]error:[/] {_plain(about + str(error))}")
+        err().print(f"[bold red]error:[/] {_plain(about + str(error))}")
         raise typer.Exit(1) from error
     except KeyboardInterrupt as error:
         raise typer.Exit(130) from error
@@ -76,7 +91,7 @@ def _plain(text: str) -> str:
 @app.callback(invoke_without_command=True)
 def _root(version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False) -> None:
     if version:
-        out.print(__version__)
+        out().print(__version__)
         raise typer.Exit
 
 
@@ -178,11 +193,11 @@ def classify_batch(
                 source, target, classifier, chosen, top_k=top_k, decoding=decode, progress=progress
             )
     for example in totals.examples:
-        err.print(_plain(example))
+        err().print(_plain(example))
     if as_json:
         print(json.dumps(totals.as_dict()))
     else:
-        err.print(_plain(totals.summary()))
+        err().print(_plain(totals.summary()))
     if totals.unread:
         raise typer.Exit(1)
 
@@ -203,7 +218,7 @@ def _batch_progress() -> "Iterator[Callable[[Totals], None]]":
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[speed]}"), TimeRemainingColumn()
-    with Progress(*columns, console=err, transient=True) as bars:
+    with Progress(*columns, console=err(), transient=True) as bars:
         bar = bars.add_task("", total=None, speed="")
 
         def show(totals: "Totals") -> None:
@@ -266,12 +281,12 @@ def pull(
         from resnet_service.default_model import pulled_models
 
         if if_missing and (there := pulled_models(into)):
-            err.print(f"{there[-1]} is there already")
+            err().print(f"{there[-1]} is there already")
             return
         from resnet_service.prepare import sources
 
         columns = BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn()
-        with Progress(*columns, console=err, transient=True) as bars:
+        with Progress(*columns, console=err(), transient=True) as bars:
             bar = bars.add_task("", total=None)
             pulled = sources.pull(
                 source,
@@ -281,7 +296,7 @@ def pull(
                 say=lambda sentence: bars.console.print(_plain(sentence)),
                 progress=lambda done, total: bars.update(bar, completed=done, total=total),
             )
-        err.print(f"Wrote {pulled.path}: {_summary(pulled.metadata)}")
+        err().print(f"Wrote {pulled.path}: {_summary(pulled.metadata)}")
         _pack(pulled.path, None, "int8" if calibration else "fp32", calibration, max_loss, None)
 
 
@@ -326,9 +341,9 @@ def _pack(
             pictures=calibration,
             max_loss=max_loss,
             label_file=labels,
-            say=lambda sentence: err.print(_plain(sentence)),
+            say=lambda sentence: err().print(_plain(sentence)),
         )
-        err.print(f"Wrote {target}: {precision.upper()}, {target.stat().st_size / 1e6:.1f} MB")
+        err().print(f"Wrote {target}: {precision.upper()}, {target.stat().st_size / 1e6:.1f} MB")
 
 
 @app.command()
@@ -373,7 +388,7 @@ def convert(
             mean=mean,
             std=std,
         )
-    err.print(f"Wrote {target}: {_summary(metadata)}")
+    err().print(f"Wrote {target}: {_summary(metadata)}")
 
 
 @app.command()
@@ -406,7 +421,7 @@ def evaluate(
         classifier = Classifier.open(checkpoint, runtime=runtime, label_file=labels, workers=at_once)
         classifier.warm_up()
         opened = open_dataset(dataset, classifier.labels)
-        with Progress(BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), console=err, transient=True) as bars:
+        with Progress(BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), console=err(), transient=True) as bars:
             bar = bars.add_task("", total=len(opened.samples))
             found = evaluate_on(
                 classifier,
@@ -416,10 +431,10 @@ def evaluate(
             )
         if plots and plot:
             for path in plots.draw(found, plot):
-                err.print(f"Wrote {path}")
+                err().print(f"Wrote {path}")
         if record:
             _record(checkpoint, found)
-            err.print(f"Recorded in {checkpoint}")
+            err().print(f"Recorded in {checkpoint}")
     if as_json:
         print(json.dumps(found.as_dict()))
     else:
@@ -462,9 +477,9 @@ def _print_evaluation(found: "Evaluation") -> None:
         table.add_row(f"latency {percentile}", f"{milliseconds:.1f} ms")
     for name, share in found.per_class.items():
         table.add_row(f"top-1 of {_plain(name)}", f"{share:.2f} %")
-    out.print(table)
+    out().print(table)
     for name, reason in found.unreadable:
-        err.print(f"unreadable: {_plain(name)}: {_plain(reason)}")
+        err().print(f"unreadable: {_plain(name)}: {_plain(reason)}")
 
 
 def _read(image: Path) -> bytes:
@@ -493,11 +508,11 @@ def _print_answer(image: Path, answer: "Classification") -> None:
     from rich.progress_bar import ProgressBar
     from rich.table import Table
 
-    out.print(_plain(str(image)), soft_wrap=True)  # a table would fold its title to its own width
+    out().print(_plain(str(image)), soft_wrap=True)  # a table would fold its title to its own width
     table = Table(box=None, show_header=False)
     for ranked in answer.predictions:
         table.add_row(f"{ranked.score:6.1%}", ProgressBar(total=1, completed=ranked.score, width=24), ranked.label)
-    out.print(table)
+    out().print(table)
 
 
 def _print_facts(facts: dict[str, Any]) -> None:
@@ -508,7 +523,7 @@ def _print_facts(facts: dict[str, Any]) -> None:
     table.add_column(overflow="fold")
     for key, value in facts.items():
         table.add_row(key, _plain("\n".join(_lines(value))))
-    out.print(table)
+    out().print(table)
 
 
 def _lines(value: Any) -> list[str]:

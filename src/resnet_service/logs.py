@@ -13,10 +13,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Literal
 
-import structlog
-from structlog.typing import EventDict, Processor
-
+from resnet_service.importing import without
 from resnet_service.observation import current
+
+# For tracebacks with local variables, which are never shown here; and a twentieth of a server's start.
+with without("rich"):
+    import structlog
+    from structlog.typing import EventDict, Processor
 
 LogFormat = Literal["auto", "json", "console"]
 

@@ -1,8 +1,6 @@
 """What runs the network: one protocol, and the choice among its implementations."""
 
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Literal, NamedTuple, Protocol
 
@@ -11,6 +9,7 @@ from numpy.typing import NDArray
 
 from resnet_service.errors import RuntimeUnavailable, UnsuitableRuntime
 from resnet_service.files import check_model_file
+from resnet_service.importing import without
 from resnet_service.metadata import ModelMetadata, Outputs, Precision
 from resnet_service.packed import SUFFIX
 
@@ -122,7 +121,7 @@ def find_runtime(path: Path, runtime: RuntimeName = "auto") -> Opener:
             )
         check_model_file(path)
         try:
-            with _without("openvino.tools.ovc"):  # its converter of models: unused here, and half of the import's time
+            with without("openvino.tools.ovc"):  # its converter of models: unused here, and half of the import's time
                 from resnet_service.runtime.openvino import OpenVINORuntime
         except ModuleNotFoundError as error:
             raise RuntimeUnavailable(f"Serving {path} needs the package {error.name}: pip install openvino.") from error
@@ -142,16 +141,3 @@ def find_runtime(path: Path, runtime: RuntimeName = "auto") -> Opener:
         ) from error
     optimise = OPTIMISATIONS[chosen]
     return lambda path, arch, workers, threads: TorchRuntime.open(path, optimise, arch=arch, threads=threads or 1)
-
-
-@contextmanager
-def _without(module: str) -> Iterator[None]:
-    """Let ``module`` be missing, unless it is there already."""
-    if module in sys.modules:
-        yield
-        return
-    sys.modules[module] = None  # type: ignore[assignment]
-    try:
-        yield
-    finally:
-        del sys.modules[module]

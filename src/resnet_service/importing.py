@@ -1,0 +1,18 @@
+"""Imports of other packages without what they import for something that is not used here."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+@contextmanager
+def without(module: str) -> Iterator[None]:
+    """Let ``module`` seem not to be installed, unless it is imported already."""
+    if module in sys.modules:
+        yield
+        return
+    sys.modules[module] = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        del sys.modules[module]
