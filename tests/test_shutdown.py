@@ -10,9 +10,10 @@ from pathlib import Path
 
 import httpx
 import pytest
+from PIL import Image
 
 from support.models import random_checkpoint
-from support.pictures import CAT
+from support.pictures import CAT, encoded
 from support.servers import REPOSITORY, ServerProcess, server_process
 from support.wire import connected, head, read_answer, read_to_end
 from test_admission import until
@@ -28,6 +29,9 @@ def alive(server: ServerProcess) -> bool:
 
 @pytest.mark.parametrize("delay", ["0", "0.5"])
 def test_every_accepted_request_is_answered(delay: str) -> None:
+    """The picture has few bytes and many pixels: all are sent long before most are answered."""
+    dear = encoded(Image.new("RGB", (1500, 1500)), "PNG")
+    request = head(Content_Length=len(dear)) + dear
     with server_process("--checkpoint", PACKED, "--queue", "200", "--drain-delay", delay) as server:
         with ExitStack() as open_:
             connections = [open_.enter_context(connected(server.url)) for _ in range(300)]
@@ -35,7 +39,7 @@ def test_every_accepted_request_is_answered(delay: str) -> None:
                 connection.sendall(head("GET", "/health/live"))
                 assert read_answer(connection).startswith(b"HTTP/1.1 200 ")
             for connection in connections:
-                connection.sendall(REQUEST)
+                connection.sendall(request)
             assert read_answer(connections[0]).startswith(b"HTTP/1.1 200 ")
             server.process.send_signal(signal.SIGTERM)
             answers = [read_to_end(connection) for connection in connections[1:]]
