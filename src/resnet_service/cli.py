@@ -57,7 +57,7 @@ def main() -> None:
 
 @functools.cache
 def out() -> "Console":
-    """Return where answers are printed. Its import takes a twentieth of a server's start, which prints none."""
+    """Return where answers are printed. A server prints none, and importing rich is a twentieth of its start."""
     from rich.console import Console
 
     return Console(highlight=False)

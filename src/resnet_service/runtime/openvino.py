@@ -24,9 +24,6 @@ from resnet_service.runtime import Features
 # Without this hint OpenVINO computes an FP32 model in BF16 wherever the CPU can, and the answers depend on the machine.
 # What is quantized stays INT8; the hint is about the rest.
 _HINTS: dict[Precision, str] = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}
-# By default each process binds its threads to CPUs, beginning with the first: two on one machine that are both allowed
-# all of its CPUs, as containers with a quota are, would share one of them and leave the others idle.
-_UNBOUND = {"ENABLE_CPU_PINNING": "NO"}
 
 
 class OpenVINORuntime:
@@ -62,7 +59,9 @@ class OpenVINORuntime:
             self.class_weights = _take_class_weights(model) if self.outputs.feature_map else None
             side = packed.metadata.input_size
             model.reshape({INPUT: [1, side, side, 3]})  # fixed shapes are faster, and memory cannot grow with them
-            hints = {**_UNBOUND, "INFERENCE_PRECISION_HINT": _HINTS[self.precision]}
+            # By default each process binds its threads to CPUs, beginning with the first: two on one machine that are
+            # both allowed all of its CPUs, as containers with a quota are, would share one and leave the others idle.
+            hints = {"INFERENCE_PRECISION_HINT": _HINTS[self.precision], "ENABLE_CPU_PINNING": "NO"}
             busy = core.compile_model(
                 model, "CPU", {**hints, "NUM_STREAMS": workers, "INFERENCE_NUM_THREADS": workers * max(threads, 1)}
             )
