@@ -10,7 +10,7 @@ from resnet_service.errors import DeadlineExceeded, Overloaded
 from resnet_service.executor import InferenceExecutor
 
 
-def test_as_many_at_once_as_there_are_workers_and_no_more() -> None:
+def test_as_many_at_once_as_there_are_threads_and_no_more() -> None:
     running, most = 0, 0
     lock = threading.Lock()
     together = threading.Barrier(2, timeout=10)
@@ -52,7 +52,7 @@ def test_each_thread_runs_it_once_even_where_one_is_late() -> None:
     ran: list[str] = []
 
     async def main() -> None:
-        with held_up(workers=4) as (executor, gate):
+        with held_up(threads=4) as (executor, gate):
             late = asyncio.create_task(executor.run(gate.wait))
             await asyncio.sleep(0)
             each = asyncio.create_task(executor.run_on_each(lambda: ran.append(threading.current_thread().name)))
@@ -70,7 +70,7 @@ def test_a_stuck_thread_does_not_hold_up_the_others_for_ever(monkeypatch: pytest
     monkeypatch.setattr("resnet_service.executor._TOGETHER_SECONDS", 0.1)
 
     async def main() -> None:
-        with held_up(workers=2) as (executor, gate):
+        with held_up(threads=2) as (executor, gate):
             stuck = asyncio.create_task(executor.run(gate.wait))
             await asyncio.sleep(0)
             await asyncio.wait_for(executor.run_on_each(lambda: None), 10)
@@ -97,9 +97,9 @@ async def until(condition: Callable[[], bool]) -> None:
 
 
 @contextmanager
-def held_up(workers: int = 1, waiting: int = 0) -> Iterator[tuple[InferenceExecutor, threading.Event]]:
+def held_up(threads: int = 1, places: int | None = None) -> Iterator[tuple[InferenceExecutor, threading.Event]]:
     """Yield an executor, and the gate that the work of the tests waits at."""
-    executor, gate = InferenceExecutor(workers, waiting), threading.Event()
+    executor, gate = InferenceExecutor(threads, places), threading.Event()
     try:
         yield executor, gate
     finally:
@@ -107,8 +107,8 @@ def held_up(workers: int = 1, waiting: int = 0) -> Iterator[tuple[InferenceExecu
         executor.close()
 
 
-def test_places_are_as_many_as_workers_and_waiting() -> None:
-    with held_up(workers=2, waiting=3) as (executor, _):
+def test_there_are_as_many_places_as_was_said() -> None:
+    with held_up(threads=2, places=5) as (executor, _):
         permits = [executor.admit() for _ in range(5)]
         with pytest.raises(Overloaded):
             executor.admit()
@@ -121,7 +121,7 @@ def test_places_are_as_many_as_workers_and_waiting() -> None:
 
 def test_retry_after_is_the_time_to_work_off_the_queue() -> None:
     async def main() -> int:
-        with held_up(workers=2, waiting=18) as (executor, _):
+        with held_up(threads=2, places=20) as (executor, _):
             with executor.admit() as permit:
                 await permit.run(time.sleep, 0.3, deadline=10)
             for _ in range(20):
@@ -130,7 +130,7 @@ def test_retry_after_is_the_time_to_work_off_the_queue() -> None:
                 executor.admit()
             return refused.value.retry_after
 
-    assert asyncio.run(main()) == 4  # 20 places x a little more than 0.3 s / 2 workers, rounded up
+    assert asyncio.run(main()) == 4  # 20 places x a little more than 0.3 s / 2 threads, rounded up
 
 
 def test_a_place_comes_back_when_the_thread_is_done_not_when_the_caller_left() -> None:
@@ -157,7 +157,7 @@ def test_work_that_nobody_waits_for_never_begins(ending: str) -> None:
     begun: list[str] = []
 
     async def main() -> None:
-        with held_up(waiting=1) as (executor, gate):
+        with held_up(places=2) as (executor, gate):
             first = asyncio.create_task(executor.admit().run(gate.wait, deadline=10))
             await until(lambda: executor.running == 1)
             second = asyncio.create_task(

@@ -234,6 +234,7 @@ class Made:
     """A network whose answers are made up."""
 
     name = "made"
+    ahead = 0
     precision: Precision = "fp32"
     sha256 = "0" * 64
     logits_only = ""

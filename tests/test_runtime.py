@@ -6,27 +6,42 @@ import subprocess
 import sys
 import threading
 import time
+import weakref
+from concurrent.futures import ThreadPoolExecutor
+from http import HTTPStatus
 from pathlib import Path
+from typing import Any
 
 import httpx
 import numpy as np
 import pytest
 from onnx import TensorProto, helper
+from PIL import Image
 
+from resnet_service.api.app import create_app
 from resnet_service.classifier import Classifier
-from resnet_service.errors import ClassCountMismatch, InvalidMetadata, UnreadableModel, UnsuitableRuntime
+from resnet_service.decode import DecodedImage, decode
+from resnet_service.errors import (
+    ClassCountMismatch,
+    InvalidMetadata,
+    Overloaded,
+    UnreadableModel,
+    UnsuitableRuntime,
+)
 from resnet_service.files import sha256_of
 from resnet_service.labels import LabelSet
 from resnet_service.metadata import Agreement, ModelMetadata, Outputs, Packing, Precision
+from resnet_service.overlay import draw
 from resnet_service.packed import METADATA_KEY
 from resnet_service.ranking import rank
 from resnet_service.runtime import Features, RuntimeName, open_runtime
 from resnet_service.runtime.openvino import OpenVINORuntime
+from resnet_service.settings import Settings
 from support.models import metadata
 from support.pictures import CAT, noise
-from support.servers import REPOSITORY, cli, server_process
+from support.servers import REPOSITORY, cli, served, server_process
 
-PIXELS = np.stack([np.asarray(noise(64, 64, seed)) for seed in range(6)])
+PIXELS = np.stack([np.asarray(noise(64, 64, seed)) for seed in range(8)])
 
 
 @pytest.mark.parametrize(
@@ -66,6 +81,7 @@ def test_alone_and_busy_answer_alike(packed: Path, threads: int) -> None:
 def test_threads_get_their_own_answers(packed: Path, alone: bool) -> None:
     """More of them than there are requests in the pool, some of them saying that they are alone and all being wrong."""
     runtime = OpenVINORuntime.open(packed, workers=2)
+    assert len(PIXELS) > 2 + runtime.ahead
     expected = runtime.logits(PIXELS)
     wrong: list[int] = []
 
@@ -116,6 +132,7 @@ class Recording:
     outputs = Outputs()
     logits_only = "It gives logits only."
     class_weights = None
+    ahead = 0
 
     def __init__(self) -> None:
         self.metadata = metadata()
@@ -135,7 +152,7 @@ class Recording:
 
 def test_a_picture_is_alone_until_another_is_in_work() -> None:
     runtime = Recording()
-    classifier = Classifier(runtime, LabelSet.numbered(10))
+    classifier = Classifier(runtime, LabelSet.numbered(10), workers=2)
     threads = [threading.Thread(target=classifier.classify, args=(CAT.read_bytes(),)) for _ in range(2)]
     for thread in threads:
         thread.start()
@@ -148,6 +165,107 @@ def test_a_picture_is_alone_until_another_is_in_work() -> None:
         classifier.classify(CAT.read_bytes()[:1000])
     classifier.classify(CAT.read_bytes())
     assert runtime.calls == [True, False, True, True]
+
+
+def test_while_networks_are_computed_the_next_pictures_are_decoded_and_then_kept_no_longer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pictures: list[weakref.ref[Image.Image]] = []
+
+    def noted(*args: Any, **options: Any) -> DecodedImage:
+        decoded = decode(*args, **options)
+        pictures.append(weakref.ref(decoded.image))
+        return decoded
+
+    monkeypatch.setattr("resnet_service.classifier.decode", noted)
+    runtime, cat = Recording(), CAT.read_bytes()
+    classifier = Classifier(runtime, LabelSet.numbered(10), workers=1)
+    asks = [lambda: classifier.classify(cat), lambda: classifier.classify(cat), lambda: classifier.score([cat])]
+    with ThreadPoolExecutor(len(asks)) as threads:
+        asked = [threads.submit(ask) for ask in asks]
+        try:
+            for _ in asks:
+                assert runtime.entered.acquire(timeout=20)
+            assert len(pictures) == len(asks)
+            assert not [kept for kept in pictures if kept() is not None]
+        finally:
+            runtime.gate.set()
+        for answer in asked:
+            answer.result(20)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_no_more_pictures_are_decoded_at_once_than_there_are_workers(
+    packed: Path, monkeypatch: pytest.MonkeyPatch, workers: int
+) -> None:
+    now, most, lock = 0, 0, threading.Lock()
+
+    def counted(*args: Any, **options: Any) -> DecodedImage:
+        nonlocal now, most
+        with lock:
+            now += 1
+            most = max(most, now)
+        time.sleep(0.05)
+        with lock:
+            now -= 1
+        return decode(*args, **options)
+
+    monkeypatch.setattr("resnet_service.classifier.decode", counted)
+    classifier, cat = Classifier.open(packed, workers=workers), CAT.read_bytes()
+    asks = [lambda: classifier.classify(cat), lambda: classifier.embed(cat), lambda: classifier.score([cat])] * 2
+    with ThreadPoolExecutor(len(asks)) as threads:
+        for asked in [threads.submit(ask) for ask in asks]:
+            asked.result(20)
+    assert most == workers
+
+
+def test_what_is_drawn_on_counts_as_decoded_until_it_is_drawn(packed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawing, drawn = threading.Event(), threading.Event()
+
+    def held_back(*args: Any) -> bytes:
+        drawing.set()
+        assert drawn.wait(20)
+        return draw(*args)
+
+    monkeypatch.setattr("resnet_service.classifier.draw", held_back)
+    classifier, cat = Classifier.open(packed, workers=1), CAT.read_bytes()
+    with ThreadPoolExecutor(2) as threads:
+        explained = threads.submit(classifier.explain, cat, None, "overlay")
+        assert drawing.wait(20)
+        classified = threads.submit(classifier.classify, cat)
+        with pytest.raises(TimeoutError):
+            classified.result(0.2)
+        drawn.set()
+        assert explained.result(20).png
+        assert classified.result(20).predictions
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_the_server_has_threads_for_what_the_runtime_queues_and_no_more_places(packed: Path, workers: int) -> None:
+    app = create_app(Settings(checkpoint=packed, workers=workers, queue=2))
+    with served(app) as client:
+        service = app.state.service
+        assert service.executor.threads == workers + service.classifier.ahead > workers
+        permits = [service.executor.admit() for _ in range(3 * workers)]
+        with pytest.raises(Overloaded):
+            service.executor.admit()
+        for permit in permits:
+            permit.release()
+        assert client.post("/predict", content=CAT.read_bytes()).status_code == HTTPStatus.OK
+
+
+def test_no_call_that_the_runtime_can_queue_waits_for_another(packed: Path) -> None:
+    """Each has an infer request: all wait together at the barrier, which is where a request would compute."""
+    runtime = OpenVINORuntime.open(packed, workers=2)
+    together = threading.Barrier(2 + runtime.ahead, timeout=20)
+
+    def ask() -> None:
+        with runtime._busy.one():
+            together.wait()
+
+    with ThreadPoolExecutor(together.parties) as threads:
+        for asked in [threads.submit(ask) for _ in range(together.parties)]:
+            asked.result(30)
 
 
 def onnx_file(

@@ -58,6 +58,14 @@ class Classification(NamedTuple):
     timing_ms: Timing
 
 
+class _Sent(NamedTuple):
+    """What is told of a picture that was sent, when its pixels are no longer needed."""
+
+    format: str
+    width: int
+    height: int
+
+
 class Scores(NamedTuple):
     """The network's answers for several pictures: finite logits, float32 [N, classes]; and what all of them took."""
 
@@ -128,6 +136,11 @@ class ImageClassifier(Protocol):
         ...
 
     @property
+    def ahead(self) -> int:
+        """Threads that may call it beyond its workers, so that these always have a picture."""
+        ...
+
+    @property
     def outputs(self) -> Outputs:
         """What it can answer with besides scores: maps where there is a feature map, vectors where an embedding."""
         ...
@@ -166,10 +179,14 @@ class Classifier:
         *,
         translations: Translations | None = None,
         name: str = "model",
+        workers: int = 1,
         max_pixels: int = DEFAULT_MAX_PIXELS,
         decoding: Fidelity = "fast",
     ) -> None:
         self._runtime = runtime
+        # Pictures as large as may be sent are the most memory that a request takes: no more of them than workers, while
+        # the threads ahead hold crops. More decoders than CPUs would gain nothing, too.
+        self._decoders = threading.Semaphore(workers)
         self._max_pixels = max_pixels
         self._exact = decoding == "exact"
         self._enough = None if self._exact else _DRAFT_MARGIN * runtime.metadata.resize_size
@@ -179,6 +196,7 @@ class Classifier:
         self.translations: Translations = translations or {}
         self.metadata = runtime.metadata
         self.runtime_name = runtime.name
+        self.ahead = runtime.ahead
         self.precision = runtime.precision
         self.outputs = runtime.outputs
         self.model = ModelIdentity(name, runtime.metadata.arch, runtime.sha256[:_VERSION_DIGITS])
@@ -203,7 +221,7 @@ class Classifier:
             runtime: What runs it; ``auto`` for the one that fits the file.
             arch: Architecture of a bare ``state_dict``; a checkpoint names its own.
             label_file: Label set to use instead of searching the one that the model names.
-            workers: Pictures that may be worked on at once.
+            workers: Pictures that are decoded, and networks that are computed, at once.
             threads: CPU threads for one inference; 0 for the best that the runtime can do.
             max_pixels: Pictures with more are refused before they are decoded.
             decoding: ``exact`` prepares pixels as the reference transforms do, to the bit; ``fast`` decodes large JPEGs
@@ -222,6 +240,7 @@ class Classifier:
             LabelSet.numbered(opened.metadata.num_classes) if file is None else file.labels,
             translations=None if file is None else translations_beside(file),
             name=path.stem,
+            workers=workers,
             max_pixels=max_pixels,
             decoding=decoding,
         )
@@ -259,11 +278,11 @@ class Classifier:
         wanted = check_top_k(top_k, len(self.labels))
         watch = _Watch()
         with self._working():
-            decoded, pixels = self._prepare(data, watch)
+            sent, pixels = self._take(data, watch)
             logits = self._runtime.logits(pixels[np.newaxis], alone=self._in_work == 1)
         predictions = rank(logits[0], self.labels, wanted)
         watch.mark()
-        return Classification(predictions, decoded.format, decoded.width, decoded.height, watch.timing())
+        return Classification(predictions, *sent, watch.timing())
 
     def explain(self, data: bytes, class_id: int | None = None, form: MapForm = "json") -> Explanation:
         """Say which places of one picture speak for a class.
@@ -288,15 +307,16 @@ class Classifier:
                 "activation maps need; answers of this model cannot be explained."
             )
         watch = _Watch()
-        with self._working():
-            decoded, pixels = self._prepare(data, watch)
-            features = self._runtime.features(pixels, alone=self._in_work == 1)
-        (best,) = rank(features.logits, self.labels, 1)
-        chosen = best.class_id if asked is None else asked
-        values = _map_of(features, weights[chosen])
-        watch.mark()
-        seen = region(decoded.image.size, self.metadata)
-        png = draw(form, decoded.image, values, seen, self.metadata.input_size)
+        with self._decoders:  # to the end, since the picture is drawn on
+            with self._working():
+                decoded, pixels = self._prepare(data, watch)
+                features = self._runtime.features(pixels, alone=self._in_work == 1)
+            (best,) = rank(features.logits, self.labels, 1)
+            chosen = best.class_id if asked is None else asked
+            values = _map_of(features, weights[chosen])
+            watch.mark()
+            seen = region(decoded.image.size, self.metadata)
+            png = draw(form, decoded.image, values, seen, self.metadata.input_size)
         return Explanation(
             chosen,
             self.labels.classes[chosen].name,
@@ -330,18 +350,26 @@ class Classifier:
             )
         watch = _Watch()
         with self._working():
-            decoded, pixels = self._prepare(data, watch)
+            sent, pixels = self._take(data, watch)
             vector = self._runtime.features(pixels, alone=self._in_work == 1).embedding
         _check_embedding(vector)
         length = float(np.linalg.norm(vector.astype(np.float64)))
         if normalise and length > 0:
             vector = (vector / length).astype(np.float32)
         watch.mark()
-        return Embedding(vector, decoded.format, decoded.width, decoded.height, watch.timing())
+        return Embedding(vector, *sent, watch.timing())
 
-    def _prepare(self, data: bytes, watch: "_Watch") -> tuple[DecodedImage, NDArray[np.uint8]]:
+    def _take(self, data: bytes, watch: "_Watch", max_pixels: int | None = None) -> tuple[_Sent, NDArray[np.uint8]]:
+        """Return what the network sees, uint8 [S, S, 3], and of the picture only what is to be told."""
+        with self._decoders:
+            decoded, pixels = self._prepare(data, watch, max_pixels)
+            return _Sent(decoded.format, decoded.width, decoded.height), pixels
+
+    def _prepare(
+        self, data: bytes, watch: "_Watch", max_pixels: int | None = None
+    ) -> tuple[DecodedImage, NDArray[np.uint8]]:
         """Return the upright picture and what the network sees of it, uint8 [S, S, 3]."""
-        decoded = decode(data, self._max_pixels, enough=self._enough)
+        decoded = decode(data, self._max_pixels if max_pixels is None else max_pixels, enough=self._enough)
         watch.mark()
         pixels = crop(decoded.image, self.metadata, exact=self._exact)
         watch.mark()
@@ -359,14 +387,14 @@ class Classifier:
 
         """
         logits = np.empty((len(pictures), len(self.labels)), np.float32)
-        spent = np.zeros(3)
+        spent = np.zeros(len(Timing._fields))
         pixels_left = self._max_pixels
         with self._working():
             # One picture at a time: the crops of all of them would be memory that grows with what is asked for.
             for number, data in enumerate(pictures):
-                marks = [time.perf_counter()]
+                watch = _Watch()
                 try:
-                    decoded = decode(data, pixels_left, enough=self._enough)
+                    sent, pixels = self._take(data, watch, pixels_left)
                 except RequestError as error:
                     if len(pictures) == 1:
                         raise
@@ -377,15 +405,11 @@ class Classifier:
                         else error
                     )
                     raise type(error)(f"Picture {number + 1} of {len(pictures)}: {said}") from error
-                pixels_left -= decoded.width * decoded.height
-                marks.append(time.perf_counter())
-                crops = crop(decoded.image, self.metadata, exact=self._exact)[np.newaxis]
-                marks.append(time.perf_counter())
-                logits[number] = self._sound_logits(crops)[0]
-                marks.append(time.perf_counter())
-                spent += np.diff(marks) * 1000
-        decoding, preprocessing, inference = spent.tolist()
-        return Scores(logits, Timing(decoding, preprocessing, inference, total=decoding + preprocessing + inference))
+                pixels_left -= sent.width * sent.height
+                logits[number] = self._sound_logits(pixels[np.newaxis])[0]
+                watch.mark()
+                spent += watch.timing()
+        return Scores(logits, Timing(*spent.tolist()))
 
     def score_crops(self, crops: NDArray[np.uint8]) -> Scores:
         """Answer for pixels that are already as the network sees them.

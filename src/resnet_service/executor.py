@@ -25,24 +25,24 @@ _TOGETHER_SECONDS = 2.0
 
 
 class InferenceExecutor:
-    """A pool of exactly ``workers`` threads, and at most ``waiting`` more permits than threads; runs any callable.
+    """A pool of exactly ``threads`` threads, and at most ``places`` permits, by default as many; runs any callable.
 
     AnyIO's shared pool would let 40 inferences fight over two cores, and starve everything else that uses it.
     """
 
-    def __init__(self, workers: int, waiting: int = 0) -> None:
-        self._pool = ThreadPoolExecutor(workers, thread_name_prefix="inference")
-        self._workers = workers
-        self._places = workers + waiting
+    def __init__(self, threads: int, places: int | None = None) -> None:
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="inference")
+        self._threads = threads
+        self._places = threads if places is None else places
         self._lock = threading.Lock()
         self._held = 0
         self._running = 0
         self._mean_seconds = 0.0
 
     @property
-    def workers(self) -> int:
+    def threads(self) -> int:
         """Pieces of work that can be at once."""
-        return self._workers
+        return self._threads
 
     @property
     def running(self) -> int:
@@ -65,7 +65,7 @@ class InferenceExecutor:
             if self._held < self._places:
                 self._held += 1
                 return Permit(self)
-            seconds = max(1, math.ceil(self._held * self._mean_seconds / self._workers))
+            seconds = max(1, math.ceil(self._held * self._mean_seconds / self._threads))
         raise Overloaded(f"The service is busy. Try again in {seconds} s.", retry_after=seconds)
 
     async def run(self, function: Callable[..., T], *args: object) -> T:
@@ -79,7 +79,7 @@ class InferenceExecutor:
         others have begun theirs, lest it take them; not for ever, since one of them may be stuck.
         """
         together = threading.Event()
-        to_begin = self._workers
+        to_begin = self._threads
 
         def once() -> None:
             nonlocal to_begin
@@ -90,7 +90,7 @@ class InferenceExecutor:
             function()
             together.wait(_TOGETHER_SECONDS)
 
-        await asyncio.gather(*(self.run(once) for _ in range(self._workers)))
+        await asyncio.gather(*(self.run(once) for _ in range(self._threads)))
 
     def close(self) -> None:
         """Let what has begun finish, drop what has not, and end the threads."""

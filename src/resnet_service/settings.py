@@ -55,7 +55,7 @@ class Settings(BaseSettings):
         None, description="Architecture, for a file that is a bare state_dict and does not name it."
     )
     labels: Path | None = Field(None, description="Label set file; by default the one that the model names.")
-    workers: int = Field(0, ge=0, le=256, description="Pictures worked on at once; 0 for one per available CPU.")
+    workers: int = Field(0, ge=0, le=256, description="Networks computed at once; 0 for one per available CPU.")
     threads: int = Field(
         0, ge=0, le=256, description="CPU threads for one picture; 0 for all when it is alone and one when not."
     )

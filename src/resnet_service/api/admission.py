@@ -85,7 +85,7 @@ class Admission:
         self._take_place()
         with ExitStack() as places:
             permits = [self._permit]
-            while len(permits) < min(len(pieces), self._service.executor.workers):
+            while len(permits) < min(len(pieces), self._service.executor.threads):
                 try:
                     permits.append(places.enter_context(self._service.executor.admit()))
                 except Overloaded:

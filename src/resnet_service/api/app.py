@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
@@ -57,7 +57,6 @@ def create_app(
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[LifespanState]:
         workers = worker_count(chosen)
-        executor = InferenceExecutor(workers, waiting=workers * chosen.queue)
 
         def open_() -> ImageClassifier:
             return open_classifier(chosen) if classifier is None else classifier
@@ -75,30 +74,34 @@ def create_app(
             await asyncio.to_thread(release_freed)
 
         try:
-            loaded = await (executor.run(open_) if opening is None else opening.take())
-            # Every thread answers once before any client waits for it.
-            await executor.run_on_each(loaded.warm_up)
-            release_freed()
-            reloader = Reloader(open_again, install)
-            app.state.service = service = Service(chosen, loaded, executor, reloader, ring, metrics)
-            metrics.watch(
-                running=lambda: executor.running,
-                waiting=lambda: executor.waiting,
-                ready=lambda: service.health.ready,
-            )
-            _show(loaded, metrics)
-            log.info(_start_line(loaded, workers))
-            if ring is not None:
-                log.info("API keys are needed; accepted now: %d", len(ring.keys))
-            del loaded  # this frame lives as long as the service, and the model should go when another takes its place
-            yield {"service": service}
-            service.health.close()
-            service.reloader.close()
+            loaded = await (asyncio.to_thread(open_) if opening is None else opening.take())
+            # Threads ahead of the workers are no more places: they have the next picture ready.
+            threads, places = workers + loaded.ahead, workers * (1 + chosen.queue)
+            with closing(InferenceExecutor(threads, places)) as executor:
+                # Every thread answers once before any client waits for it.
+                await executor.run_on_each(loaded.warm_up)
+                release_freed()
+                reloader = Reloader(open_again, install)
+                app.state.service = service = Service(chosen, loaded, executor, reloader, ring, metrics)
+                metrics.watch(
+                    running=lambda: executor.running,
+                    waiting=lambda: executor.waiting,
+                    ready=lambda: service.health.ready,
+                )
+                _show(loaded, metrics)
+                log.info(_start_line(loaded, workers))
+                if ring is not None:
+                    log.info("API keys are needed; accepted now: %d", len(ring.keys))
+                del (
+                    loaded
+                )  # this frame lives as long as the service, and the model should go when another takes its place
+                yield {"service": service}
+                service.health.close()
+                service.reloader.close()
         except ServiceError as error:
             app.state.startup_error = error
             raise
         finally:
-            executor.close()
             if traced is not None:
                 await asyncio.to_thread(traced.close)
 

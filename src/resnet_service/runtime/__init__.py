@@ -51,6 +51,11 @@ class Runtime(Protocol):
         """SHA-256 of the model file; the model's version derives from it."""
         ...
 
+    @property
+    def ahead(self) -> int:
+        """Calls that it can queue beyond its workers, lest threads of its own stand idle; 0 where it has none."""
+        ...
+
     def logits(self, crops: NDArray[np.uint8], *, alone: bool = True) -> NDArray[np.float32]:
         """Run the network.
 
@@ -97,7 +102,7 @@ def open_runtime(
         path: A checkpoint (``.pth``), or a packed model (``.onnx``).
         runtime: ``auto`` is ``openvino`` for packed models and ``torch`` for checkpoints.
         arch: Architecture of a bare ``state_dict``; checkpoints and packed models name their own.
-        workers: Calls that may run at once.
+        workers: Networks that are computed at once.
         threads: CPU threads for one call; 0 for the best that the runtime can do.
 
     Raises:

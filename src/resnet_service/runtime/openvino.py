@@ -3,6 +3,9 @@
 The network is compiled in two forms. *Alone*: one stream that spreads a picture over all threads, for the least
 latency. *Busy*: one single-threaded stream a worker, for the most pictures a second. Which one a call takes, its
 caller knows. Each form has a compiled copy of the weights: the price of having both is memory of about the file's size.
+
+Streams are threads of OpenVINO's own. One that has done its picture would stand idle until a thread of Python's has the
+interpreter's lock and hands it another; a few more calls than streams, which OpenVINO queues, and it has that already.
 """
 
 import queue
@@ -25,6 +28,10 @@ from resnet_service.runtime import Features
 # What is quantized stays INT8; the hint is about the rest.
 _HINTS: dict[Precision, str] = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}
 
+# One call more than streams brings most of what there is to gain, a second a little, a third nothing; see "What bounds
+# it" in benchmarks/README.md.
+_AHEAD = 2
+
 
 class OpenVINORuntime:
     """A packed model on the CPU."""
@@ -36,7 +43,7 @@ class OpenVINORuntime:
 
         Args:
             packed: The model.
-            workers: Calls that may run at once; each has a stream of its own.
+            workers: Networks that are computed at once, each in a stream of its own.
             threads: CPU threads for one call; 0 for ``workers`` threads when a call is alone, one when it is not.
 
         Raises:
@@ -70,7 +77,8 @@ class OpenVINORuntime:
                 alone = core.compile_model(model, "CPU", {**hints, "NUM_STREAMS": 1, "INFERENCE_NUM_THREADS": workers})
         except RuntimeError as error:
             raise UnreadableModel(f"OpenVINO cannot run this model: {str(error).strip().splitlines()[-1]}") from error
-        self._busy = _Requests(busy, workers)
+        self.ahead = _AHEAD
+        self._busy = _Requests(busy, workers + self.ahead)
         self._alone = self._busy if alone is busy else _Requests(alone, 1)
 
     @classmethod

@@ -36,6 +36,7 @@ class TorchRuntime:
 
     def __init__(self, checkpoint: Checkpoint, optimisation: Optimisation) -> None:
         self.name = optimisation.name
+        self.ahead = 0  # PyTorch computes in the caller's thread
         self.precision: Precision = optimisation.precision
         self.metadata: ModelMetadata = checkpoint.metadata
         self.sha256: str = checkpoint.sha256
