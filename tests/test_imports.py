@@ -69,14 +69,14 @@ RULES: dict[str, set[str]] = {
     "protocol": {"api.problems", "api.state", "errors", "observation"},
     "ray": {"api", "batch", "classifier", "cpus", "errors", "files", "labels", "memory", "server", "settings"},
     "server": {"api", "errors", "opening", "protocol", "settings"},
-    "start": {"errors", "memory", "opening", "server", "settings"},
+    "start": {"errors", "importing", "memory", "opening", "server", "settings"},
     # It shares nothing with the service but the wire, and is used where nothing else of it is installed.
     "client": {"client"},
     "cli": {
         *("classifier", "cpus", "datasets", "default_model", "errors", "evaluation", "files", "labels", "logs"),
         *("batch", "metadata", "options", "packed", "plots", "prepare", "ray", "settings", "start"),
     },
-    "__main__": {"cli"},
+    "__main__": {"cli", "memory"},
     "__init__": set(),
 }
 

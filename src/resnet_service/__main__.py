@@ -1,5 +1,15 @@
-"""``python -m resnet_service``."""
+"""``python -m resnet_service``, and the command ``resnet-service``."""
 
-from resnet_service.cli import main
+from resnet_service.memory import objects_that_stay, share_one_heap
 
-main()
+
+def main() -> None:
+    """Run the command line."""
+    share_one_heap()
+    with objects_that_stay():
+        from resnet_service.cli import main as run
+    run()
+
+
+if __name__ == "__main__":
+    main()

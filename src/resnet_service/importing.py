@@ -5,6 +5,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 
+def hide(module: str) -> None:
+    """Let ``module`` seem not to be installed for as long as this process lives, unless it is imported already."""
+    sys.modules.setdefault(module, None)  # type: ignore[arg-type]  # to Python: there is none
+
+
 @contextmanager
 def without(module: str) -> Iterator[None]:
     """Let ``module`` seem not to be installed, unless it is imported already."""

@@ -18,8 +18,8 @@ def worker_count(settings: Settings) -> int:
 
 
 def open_classifier(settings: Settings) -> Classifier:
-    """Load the model and its labels; errors as for ``Classifier.open``."""
-    return Classifier.open(
+    """Load the model and its labels, and try it; errors as for ``Classifier.open`` and ``Classifier.warm_up``."""
+    classifier = Classifier.open(
         choose_model(settings.checkpoint),
         runtime=settings.runtime,
         arch=settings.arch,
@@ -29,6 +29,8 @@ def open_classifier(settings: Settings) -> Classifier:
         max_pixels=settings.max_pixels,
         decoding=settings.decode,
     )
+    classifier.warm_up()
+    return classifier
 
 
 class Opening:

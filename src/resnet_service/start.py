@@ -3,7 +3,8 @@
 import socket
 
 from resnet_service.errors import AddressUnavailable
-from resnet_service.memory import keep_heap_compact
+from resnet_service.importing import hide
+from resnet_service.memory import keep_heap_compact, objects_that_stay
 from resnet_service.opening import Opening
 from resnet_service.settings import Settings
 
@@ -20,10 +21,12 @@ def start(settings: Settings) -> None:
 
     """
     keep_heap_compact()
+    # FastAPI asks of each type whether it is one of Pydantic's first version, and imports all of that to find out.
+    hide("pydantic.v1")
     with _listener(settings.host, settings.port) as listener:
-        opening = Opening(settings)
-
-        from resnet_service.server import serve
+        with objects_that_stay():
+            opening = Opening(settings)
+            from resnet_service.server import serve
 
         serve(listener, settings, opening)
 

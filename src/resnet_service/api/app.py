@@ -59,15 +59,13 @@ def create_app(
         workers = worker_count(chosen)
 
         def open_() -> ImageClassifier:
-            return open_classifier(chosen) if classifier is None else classifier
-
-        def open_again() -> ImageClassifier:
-            opened = open_()
-            opened.warm_up()
-            return opened
+            if classifier is None:
+                return open_classifier(chosen)
+            classifier.warm_up()
+            return classifier
 
         async def install(opened: ImageClassifier) -> None:
-            await executor.run_on_each(opened.warm_up)
+            await executor.run_on_each(opened.warm_thread)
             service.serve(opened)
             _show(opened, metrics)
             log.info(_start_line(opened, workers))
@@ -79,9 +77,9 @@ def create_app(
             threads, places = workers + loaded.ahead, workers * (1 + chosen.queue)
             with closing(InferenceExecutor(threads, places)) as executor:
                 # Every thread answers once before any client waits for it.
-                await executor.run_on_each(loaded.warm_up)
+                await executor.run_on_each(loaded.warm_thread)
                 release_freed()
-                reloader = Reloader(open_again, install)
+                reloader = Reloader(open_, install)
                 app.state.service = service = Service(chosen, loaded, executor, reloader, ring, metrics)
                 metrics.watch(
                     running=lambda: executor.running,

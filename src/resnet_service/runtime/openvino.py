@@ -10,6 +10,7 @@ interpreter's lock and hands it another; a few more calls than streams, which Op
 
 import queue
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Self
@@ -69,17 +70,17 @@ class OpenVINORuntime:
             # By default each process binds its threads to CPUs, beginning with the first: two on one machine that are
             # both allowed all of its CPUs, as containers with a quota are, would share one and leave the others idle.
             hints = {"INFERENCE_PRECISION_HINT": _HINTS[self.precision], "ENABLE_CPU_PINNING": "NO"}
-            busy = core.compile_model(
-                model, "CPU", {**hints, "NUM_STREAMS": workers, "INFERENCE_NUM_THREADS": workers * max(threads, 1)}
-            )
-            alone = busy
+            forms = [{**hints, "NUM_STREAMS": workers, "INFERENCE_NUM_THREADS": workers * max(threads, 1)}]
             if threads == 0 and workers > 1:
-                alone = core.compile_model(model, "CPU", {**hints, "NUM_STREAMS": 1, "INFERENCE_NUM_THREADS": workers})
+                forms.append({**hints, "NUM_STREAMS": 1, "INFERENCE_NUM_THREADS": workers})
+            # Compiling takes one CPU each, most of a start's time, and neither form waits for the other.
+            with ThreadPoolExecutor(len(forms), thread_name_prefix="compiling") as threads_to_compile:
+                busy, *others = threads_to_compile.map(lambda form: core.compile_model(model, "CPU", form), forms)
         except RuntimeError as error:
             raise UnreadableModel(f"OpenVINO cannot run this model: {str(error).strip().splitlines()[-1]}") from error
         self.ahead = _AHEAD
         self._busy = _Requests(busy, workers + self.ahead)
-        self._alone = self._busy if alone is busy else _Requests(alone, 1)
+        self._alone = _Requests(others[0], 1) if others else self._busy
 
     @classmethod
     def open(cls, path: Path, *, workers: int = 1, threads: int = 0) -> Self:
