@@ -11,6 +11,7 @@ from typing import Literal
 
 from benchmarks.environments import Interpreters
 from benchmarks.files import PRECISIONS, Files, Precision
+from benchmarks.paths import REPOSITORY
 from resnet_service.cpus import available_cpus
 
 Family = Literal["ours", "peer", "same model"]
@@ -104,9 +105,12 @@ class Catalogue:
         self, name: str, title: str, about: str, model: Path, runtime: str, reference: Reference, *, raw: bool = False
     ) -> Server:
         served = ("--port", "{port}", "--checkpoint", str(model), "--runtime", runtime)
-        command = (str(self._pythons.own), "-m", "resnet_service", "serve", *served)
+        python = self._pythons.serve if runtime == "openvino" else self._pythons.own
+        command = (str(python), "-m", "resnet_service", "serve", *served)
+        variables = {"PYTHONPATH": str(REPOSITORY / "src")}
+        form_field = None if raw else "file"
         return Server(
-            name, f"resnet-service {title}", "ours", about, command, reference, form_field=None if raw else "file"
+            name, f"resnet-service {title}", "ours", about, command, reference, variables, form_field=form_field
         )
 
     def _flask(self) -> Server:

@@ -1,7 +1,8 @@
-"""Environments for the peers: those with PyTorch, and those around a packed model without it.
+"""Environments: for the service as its image has it, for peers with PyTorch, and for peers around a packed model.
 
-Apart from each other and from the service's own, because servers import what they find: TorchServe takes OpenVINO in,
-LitServe takes PyTorch in, and would pay in memory and start-up for packages that are there for someone else.
+Apart from each other and from the one of development, because servers import what they find: TorchServe takes OpenVINO
+in, LitServe takes PyTorch in, FastAPI and Uvicorn take in telemetry and watchers of files, and all would pay in memory
+and start-up for packages that are there for someone else.
 """
 
 import hashlib
@@ -14,32 +15,38 @@ from typing import Literal, NamedTuple
 
 from tools.install_torch import CPU_WHEELS, cpu_index_answers
 
-from benchmarks.paths import BENCHMARKS, CACHE
+from benchmarks.paths import BENCHMARKS, CACHE, REPOSITORY
 
-Environment = Literal["own", "torch", "openvino"]
+Environment = Literal["own", "serve", "torch", "openvino"]
 
 
 class Interpreters(NamedTuple):
-    """The Python of each environment."""
+    """The Python of each environment; ``own`` is the one of development, which runs the service's PyTorch runtimes."""
 
     own: Path
+    serve: Path
     torch: Path
     openvino: Path
 
 
 def make() -> Interpreters:
-    """Create the peers' environments where they are missing or their requirements have changed.
+    """Create the environments where they are missing or their requirements have changed.
 
     Raises:
         subprocess.CalledProcessError: pip failed, and said why.
 
     """
-    return Interpreters(own=Path(sys.executable), torch=_make("torch"), openvino=_make("openvino"))
+    peers = BENCHMARKS / "requirements"
+    return Interpreters(
+        own=Path(sys.executable),
+        serve=_make("serve", REPOSITORY / "requirements" / "serve.txt"),
+        torch=_make("torch", peers / "torch.txt"),
+        openvino=_make("openvino", peers / "openvino.txt"),
+    )
 
 
-def _make(name: str) -> Path:
+def _make(name: str, requirements: Path) -> Path:
     folder = CACHE / "environments" / name
-    requirements = BENCHMARKS / "requirements" / f"{name}.txt"
     python, stamp = folder / "bin" / "python", folder / "installed"
     digest = hashlib.sha256(requirements.read_bytes()).hexdigest()
     if stamp.exists() and stamp.read_text() == digest:

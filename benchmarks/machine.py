@@ -14,7 +14,8 @@ from resnet_service.cpus import available_cpus
 # Instructions that decide how fast a network runs at which precision.
 _TELLING_FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_bf16", "amx_int8")
 _PACKAGES = {
-    "own": ("resnet-service", "openvino", "torch", "fastapi", "starlette", "uvicorn", "uvloop", "pillow", "numpy"),
+    "own": ("resnet-service", "torch", "fastapi", "starlette", "uvicorn", "uvloop", "pillow", "numpy"),
+    "serve": ("openvino", "fastapi", "starlette", "uvicorn", "uvloop", "pillow", "numpy"),
     "torch": ("torch", "torchvision", "flask", "litserve", "bentoml", "torchserve", "pillow"),
     "openvino": ("openvino", "litserve", "bentoml", "pillow", "numpy"),
 }
