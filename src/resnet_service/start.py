@@ -4,7 +4,7 @@ import socket
 
 from resnet_service.errors import AddressUnavailable
 from resnet_service.importing import hide
-from resnet_service.memory import keep_heap_compact, objects_that_stay
+from resnet_service.memory import collect_less_often, keep_heap_compact, objects_that_stay
 from resnet_service.opening import Opening
 from resnet_service.settings import Settings
 
@@ -21,6 +21,7 @@ def start(settings: Settings) -> None:
 
     """
     keep_heap_compact()
+    collect_less_often()
     # FastAPI asks of each type whether it is one of Pydantic's first version, and imports all of that to find out.
     hide("pydantic.v1")
     with _listener(settings.host, settings.port) as listener:

@@ -17,7 +17,7 @@ from ray.serve.config import AutoscalingConfig, BackpressureConfig
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from resnet_service.api.app import create_app
-from resnet_service.memory import keep_heap_compact
+from resnet_service.memory import collect_less_often, keep_heap_compact
 from resnet_service.server import EVERY_ANSWER
 from resnet_service.settings import Settings, load_settings
 
@@ -76,6 +76,7 @@ def build(settings: Settings | None = None, *, max_replicas: int = 100, cpus: fl
 
     def application() -> ASGIApp:
         keep_heap_compact()
+        collect_less_often()
         return AsServed(create_app(chosen))
 
     deployment = serve.deployment(
