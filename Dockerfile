@@ -10,7 +10,7 @@
 # A Dockerfile cannot look into files, so what the labels say are arguments; deploy/image/check.py sees that it is true.
 ARG MODEL=checkpoints/resnet18-fashion-mnist-int8.onnx
 ARG MODEL_VERSION=ccd89f92397b
-ARG VERSION=0.2.0
+ARG VERSION=1.0.0
 
 # What changes seldom comes first: the locked dependencies are one layer, the package another, the model a third.
 FROM python:3.11-slim-bookworm AS dependencies

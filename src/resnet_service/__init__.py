@@ -2,7 +2,7 @@
 
 import sys
 
-__version__ = "0.2.0"
+__version__ = "1.0.0"
 
 # OpenVINO and NNCF report each import and use to a server on the Internet, from a child process, unless this package
 # cannot be imported. Nothing that runs with pictures of other people's should talk to anybody.

@@ -41,7 +41,7 @@ def objects_that_stay() -> Iterator[None]:
     """Look for no garbage in between, while packages are imported, and never among what is there at the end.
 
     They make more than a hundred thousand objects that live as long as the process. To go through all of these again
-    and again takes a seventh of the import; later, all threads would stand still for it, some 50 ms each time.
+    and again makes the import longer; later, all threads would stand still for it.
     """
     gc.disable()
     try:
@@ -54,8 +54,7 @@ def objects_that_stay() -> Iterator[None]:
 def collect_less_often() -> None:
     """Look for garbage among new objects after 5,000 of them; by default, Python does after 700.
 
-    What requests leave goes with its last reference, nearly all of it. So this costs half a megabyte, and saves 3 % of
-    the CPU's time.
+    What requests leave goes with its last reference, nearly all of it. So this costs little memory, and saves time.
     """
     gc.set_threshold(_NEW_OBJECTS)
 

@@ -73,7 +73,7 @@ class OpenVINORuntime:
             forms = [{**hints, "NUM_STREAMS": workers, "INFERENCE_NUM_THREADS": workers * max(threads, 1)}]
             if threads == 0 and workers > 1:
                 forms.append({**hints, "NUM_STREAMS": 1, "INFERENCE_NUM_THREADS": workers})
-            # Compiling takes one CPU each, most of a start's time, and neither form waits for the other.
+            # Side by side, since compiling a form takes one CPU.
             with ThreadPoolExecutor(len(forms), thread_name_prefix="compiling") as threads_to_compile:
                 busy, *others = threads_to_compile.map(lambda form: core.compile_model(model, "CPU", form), forms)
         except RuntimeError as error:
