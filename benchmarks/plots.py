@@ -62,7 +62,7 @@ def _throughput(results: Results) -> Figure:
         if ceiling is not None:
             axes.plot([ceiling, ceiling], [row - 0.44, row + 0.44], color=_CEILING, linewidth=2)
     ceilings = [Patch(color=_CEILING, label="no HTTP at all")] if results.ceilings else []
-    _finish(axes, subjects, "Requests a second, by connections (more is better)", ceilings)
+    _finish(figure, axes, subjects, "Requests a second, by connections (more is better)", ceilings)
     return figure
 
 
@@ -76,7 +76,12 @@ def _latency(results: Results) -> Figure:
         axes.barh(row, p50, 0.66, color=_COLOURS[one.family])
         axes.plot([p50, p99], [row, row], color="black", linewidth=1, marker="|", markersize=7)
         _write(axes, f"{p50:.1f}   p99 {p99:.1f}", max(p50, p99), row)
-    _finish(axes, subjects, "Latency at 1 connection, ms: median, and a line to the 99th percentile (less is better)")
+    _finish(
+        figure,
+        axes,
+        subjects,
+        "Latency at 1 connection, ms: median, and a line to the 99th percentile (less is better)",
+    )
     return figure
 
 
@@ -89,12 +94,12 @@ def _alone(results: Results, value: Callable[[Subject], float | None], title: st
             continue
         axes.barh(row, found, 0.66, color=_COLOURS[one.family])
         _write(axes, form.format(found), found, row)
-    _finish(axes, subjects, title)
+    _finish(figure, axes, subjects, title)
     return figure
 
 
 def _figure(rows_inches: float) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(9.5, rows_inches + 1.1), layout="constrained")
+    figure = Figure(figsize=(9.5, rows_inches + 1.3), layout="constrained")
     return figure, figure.subplots()
 
 
@@ -108,7 +113,7 @@ def _mixed(colour: str, strength: float) -> tuple[float, ...]:
     return tuple(strength * part + 1 - strength for part in to_rgb(colour))
 
 
-def _finish(axes: Axes, subjects: Sequence[Subject], title: str, more: Sequence[Patch] = ()) -> None:
+def _finish(figure: Figure, axes: Axes, subjects: Sequence[Subject], title: str, more: Sequence[Patch] = ()) -> None:
     axes.set_title(title, loc="left", fontsize=10)
     axes.set_yticks(range(len(subjects)), [one.title for one in subjects], fontsize=8.5)
     axes.set_ylim(len(subjects) - 0.45, -0.55)
@@ -119,4 +124,5 @@ def _finish(axes: Axes, subjects: Sequence[Subject], title: str, more: Sequence[
     axes.tick_params(axis="y", length=0)
     families = dict.fromkeys(one.family for one in subjects)
     patches = [Patch(color=_COLOURS[family], label=_LEGEND[family]) for family in families]
-    axes.legend(handles=[*patches, *more], loc="lower right", fontsize=8, framealpha=0.9, edgecolor="none")
+    # Below everything: within the axes, it would hide a bar's number sooner or later.
+    figure.legend(handles=[*patches, *more], loc="outside lower center", ncols=4, fontsize=8, edgecolor="none")
