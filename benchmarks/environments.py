@@ -11,13 +11,11 @@ import subprocess
 import sys
 import venv
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from tools.install_torch import CPU_WHEELS, cpu_index_answers
 
 from benchmarks.paths import BENCHMARKS, CACHE, REPOSITORY
-
-Environment = Literal["own", "serve", "torch", "openvino"]
 
 
 class Interpreters(NamedTuple):

@@ -95,14 +95,14 @@ def test_settings_that_the_page_names_exist() -> None:
 def test_the_figures_are_those_of_the_benchmarks() -> None:
     measured = (REPOSITORY / "docs" / "benchmarks" / "README.md").read_text()
     for precision in ("INT8", "BF16", "FP32"):
-        row = re.search(rf"^\| {precision} \| (\d+) \| (\d+) \| (\d+) MB \|$", PAGE, flags=re.MULTILINE)
+        row = re.search(rf"^\| {precision} \| (\d\S*) \| (\d+) \| (\d+) MB \|$", PAGE, flags=re.MULTILINE)
         assert row is not None
         throughput, by_core, memory = row.groups()
         served = re.search(
             rf"^\| resnet-service {precision} \| (\d\S*) \| (\d\S*) \| (\d\S*) \| (\d\S*) \|$", measured, re.M
         )
         assert served is not None
-        assert int(throughput) == round(float(served[3]))
+        assert float(throughput) == float(served[3])
         assert int(by_core) == int(float(throughput) / 2)
         remembered = re.search(rf"^\| resnet-service {precision} \| [\d.]+ \| (\d+) \| \d+ \|$", measured, re.MULTILINE)
         assert remembered is not None

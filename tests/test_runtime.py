@@ -205,7 +205,7 @@ def test_no_more_pictures_are_decoded_at_once_than_there_are_workers(
         with lock:
             now += 1
             most = max(most, now)
-        time.sleep(0.05)
+        time.sleep(0.05)  # so that others come meanwhile, where they may
         with lock:
             now -= 1
         return decode(*args, **options)

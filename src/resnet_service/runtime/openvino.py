@@ -29,8 +29,8 @@ from resnet_service.runtime import Features
 # What is quantized stays INT8; the hint is about the rest.
 _HINTS: dict[Precision, str] = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}
 
-# One call more than streams brings most of what there is to gain, a second a little, a third nothing; see "What bounds
-# it" in benchmarks/README.md.
+# Such that one call waits in OpenVINO's own queue while another is being handed over. What a stream that has to wait
+# costs: "What bounds it" in benchmarks/README.md.
 _AHEAD = 2
 
 
@@ -74,8 +74,8 @@ class OpenVINORuntime:
             if threads == 0 and workers > 1:
                 forms.append({**hints, "NUM_STREAMS": 1, "INFERENCE_NUM_THREADS": workers})
             # Side by side, since compiling a form takes one CPU.
-            with ThreadPoolExecutor(len(forms), thread_name_prefix="compiling") as threads_to_compile:
-                busy, *others = threads_to_compile.map(lambda form: core.compile_model(model, "CPU", form), forms)
+            with ThreadPoolExecutor(len(forms), thread_name_prefix="compiling") as compilers:
+                busy, *others = compilers.map(lambda form: core.compile_model(model, "CPU", form), forms)
         except RuntimeError as error:
             raise UnreadableModel(f"OpenVINO cannot run this model: {str(error).strip().splitlines()[-1]}") from error
         self.ahead = _AHEAD
