@@ -29,8 +29,8 @@ from resnet_service.batch.job import Engine, Recipe, classify_batch, local_engin
 from resnet_service.batch.messages import part_text
 from resnet_service.batch.parts import part_size, plan
 from resnet_service.batch.pictures import Picture
-from resnet_service.cpus import available_cpus
 from resnet_service.ray.batch import ray_engine
+from resnet_service.system.cpus import available_cpus
 
 _TASKS = 500
 _LISTED = 100_000

@@ -12,7 +12,7 @@ from typing import Literal
 from benchmarks.environments import Interpreters
 from benchmarks.files import PRECISIONS, Files, Precision
 from benchmarks.paths import REPOSITORY
-from resnet_service.cpus import available_cpus
+from resnet_service.system.cpus import available_cpus
 
 Family = Literal["ours", "peer", "same model"]
 Engine = Literal["torch", "openvino"]

@@ -16,7 +16,7 @@ from multiprocessing.queues import Queue
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
-from resnet_service.cpus import available_cpus
+from resnet_service.system.cpus import available_cpus
 
 _WARM_UP_PICTURES = 20
 _START_SECONDS = 60

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from benchmarks.load import run
 from benchmarks.ray_serve import own_server
-from resnet_service.cpus import available_cpus
+from resnet_service.system.cpus import available_cpus
 
 
 def main() -> None:

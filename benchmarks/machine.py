@@ -9,7 +9,7 @@ from pathlib import Path
 
 from benchmarks.environments import Interpreters
 from benchmarks.paths import environment
-from resnet_service.cpus import available_cpus
+from resnet_service.system.cpus import available_cpus
 
 # Instructions that decide how fast a network runs at which precision.
 _TELLING_FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_bf16", "amx_int8")

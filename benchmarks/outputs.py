@@ -13,8 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
-from resnet_service.cpus import available_cpus
 from resnet_service.runtime import Runtime, open_runtime
+from resnet_service.system.cpus import available_cpus
 
 _ROUNDS = 60
 _PICTURES = 40  # a round

@@ -567,9 +567,9 @@ def _packed(path: Path, change: Callable[[object], None]) -> None:
     import numpy as np
     from onnx import TensorProto, helper, numpy_helper
 
-    from resnet_service.files import sha256_of
     from resnet_service.metadata import Agreement, ModelMetadata, Packing
     from resnet_service.packed import METADATA_KEY
+    from resnet_service.system.files import sha256_of
 
     nodes = [
         helper.make_node("Cast", ["pixels"], ["numbers"], to=TensorProto.FLOAT),

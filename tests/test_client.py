@@ -19,6 +19,7 @@ import pytest
 from PIL import Image
 
 from resnet_service.api.app import create_app
+from resnet_service.api_keys import Keys
 from resnet_service.client import (
     AsyncClient,
     BatchAnswer,
@@ -39,7 +40,6 @@ from resnet_service.client import (
 from resnet_service.client.calls import RetryPolicy, retry_after
 from resnet_service.errors import UnsoundOutput
 from resnet_service.fake import FakeClassifier
-from resnet_service.keys import Keys
 from resnet_service.settings import Settings
 from support.pictures import CAT, encoded, noise
 from support.servers import served

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from resnet_service.cpus import available_cpus
+from resnet_service.system.cpus import available_cpus
 
 ALLOWED = len(os.sched_getaffinity(0))
 

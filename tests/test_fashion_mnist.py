@@ -14,10 +14,10 @@ import httpx
 import numpy as np
 import pytest
 
-from resnet_service.files import sha256_of
 from resnet_service.labels import read_label_set
 from resnet_service.packed import read_packed
 from resnet_service.prepare.checkpoint import load_checkpoint
+from resnet_service.system.files import sha256_of
 from support.servers import REPOSITORY, ServerProcess, cli, server_process
 
 CHECKPOINT = REPOSITORY / "checkpoints" / "resnet18-fashion-mnist.pth"

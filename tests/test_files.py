@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from resnet_service.errors import FileNotWritten
-from resnet_service.files import sha256_of, write_whole
+from resnet_service.system.files import sha256_of, write_whole
 
 
 def test_written_files_are_complete_readable_and_alone(tmp_path: Path) -> None:

@@ -14,10 +14,10 @@ import pytest
 import torch
 
 from resnet_service.errors import ModelError, PickledCode, SuspiciousModel, UnreadableModel
-from resnet_service.files import MAX_MODEL_BYTES
 from resnet_service.prepare import archive
 from resnet_service.prepare.checkpoint import load_checkpoint
 from resnet_service.prepare.conversion import convert
+from resnet_service.system.files import MAX_MODEL_BYTES
 from support.models import random_model
 from support.servers import cli
 

@@ -18,7 +18,7 @@ import pytest
 
 from resnet_service import __version__
 from resnet_service.classifier import Classifier
-from resnet_service.files import sha256_of
+from resnet_service.system.files import sha256_of
 from support.containers import TAG, Container, build, configuration, container, require_containers
 from support.pictures import CAT, encoded, noise
 from support.servers import REPOSITORY

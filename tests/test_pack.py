@@ -12,7 +12,6 @@ import torch
 from conftest import Both, PackedByCommand
 from resnet_service.decode import decode
 from resnet_service.errors import InvalidDataset, TooLossy, UnsuitableRuntime
-from resnet_service.files import sha256_of
 from resnet_service.labels import read_label_set
 from resnet_service.metadata import Agreement, EvaluationRecord
 from resnet_service.packed import read_packed
@@ -21,6 +20,7 @@ from resnet_service.prepare.checkpoint import load_checkpoint, save_checkpoint
 from resnet_service.prepare.pack import default_target, pack, record_evaluation
 from resnet_service.preprocess import crop
 from resnet_service.runtime import open_runtime
+from resnet_service.system.files import sha256_of
 from support.models import metadata, random_checkpoint, random_model
 from support.pictures import EXAMPLES, encoded, imagenet_photographs, noise
 from support.servers import REPOSITORY, cli

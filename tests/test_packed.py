@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
 from resnet_service.errors import InvalidMetadata, ModelError, ModelFileNotFound, SuspiciousModel, UnreadableModel
-from resnet_service.files import sha256_of
 from resnet_service.metadata import Agreement, ModelMetadata, Packing
 from resnet_service.packed import METADATA_KEY, graph_bytes, read_packed
+from resnet_service.system.files import sha256_of
 
 
 def small_model() -> onnx.ModelProto:

@@ -28,7 +28,6 @@ from resnet_service.errors import (
     UnreadableModel,
     UnsuitableRuntime,
 )
-from resnet_service.files import sha256_of
 from resnet_service.labels import LabelSet
 from resnet_service.metadata import Agreement, ModelMetadata, Outputs, Packing, Precision
 from resnet_service.overlay import draw
@@ -37,6 +36,7 @@ from resnet_service.ranking import rank
 from resnet_service.runtime import Features, RuntimeName, open_runtime
 from resnet_service.runtime.openvino import OpenVINORuntime
 from resnet_service.settings import Settings
+from resnet_service.system.files import sha256_of
 from support.models import metadata
 from support.pictures import CAT, noise
 from support.servers import REPOSITORY, cli, served, server_process

@@ -12,8 +12,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from resnet_service.files import sha256_of
 from resnet_service.prepare.checkpoint import save_checkpoint
+from resnet_service.system.files import sha256_of
 from support.models import metadata, random_model
 from support.pictures import CAT
 from support.servers import REPOSITORY, START_SECONDS, ServerProcess, cli, server_process

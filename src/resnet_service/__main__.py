@@ -1,6 +1,6 @@
 """``python -m resnet_service``, and the command ``resnet-service``."""
 
-from resnet_service.memory import objects_that_stay, share_one_heap
+from resnet_service.system.memory import objects_that_stay, share_one_heap
 
 
 def main() -> None:

@@ -125,8 +125,8 @@ def classify(
     """Name what is in pictures, without a server. A picture that fails is reported; the others are still answered."""
     with one_line_errors():
         from resnet_service.classifier import Classifier
-        from resnet_service.cpus import available_cpus
         from resnet_service.default_model import choose_model
+        from resnet_service.system.cpus import available_cpus
 
         classifier = Classifier.open(
             choose_model(checkpoint),
@@ -175,8 +175,8 @@ def classify_batch(
             raise RuntimeUnavailable(
                 f"classify-batch needs the package {error.name}: pip install 'resnet-service[batch]'."
             ) from error
-        from resnet_service.cpus import available_cpus
         from resnet_service.default_model import choose_model
+        from resnet_service.system.cpus import available_cpus
 
         recipe = job.Recipe(choose_model(checkpoint).absolute(), runtime, arch, labels, decode, top_k)
         at_once = workers or available_cpus()
@@ -237,9 +237,9 @@ def inspect(
 ) -> None:
     """Check a model file as serve would, and show what it says about itself."""
     with one_line_errors():
-        from resnet_service.files import check_model_file
         from resnet_service.labels import labels_for
         from resnet_service.packed import SUFFIX, read_packed
+        from resnet_service.system.files import check_model_file
 
         check_model_file(checkpoint)
         facts: dict[str, Any]
@@ -324,7 +324,7 @@ def _pack(
     labels: Path | None,
 ) -> None:
     with one_line_errors():
-        from resnet_service.files import check_model_file
+        from resnet_service.system.files import check_model_file
 
         check_model_file(checkpoint)
         try:
@@ -367,7 +367,7 @@ def convert(
 ) -> None:
     """Make a checkpoint of a model that was saved in another way."""
     with one_line_errors():
-        from resnet_service.files import check_model_file
+        from resnet_service.system.files import check_model_file
 
         check_model_file(source)
         import torch
@@ -412,9 +412,9 @@ def evaluate(
 
     with one_line_errors():
         from resnet_service.classifier import Classifier
-        from resnet_service.cpus import available_cpus
         from resnet_service.datasets import open_dataset
         from resnet_service.evaluation import evaluate as evaluate_on
+        from resnet_service.system.cpus import available_cpus
 
         plots = _plots() if plot else None
         at_once = workers or available_cpus()

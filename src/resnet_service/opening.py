@@ -6,10 +6,10 @@ import threading
 from concurrent.futures import Future
 
 from resnet_service.classifier import Classifier
-from resnet_service.cpus import available_cpus
 from resnet_service.default_model import choose_model
 from resnet_service.runtime import find_runtime
 from resnet_service.settings import Settings
+from resnet_service.system.cpus import available_cpus
 
 
 def worker_count(settings: Settings) -> int:

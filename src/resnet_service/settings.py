@@ -7,10 +7,10 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, BeforeValidator, Field, InstanceOf, ValidationError, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from resnet_service.api_keys import Keys
 from resnet_service.classifier import Fidelity
 from resnet_service.decode import DEFAULT_MAX_PIXELS
 from resnet_service.errors import InvalidSettings
-from resnet_service.keys import Keys
 from resnet_service.metadata import describe
 from resnet_service.runtime import RuntimeName
 

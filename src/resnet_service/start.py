@@ -3,10 +3,10 @@
 import socket
 
 from resnet_service.errors import AddressUnavailable
-from resnet_service.importing import hide
-from resnet_service.memory import collect_less_often, keep_heap_compact, objects_that_stay
 from resnet_service.opening import Opening
 from resnet_service.settings import Settings
+from resnet_service.system.imports import hide
+from resnet_service.system.memory import collect_less_often, keep_heap_compact, objects_that_stay
 
 
 def start(settings: Settings) -> None:

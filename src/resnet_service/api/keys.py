@@ -5,8 +5,8 @@ from collections.abc import Collection, Iterable, Iterator
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from resnet_service.api.problems import respond_to
+from resnet_service.api_keys import KeyRing
 from resnet_service.errors import Unauthorized
-from resnet_service.keys import KeyRing
 
 
 class RequireKey:

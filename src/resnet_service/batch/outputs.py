@@ -17,7 +17,7 @@ from resnet_service.batch.pictures import Picture
 from resnet_service.batch.storage import locate
 from resnet_service.classifier import Classification
 from resnet_service.errors import FileNotWritten, OutputConflict, OutputInUse, ServiceError
-from resnet_service.files import write_whole
+from resnet_service.system.files import write_whole
 
 _KEY = b"resnet_service"
 _READERS = 16  # of parts at the same time, since an object store answers each after tens of milliseconds

@@ -23,10 +23,10 @@ from resnet_service.errors import (
     StateDictMismatch,
     UnreadableModel,
 )
-from resnet_service.files import read_model_file, sha256_of, write_whole
 from resnet_service.metadata import EvaluationRecord, ModelMetadata
 from resnet_service.prepare import architectures
 from resnet_service.prepare.archive import load_values
+from resnet_service.system.files import read_model_file, sha256_of, write_whole
 
 _STATE = "state_dict"
 _STATES_IN_TRAINING = (_STATE, "model_state_dict", "model")  # as training scripts mostly name it

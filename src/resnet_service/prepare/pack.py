@@ -10,7 +10,6 @@ from pathlib import Path
 
 import onnx
 
-from resnet_service.files import sha256_of, write_whole
 from resnet_service.labels import labels_for
 from resnet_service.metadata import EvaluationRecord, ModelMetadata, Packing, Precision
 from resnet_service.packed import SUFFIX, PackedModel, graph_bytes, read_packed
@@ -18,6 +17,7 @@ from resnet_service.prepare.agreement import compare, refuse_loss, sentence
 from resnet_service.prepare.checkpoint import load_checkpoint
 from resnet_service.prepare.graph import export, give_class_weights, halve, quantize, with_metadata
 from resnet_service.prepare.pictures import choose_pictures
+from resnet_service.system.files import sha256_of, write_whole
 
 DEFAULT_MAX_LOSS = 1.0  # percentage points of top-1
 _LIBRARIES = ("onnx", "nncf", "openvino")  # the versions at work go into the file, beside those of the training

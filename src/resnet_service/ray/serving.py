@@ -17,9 +17,9 @@ from ray.serve.config import AutoscalingConfig, BackpressureConfig
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from resnet_service.api.app import create_app
-from resnet_service.memory import collect_less_often, keep_heap_compact
 from resnet_service.server import EVERY_ANSWER
 from resnet_service.settings import Settings, load_settings
+from resnet_service.system.memory import collect_less_often, keep_heap_compact
 
 _RETRY_SECONDS = 1
 _EVERY_ANSWER = [(name.lower().encode(), value.encode()) for name, value in EVERY_ANSWER]
