@@ -55,7 +55,7 @@ def _write_calibration(folder: Path) -> None:
     from PIL import Image
 
     from resnet_service.datasets import read_idx
-    from resnet_service.labels import read_label_set
+    from resnet_service.models.labels import read_label_set
 
     labels, _ = read_label_set(REPOSITORY / "labels" / "fashion-mnist.json")
     images = read_idx(DATA / "train-images-idx3-ubyte.gz")[:_CALIBRATION_PICTURES]

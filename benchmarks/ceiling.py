@@ -49,7 +49,7 @@ def _work(model: Path, cpu: int, seconds: float, start: Barrier, rates: "Queue[f
 
     from benchmarks.files import Files
     from resnet_service.decode import decode
-    from resnet_service.packed import read_packed
+    from resnet_service.models.exported import read_packed
     from resnet_service.preprocess import crop
 
     packed = read_packed(model)

@@ -13,9 +13,9 @@ from collections.abc import Awaitable, Callable
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from resnet_service.api.observer import Observer
-from resnet_service.logs import formatter, writing
-from resnet_service.metrics import STAGES, Metrics
-from resnet_service.observation import current
+from resnet_service.observability.logs import formatter, writing
+from resnet_service.observability.metrics import STAGES, Metrics
+from resnet_service.observability.request_context import current
 
 _TIMES = 10_000
 _ROUNDS = 5

@@ -17,8 +17,8 @@ from torch.nn import functional
 
 from benchmarks.decoding import photographs
 from resnet_service.decode import decode
-from resnet_service.metadata import ModelMetadata
-from resnet_service.prepare.checkpoint import load_checkpoint
+from resnet_service.models.checkpoint.checkpoint import load_checkpoint
+from resnet_service.models.metadata import ModelMetadata
 from resnet_service.preprocess import denormalise, normalise
 
 

@@ -10,7 +10,12 @@ import tempfile
 import atheris
 
 # Atheris needs minutes to instrument a module as large as Pillow's; what is searched is what stands before it.
-_INSTRUMENTED = ["resnet_service.structure", "resnet_service.decode", "resnet_service.packed", "resnet_service.prepare"]
+_INSTRUMENTED = [
+    "resnet_service.structure",
+    "resnet_service.decode",
+    "resnet_service.models.exported",
+    "resnet_service.prepare",
+]
 
 with atheris.instrument_imports(include=_INSTRUMENTED):
     from fuzz.targets import CORPUS, TARGETS

@@ -567,8 +567,8 @@ def _packed(path: Path, change: Callable[[object], None]) -> None:
     import numpy as np
     from onnx import TensorProto, helper, numpy_helper
 
-    from resnet_service.metadata import Agreement, ModelMetadata, Packing
-    from resnet_service.packed import METADATA_KEY
+    from resnet_service.models.exported import METADATA_KEY
+    from resnet_service.models.metadata import Agreement, ModelMetadata, Packing
     from resnet_service.system.files import sha256_of
 
     nodes = [
@@ -671,7 +671,7 @@ if path.suffix == ".picture":
     data = path.read_bytes()
     read = lambda: decode(data, enough=512)
 elif path.suffix == ".pth":
-    from resnet_service.prepare.checkpoint import load_checkpoint
+    from resnet_service.models.checkpoint.checkpoint import load_checkpoint
     read = lambda: load_checkpoint(path)
 else:
     from resnet_service.runtime.openvino import OpenVINORuntime

@@ -7,8 +7,8 @@ from types import MappingProxyType
 
 from resnet_service.decode import decode
 from resnet_service.errors import ModelError, RequestError
-from resnet_service.packed import read_packed
-from resnet_service.prepare.checkpoint import load_checkpoint
+from resnet_service.models.checkpoint.checkpoint import load_checkpoint
+from resnet_service.models.exported import read_packed
 
 MAX_PIXELS = 250_000
 CORPUS = Path(__file__).parent / "corpus"

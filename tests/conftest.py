@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import pytest
 
-from resnet_service.default_model import pulled_models
+from resnet_service.models.discovery import pulled_models
 from support.models import random_checkpoint
 from support.servers import REPOSITORY, ServerProcess, cli, server_process
 

@@ -13,9 +13,9 @@ from conftest import Both, PackedByCommand
 from resnet_service.activation_map import activation_map, check_class_id
 from resnet_service.classifier import Classifier
 from resnet_service.errors import InvalidClassId, OutputUnavailable, UnsoundOutput
-from resnet_service.labels import LabelSet
-from resnet_service.prepare.architectures import build
-from resnet_service.prepare.checkpoint import load_checkpoint, save_checkpoint
+from resnet_service.models.architectures import build
+from resnet_service.models.checkpoint.checkpoint import load_checkpoint, save_checkpoint
+from resnet_service.models.labels import LabelSet
 from resnet_service.prepare.pack import pack
 from resnet_service.preprocess import crop, normalise
 from resnet_service.runtime import open_runtime

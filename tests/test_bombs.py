@@ -10,7 +10,7 @@ from fuzz import bombs
 from resnet_service import structure
 from resnet_service.decode import decode
 from resnet_service.errors import BrokenImage, ModelError, RequestError, SuspiciousModel, TooManyPixels
-from resnet_service.prepare.checkpoint import load_checkpoint
+from resnet_service.models.checkpoint.checkpoint import load_checkpoint
 from support.pictures import encoded, noise
 
 # Without the limit, the mildest takes seconds and the worst did not end within minutes.

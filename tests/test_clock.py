@@ -15,7 +15,7 @@ WALL_CLOCKS = {"time.time", "time.time_ns", "datetime.now", "datetime.utcnow", "
 DATED = {
     "api.state": {"datetime.now"},  # when the service started, in /metadata
     "client.calls": {"time.time"},  # Retry-After may be a date
-    "tracing": {"time.time_ns"},  # OpenTelemetry's spans begin and end at dates
+    "observability.tracing": {"time.time_ns"},  # OpenTelemetry's spans begin and end at dates
 }
 
 

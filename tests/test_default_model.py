@@ -3,8 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from resnet_service.default_model import choose_model
 from resnet_service.errors import ModelFileNotFound
+from resnet_service.models.discovery import choose_model
 
 
 def make(folder: Path, name: str, age: int) -> Path:

@@ -12,7 +12,7 @@ from resnet_service.datasets import Dataset, Sample
 from resnet_service.errors import InvalidDataset
 from resnet_service.evaluation import CALIBRATION_BINS, Evaluation, evaluate
 from resnet_service.fake import FakeClassifier
-from resnet_service.prepare.checkpoint import load_checkpoint
+from resnet_service.models.checkpoint.checkpoint import load_checkpoint
 from resnet_service.ranking import RankedClass
 from support.models import random_checkpoint
 from support.pictures import encoded, noise
@@ -129,7 +129,7 @@ def test_the_command_measures_plots_and_records(tmp_path: Path, pictures: Path) 
 def test_recording_keeps_half_precision(tmp_path: Path, pictures: Path) -> None:
     import torch
 
-    from resnet_service.prepare.checkpoint import save_checkpoint
+    from resnet_service.models.checkpoint.checkpoint import save_checkpoint
     from support.models import metadata, random_model
 
     save_checkpoint(random_model(), tmp_path / "half.pth", metadata(), dtype=torch.float16)

@@ -14,8 +14,8 @@ from PIL import Image
 from resnet_service.api.app import create_app
 from resnet_service.classifier import Classifier
 from resnet_service.fake import FakeClassifier
-from resnet_service.labels import LabelSet
-from resnet_service.metadata import ModelMetadata, Outputs, Precision
+from resnet_service.models.labels import LabelSet
+from resnet_service.models.metadata import ModelMetadata, Outputs, Precision
 from resnet_service.runtime import Features
 from resnet_service.settings import Settings
 from support.models import as_older_version, metadata

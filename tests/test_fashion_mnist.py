@@ -14,9 +14,9 @@ import httpx
 import numpy as np
 import pytest
 
-from resnet_service.labels import read_label_set
-from resnet_service.packed import read_packed
-from resnet_service.prepare.checkpoint import load_checkpoint
+from resnet_service.models.checkpoint.checkpoint import load_checkpoint
+from resnet_service.models.exported import read_packed
+from resnet_service.models.labels import read_label_set
 from resnet_service.system.files import sha256_of
 from support.servers import REPOSITORY, ServerProcess, cli, server_process
 

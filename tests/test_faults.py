@@ -16,8 +16,8 @@ import httpx
 import pytest
 import torch
 
-from resnet_service.default_model import pulled_models
-from resnet_service.prepare.checkpoint import load_checkpoint
+from resnet_service.models.checkpoint.checkpoint import load_checkpoint
+from resnet_service.models.discovery import pulled_models
 from support.models import random_model
 from support.pictures import CAT
 from support.servers import REPOSITORY, ServerProcess, file_server, server_process

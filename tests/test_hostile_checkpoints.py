@@ -14,8 +14,8 @@ import pytest
 import torch
 
 from resnet_service.errors import ModelError, PickledCode, SuspiciousModel, UnreadableModel
-from resnet_service.prepare import archive
-from resnet_service.prepare.checkpoint import load_checkpoint
+from resnet_service.models.checkpoint import pytorch
+from resnet_service.models.checkpoint.checkpoint import load_checkpoint
 from resnet_service.prepare.conversion import convert
 from resnet_service.system.files import MAX_MODEL_BYTES
 from support.models import random_model
@@ -91,7 +91,7 @@ def compressed(path: Path, canary: Path, checkpoint: Path) -> None:
 
 def many_entries(path: Path, canary: Path, checkpoint: Path) -> None:
     with zipfile.ZipFile(path, "w") as bomb:
-        for index in range(archive.MAX_ENTRIES + 1):
+        for index in range(pytorch.MAX_ENTRIES + 1):
             bomb.writestr(f"a/data/{index}", b"")
 
 

@@ -212,7 +212,7 @@ def test_the_autoscaler_goes_by_a_metric_that_exists(manifests: dict[str, dict[s
     assert metric["pods"]["metric"]["name"] == rule["name"]["as"]
     series = re.match(r"\w+", rule["seriesQuery"])
     assert series is not None
-    metrics = pytest.importorskip("resnet_service.metrics", reason="there are no metrics yet")
+    metrics = pytest.importorskip("resnet_service.observability.metrics", reason="there are no metrics yet")
     assert series[0] in {f"{row.name}_sum" for row in metrics.Metrics().rows if row.kind == "histogram"}
 
 

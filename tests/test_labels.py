@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from resnet_service.errors import ClassCountMismatch, InvalidLabelSet, LabelDigestMismatch
-from resnet_service.labels import LabelSet, labels_for, read_label_set
+from resnet_service.models.labels import LabelSet, labels_for, read_label_set
 from support.models import metadata
 from support.servers import REPOSITORY
 

@@ -16,8 +16,8 @@ import httpx
 import pytest
 from PIL import Image
 
-from resnet_service.logs import BackgroundWriter, formatter, printable, writing
-from resnet_service.observation import Observation, current
+from resnet_service.observability.logs import BackgroundWriter, formatter, printable, writing
+from resnet_service.observability.request_context import Observation, current
 from support.pictures import encoded, noise
 from support.servers import REPOSITORY, ServerProcess, server_process
 from support.wire import connected, read_to_end

@@ -3,7 +3,7 @@ from typing import Any
 import pytest
 
 from resnet_service.errors import InvalidMetadata
-from resnet_service.metadata import IMAGENET_MEAN, IMAGENET_STD, ModelMetadata
+from resnet_service.models.metadata import IMAGENET_MEAN, IMAGENET_STD, ModelMetadata
 
 CLASSIC: dict[str, Any] = {"arch": "resnet18", "num_classes": 1000, "input_size": 224}
 

@@ -19,8 +19,8 @@ from resnet_service.api.app import create_app
 from resnet_service.classifier import Classification, ModelIdentity, Timing
 from resnet_service.errors import BrokenImage
 from resnet_service.fake import FakeClassifier
-from resnet_service.metrics import BUCKETS, OTHER_METHOD, STAGES, Metrics, metrics_table
-from resnet_service.observation import current
+from resnet_service.observability.metrics import BUCKETS, OTHER_METHOD, STAGES, Metrics, metrics_table
+from resnet_service.observability.request_context import current
 from resnet_service.settings import Settings
 from support.pictures import encoded, noise
 from support.servers import REPOSITORY, served
@@ -356,7 +356,7 @@ def test_429_has_the_id_though_its_body_was_not_read() -> None:
 
 
 def test_500_has_the_id_and_is_counted_and_its_traceback_has_the_id(caplog: pytest.LogCaptureFixture) -> None:
-    from resnet_service.logs import formatter
+    from resnet_service.observability.logs import formatter
 
     caplog.handler.setFormatter(formatter("json"))
     with served(create_app(Settings(), FakeClassifier(failure=RuntimeError("x")))) as client:

@@ -112,7 +112,7 @@ def test_the_figures_are_those_of_the_benchmarks() -> None:
 def test_alerts_are_explained_and_ask_for_metrics_that_exist() -> None:
     for alert in re.findall(r"alert: (\w+)", ALERTS):
         assert f"| `{alert}` |" in PAGE
-    metrics = pytest.importorskip("resnet_service.metrics", reason="there are no metrics yet")
+    metrics = pytest.importorskip("resnet_service.observability.metrics", reason="there are no metrics yet")
     known = {row.name for row in metrics.Metrics().rows}
     known |= {f"{row.name}{part}" for row in metrics.Metrics().rows for part in ("_sum", "_count", "_bucket")}
     asked = set(re.findall(r"\bresnet_service_\w+", ALERTS)) | set(re.findall(r"`(resnet_service_\w+)`", PAGE))

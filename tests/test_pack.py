@@ -12,11 +12,11 @@ import torch
 from conftest import Both, PackedByCommand
 from resnet_service.decode import decode
 from resnet_service.errors import InvalidDataset, TooLossy, UnsuitableRuntime
-from resnet_service.labels import read_label_set
-from resnet_service.metadata import Agreement, EvaluationRecord
-from resnet_service.packed import read_packed
+from resnet_service.models.checkpoint.checkpoint import load_checkpoint, save_checkpoint
+from resnet_service.models.exported import read_packed
+from resnet_service.models.labels import read_label_set
+from resnet_service.models.metadata import Agreement, EvaluationRecord
 from resnet_service.prepare import agreement, graph
-from resnet_service.prepare.checkpoint import load_checkpoint, save_checkpoint
 from resnet_service.prepare.pack import default_target, pack, record_evaluation
 from resnet_service.preprocess import crop
 from resnet_service.runtime import open_runtime
@@ -235,7 +235,7 @@ def test_too_lossy_is_not_written_and_what_was_left_out_is_said(tmp_path: Path) 
 
 
 def test_calibration_and_comparison_share_no_picture() -> None:
-    from resnet_service.labels import labels_for
+    from resnet_service.models.labels import labels_for
     from resnet_service.prepare.pictures import choose_pictures
 
     facts = load_checkpoint(FASHION).metadata

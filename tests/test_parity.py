@@ -9,7 +9,7 @@ from PIL import Image
 from torchvision.transforms._presets import ImageClassification
 
 from resnet_service.decode import decode
-from resnet_service.prepare.checkpoint import load_checkpoint
+from resnet_service.models.checkpoint.checkpoint import load_checkpoint
 from resnet_service.preprocess import crop
 from resnet_service.runtime import open_runtime
 from support.models import random_checkpoint

@@ -28,10 +28,10 @@ from resnet_service.errors import (
     UnreadableModel,
     UnsuitableRuntime,
 )
-from resnet_service.labels import LabelSet
-from resnet_service.metadata import Agreement, ModelMetadata, Outputs, Packing, Precision
+from resnet_service.models.exported import METADATA_KEY
+from resnet_service.models.labels import LabelSet
+from resnet_service.models.metadata import Agreement, ModelMetadata, Outputs, Packing, Precision
 from resnet_service.overlay import draw
-from resnet_service.packed import METADATA_KEY
 from resnet_service.ranking import rank
 from resnet_service.runtime import Features, RuntimeName, open_runtime
 from resnet_service.runtime.openvino import OpenVINORuntime

@@ -12,7 +12,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from resnet_service.prepare.checkpoint import save_checkpoint
+from resnet_service.models.checkpoint.checkpoint import save_checkpoint
 from resnet_service.system.files import sha256_of
 from support.models import metadata, random_model
 from support.pictures import CAT

@@ -163,7 +163,7 @@ def test_a_reload_under_load_fails_no_request(checkpoint: Path, tmp_path: Path) 
 @pytest.mark.slow
 def test_a_model_that_answers_nan_is_not_reloaded(checkpoint: Path, tmp_path: Path) -> None:
     """It loads, and only its trial picture shows it."""
-    from resnet_service.prepare.checkpoint import save_checkpoint
+    from resnet_service.models.checkpoint.checkpoint import save_checkpoint
     from support.models import metadata, random_model
 
     served = tmp_path / "model.pth"

@@ -17,8 +17,8 @@ from opentelemetry.trace import SpanKind, StatusCode
 
 from resnet_service.api.app import create_app
 from resnet_service.fake import FakeClassifier
+from resnet_service.observability.tracing import Tracer
 from resnet_service.settings import Settings
-from resnet_service.tracing import Tracer
 from support.pictures import encoded, noise
 from support.servers import REPOSITORY, START_SECONDS, cli, served, server_process
 

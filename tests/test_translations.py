@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from resnet_service.errors import ClassCountMismatch, InvalidLabelSet, LabelDigestMismatch
-from resnet_service.labels import LabelFile, label_file_for, read_label_set
-from resnet_service.translations import translations_beside
+from resnet_service.models.label_translations import translations_beside
+from resnet_service.models.labels import LabelFile, label_file_for, read_label_set
 from support.models import metadata
 from support.servers import REPOSITORY
 

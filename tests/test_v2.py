@@ -29,7 +29,7 @@ from resnet_service.classifier import Classifier, Scores
 from resnet_service.decode import decode
 from resnet_service.errors import InvalidTensor, TooManyPixels, UnsoundOutput
 from resnet_service.fake import FakeClassifier
-from resnet_service.metadata import ModelMetadata
+from resnet_service.models.metadata import ModelMetadata
 from resnet_service.preprocess import crop, denormalise, normalise
 from resnet_service.ranking import softmax
 from resnet_service.settings import Settings

@@ -59,7 +59,7 @@ def test_installed_without_a_checkout_it_finds_its_labels(wheel: Path, tmp_path:
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(tmp_path / "site")
     script = (
-        "import resnet_service.labels as labels, pathlib; "
+        "import resnet_service.models.labels as labels, pathlib; "
         "print(labels.__file__); print(labels.find_label_file('imagenet1k', pathlib.Path('/nowhere/model.pth')))"
     )
     done = subprocess.run(

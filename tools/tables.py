@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from resnet_service.api.document import problems_table
-from resnet_service.metrics import metrics_table
+from resnet_service.observability.metrics import metrics_table
 from resnet_service.options import settings_table
 
 DOCS = Path(__file__).parent.parent / "docs"

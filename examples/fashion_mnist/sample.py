@@ -13,7 +13,7 @@ from PIL import Image
 from train import DATA, LABELS
 
 from resnet_service.datasets import read_idx
-from resnet_service.labels import read_label_set
+from resnet_service.models.labels import read_label_set
 
 
 def main() -> None:

@@ -18,9 +18,9 @@ from torch.nn import functional
 from torchvision.models import resnet18
 
 from resnet_service.datasets import read_idx
-from resnet_service.labels import read_label_set
-from resnet_service.metadata import ModelMetadata, Provenance
-from resnet_service.prepare.checkpoint import save_checkpoint
+from resnet_service.models.checkpoint.checkpoint import save_checkpoint
+from resnet_service.models.labels import read_label_set
+from resnet_service.models.metadata import ModelMetadata, Provenance
 
 DATA = Path("/usr/share/datasets/fashion-mnist")  # where Debian's package dataset-fashion-mnist puts it
 LABELS = Path(__file__).parents[2] / "labels" / "fashion-mnist.json"

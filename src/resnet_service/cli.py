@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from resnet_service.batch.job import Engine, Recipe, Totals
     from resnet_service.classifier import Classification, Classifier
     from resnet_service.evaluation import Evaluation
-    from resnet_service.metadata import ModelMetadata, Precision
+    from resnet_service.models.metadata import ModelMetadata, Precision
 
 app = typer.Typer(
     help="Serve an image classifier from one validated checkpoint.",
@@ -100,7 +100,7 @@ def _root(version: Annotated[bool, typer.Option("--version", help="Print the ver
 def serve(**flags: Any) -> None:
     """Load the model, check it, and serve it over HTTP."""
     with one_line_errors():
-        from resnet_service.logs import writing
+        from resnet_service.observability.logs import writing
         from resnet_service.settings import ENV_PREFIX, SECRETS, load_settings
         from resnet_service.start import start
 
@@ -125,7 +125,7 @@ def classify(
     """Name what is in pictures, without a server. A picture that fails is reported; the others are still answered."""
     with one_line_errors():
         from resnet_service.classifier import Classifier
-        from resnet_service.default_model import choose_model
+        from resnet_service.models.discovery import choose_model
         from resnet_service.system.cpus import available_cpus
 
         classifier = Classifier.open(
@@ -175,7 +175,7 @@ def classify_batch(
             raise RuntimeUnavailable(
                 f"classify-batch needs the package {error.name}: pip install 'resnet-service[batch]'."
             ) from error
-        from resnet_service.default_model import choose_model
+        from resnet_service.models.discovery import choose_model
         from resnet_service.system.cpus import available_cpus
 
         recipe = job.Recipe(choose_model(checkpoint).absolute(), runtime, arch, labels, decode, top_k)
@@ -237,8 +237,8 @@ def inspect(
 ) -> None:
     """Check a model file as serve would, and show what it says about itself."""
     with one_line_errors():
-        from resnet_service.labels import labels_for
-        from resnet_service.packed import SUFFIX, read_packed
+        from resnet_service.models.exported import SUFFIX, read_packed
+        from resnet_service.models.labels import labels_for
         from resnet_service.system.files import check_model_file
 
         check_model_file(checkpoint)
@@ -247,7 +247,7 @@ def inspect(
             packed = read_packed(checkpoint)
             metadata, sha256, facts = packed.metadata, packed.sha256, {}
         else:
-            from resnet_service.prepare.checkpoint import load_checkpoint
+            from resnet_service.models.checkpoint.checkpoint import load_checkpoint
 
             loaded = load_checkpoint(checkpoint, arch=arch)
             metadata, sha256 = loaded.metadata, loaded.sha256
@@ -278,7 +278,7 @@ def pull(
     from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
 
     with one_line_errors():
-        from resnet_service.default_model import pulled_models
+        from resnet_service.models.discovery import pulled_models
 
         if if_missing and (there := pulled_models(into)):
             err().print(f"{there[-1]} is there already")
@@ -442,14 +442,14 @@ def evaluate(
 
 
 def _record(model: Path, found: "Evaluation") -> None:
-    from resnet_service.packed import SUFFIX
+    from resnet_service.models.exported import SUFFIX
 
     if model.suffix == SUFFIX:
         from resnet_service.prepare import pack as packing
 
         packing.record_evaluation(model, found.record())
     else:
-        from resnet_service.prepare import checkpoint
+        from resnet_service.models.checkpoint import checkpoint
 
         checkpoint.record_evaluation(model, found.record())
 

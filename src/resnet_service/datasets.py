@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from resnet_service.errors import InvalidDataset, UnknownClass
-from resnet_service.labels import LabelSet
+from resnet_service.models.labels import LabelSet
 
 _IDX_UNSIGNED_BYTE = 8
 _TRAIN_IMAGES, _TRAIN_LABELS = "train-images-idx3-ubyte", "train-labels-idx1-ubyte"

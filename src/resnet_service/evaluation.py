@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from resnet_service.classifier import ImageClassifier
 from resnet_service.datasets import Dataset, Sample
 from resnet_service.errors import InvalidDataset, RequestError
-from resnet_service.labels import LabelSet
-from resnet_service.metadata import EvaluationRecord
+from resnet_service.models.labels import LabelSet
+from resnet_service.models.metadata import EvaluationRecord
 
 CALIBRATION_BINS = 15
 _TOP = 5

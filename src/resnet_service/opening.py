@@ -6,7 +6,7 @@ import threading
 from concurrent.futures import Future
 
 from resnet_service.classifier import Classifier
-from resnet_service.default_model import choose_model
+from resnet_service.models.discovery import choose_model
 from resnet_service.runtime import find_runtime
 from resnet_service.settings import Settings
 from resnet_service.system.cpus import available_cpus

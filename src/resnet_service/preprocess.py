@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from resnet_service.errors import InvalidTensor
-from resnet_service.metadata import ModelMetadata
+from resnet_service.models.metadata import ModelMetadata
 
 _FILTERS = {
     "nearest": Image.Resampling.NEAREST,

@@ -17,7 +17,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from resnet_service.api.problems import respond_to
 from resnet_service.api.state import Service
 from resnet_service.errors import HeadTooLarge, MalformedRequest, RequestTooSlow, ServiceError, TooManyConnections
-from resnet_service.observation import Observation, new_request_id, request_id
+from resnet_service.observability.request_context import Observation, new_request_id, request_id
 
 log = logging.getLogger("resnet_service.access")
 

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from resnet_service.errors import InvalidTopK, UnsoundOutput
-from resnet_service.labels import LabelSet
+from resnet_service.models.labels import LabelSet
 
 DEFAULT_TOP_K = 5
 

@@ -11,7 +11,7 @@ from resnet_service.api_keys import Keys
 from resnet_service.classifier import Fidelity
 from resnet_service.decode import DEFAULT_MAX_PIXELS
 from resnet_service.errors import InvalidSettings
-from resnet_service.metadata import describe
+from resnet_service.models.metadata import describe
 from resnet_service.runtime import RuntimeName
 
 ENV_PREFIX = "RESNET_SERVICE_"

@@ -9,10 +9,10 @@ import onnx
 import torch
 from torch import nn
 
-from resnet_service.metadata import ModelMetadata
-from resnet_service.packed import METADATA_KEY, graph_bytes, read_packed
-from resnet_service.prepare import architectures
-from resnet_service.prepare.checkpoint import save_checkpoint
+from resnet_service.models import architectures
+from resnet_service.models.checkpoint.checkpoint import save_checkpoint
+from resnet_service.models.exported import METADATA_KEY, graph_bytes, read_packed
+from resnet_service.models.metadata import ModelMetadata
 from resnet_service.system.files import sha256_of
 
 

@@ -16,7 +16,7 @@ from resnet_service.api.state import Service, started_service
 from resnet_service.classifier import Timing
 from resnet_service.errors import DeadlineExceeded, Overloaded, RequestError, ServiceError, UnsoundOutput
 from resnet_service.executor import Permit
-from resnet_service.observation import current
+from resnet_service.observability.request_context import current
 
 T = TypeVar("T")
 

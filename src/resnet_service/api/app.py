@@ -21,11 +21,11 @@ from resnet_service.api_keys import KeyRing
 from resnet_service.classifier import ImageClassifier
 from resnet_service.errors import ServiceError
 from resnet_service.executor import InferenceExecutor
-from resnet_service.metrics import Metrics
+from resnet_service.observability.metrics import Metrics
+from resnet_service.observability.tracing import Tracer, open_tracer
 from resnet_service.opening import Opening, open_classifier, worker_count
 from resnet_service.settings import Settings, load_settings
 from resnet_service.system.memory import release_freed
-from resnet_service.tracing import Tracer, open_tracer
 
 log = logging.getLogger("resnet_service")
 

@@ -8,10 +8,10 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from resnet_service.api.problems import unexpected
-from resnet_service.logs import printable
-from resnet_service.metrics import UNMATCHED, Metrics
-from resnet_service.observation import Observation, current, request_id
-from resnet_service.tracing import Tracer
+from resnet_service.observability.logs import printable
+from resnet_service.observability.metrics import UNMATCHED, Metrics
+from resnet_service.observability.request_context import Observation, current, request_id
+from resnet_service.observability.tracing import Tracer
 
 log = logging.getLogger("resnet_service.access")
 

@@ -10,7 +10,7 @@ from starlette.responses import JSONResponse, Response
 
 from resnet_service import errors
 from resnet_service.api.schemas import Problem
-from resnet_service.observation import note_problem
+from resnet_service.observability.request_context import note_problem
 
 MEDIA_TYPE = "application/problem+json"
 

@@ -40,9 +40,9 @@ from resnet_service.errors import (
     UnsupportedLanguage,
     UnsupportedMediaType,
 )
+from resnet_service.models.label_translations import ORIGINAL
 from resnet_service.overlay import MapForm
 from resnet_service.ranking import check_top_k
-from resnet_service.translations import ORIGINAL
 
 router = APIRouter()
 # Probes: they need no key, since orchestrators and load balancers have none.

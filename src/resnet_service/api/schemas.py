@@ -8,10 +8,10 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from resnet_service import classifier as core
 from resnet_service.classifier import Classification, ImageClassifier
-from resnet_service.labels import ClassLabel
-from resnet_service.metadata import ModelMetadata, Outputs, Precision
+from resnet_service.models.label_translations import Language
+from resnet_service.models.labels import ClassLabel
+from resnet_service.models.metadata import ModelMetadata, Outputs, Precision
 from resnet_service.ranking import RankedClass
-from resnet_service.translations import Language
 
 
 class Prediction(BaseModel):

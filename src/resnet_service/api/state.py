@@ -12,7 +12,7 @@ from resnet_service.api_keys import KeyRing
 from resnet_service.classifier import ImageClassifier
 from resnet_service.errors import NotReady
 from resnet_service.executor import InferenceExecutor
-from resnet_service.metrics import Metrics
+from resnet_service.observability.metrics import Metrics
 from resnet_service.settings import Settings
 
 

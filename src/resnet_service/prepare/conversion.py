@@ -9,9 +9,9 @@ from typing import Any
 import torch
 
 from resnet_service.errors import PickledCode
-from resnet_service.labels import labels_for, read_label_set
-from resnet_service.metadata import ModelMetadata
-from resnet_service.prepare.checkpoint import load_checkpoint, save_checkpoint
+from resnet_service.models.checkpoint.checkpoint import load_checkpoint, save_checkpoint
+from resnet_service.models.labels import labels_for, read_label_set
+from resnet_service.models.metadata import ModelMetadata
 
 _UNPICKLE_SECONDS = 300
 

@@ -14,10 +14,10 @@ from onnx import numpy_helper
 from torch import Tensor, nn
 
 from resnet_service.errors import UnsuitableRuntime
-from resnet_service.metadata import ModelMetadata, Outputs
-from resnet_service.packed import CLASS_WEIGHTS, EMBEDDING, FEATURE_MAP, INPUT, METADATA_KEY, OUTPUT
-from resnet_service.prepare.checkpoint import Checkpoint
-from resnet_service.prepare.tail import Untraceable, trace
+from resnet_service.models.checkpoint.checkpoint import Checkpoint
+from resnet_service.models.exported import CLASS_WEIGHTS, EMBEDDING, FEATURE_MAP, INPUT, METADATA_KEY, OUTPUT
+from resnet_service.models.metadata import ModelMetadata, Outputs
+from resnet_service.models.traced import Untraceable, trace
 
 log = logging.getLogger("resnet_service")
 

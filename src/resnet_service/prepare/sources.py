@@ -25,11 +25,11 @@ from torchvision.models import Weights
 from torchvision.transforms import InterpolationMode
 
 from resnet_service.errors import SourceDigestMismatch, SourceUnreachable, StateDictMismatch, UnknownArchitecture
-from resnet_service.labels import find_label_file, read_label_set
-from resnet_service.metadata import ModelMetadata, Provenance
-from resnet_service.prepare import architectures
-from resnet_service.prepare.archive import load_values
-from resnet_service.prepare.checkpoint import save_checkpoint
+from resnet_service.models import architectures
+from resnet_service.models.checkpoint.checkpoint import save_checkpoint
+from resnet_service.models.checkpoint.pytorch import load_values
+from resnet_service.models.labels import find_label_file, read_label_set
+from resnet_service.models.metadata import ModelMetadata, Provenance
 from resnet_service.system.files import sha256_of
 
 SourceName = Literal["auto", "torchvision", "pypi"]

@@ -25,7 +25,7 @@ from resnet_service.batch.parts import Part, task_count
 from resnet_service.batch.worker import Outcome, run_part
 from resnet_service.classifier import ImageClassifier
 from resnet_service.errors import ClusterFailed, ServiceError
-from resnet_service.labels import label_file_for
+from resnet_service.models.labels import label_file_for
 from resnet_service.system.files import read_model_file, write_whole
 
 _WAITING = 2  # parts that a worker has got, so that it need not wait for the driver

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from resnet_service.errors import RuntimeUnavailable, UnsuitableRuntime
-from resnet_service.metadata import ModelMetadata, Outputs, Precision
-from resnet_service.packed import SUFFIX
+from resnet_service.models.exported import SUFFIX
+from resnet_service.models.metadata import ModelMetadata, Outputs, Precision
 from resnet_service.system.files import check_model_file
 from resnet_service.system.imports import without
 

@@ -21,8 +21,16 @@ from numpy.typing import NDArray
 from openvino.utils import replace_output_update_name
 
 from resnet_service.errors import ClassCountMismatch, InvalidMetadata, NonFiniteWeights, UnreadableModel
-from resnet_service.metadata import Outputs, Precision
-from resnet_service.packed import CLASS_WEIGHTS, EMBEDDING, FEATURE_MAP, INPUT, OUTPUT, PackedModel, read_packed
+from resnet_service.models.exported import (
+    CLASS_WEIGHTS,
+    EMBEDDING,
+    FEATURE_MAP,
+    INPUT,
+    OUTPUT,
+    PackedModel,
+    read_packed,
+)
+from resnet_service.models.metadata import Outputs, Precision
 from resnet_service.runtime import Features
 
 # Without this hint OpenVINO computes an FP32 model in BF16 wherever the CPU can, and the answers depend on the machine.

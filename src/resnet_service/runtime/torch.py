@@ -14,9 +14,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from resnet_service.metadata import ModelMetadata, Outputs, Precision
-from resnet_service.prepare.checkpoint import Checkpoint, load_checkpoint
-from resnet_service.prepare.tail import Untraceable, trace
+from resnet_service.models.checkpoint.checkpoint import Checkpoint, load_checkpoint
+from resnet_service.models.metadata import ModelMetadata, Outputs, Precision
+from resnet_service.models.traced import Untraceable, trace
 from resnet_service.preprocess import normalise
 from resnet_service.runtime import Features
 

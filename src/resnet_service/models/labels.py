@@ -11,11 +11,13 @@ from typing import NamedTuple, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from resnet_service.errors import ClassCountMismatch, InvalidLabelSet, LabelDigestMismatch
-from resnet_service.metadata import LabelSetReference, ModelMetadata, describe
+from resnet_service.models.metadata import LabelSetReference, ModelMetadata, describe
 from resnet_service.system.files import sha256_of
 
 # In a wheel the label sets lie inside the package, in a checkout at its top level.
-_BUNDLED = (Path(__file__).parent / "label_sets", Path(__file__).parents[2] / "labels")
+_PACKAGE = Path(__file__).parents[1]
+# In an installed package, and in a checkout.
+_BUNDLED = (_PACKAGE / "label_sets", _PACKAGE.parents[1] / "labels")
 
 
 class ClassLabel(BaseModel):

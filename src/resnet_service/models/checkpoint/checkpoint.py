@@ -23,9 +23,9 @@ from resnet_service.errors import (
     StateDictMismatch,
     UnreadableModel,
 )
-from resnet_service.metadata import EvaluationRecord, ModelMetadata
-from resnet_service.prepare import architectures
-from resnet_service.prepare.archive import load_values
+from resnet_service.models import architectures
+from resnet_service.models.checkpoint.pytorch import load_values
+from resnet_service.models.metadata import EvaluationRecord, ModelMetadata
 from resnet_service.system.files import read_model_file, sha256_of, write_whole
 
 _STATE = "state_dict"

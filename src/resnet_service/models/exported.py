@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from resnet_service.errors import InvalidMetadata, SuspiciousModel, UnreadableModel
-from resnet_service.metadata import ModelMetadata, Outputs, Precision
+from resnet_service.models.metadata import ModelMetadata, Outputs, Precision
 from resnet_service.system.files import read_model_file, sha256_of
 
 SUFFIX = ".onnx"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from resnet_service import __version__
 from resnet_service.errors import TracingUnavailable
-from resnet_service.observation import Observation
+from resnet_service.observability.request_context import Observation
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Literal
 
-from resnet_service.observation import current
+from resnet_service.observability.request_context import current
 from resnet_service.system.imports import without
 
 # For tracebacks with local variables, which are never shown here; and a twentieth of a server's start.

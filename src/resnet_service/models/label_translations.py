@@ -11,8 +11,8 @@ from typing import Annotated, Literal, get_args
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from resnet_service.errors import ClassCountMismatch, InvalidLabelSet, LabelDigestMismatch
-from resnet_service.labels import LabelFile
-from resnet_service.metadata import LabelSetReference, describe
+from resnet_service.models.labels import LabelFile
+from resnet_service.models.metadata import LabelSetReference, describe
 
 Language = Literal["en", "zh"]
 LANGUAGES: tuple[Language, ...] = get_args(Language)

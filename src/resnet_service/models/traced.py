@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, fx, nn
 
-from resnet_service.metadata import Outputs
+from resnet_service.models.metadata import Outputs
 
 _ATEN = torch.ops.aten
 

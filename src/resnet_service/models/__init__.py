@@ -1,0 +1,1 @@
+"""Model files: metadata, labels, checkpoints, exported models."""

@@ -1,0 +1,1 @@
+"""What operators see: request context, logs, metrics, traces."""
