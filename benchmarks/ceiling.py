@@ -48,9 +48,9 @@ def _work(model: Path, cpu: int, seconds: float, start: Barrier, rates: "Queue[f
     import openvino
 
     from benchmarks.files import Files
-    from resnet_service.decode import decode
+    from resnet_service.imaging.decode import decode
+    from resnet_service.imaging.preprocess import crop
     from resnet_service.models.exported import read_packed
-    from resnet_service.preprocess import crop
 
     packed = read_packed(model)
     metadata = packed.metadata

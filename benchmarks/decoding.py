@@ -17,8 +17,8 @@ import numpy as np
 from PIL import Image
 
 from resnet_service.classifier import Classification, Classifier, Fidelity
-from resnet_service.decode import decode
-from resnet_service.preprocess import crop
+from resnet_service.imaging.decode import decode
+from resnet_service.imaging.preprocess import crop
 
 _TWELVE_MEGAPIXELS = 12_000_000
 

@@ -21,11 +21,11 @@ from torch import nn
 from benchmarks.files import Files
 from benchmarks.paths import BENCHMARKS, REPOSITORY
 from benchmarks.pictures import LARGE, PHOTOGRAPHS, make
-from resnet_service.decode import decode
+from resnet_service.imaging.decode import decode
+from resnet_service.imaging.preprocess import crop, normalise
 from resnet_service.models import architectures
 from resnet_service.models.checkpoint.checkpoint import load_checkpoint, save_checkpoint
 from resnet_service.models.metadata import ModelMetadata
-from resnet_service.preprocess import crop, normalise
 
 _CLASSES, _SIDE, _RESIZE = 1000, 224, 256
 _TOP = 5

@@ -16,10 +16,10 @@ import torch
 from torch.nn import functional
 
 from benchmarks.decoding import photographs
-from resnet_service.decode import decode
+from resnet_service.imaging.decode import decode
+from resnet_service.imaging.preprocess import denormalise, normalise
 from resnet_service.models.checkpoint.checkpoint import load_checkpoint
 from resnet_service.models.metadata import ModelMetadata
-from resnet_service.preprocess import denormalise, normalise
 
 
 def main() -> None:

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import numpy as np
 
-from resnet_service.decode import decode
+from resnet_service.imaging.decode import decode
+from resnet_service.imaging.preprocess import crop
 from resnet_service.models.labels import LabelSet
-from resnet_service.preprocess import crop
 from resnet_service.ranking import rank
 from resnet_service.runtime import open_runtime
 

@@ -11,8 +11,8 @@ import atheris
 
 # Atheris needs minutes to instrument a module as large as Pillow's; what is searched is what stands before it.
 _INSTRUMENTED = [
-    "resnet_service.structure",
-    "resnet_service.decode",
+    "resnet_service.imaging.decoder_limits",
+    "resnet_service.imaging.decode",
     "resnet_service.models.exported",
     "resnet_service.prepare",
 ]

@@ -667,7 +667,7 @@ from pathlib import Path
 from resnet_service.errors import ServiceError
 path = Path(sys.argv[1])
 if path.suffix == ".picture":
-    from resnet_service.decode import decode
+    from resnet_service.imaging.decode import decode
     data = path.read_bytes()
     read = lambda: decode(data, enough=512)
 elif path.suffix == ".pth":

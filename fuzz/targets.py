@@ -5,8 +5,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 
-from resnet_service.decode import decode
 from resnet_service.errors import ModelError, RequestError
+from resnet_service.imaging.decode import decode
 from resnet_service.models.checkpoint.checkpoint import load_checkpoint
 from resnet_service.models.exported import read_packed
 

@@ -13,11 +13,11 @@ from conftest import Both, PackedByCommand
 from resnet_service.activation_map import activation_map, check_class_id
 from resnet_service.classifier import Classifier
 from resnet_service.errors import InvalidClassId, OutputUnavailable, UnsoundOutput
+from resnet_service.imaging.preprocess import crop, normalise
 from resnet_service.models.architectures import build
 from resnet_service.models.checkpoint.checkpoint import load_checkpoint, save_checkpoint
 from resnet_service.models.labels import LabelSet
 from resnet_service.prepare.pack import pack
-from resnet_service.preprocess import crop, normalise
 from resnet_service.runtime import open_runtime
 from support.models import as_older_version, metadata
 from support.pictures import CAT, encoded, noise
@@ -50,7 +50,7 @@ load = functools.cache(load_checkpoint)
 
 def reference(path: Path, picture: bytes, class_id: int) -> np.ndarray:
     """Zhou et al. as their own code has it: a hook on the last block, the weights of the last layer."""
-    from resnet_service.decode import decode
+    from resnet_service.imaging.decode import decode
 
     checkpoint = load(path)
     seen: list[torch.Tensor] = []

@@ -6,10 +6,10 @@ import pytest
 from PIL import Image
 
 from fuzz import bombs
-from resnet_service import avif
-from resnet_service.avif import coded_pixels
-from resnet_service.decode import decode
 from resnet_service.errors import BrokenImage, TooManyPixels
+from resnet_service.imaging import avif
+from resnet_service.imaging.avif import coded_pixels
+from resnet_service.imaging.decode import decode
 from support.pictures import encoded, noise
 
 OTHERS = noise(65, 48).convert("RGBA").rotate(180)

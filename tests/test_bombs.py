@@ -7,9 +7,9 @@ import pytest
 from PIL import Image
 
 from fuzz import bombs
-from resnet_service import structure
-from resnet_service.decode import decode
 from resnet_service.errors import BrokenImage, ModelError, RequestError, SuspiciousModel, TooManyPixels
+from resnet_service.imaging import decoder_limits
+from resnet_service.imaging.decode import decode
 from resnet_service.models.checkpoint.checkpoint import load_checkpoint
 from support.pictures import encoded, noise
 
@@ -121,10 +121,10 @@ def test_a_tile_may_be_larger_than_a_small_picture() -> None:
     assert decode(bombs._tiff(entries, bytes(side**2))).width == 20
 
 
-@pytest.mark.parametrize("scans", [structure.MAX_SCANS - 1, structure.MAX_SCANS])
+@pytest.mark.parametrize("scans", [decoder_limits.MAX_SCANS - 1, decoder_limits.MAX_SCANS])
 def test_scans_are_counted_to_the_last(scans: int) -> None:
     data = bombs._progressive(64, 64, scans)  # and one that comes first
-    if scans < structure.MAX_SCANS:
+    if scans < decoder_limits.MAX_SCANS:
         assert decode(data).width == 64
     else:
         with pytest.raises(BrokenImage, match="scans"):
@@ -155,6 +155,6 @@ def test_the_walk_ends_wherever_the_file_does(format_: str) -> None:
     whole = encoded(noise(16, 16), format_)
     for length in range(16, len(whole)):
         try:
-            structure.check_file(whole[:length], format_)
+            decoder_limits.check_file(whole[:length], format_)
         except RequestError as error:
             raise AssertionError(f"{length} bytes of {len(whole)} are refused as exhausting") from error

@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from resnet_service.decode import ACCEPTED_FORMATS, decode
 from resnet_service.errors import BrokenImage, NoFile, NotAnImage, RequestError, TooManyPixels
+from resnet_service.imaging.decode import ACCEPTED_FORMATS, decode
 from support.pictures import encoded, noise
 
 PICTURE = noise(48, 32)
@@ -172,7 +172,7 @@ def test_a_bomb_is_refused_before_it_goes_off(side: int) -> None:
     script = (
         "import re, sys\n"
         "from pathlib import Path\n"
-        "from resnet_service.decode import decode\n"
+        "from resnet_service.imaging.decode import decode\n"
         "from resnet_service.errors import TooManyPixels\n"
         "peak = lambda: int(re.search(r'VmHWM:\\s+(\\d+)', Path('/proc/self/status').read_text())[1])\n"
         "data = sys.stdin.buffer.read(); before = peak()\n"

@@ -11,8 +11,8 @@ import pytest
 
 from fuzz.damage import damaged
 from fuzz.targets import TARGETS, corpus, fuzz_checkpoint, fuzz_packed
-from resnet_service.decode import ACCEPTED_FORMATS, decode
 from resnet_service.errors import RequestError
+from resnet_service.imaging.decode import ACCEPTED_FORMATS, decode
 from support.pictures import encoded, noise
 from support.servers import REPOSITORY
 

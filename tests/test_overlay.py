@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from resnet_service import overlay as drawing
-from resnet_service.overlay import bare, overlay
-from resnet_service.preprocess import Region, crop, region
+from resnet_service.imaging import heatmap as drawing
+from resnet_service.imaging.heatmap import bare, overlay
+from resnet_service.imaging.preprocess import Region, crop, region
 from support.models import metadata
 from support.pictures import noise
 

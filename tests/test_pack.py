@@ -10,15 +10,15 @@ import pytest
 import torch
 
 from conftest import Both, PackedByCommand
-from resnet_service.decode import decode
 from resnet_service.errors import InvalidDataset, TooLossy, UnsuitableRuntime
+from resnet_service.imaging.decode import decode
+from resnet_service.imaging.preprocess import crop
 from resnet_service.models.checkpoint.checkpoint import load_checkpoint, save_checkpoint
 from resnet_service.models.exported import read_packed
 from resnet_service.models.labels import read_label_set
 from resnet_service.models.metadata import Agreement, EvaluationRecord
 from resnet_service.prepare import agreement, graph
 from resnet_service.prepare.pack import default_target, pack, record_evaluation
-from resnet_service.preprocess import crop
 from resnet_service.runtime import open_runtime
 from resnet_service.system.files import sha256_of
 from support.models import metadata, random_checkpoint, random_model

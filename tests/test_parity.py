@@ -8,9 +8,9 @@ import torch
 from PIL import Image
 from torchvision.transforms._presets import ImageClassification
 
-from resnet_service.decode import decode
+from resnet_service.imaging.decode import decode
+from resnet_service.imaging.preprocess import crop
 from resnet_service.models.checkpoint.checkpoint import load_checkpoint
-from resnet_service.preprocess import crop
 from resnet_service.runtime import open_runtime
 from support.models import random_checkpoint
 from support.pictures import EXAMPLES, imagenet_photographs

@@ -13,8 +13,8 @@ from torchvision.transforms import v2
 from torchvision.transforms._presets import ImageClassification
 from torchvision.transforms.functional import InterpolationMode
 
+from resnet_service.imaging.preprocess import crop, normalise
 from resnet_service.models.metadata import ModelMetadata
-from resnet_service.preprocess import crop, normalise
 from support.models import metadata
 from support.pictures import EXAMPLES, imagenet_photographs, noise
 

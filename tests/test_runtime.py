@@ -20,7 +20,6 @@ from PIL import Image
 
 from resnet_service.api.app import create_app
 from resnet_service.classifier import Classifier
-from resnet_service.decode import DecodedImage, decode
 from resnet_service.errors import (
     ClassCountMismatch,
     InvalidMetadata,
@@ -28,10 +27,11 @@ from resnet_service.errors import (
     UnreadableModel,
     UnsuitableRuntime,
 )
+from resnet_service.imaging.decode import DecodedImage, decode
+from resnet_service.imaging.heatmap import draw
 from resnet_service.models.exported import METADATA_KEY
 from resnet_service.models.labels import LabelSet
 from resnet_service.models.metadata import Agreement, ModelMetadata, Outputs, Packing, Precision
-from resnet_service.overlay import draw
 from resnet_service.ranking import rank
 from resnet_service.runtime import Features, RuntimeName, open_runtime
 from resnet_service.runtime.openvino import OpenVINORuntime

@@ -12,13 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from resnet_service.activation_map import activation_map, check_class_id
-from resnet_service.decode import DEFAULT_MAX_PIXELS, DecodedImage, decode
 from resnet_service.errors import OutputUnavailable, RequestError, TooManyPixels, UnsoundOutput
+from resnet_service.imaging.decode import DEFAULT_MAX_PIXELS, DecodedImage, decode
+from resnet_service.imaging.heatmap import MapForm, draw
+from resnet_service.imaging.preprocess import Region, crop, region
 from resnet_service.models.label_translations import Translations, translations_beside
 from resnet_service.models.labels import LabelSet, label_file_for
 from resnet_service.models.metadata import ModelMetadata, Outputs, Precision
-from resnet_service.overlay import MapForm, draw
-from resnet_service.preprocess import Region, crop, region
 from resnet_service.ranking import RankedClass, check_sound, check_top_k, rank, softmax
 from resnet_service.runtime import Features, Runtime, RuntimeName, open_runtime
 

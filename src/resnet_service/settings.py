@@ -9,8 +9,8 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from resnet_service.api_keys import Keys
 from resnet_service.classifier import Fidelity
-from resnet_service.decode import DEFAULT_MAX_PIXELS
 from resnet_service.errors import InvalidSettings
+from resnet_service.imaging.decode import DEFAULT_MAX_PIXELS
 from resnet_service.models.metadata import describe
 from resnet_service.runtime import RuntimeName
 

@@ -40,8 +40,8 @@ from resnet_service.errors import (
     UnsupportedLanguage,
     UnsupportedMediaType,
 )
+from resnet_service.imaging.heatmap import MapForm
 from resnet_service.models.label_translations import ORIGINAL
-from resnet_service.overlay import MapForm
 from resnet_service.ranking import check_top_k
 
 router = APIRouter()

@@ -17,9 +17,9 @@ from pydantic import BaseModel, ConfigDict, FailFast, Field, TypeAdapter, Valida
 
 from resnet_service.classifier import ImageClassifier, Scores, Timing
 from resnet_service.errors import InvalidTensor, MalformedJSON, TooManyPictures
+from resnet_service.imaging.preprocess import denormalise
 from resnet_service.models.labels import LabelSet
 from resnet_service.models.metadata import ModelMetadata
-from resnet_service.preprocess import denormalise
 from resnet_service.ranking import best, softmax
 
 HEADER = "Inference-Header-Content-Length"

@@ -8,11 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from resnet_service.datasets import Dataset, open_pictures
-from resnet_service.decode import decode
 from resnet_service.errors import InvalidDataset, RequestError
+from resnet_service.imaging.decode import decode
+from resnet_service.imaging.preprocess import crop
 from resnet_service.models.labels import LabelSet
 from resnet_service.models.metadata import Calibration, ModelMetadata, Precision
-from resnet_service.preprocess import crop
 
 CALIBRATION_PICTURES = 300
 HELD_OUT_PICTURES = 1000

@@ -14,10 +14,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from resnet_service.imaging.preprocess import normalise
 from resnet_service.models.checkpoint.checkpoint import Checkpoint, load_checkpoint
 from resnet_service.models.metadata import ModelMetadata, Outputs, Precision
 from resnet_service.models.traced import Untraceable, trace
-from resnet_service.preprocess import normalise
 from resnet_service.runtime import Features
 
 Forward = Callable[[Tensor], Tensor]

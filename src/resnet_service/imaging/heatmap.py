@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from resnet_service.preprocess import Region
+from resnet_service.imaging.preprocess import Region
 
 MapForm = Literal["overlay", "map", "json"]
 

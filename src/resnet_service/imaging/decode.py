@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from resnet_service.errors import BrokenImage, NoFile, NotAnImage, TooManyPixels
-from resnet_service.structure import check_file, check_opened
+from resnet_service.imaging.decoder_limits import check_file, check_opened
 
 # Pillow warns of corrupt metadata in words that differ with each file, and Python remembers each of them to say it only
 # once: a log to fill and a leak to drip, at the will of strangers. What matters is raised, not warned of.

@@ -13,8 +13,8 @@ from typing import Literal
 
 from PIL import Image
 
-from resnet_service.avif import boxes, coded_pixels
 from resnet_service.errors import BrokenImage, TooManyPixels
+from resnet_service.imaging.avif import boxes, coded_pixels
 
 # JPEG: each scan of a progressive picture goes through all of its pixels, however few bytes it has. Encoders write
 # about 10; libtiff has the same limit for JPEG within TIFF. Pillow joins EXIF segments one by one, in quadratic time.
