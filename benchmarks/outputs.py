@@ -12,8 +12,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+from resnet_service.runtimes.base import Runtime
 
-from resnet_service.runtime import Runtime, open_runtime
+from resnet_service.runtimes.registry import open_runtime
 from resnet_service.system.cpus import available_cpus
 
 _ROUNDS = 60

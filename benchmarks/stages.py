@@ -16,7 +16,7 @@ from resnet_service.imaging.decode import decode
 from resnet_service.imaging.preprocess import crop
 from resnet_service.models.labels import LabelSet
 from resnet_service.ranking import rank
-from resnet_service.runtime import open_runtime
+from resnet_service.runtimes.registry import open_runtime
 
 _ROUNDS = 20
 

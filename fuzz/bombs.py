@@ -674,7 +674,7 @@ elif path.suffix == ".pth":
     from resnet_service.models.checkpoint.checkpoint import load_checkpoint
     read = lambda: load_checkpoint(path)
 else:
-    from resnet_service.runtime.openvino import OpenVINORuntime
+    from resnet_service.runtimes.openvino import OpenVINORuntime
     read = lambda: OpenVINORuntime.open(path)
 peak = lambda: int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1])
 before, begun = peak(), time.perf_counter()

@@ -18,7 +18,7 @@ from resnet_service.models.architectures import build
 from resnet_service.models.checkpoint.checkpoint import load_checkpoint, save_checkpoint
 from resnet_service.models.labels import LabelSet
 from resnet_service.prepare.pack import pack
-from resnet_service.runtime import open_runtime
+from resnet_service.runtimes.registry import open_runtime
 from support.models import as_older_version, metadata
 from support.pictures import CAT, encoded, noise
 from support.servers import REPOSITORY

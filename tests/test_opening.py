@@ -24,7 +24,7 @@ BEFORE = """
 import sys
 from pathlib import Path
 from resnet_service.opening import open_classifier
-from resnet_service.runtime import find_runtime
+from resnet_service.runtimes.registry import find_runtime
 from resnet_service.settings import Settings
 
 settings = Settings(checkpoint=Path(sys.argv[1]))

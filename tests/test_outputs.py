@@ -12,7 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 from resnet_service.classifier import Classifier
 from resnet_service.errors import InvalidMetadata, ModelError, NonFiniteWeights, UnsoundOutput
 from resnet_service.models.labels import LabelSet
-from resnet_service.runtime import open_runtime
+from resnet_service.runtimes.registry import open_runtime
 from support.models import rewritten
 from support.servers import REPOSITORY, cli
 

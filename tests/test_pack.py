@@ -19,7 +19,7 @@ from resnet_service.models.labels import read_label_set
 from resnet_service.models.metadata import Agreement, EvaluationRecord
 from resnet_service.prepare import agreement, graph
 from resnet_service.prepare.pack import default_target, pack, record_evaluation
-from resnet_service.runtime import open_runtime
+from resnet_service.runtimes.registry import open_runtime
 from resnet_service.system.files import sha256_of
 from support.models import metadata, random_checkpoint, random_model
 from support.pictures import EXAMPLES, encoded, imagenet_photographs, noise

@@ -11,7 +11,7 @@ from torchvision.transforms._presets import ImageClassification
 from resnet_service.imaging.decode import decode
 from resnet_service.imaging.preprocess import crop
 from resnet_service.models.checkpoint.checkpoint import load_checkpoint
-from resnet_service.runtime import open_runtime
+from resnet_service.runtimes.registry import open_runtime
 from support.models import random_checkpoint
 from support.pictures import EXAMPLES, imagenet_photographs
 

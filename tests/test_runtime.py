@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper
 from PIL import Image
+from resnet_service.runtimes.base import Features
 
 from resnet_service.api.app import create_app
 from resnet_service.classifier import Classifier
@@ -33,8 +34,8 @@ from resnet_service.models.exported import METADATA_KEY
 from resnet_service.models.labels import LabelSet
 from resnet_service.models.metadata import Agreement, ModelMetadata, Outputs, Packing, Precision
 from resnet_service.ranking import rank
-from resnet_service.runtime import Features, RuntimeName, open_runtime
-from resnet_service.runtime.openvino import OpenVINORuntime
+from resnet_service.runtimes.openvino import OpenVINORuntime
+from resnet_service.runtimes.registry import RuntimeName, open_runtime
 from resnet_service.settings import Settings
 from resnet_service.system.files import sha256_of
 from support.models import metadata

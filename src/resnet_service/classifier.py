@@ -20,7 +20,8 @@ from resnet_service.models.label_translations import Translations, translations_
 from resnet_service.models.labels import LabelSet, label_file_for
 from resnet_service.models.metadata import ModelMetadata, Outputs, Precision
 from resnet_service.ranking import RankedClass, check_sound, check_top_k, rank, softmax
-from resnet_service.runtime import Features, Runtime, RuntimeName, open_runtime
+from resnet_service.runtimes.base import Features, Runtime
+from resnet_service.runtimes.registry import RuntimeName, open_runtime
 
 _VERSION_DIGITS = 12
 

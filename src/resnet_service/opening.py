@@ -7,7 +7,7 @@ from concurrent.futures import Future
 
 from resnet_service.classifier import Classifier
 from resnet_service.models.discovery import choose_model
-from resnet_service.runtime import find_runtime
+from resnet_service.runtimes.registry import find_runtime
 from resnet_service.settings import Settings
 from resnet_service.system.cpus import available_cpus
 

@@ -12,7 +12,7 @@ from resnet_service.classifier import Fidelity
 from resnet_service.errors import InvalidSettings
 from resnet_service.imaging.decode import DEFAULT_MAX_PIXELS
 from resnet_service.models.metadata import describe
-from resnet_service.runtime import RuntimeName
+from resnet_service.runtimes.registry import RuntimeName
 
 ENV_PREFIX = "RESNET_SERVICE_"
 # Variables only, no flags: on a command line, everybody on the machine can read them.

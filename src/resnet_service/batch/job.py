@@ -14,7 +14,7 @@ from resnet_service.batch.parts import Part, plan
 from resnet_service.batch.worker import Outcome
 from resnet_service.classifier import Classifier, Fidelity, ImageClassifier
 from resnet_service.ranking import check_top_k
-from resnet_service.runtime import RuntimeName
+from resnet_service.runtimes.registry import RuntimeName
 
 _SHOWN = 10
 

@@ -9,7 +9,7 @@ from resnet_service.models.checkpoint.checkpoint import Checkpoint
 from resnet_service.models.exported import PackedModel
 from resnet_service.models.metadata import Agreement, Precision
 from resnet_service.prepare.pictures import Pictures
-from resnet_service.runtime.openvino import OpenVINORuntime
+from resnet_service.runtimes.openvino import OpenVINORuntime
 
 FP32_TOLERANCE = 1e-3  # of a logit
 

@@ -1,92 +1,16 @@
-"""What runs the network: one protocol, and the choice among its implementations."""
+"""Which runtime opens which model file."""
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal, NamedTuple, Protocol
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import Literal
 
 from resnet_service.errors import RuntimeUnavailable, UnsuitableRuntime
 from resnet_service.models.exported import SUFFIX
-from resnet_service.models.metadata import ModelMetadata, Outputs, Precision
+from resnet_service.runtimes.base import Runtime
 from resnet_service.system.files import check_model_file
 from resnet_service.system.imports import without
 
 RuntimeName = Literal["auto", "openvino", "torch", "torchscript", "torch-dynamic-int8"]
-
-
-class Features(NamedTuple):
-    """What a network makes of one picture, all float32.
-
-    ``logits`` [classes]; ``embedding`` [D], what its last linear layer takes; ``feature_map`` [D, h, w], the last one,
-    whose mean over h and w is the embedding, or ``None`` of networks that do not end so.
-    """
-
-    logits: NDArray[np.float32]
-    embedding: NDArray[np.float32]
-    feature_map: NDArray[np.float32] | None
-
-
-class Runtime(Protocol):
-    """A loaded network. Safe to call from several threads at once."""
-
-    @property
-    def name(self) -> str:
-        """What runs it, as ``/metadata`` shows it."""
-        ...
-
-    @property
-    def precision(self) -> Precision:
-        """What it computes in; with ``int8``, what is not quantized is FP32."""
-        ...
-
-    @property
-    def metadata(self) -> ModelMetadata:
-        """The metadata that came with the weights."""
-        ...
-
-    @property
-    def sha256(self) -> str:
-        """SHA-256 of the model file; the model's version derives from it."""
-        ...
-
-    @property
-    def ahead(self) -> int:
-        """Calls that it can queue beyond its workers, lest threads of its own stand idle; 0 where it has none."""
-        ...
-
-    def logits(self, crops: NDArray[np.uint8], *, alone: bool = True) -> NDArray[np.float32]:
-        """Run the network.
-
-        Args:
-            crops: uint8 [N, S, S, 3], RGB in 0 ... 255.
-            alone: No other picture is being worked on, so that all CPUs may be spent on this one.
-
-        Returns:
-            float32 [N, classes].
-
-        """
-        ...
-
-    @property
-    def outputs(self) -> Outputs:
-        """What ``features`` gives besides logits."""
-        ...
-
-    @property
-    def logits_only(self) -> str:
-        """Why that is nothing, where it is not the network's own nature: a sentence for clients; else empty."""
-        ...
-
-    @property
-    def class_weights(self) -> NDArray[np.float32] | None:
-        """The last linear layer's weights as they are multiplied with, float32 [classes, D], if there are maps."""
-        ...
-
-    def features(self, pixels: NDArray[np.uint8], *, alone: bool = True) -> Features:
-        """Run the network on one picture, uint8 [S, S, 3]; only where ``outputs`` has an embedding."""
-        ...
 
 
 # Of a path, an architecture or none, workers and threads.
@@ -127,7 +51,7 @@ def find_runtime(path: Path, runtime: RuntimeName = "auto") -> Opener:
         check_model_file(path)
         try:
             with without("openvino.tools.ovc"):  # its converter of models: unused here, and half of the import's time
-                from resnet_service.runtime.openvino import OpenVINORuntime
+                from resnet_service.runtimes.openvino import OpenVINORuntime
         except ModuleNotFoundError as error:
             raise RuntimeUnavailable(f"Serving {path} needs the package {error.name}: pip install openvino.") from error
         return lambda path, arch, workers, threads: OpenVINORuntime.open(path, workers=workers, threads=threads)
@@ -138,7 +62,7 @@ def find_runtime(path: Path, runtime: RuntimeName = "auto") -> Opener:
         )
     check_model_file(path)
     try:
-        from resnet_service.runtime.torch import OPTIMISATIONS, TorchRuntime
+        from resnet_service.runtimes.torch import OPTIMISATIONS, TorchRuntime
     except ModuleNotFoundError as error:
         raise RuntimeUnavailable(
             f"Serving {path} needs PyTorch, and {error.name} is not installed: pip install 'resnet-service[torch]', "

@@ -18,7 +18,7 @@ from resnet_service.imaging.preprocess import normalise
 from resnet_service.models.checkpoint.checkpoint import Checkpoint, load_checkpoint
 from resnet_service.models.metadata import ModelMetadata, Outputs, Precision
 from resnet_service.models.traced import Untraceable, trace
-from resnet_service.runtime import Features
+from resnet_service.runtimes.base import Features
 
 Forward = Callable[[Tensor], Tensor]
 

@@ -31,7 +31,7 @@ from resnet_service.models.exported import (
     read_packed,
 )
 from resnet_service.models.metadata import Outputs, Precision
-from resnet_service.runtime import Features
+from resnet_service.runtimes.base import Features
 
 # Without this hint OpenVINO computes an FP32 model in BF16 wherever the CPU can, and the answers depend on the machine.
 # What is quantized stays INT8; the hint is about the rest.
