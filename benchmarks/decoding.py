@@ -16,9 +16,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from resnet_service.classifier import Classification, Classifier, Fidelity
 from resnet_service.imaging.decode import decode
 from resnet_service.imaging.preprocess import crop
+from resnet_service.inference.classifier import Classification, Classifier, Fidelity
 
 _TWELVE_MEGAPIXELS = 12_000_000
 

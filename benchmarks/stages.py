@@ -14,8 +14,8 @@ import numpy as np
 
 from resnet_service.imaging.decode import decode
 from resnet_service.imaging.preprocess import crop
+from resnet_service.inference.ranking import rank
 from resnet_service.models.labels import LabelSet
-from resnet_service.ranking import rank
 from resnet_service.runtimes.registry import open_runtime
 
 _ROUNDS = 20

@@ -10,10 +10,10 @@ from PIL import Image
 from torch import nn
 
 from conftest import Both, PackedByCommand
-from resnet_service.activation_map import activation_map, check_class_id
-from resnet_service.classifier import Classifier
 from resnet_service.errors import InvalidClassId, OutputUnavailable, UnsoundOutput
 from resnet_service.imaging.preprocess import crop, normalise
+from resnet_service.inference.class_activation_map import activation_map, check_class_id
+from resnet_service.inference.classifier import Classifier
 from resnet_service.models.architectures import build
 from resnet_service.models.checkpoint.checkpoint import load_checkpoint, save_checkpoint
 from resnet_service.models.labels import LabelSet

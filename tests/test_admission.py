@@ -19,8 +19,8 @@ from fastapi.routing import APIRoute
 from resnet_service.api import hub, routes, v2
 from resnet_service.api.admission import InferenceRoute
 from resnet_service.api.app import create_app
-from resnet_service.executor import InferenceExecutor
-from resnet_service.fake import FakeClassifier
+from resnet_service.inference.executor import InferenceExecutor
+from resnet_service.inference.fake import FakeClassifier
 from resnet_service.settings import Settings
 from support.pictures import encoded, noise
 from support.servers import served

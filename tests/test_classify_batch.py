@@ -24,7 +24,6 @@ from resnet_service.batch.outputs import SCHEMA, Output
 from resnet_service.batch.parts import Part, part_size, plan, task_count
 from resnet_service.batch.pictures import Picture
 from resnet_service.batch.worker import Outcome, run_part
-from resnet_service.classifier import ImageClassifier
 from resnet_service.errors import (
     FileNotWritten,
     InvalidBatchInput,
@@ -33,7 +32,8 @@ from resnet_service.errors import (
     OutputInUse,
     UnsoundOutput,
 )
-from resnet_service.fake import FakeClassifier
+from resnet_service.inference.classifier import ImageClassifier
+from resnet_service.inference.fake import FakeClassifier
 from support.pictures import encoded, noise
 from support.servers import REPOSITORY, cli
 

@@ -39,7 +39,7 @@ from resnet_service.client import (
 )
 from resnet_service.client.calls import RetryPolicy, retry_after
 from resnet_service.errors import UnsoundOutput
-from resnet_service.fake import FakeClassifier
+from resnet_service.inference.fake import FakeClassifier
 from resnet_service.settings import Settings
 from support.pictures import CAT, encoded, noise
 from support.servers import served

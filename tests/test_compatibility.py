@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from resnet_service.classifier import Classifier
+from resnet_service.inference.classifier import Classifier
 from support.pictures import CAT
 
 WRITTEN_BY_1_0 = Path("tests/data/written-by-1.0.0")

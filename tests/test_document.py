@@ -25,9 +25,9 @@ from resnet_service.api import document, examples
 from resnet_service.api.app import create_app
 from resnet_service.api.problems import STATUS, is_foreign
 from resnet_service.api_keys import Keys
-from resnet_service.classifier import Classifier
 from resnet_service.errors import OutputUnavailable, UnsoundOutput
-from resnet_service.fake import FakeClassifier
+from resnet_service.inference.classifier import Classifier
+from resnet_service.inference.fake import FakeClassifier
 from resnet_service.settings import Settings
 from support.pictures import encoded, noise
 from support.servers import REPOSITORY, served

@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from resnet_service.classifier import Classification, Timing
 from resnet_service.datasets import Dataset, Sample
 from resnet_service.errors import InvalidDataset
 from resnet_service.evaluation import CALIBRATION_BINS, Evaluation, evaluate
-from resnet_service.fake import FakeClassifier
+from resnet_service.inference.classifier import Classification, Timing
+from resnet_service.inference.fake import FakeClassifier
+from resnet_service.inference.ranking import RankedClass
 from resnet_service.models.checkpoint.checkpoint import load_checkpoint
-from resnet_service.ranking import RankedClass
 from support.models import random_checkpoint
 from support.pictures import encoded, noise
 from support.servers import cli

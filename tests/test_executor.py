@@ -7,7 +7,7 @@ from contextlib import contextmanager
 import pytest
 
 from resnet_service.errors import DeadlineExceeded, Overloaded
-from resnet_service.executor import InferenceExecutor
+from resnet_service.inference.executor import InferenceExecutor
 
 
 def test_as_many_at_once_as_there_are_threads_and_no_more() -> None:
@@ -67,7 +67,7 @@ def test_each_thread_runs_it_once_even_where_one_is_late() -> None:
 
 
 def test_a_stuck_thread_does_not_hold_up_the_others_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("resnet_service.executor._TOGETHER_SECONDS", 0.1)
+    monkeypatch.setattr("resnet_service.inference.executor._TOGETHER_SECONDS", 0.1)
 
     async def main() -> None:
         with held_up(threads=2) as (executor, gate):

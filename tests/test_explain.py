@@ -13,8 +13,8 @@ from PIL import Image
 from resnet_service.runtimes.base import Features
 
 from resnet_service.api.app import create_app
-from resnet_service.classifier import Classifier
-from resnet_service.fake import FakeClassifier
+from resnet_service.inference.classifier import Classifier
+from resnet_service.inference.fake import FakeClassifier
 from resnet_service.models.labels import LabelSet
 from resnet_service.models.metadata import ModelMetadata, Outputs, Precision
 from resnet_service.settings import Settings

@@ -7,7 +7,7 @@ import pytest
 
 from resnet_service.api.app import create_app
 from resnet_service.errors import UnsoundOutput
-from resnet_service.fake import FakeClassifier
+from resnet_service.inference.fake import FakeClassifier
 from resnet_service.settings import Settings
 from support.pictures import encoded, noise
 from support.servers import served

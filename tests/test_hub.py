@@ -12,7 +12,7 @@ from huggingface_hub import AsyncInferenceClient, InferenceClient
 from huggingface_hub.errors import HfHubHTTPError
 
 from resnet_service.api.app import create_app
-from resnet_service.classifier import Classifier
+from resnet_service.inference.classifier import Classifier
 from resnet_service.settings import Settings
 from support.pictures import CAT, encoded, noise
 from support.servers import REPOSITORY, served

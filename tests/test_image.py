@@ -17,7 +17,7 @@ from types import ModuleType
 import pytest
 
 from resnet_service import __version__
-from resnet_service.classifier import Classifier
+from resnet_service.inference.classifier import Classifier
 from resnet_service.system.files import sha256_of
 from support.containers import TAG, Container, build, configuration, container, require_containers
 from support.pictures import CAT, encoded, noise

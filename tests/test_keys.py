@@ -19,7 +19,7 @@ import pytest
 from resnet_service.api.app import create_app
 from resnet_service.api_keys import KeyRing, Keys
 from resnet_service.errors import InvalidSettings
-from resnet_service.fake import FakeClassifier
+from resnet_service.inference.fake import FakeClassifier
 from resnet_service.settings import Settings, load_settings
 from support.pictures import encoded, noise
 from support.servers import REPOSITORY, cli, served, server_process

@@ -14,7 +14,7 @@ import yaml
 
 from resnet_service import __version__
 from resnet_service.api.app import create_app
-from resnet_service.fake import FakeClassifier
+from resnet_service.inference.fake import FakeClassifier
 from resnet_service.settings import ENV_PREFIX, Settings
 from support.servers import REPOSITORY
 

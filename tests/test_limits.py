@@ -15,7 +15,7 @@ import pytest
 from resnet_service.api.app import create_app
 from resnet_service.api.limits import HeldBytes
 from resnet_service.errors import InvalidSettings
-from resnet_service.fake import FakeClassifier
+from resnet_service.inference.fake import FakeClassifier
 from resnet_service.settings import Settings, load_settings
 from support.meter import LoopMeter, served_and_metered
 from support.pictures import encoded, noise

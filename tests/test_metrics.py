@@ -16,9 +16,9 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from resnet_service.api.admission import Admitted, InferenceRoute
 from resnet_service.api.app import create_app
-from resnet_service.classifier import Classification, ModelIdentity, Timing
 from resnet_service.errors import BrokenImage
-from resnet_service.fake import FakeClassifier
+from resnet_service.inference.classifier import Classification, ModelIdentity, Timing
+from resnet_service.inference.fake import FakeClassifier
 from resnet_service.observability.metrics import BUCKETS, OTHER_METHOD, STAGES, Metrics, metrics_table
 from resnet_service.observability.request_context import current
 from resnet_service.settings import Settings

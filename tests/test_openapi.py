@@ -11,7 +11,7 @@ from schemathesis.checks import CHECKS
 
 from fuzz.damage import damaged
 from resnet_service.api.app import create_app
-from resnet_service.fake import FakeClassifier
+from resnet_service.inference.fake import FakeClassifier
 from resnet_service.settings import Settings
 from support.pictures import encoded, noise
 from support.servers import served

@@ -11,9 +11,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from resnet_service.classifier import Classifier
 from resnet_service.errors import UnsoundOutput
-from resnet_service.opening import open_classifier
+from resnet_service.inference.classifier import Classifier
+from resnet_service.inference.loader import open_classifier
 from resnet_service.settings import Settings
 from support.pictures import CAT
 from support.servers import server_process
@@ -23,7 +23,7 @@ MODEL = "checkpoints/resnet18-fashion-mnist-int8.onnx"
 BEFORE = """
 import sys
 from pathlib import Path
-from resnet_service.opening import open_classifier
+from resnet_service.inference.loader import open_classifier
 from resnet_service.runtimes.registry import find_runtime
 from resnet_service.settings import Settings
 

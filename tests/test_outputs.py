@@ -9,8 +9,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from resnet_service.classifier import Classifier
 from resnet_service.errors import InvalidMetadata, ModelError, NonFiniteWeights, UnsoundOutput
+from resnet_service.inference.classifier import Classifier
 from resnet_service.models.labels import LabelSet
 from resnet_service.runtimes.registry import open_runtime
 from support.models import rewritten

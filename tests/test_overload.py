@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from resnet_service.api.app import create_app
-from resnet_service.fake import FakeClassifier
+from resnet_service.inference.fake import FakeClassifier
 from resnet_service.settings import Settings
 from support.load import Load, offered, percentile, saturating
 from support.meter import served_and_metered

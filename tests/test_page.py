@@ -14,8 +14,8 @@ from starlette import routing
 from starlette.responses import JSONResponse, Response
 
 from resnet_service.api.app import create_app
-from resnet_service.classifier import ModelIdentity
-from resnet_service.fake import FakeClassifier
+from resnet_service.inference.classifier import ModelIdentity
+from resnet_service.inference.fake import FakeClassifier
 from resnet_service.models.labels import read_label_set
 from resnet_service.settings import Settings
 from support.browser import Visit, chromium, visit

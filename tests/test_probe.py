@@ -10,7 +10,7 @@ from contextlib import contextmanager
 import pytest
 
 from resnet_service.api.app import create_app
-from resnet_service.fake import FakeClassifier
+from resnet_service.inference.fake import FakeClassifier
 from resnet_service.probe import main, probe
 from resnet_service.settings import Settings
 from support.servers import served

@@ -5,8 +5,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from resnet_service.errors import InvalidTopK, UnsoundOutput
+from resnet_service.inference.ranking import check_top_k, rank, softmax
 from resnet_service.models.labels import LabelSet
-from resnet_service.ranking import check_top_k, rank, softmax
 
 FIVE = LabelSet.numbered(5)
 

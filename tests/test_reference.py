@@ -11,7 +11,7 @@ from tools import openapi
 
 from resnet_service.api import reference
 from resnet_service.api.app import create_app
-from resnet_service.fake import FakeClassifier
+from resnet_service.inference.fake import FakeClassifier
 from resnet_service.settings import Settings
 from support.browser import chromium, visit
 from support.pictures import CAT

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from fuzz.damage import damaged
 from resnet_service.api.app import create_app
-from resnet_service.fake import FakeClassifier
+from resnet_service.inference.fake import FakeClassifier
 from resnet_service.settings import Settings
 from support.pictures import encoded, noise
 

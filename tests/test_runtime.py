@@ -20,7 +20,6 @@ from PIL import Image
 from resnet_service.runtimes.base import Features
 
 from resnet_service.api.app import create_app
-from resnet_service.classifier import Classifier
 from resnet_service.errors import (
     ClassCountMismatch,
     InvalidMetadata,
@@ -30,10 +29,11 @@ from resnet_service.errors import (
 )
 from resnet_service.imaging.decode import DecodedImage, decode
 from resnet_service.imaging.heatmap import draw
+from resnet_service.inference.classifier import Classifier
+from resnet_service.inference.ranking import rank
 from resnet_service.models.exported import METADATA_KEY
 from resnet_service.models.labels import LabelSet
 from resnet_service.models.metadata import Agreement, ModelMetadata, Outputs, Packing, Precision
-from resnet_service.ranking import rank
 from resnet_service.runtimes.openvino import OpenVINORuntime
 from resnet_service.runtimes.registry import RuntimeName, open_runtime
 from resnet_service.settings import Settings
@@ -178,7 +178,7 @@ def test_while_networks_are_computed_the_next_pictures_are_decoded_and_then_kept
         pictures.append(weakref.ref(decoded.image))
         return decoded
 
-    monkeypatch.setattr("resnet_service.classifier.decode", noted)
+    monkeypatch.setattr("resnet_service.inference.classifier.decode", noted)
     runtime, cat = Recording(), CAT.read_bytes()
     classifier = Classifier(runtime, LabelSet.numbered(10), workers=1)
     asks = [lambda: classifier.classify(cat), lambda: classifier.classify(cat), lambda: classifier.score([cat])]
@@ -211,7 +211,7 @@ def test_no_more_pictures_are_decoded_at_once_than_there_are_workers(
             now -= 1
         return decode(*args, **options)
 
-    monkeypatch.setattr("resnet_service.classifier.decode", counted)
+    monkeypatch.setattr("resnet_service.inference.classifier.decode", counted)
     classifier, cat = Classifier.open(packed, workers=workers), CAT.read_bytes()
     asks = [lambda: classifier.classify(cat), lambda: classifier.embed(cat), lambda: classifier.score([cat])] * 2
     with ThreadPoolExecutor(len(asks)) as threads:
@@ -228,7 +228,7 @@ def test_what_is_drawn_on_counts_as_decoded_until_it_is_drawn(packed: Path, monk
         assert drawn.wait(20)
         return draw(*args)
 
-    monkeypatch.setattr("resnet_service.classifier.draw", held_back)
+    monkeypatch.setattr("resnet_service.inference.classifier.draw", held_back)
     classifier, cat = Classifier.open(packed, workers=1), CAT.read_bytes()
     with ThreadPoolExecutor(2) as threads:
         explained = threads.submit(classifier.explain, cat, None, "overlay")
@@ -359,7 +359,7 @@ FORBIDDEN = (
 def test_serving_a_packed_model_imports_nothing_heavy(packed: Path) -> None:
     script = (
         "import sys; from pathlib import Path; import resnet_service.cli, resnet_service.server\n"
-        "from resnet_service.classifier import Classifier\n"
+        "from resnet_service.inference.classifier import Classifier\n"
         f"Classifier.open(Path({str(packed)!r}), workers=2).warm_up()\n"
         f"print([name for name in {FORBIDDEN!r} if name in sys.modules])"
     )

@@ -19,7 +19,7 @@ sys.addaudithook(watch)
 SERVING = """
 import resnet_service.start, resnet_service.server
 from pathlib import Path
-from resnet_service.classifier import Classifier
+from resnet_service.inference.classifier import Classifier
 Classifier.open(Path("checkpoints/resnet18-fashion-mnist-int8.onnx")).warm_up()
 """
 PACKING = """

@@ -16,7 +16,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.trace import SpanKind, StatusCode
 
 from resnet_service.api.app import create_app
-from resnet_service.fake import FakeClassifier
+from resnet_service.inference.fake import FakeClassifier
 from resnet_service.observability.tracing import Tracer
 from resnet_service.settings import Settings
 from support.pictures import encoded, noise
@@ -94,7 +94,8 @@ def test_probes_are_not_traced() -> None:
 def test_switched_off_nothing_of_it_is_imported() -> None:
     # The API, which does nothing by itself, comes with FastAPI.
     code = (
-        "import sys; from resnet_service.api.app import create_app; from resnet_service.fake import FakeClassifier; "
+        "import sys; from resnet_service.api.app import create_app; "
+        "from resnet_service.inference.fake import FakeClassifier; "
         "from resnet_service.settings import Settings; create_app(Settings(), FakeClassifier()); "
         "print([name for name in sys.modules if name.startswith(('opentelemetry.sdk', 'opentelemetry.exporter'))])"
     )

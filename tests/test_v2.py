@@ -25,13 +25,13 @@ from tritonclient.utils import InferenceServerException
 
 from resnet_service.api.app import create_app
 from resnet_service.api.tensors import HEADER, MAX_JSON_VALUES
-from resnet_service.classifier import Classifier, Scores
 from resnet_service.errors import InvalidTensor, TooManyPixels, UnsoundOutput
-from resnet_service.fake import FakeClassifier
 from resnet_service.imaging.decode import decode
 from resnet_service.imaging.preprocess import crop, denormalise, normalise
+from resnet_service.inference.classifier import Classifier, Scores
+from resnet_service.inference.fake import FakeClassifier
+from resnet_service.inference.ranking import softmax
 from resnet_service.models.metadata import ModelMetadata
-from resnet_service.ranking import softmax
 from resnet_service.settings import Settings
 from support.pictures import CAT, encoded, noise
 from support.servers import REPOSITORY, served

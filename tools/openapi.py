@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 from resnet_service.api.app import create_app
-from resnet_service.fake import FakeClassifier
+from resnet_service.inference.fake import FakeClassifier
 from resnet_service.settings import Settings
 
 TARGET = Path("docs/openapi.json")

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from resnet_service.batch.job import Engine, Recipe, Totals
-    from resnet_service.classifier import Classification, Classifier
     from resnet_service.evaluation import Evaluation
+    from resnet_service.inference.classifier import Classification, Classifier
     from resnet_service.models.metadata import ModelMetadata, Precision
 
 app = typer.Typer(
@@ -124,7 +124,7 @@ def classify(
 ) -> None:
     """Name what is in pictures, without a server. A picture that fails is reported; the others are still answered."""
     with one_line_errors():
-        from resnet_service.classifier import Classifier
+        from resnet_service.inference.classifier import Classifier
         from resnet_service.models.discovery import choose_model
         from resnet_service.system.cpus import available_cpus
 
@@ -411,9 +411,9 @@ def evaluate(
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
     with one_line_errors():
-        from resnet_service.classifier import Classifier
         from resnet_service.datasets import open_dataset
         from resnet_service.evaluation import evaluate as evaluate_on
+        from resnet_service.inference.classifier import Classifier
         from resnet_service.system.cpus import available_cpus
 
         plots = _plots() if plot else None

@@ -15,7 +15,7 @@ from fastapi import FastAPI
 from resnet_service.api.app import create_app
 from resnet_service.api.state import Service
 from resnet_service.errors import ServiceError
-from resnet_service.opening import Opening
+from resnet_service.inference.loader import Opening
 from resnet_service.protocol import BoundedProtocol, sweep
 from resnet_service.settings import Settings
 

@@ -8,9 +8,9 @@ from pydantic import AfterValidator, BeforeValidator, Field, InstanceOf, Validat
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from resnet_service.api_keys import Keys
-from resnet_service.classifier import Fidelity
 from resnet_service.errors import InvalidSettings
 from resnet_service.imaging.decode import DEFAULT_MAX_PIXELS
+from resnet_service.inference.classifier import Fidelity
 from resnet_service.models.metadata import describe
 from resnet_service.runtimes.registry import RuntimeName
 

@@ -3,7 +3,7 @@
 import socket
 
 from resnet_service.errors import AddressUnavailable
-from resnet_service.opening import Opening
+from resnet_service.inference.loader import Opening
 from resnet_service.settings import Settings
 from resnet_service.system.imports import hide
 from resnet_service.system.memory import collect_less_often, keep_heap_compact, objects_that_stay

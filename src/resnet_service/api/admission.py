@@ -13,9 +13,9 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
 from resnet_service.api.state import Service, started_service
-from resnet_service.classifier import Timing
 from resnet_service.errors import DeadlineExceeded, Overloaded, RequestError, ServiceError, UnsoundOutput
-from resnet_service.executor import Permit
+from resnet_service.inference.classifier import Timing
+from resnet_service.inference.executor import Permit
 from resnet_service.observability.request_context import current
 
 T = TypeVar("T")

@@ -18,12 +18,12 @@ from resnet_service.api.observer import Observer
 from resnet_service.api.reload import Reloader
 from resnet_service.api.state import LifespanState, Service
 from resnet_service.api_keys import KeyRing
-from resnet_service.classifier import ImageClassifier
 from resnet_service.errors import ServiceError
-from resnet_service.executor import InferenceExecutor
+from resnet_service.inference.classifier import ImageClassifier
+from resnet_service.inference.executor import InferenceExecutor
+from resnet_service.inference.loader import Opening, open_classifier, worker_count
 from resnet_service.observability.metrics import Metrics
 from resnet_service.observability.tracing import Tracer, open_tracer
-from resnet_service.opening import Opening, open_classifier, worker_count
 from resnet_service.settings import Settings, load_settings
 from resnet_service.system.memory import release_freed
 

@@ -15,7 +15,7 @@ from fastapi.routing import APIRoute
 from resnet_service import errors
 from resnet_service.api import examples
 from resnet_service.api.problems import INTERNAL, MEDIA_TYPE, STATUS, is_foreign, problem
-from resnet_service.classifier import ModelIdentity
+from resnet_service.inference.classifier import ModelIdentity
 
 CLASSIFY, LOOK_INTO, MODEL, OPERATE, V2, HUB = (
     "Classify",

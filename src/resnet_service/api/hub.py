@@ -13,9 +13,9 @@ from resnet_service.api.document import answered, refused
 from resnet_service.api.schemas import inlined
 from resnet_service.api.state import StartedService
 from resnet_service.api.tensors import decode_base64, first_finding
-from resnet_service.classifier import ImageClassifier, Timing
 from resnet_service.errors import InvalidTopK, MalformedForm, MalformedJSON, UnsupportedMediaType
-from resnet_service.ranking import DEFAULT_TOP_K, best, check_top_k, softmax
+from resnet_service.inference.classifier import ImageClassifier, Timing
+from resnet_service.inference.ranking import DEFAULT_TOP_K, best, check_top_k, softmax
 
 inference = APIRouter(route_class=InferenceRoute)
 

@@ -7,8 +7,8 @@ from typing import Annotated
 
 from fastapi import Depends, Query, Request, Response
 
-from resnet_service.classifier import ImageClassifier
 from resnet_service.errors import UnsupportedLanguage
+from resnet_service.inference.classifier import ImageClassifier
 from resnet_service.models.label_translations import LANGUAGES, ORIGINAL, Language
 
 # What browsers send has about a hundred characters and ten ranges; more is read no further.

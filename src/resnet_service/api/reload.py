@@ -4,8 +4,8 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 
-from resnet_service.classifier import ImageClassifier
 from resnet_service.errors import ServiceError
+from resnet_service.inference.classifier import ImageClassifier
 
 log = logging.getLogger("resnet_service")
 

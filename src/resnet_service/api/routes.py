@@ -26,7 +26,6 @@ from resnet_service.api.schemas import (
     PredictResponse,
 )
 from resnet_service.api.state import StartedService
-from resnet_service.classifier import Classification, ImageClassifier
 from resnet_service.errors import (
     BodyTooLarge,
     InvalidClassId,
@@ -41,8 +40,9 @@ from resnet_service.errors import (
     UnsupportedMediaType,
 )
 from resnet_service.imaging.heatmap import MapForm
+from resnet_service.inference.classifier import Classification, ImageClassifier
+from resnet_service.inference.ranking import check_top_k
 from resnet_service.models.label_translations import ORIGINAL
-from resnet_service.ranking import check_top_k
 
 router = APIRouter()
 # Probes: they need no key, since orchestrators and load balancers have none.

@@ -6,12 +6,12 @@ from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from resnet_service import classifier as core
-from resnet_service.classifier import Classification, ImageClassifier
+from resnet_service.inference import classifier as core
+from resnet_service.inference.classifier import Classification, ImageClassifier
+from resnet_service.inference.ranking import RankedClass
 from resnet_service.models.label_translations import Language
 from resnet_service.models.labels import ClassLabel
 from resnet_service.models.metadata import ModelMetadata, Outputs, Precision
-from resnet_service.ranking import RankedClass
 
 
 class Prediction(BaseModel):

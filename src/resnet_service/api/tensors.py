@@ -15,12 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, FailFast, Field, TypeAdapter, ValidationError
 
-from resnet_service.classifier import ImageClassifier, Scores, Timing
 from resnet_service.errors import InvalidTensor, MalformedJSON, TooManyPictures
 from resnet_service.imaging.preprocess import denormalise
+from resnet_service.inference.classifier import ImageClassifier, Scores, Timing
+from resnet_service.inference.ranking import best, softmax
 from resnet_service.models.labels import LabelSet
 from resnet_service.models.metadata import ModelMetadata
-from resnet_service.ranking import best, softmax
 
 HEADER = "Inference-Header-Content-Length"
 

@@ -15,7 +15,6 @@ from resnet_service.api.routes import ready as check_ready
 from resnet_service.api.schemas import inlined
 from resnet_service.api.state import StartedService
 from resnet_service.api.tensors import HEADER, InferenceRequest, TensorMetadata, infer, inputs, outputs
-from resnet_service.classifier import ImageClassifier
 from resnet_service.errors import (
     InvalidTensor,
     MalformedJSON,
@@ -24,6 +23,7 @@ from resnet_service.errors import (
     UnknownModel,
     UnsupportedMediaType,
 )
+from resnet_service.inference.classifier import ImageClassifier
 
 _TAGS: list[str | Enum] = [document.V2]
 router = APIRouter(prefix="/v2", tags=_TAGS)

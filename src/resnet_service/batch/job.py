@@ -12,8 +12,8 @@ from resnet_service.batch.local import run_local
 from resnet_service.batch.outputs import Output
 from resnet_service.batch.parts import Part, plan
 from resnet_service.batch.worker import Outcome
-from resnet_service.classifier import Classifier, Fidelity, ImageClassifier
-from resnet_service.ranking import check_top_k
+from resnet_service.inference.classifier import Classifier, Fidelity, ImageClassifier
+from resnet_service.inference.ranking import check_top_k
 from resnet_service.runtimes.registry import RuntimeName
 
 _SHOWN = 10

@@ -15,8 +15,8 @@ import pyarrow.parquet as pq
 
 from resnet_service.batch.pictures import Picture
 from resnet_service.batch.storage import locate
-from resnet_service.classifier import Classification
 from resnet_service.errors import FileNotWritten, OutputConflict, OutputInUse, ServiceError
+from resnet_service.inference.classifier import Classification
 from resnet_service.system.files import write_whole
 
 _KEY = b"resnet_service"

@@ -23,8 +23,8 @@ from resnet_service.batch.messages import outcome_text, part_text, read_outcome,
 from resnet_service.batch.outputs import Output
 from resnet_service.batch.parts import Part, task_count
 from resnet_service.batch.worker import Outcome, run_part
-from resnet_service.classifier import ImageClassifier
 from resnet_service.errors import ClusterFailed, ServiceError
+from resnet_service.inference.classifier import ImageClassifier
 from resnet_service.models.labels import label_file_for
 from resnet_service.system.files import read_model_file, write_whole
 

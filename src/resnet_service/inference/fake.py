@@ -7,15 +7,15 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from resnet_service.activation_map import check_class_id
-from resnet_service.classifier import Classification, Embedding, Explanation, ModelIdentity, Scores, Timing
 from resnet_service.imaging.decode import decode
 from resnet_service.imaging.heatmap import MapForm, draw
 from resnet_service.imaging.preprocess import region
+from resnet_service.inference.class_activation_map import check_class_id
+from resnet_service.inference.classifier import Classification, Embedding, Explanation, ModelIdentity, Scores, Timing
+from resnet_service.inference.ranking import RankedClass, check_top_k
 from resnet_service.models.label_translations import Translations
 from resnet_service.models.labels import LabelSet
 from resnet_service.models.metadata import ModelMetadata, Outputs, Precision
-from resnet_service.ranking import RankedClass, check_top_k
 
 
 class FakeClassifier:

@@ -11,15 +11,15 @@ from typing import Literal, NamedTuple, Protocol, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from resnet_service.activation_map import activation_map, check_class_id
 from resnet_service.errors import OutputUnavailable, RequestError, TooManyPixels, UnsoundOutput
 from resnet_service.imaging.decode import DEFAULT_MAX_PIXELS, DecodedImage, decode
 from resnet_service.imaging.heatmap import MapForm, draw
 from resnet_service.imaging.preprocess import Region, crop, region
+from resnet_service.inference.class_activation_map import activation_map, check_class_id
+from resnet_service.inference.ranking import RankedClass, check_sound, check_top_k, rank, softmax
 from resnet_service.models.label_translations import Translations, translations_beside
 from resnet_service.models.labels import LabelSet, label_file_for
 from resnet_service.models.metadata import ModelMetadata, Outputs, Precision
-from resnet_service.ranking import RankedClass, check_sound, check_top_k, rank, softmax
 from resnet_service.runtimes.base import Features, Runtime
 from resnet_service.runtimes.registry import RuntimeName, open_runtime
 

@@ -5,7 +5,7 @@ import importlib.readers  # noqa: F401 - what finding a file of the package impo
 import threading
 from concurrent.futures import Future
 
-from resnet_service.classifier import Classifier
+from resnet_service.inference.classifier import Classifier
 from resnet_service.models.discovery import choose_model
 from resnet_service.runtimes.registry import find_runtime
 from resnet_service.settings import Settings

@@ -1,0 +1,1 @@
+"""From encoded image bytes to an answer, and the threads it runs in."""
