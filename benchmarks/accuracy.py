@@ -54,7 +54,7 @@ def _write_calibration(folder: Path) -> None:
     """Write training pictures as files, in folders named for their classes."""
     from PIL import Image
 
-    from resnet_service.datasets import read_idx
+    from resnet_service.evaluation.datasets import read_idx
     from resnet_service.models.labels import read_label_set
 
     labels, _ = read_label_set(REPOSITORY / "labels" / "fashion-mnist.json")

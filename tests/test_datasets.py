@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from resnet_service.datasets import open_dataset, read_idx
 from resnet_service.errors import InvalidDataset, UnknownClass
+from resnet_service.evaluation.datasets import open_dataset, read_idx
 from resnet_service.imaging.decode import decode
 from resnet_service.models.labels import LabelSet
 from support.pictures import encoded, noise

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from resnet_service.datasets import Dataset, Sample
 from resnet_service.errors import InvalidDataset
-from resnet_service.evaluation import CALIBRATION_BINS, Evaluation, evaluate
+from resnet_service.evaluation.datasets import Dataset, Sample
+from resnet_service.evaluation.evaluate import CALIBRATION_BINS, Evaluation, evaluate
 from resnet_service.inference.classifier import Classification, Timing
 from resnet_service.inference.fake import FakeClassifier
 from resnet_service.inference.ranking import RankedClass

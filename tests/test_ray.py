@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from resnet_service.datasets import open_dataset
+from resnet_service.evaluation.datasets import open_dataset
 from resnet_service.models.labels import read_label_set
 from support.environments import ray_environment, ray_python
 from support.servers import REPOSITORY, cli

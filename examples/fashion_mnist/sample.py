@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 from train import DATA, LABELS
 
-from resnet_service.datasets import read_idx
+from resnet_service.evaluation.datasets import read_idx
 from resnet_service.models.labels import read_label_set
 
 

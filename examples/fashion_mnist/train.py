@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torchvision.models import resnet18
 
-from resnet_service.datasets import read_idx
+from resnet_service.evaluation.datasets import read_idx
 from resnet_service.models.checkpoint.checkpoint import save_checkpoint
 from resnet_service.models.labels import read_label_set
 from resnet_service.models.metadata import ModelMetadata, Provenance

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from resnet_service.batch.job import Engine, Recipe, Totals
-    from resnet_service.evaluation import Evaluation
+    from resnet_service.evaluation.evaluate import Evaluation
     from resnet_service.inference.classifier import Classification, Classifier
     from resnet_service.models.metadata import ModelMetadata, Precision
 
@@ -411,8 +411,8 @@ def evaluate(
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
     with one_line_errors():
-        from resnet_service.datasets import open_dataset
-        from resnet_service.evaluation import evaluate as evaluate_on
+        from resnet_service.evaluation.datasets import open_dataset
+        from resnet_service.evaluation.evaluate import evaluate as evaluate_on
         from resnet_service.inference.classifier import Classifier
         from resnet_service.system.cpus import available_cpus
 
@@ -457,7 +457,7 @@ def _record(model: Path, found: "Evaluation") -> None:
 def _plots() -> "ModuleType":
     """Import the room that draws, before minutes of evaluation and not after them."""
     try:
-        from resnet_service import plots
+        from resnet_service.evaluation import plots
     except ModuleNotFoundError as error:
         raise RuntimeUnavailable("--plot needs matplotlib: pip install 'resnet-service[plot]'.") from error
     return plots

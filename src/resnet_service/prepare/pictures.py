@@ -7,8 +7,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from resnet_service.datasets import Dataset, open_pictures
 from resnet_service.errors import InvalidDataset, RequestError
+from resnet_service.evaluation.datasets import Dataset, open_pictures
 from resnet_service.imaging.decode import decode
 from resnet_service.imaging.preprocess import crop
 from resnet_service.models.labels import LabelSet

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from resnet_service.datasets import Dataset, Sample
 from resnet_service.errors import InvalidDataset, RequestError
+from resnet_service.evaluation.datasets import Dataset, Sample
 from resnet_service.inference.classifier import ImageClassifier
 from resnet_service.models.labels import LabelSet
 from resnet_service.models.metadata import EvaluationRecord

@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from resnet_service.evaluation import CALIBRATION_BINS, Evaluation
+from resnet_service.evaluation.evaluate import CALIBRATION_BINS, Evaluation
 
 _BLUE, _RED, _GREY = "#2563eb", "#dc2626", "#6b7280"
 _WRITTEN_OUT = 20  # with more classes, names and numbers in the matrix would not be legible
