@@ -28,7 +28,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def packed(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return that checkpoint packed in FP32; exporting a graph takes many seconds."""
-    from resnet_service.prepare.pack import pack  # NNCF takes seconds to import, and most tests need none of it
+    from resnet_service.export.export import pack  # NNCF takes seconds to import, and most tests need none of it
 
     target = tmp_path_factory.mktemp("packed") / "model.onnx"
     pack(checkpoint, target)
@@ -45,7 +45,7 @@ class Both(NamedTuple):
 @pytest.fixture(scope="session")
 def small_network(tmp_path_factory: pytest.TempPathFactory) -> Both:
     """Return timm's smallest ResNet for 224 pixels with random weights, as checkpoint and packed in FP32."""
-    from resnet_service.prepare.pack import pack
+    from resnet_service.export.export import pack
 
     folder = tmp_path_factory.mktemp("small")
     path = random_checkpoint(folder / "small.pth", arch="timm/test_resnet", input_size=224, resize_size=256)

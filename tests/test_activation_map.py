@@ -11,13 +11,13 @@ from torch import nn
 
 from conftest import Both, PackedByCommand
 from resnet_service.errors import InvalidClassId, OutputUnavailable, UnsoundOutput
+from resnet_service.export.export import pack
 from resnet_service.imaging.preprocess import crop, normalise
 from resnet_service.inference.class_activation_map import activation_map, check_class_id
 from resnet_service.inference.classifier import Classifier
 from resnet_service.models.architectures import build
 from resnet_service.models.checkpoint.checkpoint import load_checkpoint, save_checkpoint
 from resnet_service.models.labels import LabelSet
-from resnet_service.prepare.pack import pack
 from resnet_service.runtimes.registry import open_runtime
 from support.models import as_older_version, metadata
 from support.pictures import CAT, encoded, noise

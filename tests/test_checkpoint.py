@@ -18,10 +18,10 @@ from resnet_service.errors import (
     UnknownArchitecture,
     UnreadableModel,
 )
+from resnet_service.export.convert import convert
 from resnet_service.models.checkpoint.checkpoint import load_checkpoint, save_checkpoint
 from resnet_service.models.labels import read_label_set
 from resnet_service.models.metadata import IMAGENET_STD, Provenance
-from resnet_service.prepare.conversion import convert
 from resnet_service.system.files import sha256_of
 from support.models import metadata, random_checkpoint, random_model
 from support.servers import cli_here

@@ -44,7 +44,7 @@ sys.path.insert(0, "tests")
 from torchvision.models import Weights
 from torchvision.transforms._presets import ImageClassification
 import functools
-from resnet_service.prepare.sources import from_torchvision
+from resnet_service.export.sources import from_torchvision
 weights = Weights(
     url="https://elsewhere.example/models/" + sys.argv[2],
     transforms=functools.partial(ImageClassification, crop_size=224, resize_size=232),

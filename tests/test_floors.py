@@ -20,7 +20,7 @@ FLOORS = {
 }
 
 # The one process that may execute what is in a file does so for whoever said --trust-pickle.
-CONVERTER = Path("src/resnet_service/prepare/unpickle.py")
+CONVERTER = Path("src/resnet_service/export/unpickle.py")
 EXECUTES = ("weights_only=False", "jit.load", "torch.package", "pickle.load", "pickle.Unpickler", "add_safe_globals")
 EXECUTES_TOO = ("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "torch.hub", "dill", "joblib", "marshal.load", "shelve")
 

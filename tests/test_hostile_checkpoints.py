@@ -14,9 +14,9 @@ import pytest
 import torch
 
 from resnet_service.errors import ModelError, PickledCode, SuspiciousModel, UnreadableModel
+from resnet_service.export.convert import convert
 from resnet_service.models.checkpoint import pytorch
 from resnet_service.models.checkpoint.checkpoint import load_checkpoint
-from resnet_service.prepare.conversion import convert
 from resnet_service.system.files import MAX_MODEL_BYTES
 from support.models import random_model
 from support.servers import cli

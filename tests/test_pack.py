@@ -11,14 +11,14 @@ import torch
 
 from conftest import Both, PackedByCommand
 from resnet_service.errors import InvalidDataset, TooLossy, UnsuitableRuntime
+from resnet_service.export import onnx_graph, parity
+from resnet_service.export.export import default_target, pack, record_evaluation
 from resnet_service.imaging.decode import decode
 from resnet_service.imaging.preprocess import crop
 from resnet_service.models.checkpoint.checkpoint import load_checkpoint, save_checkpoint
 from resnet_service.models.exported import read_packed
 from resnet_service.models.labels import read_label_set
 from resnet_service.models.metadata import Agreement, EvaluationRecord
-from resnet_service.prepare import agreement, graph
-from resnet_service.prepare.pack import default_target, pack, record_evaluation
 from resnet_service.runtimes.registry import open_runtime
 from resnet_service.system.files import sha256_of
 from support.models import metadata, random_checkpoint, random_model
@@ -168,8 +168,8 @@ def test_weights_beyond_half_precision_are_kept_whole(tmp_path: Path) -> None:
     model = random_model("timm/test_resnet")
     model.fc.weight.data[0, 0] = 1e6  # type: ignore[union-attr, operator]
     save_checkpoint(model, tmp_path / "model.pth", metadata(arch="timm/test_resnet"))
-    exported, _ = graph.export(load_checkpoint(tmp_path / "model.pth"))
-    graph.halve(exported)
+    exported, _ = onnx_graph.export(load_checkpoint(tmp_path / "model.pth"))
+    onnx_graph.halve(exported)
     (kept,) = (one for one in exported.graph.initializer if one.name.endswith("fc.weight"))
     assert onnxruntime.InferenceSession(exported.SerializeToString()) is not None
     assert kept.data_type == 1
@@ -178,21 +178,21 @@ def test_weights_beyond_half_precision_are_kept_whole(tmp_path: Path) -> None:
 def test_loss_is_counted_in_points_where_classes_are_known() -> None:
     lossy = Agreement(pictures=100, top1_agreement=90, top1_loss=1.2, max_logit_difference=1)
     with pytest.raises(TooLossy, match=r"1\.20 points of top-1 accuracy"):
-        agreement.refuse_loss(lossy, "int8", 1.0)
-    agreement.refuse_loss(lossy, "int8", 1.2)
+        parity.refuse_loss(lossy, "int8", 1.0)
+    parity.refuse_loss(lossy, "int8", 1.2)
 
 
 def test_loss_is_what_changed_where_they_are_not() -> None:
     lossy = Agreement(pictures=200, top1_agreement=98.5, max_logit_difference=1)
     with pytest.raises(TooLossy, match=r"1\.50 % of first answers change"):
-        agreement.refuse_loss(lossy, "int8", 1.0)
-    agreement.refuse_loss(lossy, "int8", 1.5)
+        parity.refuse_loss(lossy, "int8", 1.0)
+    parity.refuse_loss(lossy, "int8", 1.5)
 
 
 def test_fp32_may_only_round() -> None:
     off = Agreement(pictures=9, top1_agreement=100, max_logit_difference=0.002)
     with pytest.raises(TooLossy, match="rounding"):
-        agreement.refuse_loss(off, "fp32", 100)
+        parity.refuse_loss(off, "fp32", 100)
 
 
 @pytest.mark.slow
@@ -235,8 +235,8 @@ def test_too_lossy_is_not_written_and_what_was_left_out_is_said(tmp_path: Path) 
 
 
 def test_calibration_and_comparison_share_no_picture() -> None:
+    from resnet_service.export.calibration import choose_pictures
     from resnet_service.models.labels import labels_for
-    from resnet_service.prepare.pictures import choose_pictures
 
     facts = load_checkpoint(FASHION).metadata
     chosen = choose_pictures(SAMPLE, "int8", facts, labels_for(facts, FASHION), lambda _: None)
@@ -255,7 +255,7 @@ def test_an_architecture_that_cannot_be_exported_says_so(checkpoint: Path) -> No
     loaded = load_checkpoint(checkpoint)
     object.__setattr__(loaded, "model", Stubborn())
     with pytest.raises(UnsuitableRuntime, match="cannot be packed"):
-        graph.export(loaded)
+        onnx_graph.export(loaded)
 
 
 @pytest.mark.parametrize("made", ["fp32", "small_int8", SLOW_INT8])

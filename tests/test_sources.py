@@ -14,8 +14,8 @@ from torchvision.models import Weights
 from torchvision.transforms._presets import ImageClassification
 
 from resnet_service.errors import SourceDigestMismatch, SourceUnreachable, UnknownArchitecture
+from resnet_service.export.sources import from_torchvision, pull
 from resnet_service.models.checkpoint.checkpoint import load_checkpoint
-from resnet_service.prepare.sources import from_torchvision, pull
 from resnet_service.system.files import sha256_of
 from support.models import random_model
 from support.servers import cli, cli_here, file_server

@@ -283,7 +283,7 @@ def pull(
         if if_missing and (there := pulled_models(into)):
             err().print(f"{there[-1]} is there already")
             return
-        from resnet_service.prepare import sources
+        from resnet_service.export import sources
 
         columns = BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn()
         with Progress(*columns, console=err(), transient=True) as bars:
@@ -328,7 +328,7 @@ def _pack(
 
         check_model_file(checkpoint)
         try:
-            from resnet_service.prepare import pack as packing
+            from resnet_service.export import export as packing
         except ModuleNotFoundError as error:
             raise RuntimeUnavailable(
                 f"Packing needs the package {error.name}: pip install 'resnet-service[torch]'."
@@ -372,7 +372,7 @@ def convert(
         check_model_file(source)
         import torch
 
-        from resnet_service.prepare.conversion import convert as convert_file
+        from resnet_service.export.convert import convert as convert_file
 
         metadata = convert_file(
             source,
@@ -445,7 +445,7 @@ def _record(model: Path, found: "Evaluation") -> None:
     from resnet_service.models.exported import SUFFIX
 
     if model.suffix == SUFFIX:
-        from resnet_service.prepare import pack as packing
+        from resnet_service.export import export as packing
 
         packing.record_evaluation(model, found.record())
     else:

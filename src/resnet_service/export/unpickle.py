@@ -1,6 +1,6 @@
 """The only place that may run a pickle's code: a child process, started for ``convert --trust-pickle``.
 
-    python -m resnet_service.prepare.unpickle INPUT OUTPUT
+    python -m resnet_service.export.unpickle INPUT OUTPUT
 
 It writes the weights of the pickled model to OUTPUT as a bare ``state_dict``. The parent reads that as it reads any
 stranger's file, so what the pickle did to this process ends with it.

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import onnx
 
+from resnet_service.export.calibration import choose_pictures
+from resnet_service.export.onnx_graph import export, give_class_weights, halve, quantize, with_metadata
+from resnet_service.export.parity import compare, refuse_loss, sentence
 from resnet_service.models.checkpoint.checkpoint import load_checkpoint
 from resnet_service.models.exported import SUFFIX, PackedModel, graph_bytes, read_packed
 from resnet_service.models.labels import labels_for
 from resnet_service.models.metadata import EvaluationRecord, ModelMetadata, Packing, Precision
-from resnet_service.prepare.agreement import compare, refuse_loss, sentence
-from resnet_service.prepare.graph import export, give_class_weights, halve, quantize, with_metadata
-from resnet_service.prepare.pictures import choose_pictures
 from resnet_service.system.files import sha256_of, write_whole
 
 DEFAULT_MAX_LOSS = 1.0  # percentage points of top-1

@@ -4,11 +4,11 @@ import numpy as np
 import torch
 
 from resnet_service.errors import TooLossy
+from resnet_service.export.calibration import Pictures
 from resnet_service.imaging.preprocess import normalise
 from resnet_service.models.checkpoint.checkpoint import Checkpoint
 from resnet_service.models.exported import PackedModel
 from resnet_service.models.metadata import Agreement, Precision
-from resnet_service.prepare.pictures import Pictures
 from resnet_service.runtimes.openvino import OpenVINORuntime
 
 FP32_TOLERANCE = 1e-3  # of a logit

@@ -1,0 +1,1 @@
+"""From published weights or a training checkpoint to an exported model."""

@@ -1,1 +1,0 @@
-"""Preparing models: everything that needs PyTorch and happens before serving."""
