@@ -25,10 +25,10 @@ import pyarrow.parquet as pq
 import ray
 import ray.data
 
+from resnet_service.batch.items import Picture
 from resnet_service.batch.job import Engine, Recipe, classify_batch, local_engine
 from resnet_service.batch.messages import part_text
-from resnet_service.batch.parts import part_size, plan
-from resnet_service.batch.pictures import Picture
+from resnet_service.batch.shards import part_size, plan
 from resnet_service.ray.batch import ray_engine
 from resnet_service.system.cpus import available_cpus
 

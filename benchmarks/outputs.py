@@ -12,8 +12,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
-from resnet_service.runtimes.base import Runtime
 
+from resnet_service.runtimes.base import Runtime
 from resnet_service.runtimes.registry import open_runtime
 from resnet_service.system.cpus import available_cpus
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from benchmarks.paths import REPOSITORY
-from resnet_service.batch.parts import part_size, task_count
+from resnet_service.batch.shards import part_size, task_count
 
 FIGURES = REPOSITORY / "docs" / "benchmarks" / "batch.json"
 

@@ -18,11 +18,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from resnet_service.batch import inputs
+from resnet_service.batch.items import Picture
 from resnet_service.batch.job import Totals, classify_batch, local_engine
 from resnet_service.batch.messages import outcome_text, part_text, read_outcome, read_part
 from resnet_service.batch.outputs import SCHEMA, Output
-from resnet_service.batch.parts import Part, part_size, plan, task_count
-from resnet_service.batch.pictures import Picture
+from resnet_service.batch.shards import Part, part_size, plan, task_count
 from resnet_service.batch.worker import Outcome, run_part
 from resnet_service.errors import (
     FileNotWritten,

@@ -10,13 +10,13 @@ import httpx
 import numpy as np
 import pytest
 from PIL import Image
-from resnet_service.runtimes.base import Features
 
 from resnet_service.api.app import create_app
 from resnet_service.inference.classifier import Classifier
 from resnet_service.inference.fake import FakeClassifier
 from resnet_service.models.labels import LabelSet
 from resnet_service.models.metadata import ModelMetadata, Outputs, Precision
+from resnet_service.runtimes.base import Features
 from resnet_service.settings import Settings
 from support.models import as_older_version, metadata
 from support.pictures import CAT, encoded, noise

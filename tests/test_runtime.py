@@ -17,7 +17,6 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper
 from PIL import Image
-from resnet_service.runtimes.base import Features
 
 from resnet_service.api.app import create_app
 from resnet_service.errors import (
@@ -34,6 +33,7 @@ from resnet_service.inference.ranking import rank
 from resnet_service.models.exported import METADATA_KEY
 from resnet_service.models.labels import LabelSet
 from resnet_service.models.metadata import Agreement, ModelMetadata, Outputs, Packing, Precision
+from resnet_service.runtimes.base import Features
 from resnet_service.runtimes.openvino import OpenVINORuntime
 from resnet_service.runtimes.registry import RuntimeName, open_runtime
 from resnet_service.settings import Settings

@@ -7,8 +7,8 @@ import sys
 from pathlib import Path
 
 from resnet_service import __version__
-from resnet_service.inference.classifier import Classifier
 from resnet_service.errors import ServiceError
+from resnet_service.inference.classifier import Classifier
 
 
 def main() -> None:

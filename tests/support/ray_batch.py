@@ -19,7 +19,7 @@ from ray.cluster_utils import Cluster
 
 from resnet_service.batch.job import Recipe, Totals, classify_batch
 from resnet_service.batch.outputs import Output, Result
-from resnet_service.batch.parts import Part
+from resnet_service.batch.shards import Part
 from resnet_service.batch.worker import Outcome
 from resnet_service.errors import ClusterFailed
 from resnet_service.ray.batch import ray_engine

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from resnet_service.batch.pictures import Picture, as_text
+from resnet_service.batch.items import Picture, as_text
 from resnet_service.batch.storage import Place, locate
 from resnet_service.errors import BodyTooLarge, InvalidBatchInput, NoFile, RequestError
 

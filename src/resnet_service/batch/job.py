@@ -10,7 +10,7 @@ from typing import NamedTuple
 from resnet_service.batch.inputs import list_pictures
 from resnet_service.batch.local import run_local
 from resnet_service.batch.outputs import Output
-from resnet_service.batch.parts import Part, plan
+from resnet_service.batch.shards import Part, plan
 from resnet_service.batch.worker import Outcome
 from resnet_service.inference.classifier import Classifier, Fidelity, ImageClassifier
 from resnet_service.inference.ranking import check_top_k

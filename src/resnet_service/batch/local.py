@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 
 from resnet_service.batch.outputs import Output
-from resnet_service.batch.parts import Part
+from resnet_service.batch.shards import Part
 from resnet_service.batch.worker import Outcome, run_part
 from resnet_service.inference.classifier import ImageClassifier
 

@@ -3,8 +3,8 @@
 import json
 
 from resnet_service import errors
-from resnet_service.batch.parts import Part
-from resnet_service.batch.pictures import Picture
+from resnet_service.batch.items import Picture
+from resnet_service.batch.shards import Part
 from resnet_service.batch.worker import Outcome
 
 

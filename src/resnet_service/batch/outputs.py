@@ -13,7 +13,7 @@ from typing import NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from resnet_service.batch.pictures import Picture
+from resnet_service.batch.items import Picture
 from resnet_service.batch.storage import locate
 from resnet_service.errors import FileNotWritten, OutputConflict, OutputInUse, ServiceError
 from resnet_service.inference.classifier import Classification

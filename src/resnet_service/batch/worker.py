@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from resnet_service.batch.inputs import Read, read_pictures
 from resnet_service.batch.outputs import Output, Result
-from resnet_service.batch.parts import Part
+from resnet_service.batch.shards import Part
 from resnet_service.errors import RequestError, ServiceError, UnsoundOutput
 from resnet_service.inference.classifier import Classification, ImageClassifier
 

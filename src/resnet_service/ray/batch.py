@@ -21,7 +21,7 @@ from ray.util.annotations import RayDeprecationWarning
 from resnet_service.batch.job import Engine, Recipe
 from resnet_service.batch.messages import outcome_text, part_text, read_outcome, read_part
 from resnet_service.batch.outputs import Output
-from resnet_service.batch.parts import Part, task_count
+from resnet_service.batch.shards import Part, task_count
 from resnet_service.batch.worker import Outcome, run_part
 from resnet_service.errors import ClusterFailed, ServiceError
 from resnet_service.inference.classifier import ImageClassifier

@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from resnet_service.batch.pictures import Picture
+from resnet_service.batch.items import Picture
 
 _SMALLEST, _LARGEST = 16, 1000
 _WISHED = 256  # parts of a small batch: enough that many workers end at about the same time
