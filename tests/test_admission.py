@@ -16,9 +16,11 @@ import httpx
 import pytest
 from fastapi.routing import APIRoute
 
-from resnet_service.api import hub, routes, v2
 from resnet_service.api.admission import InferenceRoute
 from resnet_service.api.app import create_app
+from resnet_service.api.routes import huggingface as hub
+from resnet_service.api.routes import open_inference as v2
+from resnet_service.api.routes import predict as routes
 from resnet_service.inference.executor import InferenceExecutor
 from resnet_service.inference.fake import FakeClassifier
 from resnet_service.settings import Settings

@@ -12,7 +12,8 @@ import httpx
 import pytest
 from starlette.routing import Route
 
-from resnet_service.api import pages, reference
+from resnet_service.api import reference
+from resnet_service.api import static as pages
 from resnet_service.api.app import create_app
 from resnet_service.errors import UnsoundOutput
 from resnet_service.inference.fake import FakeClassifier

@@ -13,7 +13,7 @@ WALL_CLOCKS = {"time.time", "time.time_ns", "datetime.now", "datetime.utcnow", "
 
 # What is said to others is dated in their calendar: no duration comes of it on this side.
 DATED = {
-    "api.state": {"datetime.now"},  # when the service started, in /metadata
+    "api.dependencies": {"datetime.now"},  # when the service started, in /metadata
     "client.calls": {"time.time"},  # Retry-After may be a date
     "observability.tracing": {"time.time_ns"},  # OpenTelemetry's spans begin and end at dates
 }

@@ -21,9 +21,9 @@ from fastapi import FastAPI
 from PIL import Image
 
 from resnet_service import errors
-from resnet_service.api import document, examples
 from resnet_service.api.app import create_app
-from resnet_service.api.problems import STATUS, is_foreign
+from resnet_service.api.openapi import document, examples
+from resnet_service.api.problem_details import STATUS, is_foreign
 from resnet_service.api_keys import Keys
 from resnet_service.errors import OutputUnavailable, UnsoundOutput
 from resnet_service.inference.classifier import Classifier

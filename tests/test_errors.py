@@ -3,7 +3,7 @@ import inspect
 import pytest
 
 from resnet_service import errors
-from resnet_service.api.problems import STATUS
+from resnet_service.api.problem_details import STATUS
 
 
 def every_class() -> list[type[errors.ServiceError]]:

@@ -6,7 +6,7 @@ import httpx
 import pytest
 
 from resnet_service.api.app import create_app
-from resnet_service.api.languages import preferred
+from resnet_service.api.localization import preferred
 from resnet_service.inference.fake import FakeClassifier
 from resnet_service.settings import Settings
 from support.pictures import encoded, noise

@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from resnet_service.api.app import create_app
-from resnet_service.api.limits import HeldBytes
+from resnet_service.api.middleware.body_limits import HeldBytes
 from resnet_service.errors import InvalidSettings
 from resnet_service.inference.fake import FakeClassifier
 from resnet_service.settings import Settings, load_settings
@@ -104,7 +104,7 @@ def test_a_body_that_never_ends_is_408(url: str) -> None:
 
 
 def test_a_body_below_the_rate_is_408_long_before_its_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("resnet_service.api.limits._GRACE", 0.3)
+    monkeypatch.setattr("resnet_service.api.middleware.body_limits._GRACE", 0.3)
     with limited(body_seconds=60, min_body_rate=1000) as url, connected(url) as connection:
         connection.sendall(head(Content_Length=100_000))
         assert drip(connection, b"x") < 5

@@ -2,7 +2,7 @@
 
 import pytest
 
-from resnet_service.api.negotiation import preferred
+from resnet_service.api.content_negotiation import preferred
 
 PNG, JSON = "image/png", "application/json"
 

@@ -6,8 +6,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from resnet_service.api.app import create_app
+from resnet_service.api.dependencies import Service
 from resnet_service.api.reload import Reloader
-from resnet_service.api.state import Service
 from resnet_service.errors import UnreadableModel
 from resnet_service.inference.classifier import ImageClassifier
 from resnet_service.inference.executor import InferenceExecutor

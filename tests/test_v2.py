@@ -24,7 +24,7 @@ from tritonclient.http import InferenceServerClient, InferInput, InferRequestedO
 from tritonclient.utils import InferenceServerException
 
 from resnet_service.api.app import create_app
-from resnet_service.api.tensors import HEADER, MAX_JSON_VALUES
+from resnet_service.api.open_inference.tensors import HEADER, MAX_JSON_VALUES
 from resnet_service.errors import InvalidTensor, TooManyPixels, UnsoundOutput
 from resnet_service.imaging.decode import decode
 from resnet_service.imaging.preprocess import crop, denormalise, normalise

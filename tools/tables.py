@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from resnet_service.api.document import problems_table
+from resnet_service.api.openapi.document import problems_table
 from resnet_service.observability.metrics import metrics_table
 from resnet_service.options import settings_table
 

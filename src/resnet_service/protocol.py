@@ -14,8 +14,8 @@ from typing import Any
 import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
-from resnet_service.api.problems import respond_to
-from resnet_service.api.state import Service
+from resnet_service.api.dependencies import Service
+from resnet_service.api.problem_details import respond_to
 from resnet_service.errors import HeadTooLarge, MalformedRequest, RequestTooSlow, ServiceError, TooManyConnections
 from resnet_service.observability.request_context import Observation, new_request_id, request_id
 

@@ -13,7 +13,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from resnet_service.api.app import create_app
-from resnet_service.api.state import Service
+from resnet_service.api.dependencies import Service
 from resnet_service.errors import ServiceError
 from resnet_service.inference.loader import Opening
 from resnet_service.protocol import BoundedProtocol, sweep

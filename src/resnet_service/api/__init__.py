@@ -1,1 +1,1 @@
-"""The HTTP skin; FastAPI is known nowhere else."""
+"""The HTTP interface: FastAPI and Starlette are used here and nowhere below."""

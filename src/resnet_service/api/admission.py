@@ -12,7 +12,7 @@ from fastapi.routing import APIRoute
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
-from resnet_service.api.state import Service, started_service
+from resnet_service.api.dependencies import Service, started_service
 from resnet_service.errors import DeadlineExceeded, Overloaded, RequestError, ServiceError, UnsoundOutput
 from resnet_service.inference.classifier import Timing
 from resnet_service.inference.executor import Permit

@@ -10,13 +10,19 @@ from fastapi.routing import APIRoute
 from starlette.middleware.cors import CORSMiddleware
 
 from resnet_service import __version__
-from resnet_service.api import document, hub, pages, problems, reference, routes, v2
-from resnet_service.api.early import EarlyAnswer
-from resnet_service.api.keys import RequireKey
-from resnet_service.api.limits import BodyLimit, HeldBytes
-from resnet_service.api.observer import Observer
+from resnet_service.api import problem_details as problems
+from resnet_service.api import reference
+from resnet_service.api import static as pages
+from resnet_service.api.dependencies import LifespanState, Service
+from resnet_service.api.middleware.api_key import RequireKey
+from resnet_service.api.middleware.body_limits import BodyLimit, HeldBytes
+from resnet_service.api.middleware.early_response import EarlyAnswer
+from resnet_service.api.middleware.request_context import Observer
+from resnet_service.api.openapi import document
 from resnet_service.api.reload import Reloader
-from resnet_service.api.state import LifespanState, Service
+from resnet_service.api.routes import huggingface as hub
+from resnet_service.api.routes import open_inference as v2
+from resnet_service.api.routes import predict as routes
 from resnet_service.api_keys import KeyRing
 from resnet_service.errors import ServiceError
 from resnet_service.inference.classifier import ImageClassifier

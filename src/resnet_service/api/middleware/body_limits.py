@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from resnet_service.api.problems import respond_to
+from resnet_service.api.problem_details import respond_to
 from resnet_service.errors import BodyTooLarge, RequestTooSlow, ServiceError, TooManyBytes
 
 # Seconds before the rate counts: a slow start, or a moment without reception, is no attack.

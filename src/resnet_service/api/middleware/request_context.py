@@ -7,7 +7,7 @@ from types import FunctionType
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from resnet_service.api.problems import unexpected
+from resnet_service.api.problem_details import unexpected
 from resnet_service.observability.logs import printable
 from resnet_service.observability.metrics import UNMATCHED, Metrics
 from resnet_service.observability.request_context import Observation, current, request_id

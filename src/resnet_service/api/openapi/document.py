@@ -13,8 +13,8 @@ from fastapi import FastAPI
 from fastapi.routing import APIRoute
 
 from resnet_service import errors
-from resnet_service.api import examples
-from resnet_service.api.problems import INTERNAL, MEDIA_TYPE, STATUS, is_foreign, problem
+from resnet_service.api.openapi import examples
+from resnet_service.api.problem_details import INTERNAL, MEDIA_TYPE, STATUS, is_foreign, problem
 from resnet_service.inference.classifier import ModelIdentity
 
 CLASSIFY, LOOK_INTO, MODEL, OPERATE, V2, HUB = (

@@ -6,13 +6,13 @@ import numpy as np
 from fastapi import APIRouter, Request
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from resnet_service.api import document, examples
 from resnet_service.api.admission import Admitted, InferenceRoute
-from resnet_service.api.body import read_picture
-from resnet_service.api.document import answered, refused
+from resnet_service.api.dependencies import StartedService
+from resnet_service.api.open_inference.tensors import decode_base64, first_finding
+from resnet_service.api.openapi import document, examples
+from resnet_service.api.openapi.document import answered, refused
 from resnet_service.api.schemas import inlined
-from resnet_service.api.state import StartedService
-from resnet_service.api.tensors import decode_base64, first_finding
+from resnet_service.api.uploads import read_picture
 from resnet_service.errors import InvalidTopK, MalformedForm, MalformedJSON, UnsupportedMediaType
 from resnet_service.inference.classifier import ImageClassifier, Timing
 from resnet_service.inference.ranking import DEFAULT_TOP_K, best, check_top_k, softmax

@@ -6,14 +6,14 @@ from fastapi import APIRouter, Header, Query, Request
 from starlette.responses import PlainTextResponse, Response
 
 from resnet_service import __version__
-from resnet_service.api import document, examples
 from resnet_service.api.admission import Admitted, InferenceRoute
-from resnet_service.api.body import FIELD, FIELDS, read_picture, read_pictures
-from resnet_service.api.document import answered, refused
-from resnet_service.api.languages import ReadBy
-from resnet_service.api.limits import megabytes
-from resnet_service.api.negotiation import preferred
-from resnet_service.api.problems import problem_of
+from resnet_service.api.content_negotiation import preferred
+from resnet_service.api.dependencies import StartedService
+from resnet_service.api.localization import ReadBy
+from resnet_service.api.middleware.body_limits import megabytes
+from resnet_service.api.openapi import document, examples
+from resnet_service.api.openapi.document import answered, refused
+from resnet_service.api.problem_details import problem_of
 from resnet_service.api.schemas import (
     BatchResponse,
     EmbedResponse,
@@ -25,7 +25,7 @@ from resnet_service.api.schemas import (
     Model,
     PredictResponse,
 )
-from resnet_service.api.state import StartedService
+from resnet_service.api.uploads import FIELD, FIELDS, read_picture, read_pictures
 from resnet_service.errors import (
     BodyTooLarge,
     InvalidClassId,

@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterable, Iterator
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from resnet_service.api.problems import respond_to
+from resnet_service.api.problem_details import respond_to
 from resnet_service.api_keys import KeyRing
 from resnet_service.errors import Unauthorized
 

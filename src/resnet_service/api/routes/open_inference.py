@@ -8,13 +8,13 @@ from pydantic import BaseModel, Field
 from starlette.responses import Response
 
 from resnet_service import __version__
-from resnet_service.api import document, examples
 from resnet_service.api.admission import Admitted, InferenceRoute
-from resnet_service.api.document import answered, path_parameters, refused
-from resnet_service.api.routes import ready as check_ready
+from resnet_service.api.dependencies import StartedService
+from resnet_service.api.open_inference.tensors import HEADER, InferenceRequest, TensorMetadata, infer, inputs, outputs
+from resnet_service.api.openapi import document, examples
+from resnet_service.api.openapi.document import answered, path_parameters, refused
+from resnet_service.api.routes.predict import ready as check_ready
 from resnet_service.api.schemas import inlined
-from resnet_service.api.state import StartedService
-from resnet_service.api.tensors import HEADER, InferenceRequest, TensorMetadata, infer, inputs, outputs
 from resnet_service.errors import (
     InvalidTensor,
     MalformedJSON,
