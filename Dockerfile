@@ -80,6 +80,6 @@ LABEL org.opencontainers.image.title="resnet-service" \
       resnet-service.model.version="${MODEL_VERSION}"
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=5s --timeout=3s --start-period=10s --retries=3 \
-    CMD ["python", "-m", "resnet_service.probe"]
+    CMD ["python", "-m", "resnet_service.server.healthcheck"]
 ENTRYPOINT ["resnet-service"]
 CMD ["serve"]

@@ -15,7 +15,8 @@ from support.servers import cli, cli_here
 
 def test_help_is_instant_and_loads_nothing_heavy() -> None:
     script = (
-        "import sys; from resnet_service.cli import app; app(['--help'], standalone_mode=False); print(*sys.modules)"
+        "import sys; from resnet_service.cli.app import app; "
+        "app(['--help'], standalone_mode=False); print(*sys.modules)"
     )
     begin = time.monotonic()
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=30, check=True)
@@ -70,7 +71,7 @@ def test_inspect_shows_all_that_a_file_says(checkpoint: Path) -> None:
 def test_a_missing_model_is_said_before_pytorch_is_imported(tmp_path: Path) -> None:
     (tmp_path / "pictures").mkdir()
     script = (
-        "import sys; from resnet_service.cli import app\n"
+        "import sys; from resnet_service.cli.app import app\n"
         "for line in sys.stdin: print(app(line.split(), standalone_mode=False))\n"
         "print(*sys.modules)"
     )

@@ -15,7 +15,7 @@ import httpx
 import pytest
 from tools.tables import TABLES, with_table
 
-from resnet_service.cli import app
+from resnet_service.cli.app import app
 from support.servers import REPOSITORY, ServerProcess, server_process
 
 README = (REPOSITORY / "README.md").read_text()

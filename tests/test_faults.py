@@ -35,7 +35,7 @@ def fsync(descriptor):
     time.sleep(600)
 os.fsync = fsync
 """
-PACK = "from resnet_service.cli import main\nmain()\n"
+PACK = "from resnet_service.cli.app import main\nmain()\n"
 # `pull` itself asks for files whose digests are torchvision's; this is the function that it calls, with our own file.
 PULL = """
 import sys

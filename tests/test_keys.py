@@ -358,7 +358,7 @@ def test_keys_are_no_flag() -> None:
 def test_the_variable_is_forgotten_once_it_is_read() -> None:
     """What a crash dump or a child process would show of the environment."""
     script = (
-        "import os, typer, resnet_service.cli as cli\n"
+        "import os, typer, resnet_service.cli.app as cli\n"
         "try: cli.serve(checkpoint='/nowhere/model.pth', port=0)\n"
         "except typer.Exit: pass\n"
         "print(sorted(name for name in os.environ if name.startswith('RESNET_SERVICE_')))"

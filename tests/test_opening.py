@@ -101,7 +101,7 @@ def test_what_is_imported_is_never_looked_through_again() -> None:
 @pytest.mark.parametrize("model", ["resnet18-fashion-mnist-int8.onnx", "resnet18-fashion-mnist.pth"])
 def test_two_threads_never_import_the_same(model: str) -> None:
     """The second could meet half a module."""
-    framework = imported_by("import resnet_service.server", model)
+    framework = imported_by("import resnet_service.server.server", model)
     assert {"fastapi", "uvicorn"} <= framework
     assert imported_by("open_classifier(settings)", model) & framework == set()
 

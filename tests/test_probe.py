@@ -11,7 +11,7 @@ import pytest
 
 from resnet_service.api.app import create_app
 from resnet_service.inference.fake import FakeClassifier
-from resnet_service.probe import main, probe
+from resnet_service.server.healthcheck import main, probe
 from resnet_service.settings import Settings
 from support.servers import served
 
@@ -57,7 +57,7 @@ def test_anything_but_200_is_not_ready(answer: bytes) -> None:
 
 
 def test_who_does_not_answer_in_time_is_not_ready(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("resnet_service.probe.TIMEOUT_SECONDS", 0.2)
+    monkeypatch.setattr("resnet_service.server.healthcheck.TIMEOUT_SECONDS", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as listener, pytest.raises(TimeoutError):
         probe("127.0.0.1", listener.getsockname()[1])
 
@@ -66,7 +66,7 @@ def test_the_command_says_why_in_one_line() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = str(listener.getsockname()[1])
     done = subprocess.run(
-        [sys.executable, "-m", "resnet_service.probe"],
+        [sys.executable, "-m", "resnet_service.server.healthcheck"],
         capture_output=True,
         text=True,
         timeout=20,
@@ -78,8 +78,11 @@ def test_the_command_says_why_in_one_line() -> None:
 
 
 def test_it_imports_neither_the_service_nor_an_http_library() -> None:
-    script = "import sys, resnet_service.probe; print(*sys.modules)"
+    script = "import sys, resnet_service.server.healthcheck; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=20, check=True)
     loaded = set(done.stdout.split())
-    assert {name for name in loaded if name.startswith("resnet_service")} == {"resnet_service", "resnet_service.probe"}
+    assert {name for name in loaded if name.startswith("resnet_service")} == {
+        *("resnet_service", "resnet_service.moved_paths", "resnet_service.server"),
+        "resnet_service.server.healthcheck",
+    }
     assert not loaded & {"http.client", "urllib.request", "ssl", "asyncio"}

@@ -17,7 +17,7 @@ from support.browser import chromium, visit
 from support.pictures import CAT
 from support.servers import REPOSITORY, served
 
-VIEWER = REPOSITORY / "src" / "resnet_service" / "viewer"
+VIEWER = REPOSITORY / "src" / "resnet_service" / "swagger"
 
 
 @pytest.fixture(scope="module")

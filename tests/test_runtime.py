@@ -358,7 +358,7 @@ FORBIDDEN = (
 
 def test_serving_a_packed_model_imports_nothing_heavy(packed: Path) -> None:
     script = (
-        "import sys; from pathlib import Path; import resnet_service.cli, resnet_service.server\n"
+        "import sys; from pathlib import Path; import resnet_service.cli.app, resnet_service.server.server\n"
         "from resnet_service.inference.classifier import Classifier\n"
         f"Classifier.open(Path({str(packed)!r}), workers=2).warm_up()\n"
         f"print([name for name in {FORBIDDEN!r} if name in sys.modules])"

@@ -17,7 +17,7 @@ def watch(event, arguments):
 sys.addaudithook(watch)
 """
 SERVING = """
-import resnet_service.start, resnet_service.server
+import resnet_service.server.startup, resnet_service.server.server
 from pathlib import Path
 from resnet_service.inference.classifier import Classifier
 Classifier.open(Path("checkpoints/resnet18-fashion-mnist-int8.onnx")).warm_up()

@@ -47,7 +47,7 @@ def test_it_carries_labels_and_page_and_no_tests(wheel: Path) -> None:
         "label_sets/imagenet1k.zh.json",
         "web/index.html",
         "web/samples/cat.jpg",
-        *("viewer/index.html", "viewer/swagger-ui-bundle.js", "viewer/LICENSE", "viewer/NOTICE"),
+        *("swagger/index.html", "swagger/swagger-ui-bundle.js", "swagger/LICENSE", "swagger/NOTICE"),
     } | {
         *("py.typed", "client/client.py"),
     }

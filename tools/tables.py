@@ -5,8 +5,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from resnet_service.api.openapi.document import problems_table
+from resnet_service.cli.flags import settings_table
 from resnet_service.observability.metrics import metrics_table
-from resnet_service.options import settings_table
 
 DOCS = Path(__file__).parent.parent / "docs"
 TABLES: dict[str, Callable[[], str]] = {

@@ -7,7 +7,7 @@ def main() -> None:
     """Run the command line."""
     share_one_heap()
     with objects_that_stay():
-        from resnet_service.cli import main as run
+        from resnet_service.cli.app import main as run
     run()
 
 

@@ -17,8 +17,8 @@ import httpx
 from fastapi import FastAPI
 from typer.testing import CliRunner
 
-from resnet_service.cli import app as command_line
-from resnet_service.server import Server
+from resnet_service.cli.app import app as command_line
+from resnet_service.server.server import Server
 
 REPOSITORY = Path(__file__).parents[2]
 START_SECONDS = 60

@@ -1,4 +1,4 @@
-"""The reference at ``/docs``: Swagger UI from ``viewer/`` in the package, nothing from anywhere else."""
+"""The reference at ``/docs``: Swagger UI from ``swagger/`` in the package, nothing from anywhere else."""
 
 import hashlib
 from functools import cache
@@ -44,7 +44,7 @@ class _File(NamedTuple):
 def _read(path: str) -> _File:
     """Read on first use: two megabytes that most processes are never asked for are no part of their start."""
     name, media_type = _FILES[path]
-    content = (files("resnet_service") / "viewer" / name).read_bytes()
+    content = (files("resnet_service") / "swagger" / name).read_bytes()
     return _File(content, media_type, f'"{hashlib.sha256(content).hexdigest()[:16]}"')
 
 

@@ -17,7 +17,7 @@ from ray.serve.config import AutoscalingConfig, BackpressureConfig
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from resnet_service.api.app import create_app
-from resnet_service.server import EVERY_ANSWER
+from resnet_service.server.server import EVERY_ANSWER
 from resnet_service.settings import Settings, load_settings
 from resnet_service.system.memory import collect_less_often, keep_heap_compact
 

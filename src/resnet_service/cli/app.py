@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from resnet_service import __version__
+from resnet_service.cli.flags import as_flags
 from resnet_service.errors import RuntimeUnavailable, ServiceError
-from resnet_service.options import as_flags
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -101,8 +101,8 @@ def serve(**flags: Any) -> None:
     """Load the model, check it, and serve it over HTTP."""
     with one_line_errors():
         from resnet_service.observability.logs import writing
+        from resnet_service.server.startup import start
         from resnet_service.settings import ENV_PREFIX, SECRETS, load_settings
-        from resnet_service.start import start
 
         settings = load_settings(**flags)
         for name in SECRETS:

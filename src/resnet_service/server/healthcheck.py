@@ -1,7 +1,8 @@
-"""``python -m resnet_service.probe``: exit code 0 if the service on this machine is ready, 1 with a line on why if not.
+"""The health check of containers: is the service on this machine ready?
 
-For containers' health checks, which run it every few seconds beside the service: so it imports little (no HTTP library,
-nothing of the service) and speaks to a socket. Address and port are those of the service's own variables.
+``python -m resnet_service.server.healthcheck`` exits with 0 if it is, else with 1 and a line that says why. A container
+runs it every few seconds beside the service, so it imports neither an HTTP library nor the rest of the package and
+speaks to a socket. Address and port are those of the service's own variables.
 """
 
 import os

@@ -27,7 +27,7 @@ def start(settings: Settings) -> None:
     with _listener(settings.host, settings.port) as listener:
         with objects_that_stay():
             opening = Opening(settings)
-            from resnet_service.server import serve
+            from resnet_service.server.server import serve
 
         serve(listener, settings, opening)
 

@@ -16,7 +16,7 @@ from resnet_service.api.app import create_app
 from resnet_service.api.dependencies import Service
 from resnet_service.errors import ServiceError
 from resnet_service.inference.loader import Opening
-from resnet_service.protocol import BoundedProtocol, sweep
+from resnet_service.server.http_protocol import BoundedProtocol, sweep
 from resnet_service.settings import Settings
 
 log = logging.getLogger("resnet_service")

@@ -1,0 +1,1 @@
+"""One server process: start, sockets, signals, health check."""
