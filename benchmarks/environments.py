@@ -13,9 +13,8 @@ import venv
 from pathlib import Path
 from typing import NamedTuple
 
-from tools.install_torch import CPU_WHEELS, cpu_index_answers
-
 from benchmarks.paths import BENCHMARKS, CACHE, REPOSITORY
+from tools.install_torch import CPU_WHEELS, cpu_index_answers
 
 
 class Interpreters(NamedTuple):

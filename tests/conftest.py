@@ -1,16 +1,14 @@
 """Fixtures that are dear: made once a session."""
 
 import gc
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 
 from resnet_service.models.discovery import pulled_models
-from support.models import random_checkpoint
-from support.servers import REPOSITORY, ServerProcess, cli, server_process
+from tests.support.models import Both, PackedByCommand, random_checkpoint
+from tests.support.servers import REPOSITORY, ServerProcess, cli, server_process
 
 
 def pytest_collection_finish() -> None:
@@ -35,13 +33,6 @@ def packed(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return target
 
 
-class Both(NamedTuple):
-    """A checkpoint, and the packed model made of it."""
-
-    checkpoint: Path
-    packed: Path
-
-
 @pytest.fixture(scope="session")
 def small_network(tmp_path_factory: pytest.TempPathFactory) -> Both:
     """Return timm's smallest ResNet for 224 pixels with random weights, as checkpoint and packed in FP32."""
@@ -51,13 +42,6 @@ def small_network(tmp_path_factory: pytest.TempPathFactory) -> Both:
     path = random_checkpoint(folder / "small.pth", arch="timm/test_resnet", input_size=224, resize_size=256)
     pack(path, folder / "small.onnx")
     return Both(path, folder / "small.onnx")
-
-
-class PackedByCommand(NamedTuple):
-    """A file that the command line packed, and what it said."""
-
-    path: Path
-    done: subprocess.CompletedProcess[str]
 
 
 @pytest.fixture(scope="session")

@@ -23,7 +23,7 @@ from typing import Any, Self
 
 import pytest
 
-from support.servers import REPOSITORY
+from tests.support.servers import REPOSITORY
 
 TAG = "resnet-service:test"
 BASE = "docker.io/library/python:3.11-slim-bookworm"

@@ -6,7 +6,7 @@ import subprocess
 import venv
 from pathlib import Path
 
-from support.servers import REPOSITORY
+from tests.support.servers import REPOSITORY
 
 INSTALL_SECONDS = 900
 

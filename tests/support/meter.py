@@ -10,7 +10,7 @@ import httpx
 from fastapi import FastAPI
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from support.servers import served
+from tests.support.servers import served
 
 
 class LoopMeter:

@@ -1,9 +1,10 @@
 """Models for tests: real architectures with random weights."""
 
 import json
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import onnx
 import torch
@@ -14,6 +15,20 @@ from resnet_service.models.checkpoint.checkpoint import save_checkpoint
 from resnet_service.models.exported import METADATA_KEY, graph_bytes, read_packed
 from resnet_service.models.metadata import ModelMetadata
 from resnet_service.system.files import sha256_of
+
+
+class Both(NamedTuple):
+    """A checkpoint, and the packed model made of it."""
+
+    checkpoint: Path
+    packed: Path
+
+
+class PackedByCommand(NamedTuple):
+    """A file that the command line packed, and what it said."""
+
+    path: Path
+    done: subprocess.CompletedProcess[str]
 
 
 def metadata(**changes: Any) -> ModelMetadata:

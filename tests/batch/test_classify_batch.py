@@ -1,0 +1,412 @@
+"""Stored pictures by the local engine: what may come in, what comes out, and what a killed run leaves."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+import uuid
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from resnet_service.batch import inputs
+from resnet_service.batch.items import Picture
+from resnet_service.batch.job import Totals, classify_batch, local_engine
+from resnet_service.batch.messages import outcome_text, part_text, read_outcome, read_part
+from resnet_service.batch.outputs import SCHEMA, Output
+from resnet_service.batch.shards import Part, part_size, plan, task_count
+from resnet_service.batch.worker import Outcome, run_part
+from resnet_service.errors import (
+    FileNotWritten,
+    InvalidBatchInput,
+    InvalidTopK,
+    OutputConflict,
+    OutputInUse,
+    UnsoundOutput,
+)
+from resnet_service.inference.classifier import ImageClassifier
+from resnet_service.inference.fake import FakeClassifier
+from tests.support.pictures import encoded, noise
+from tests.support.servers import REPOSITORY, cli
+
+PICTURE = encoded(noise(12, 9), "PNG")
+MODEL = REPOSITORY / "checkpoints" / "resnet18-fashion-mnist-int8.onnx"
+SAMPLE = REPOSITORY / "tests" / "data" / "fashion-mnist"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Return a folder with 40 pictures at two depths."""
+    for index in range(40):
+        path = tmp_path / "in" / ("deep/er" if index % 2 else "") / f"{index:02}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(PICTURE)
+    return tmp_path / "in"
+
+
+@pytest.fixture
+def memory() -> Iterator[str]:
+    """Return a URL of fsspec's file system in memory, which has neither folders nor renames."""
+    url = f"memory://{uuid.uuid4().hex}"
+    yield url
+    fsspec.filesystem("memory").rm(url, recursive=True)
+
+
+def run(source: object, target: object, classifier: ImageClassifier | None = None, top_k: int | None = None) -> Totals:
+    chosen = classifier or FakeClassifier()
+    return classify_batch(str(source), str(target), chosen, local_engine(chosen, top_k, 2), top_k=top_k)
+
+
+def rows(target: object) -> list[dict[str, Any]]:
+    filesystem, path = fsspec.core.url_to_fs(str(target))
+    parts = [name for name in filesystem.ls(path, detail=False) if name.endswith(".parquet")]
+    found = []
+    for part in parts:
+        with filesystem.open(part) as file:
+            found += pq.read_table(file).to_pylist()
+    return sorted(found, key=lambda row: (row["source"], row["row"] or 0))
+
+
+def write_parquet(file: Path, columns: dict[str, Any], row_group_size: int = 7) -> Path:
+    pq.write_table(pa.table(columns), file, row_group_size=row_group_size)
+    return file
+
+
+def test_a_folder_becomes_a_row_a_picture(folder: Path, tmp_path: Path) -> None:
+    totals = run(folder, tmp_path / "out")
+    found = rows(tmp_path / "out")
+    assert [row["path"] for row in found] == sorted(str(path) for path in folder.rglob("*.png"))
+    assert (totals.pictures, totals.written, totals.refused, totals.unread) == (40, 40, 0, 0)
+    assert found[0] == {
+        "path": str(folder / "00.png"),
+        "source": str(folder / "00.png"),
+        "row": None,
+        "predictions": [{"class_id": i, "label": f"class {i}", "score": float(i == 0)} for i in range(3)],
+        "format": "PNG",
+        "width": 12,
+        "height": 9,
+        "error": None,
+    }
+    assert pq.read_schema(next((tmp_path / "out").glob("*.parquet"))).equals(SCHEMA)
+
+
+def test_globs_files_and_names_with_brackets(folder: Path, tmp_path: Path) -> None:
+    odd = folder / "[01] *.png"
+    odd.write_bytes(PICTURE)
+    assert run(folder / "1*.png", tmp_path / "glob").written == 5
+    assert run(folder / "**" / "1*.png", tmp_path / "deep").written == 10
+    assert run(odd, tmp_path / "one").written == 1
+    assert rows(tmp_path / "one")[0]["predictions"]
+
+
+def test_a_name_that_is_not_utf_8_is_written_as_text(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    Path(os.fsdecode(os.fsencode(tmp_path / "in") + b"/\xff.png")).write_bytes(PICTURE)
+    assert run(tmp_path / "in", tmp_path / "out").written == 1
+    assert rows(tmp_path / "out")[0]["path"].endswith("/\\udcff.png")
+    assert run(tmp_path / "in", tmp_path / "out").before == 1
+
+
+def test_hidden_files_and_pipes_are_left_alone_and_links_followed(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").write_bytes(PICTURE)
+    (folder / "link.png").symlink_to(tmp_path / "elsewhere")
+    (folder / "nowhere.png").symlink_to(tmp_path / "nowhere")
+    (folder / ".DS_Store").write_bytes(b"x")
+    (folder / "_SUCCESS").write_bytes(b"")
+    os.mkfifo(folder / "pipe.png")
+    totals = run(folder, tmp_path / "out")
+    assert (totals.written, totals.refused, totals.unread) == (41, 0, 1)
+
+
+@pytest.mark.parametrize("kind", ["path", "struct", "bare"])
+def test_parquet_rows_are_pictures(kind: str, tmp_path: Path) -> None:
+    names = [f"p/{index}.png" for index in range(50)]
+    kinds: dict[str, dict[str, Any]] = {
+        "path": {"path": names, "jpeg": [PICTURE] * 50},
+        "struct": {"image": [{"bytes": PICTURE, "path": name} for name in names], "other": [b"x"] * 50},
+        "bare": {"anything": [PICTURE] * 50},
+    }
+    file = write_parquet(tmp_path / "in.parquet", kinds[kind])
+    assert run(file, tmp_path / "out").written == 50
+    found = rows(tmp_path / "out")
+    assert [(row["source"], row["row"]) for row in found] == [(str(file), index) for index in range(50)]
+    expected = [f"{file}#{index}" for index in range(50)] if kind == "bare" else names
+    assert [row["path"] for row in found] == expected
+    assert all(row["predictions"] for row in found)
+    assert run(file, tmp_path / "out").before == 50
+
+
+def test_urls_in_and_out(memory: str) -> None:
+    filesystem = fsspec.filesystem("memory")
+    for index in range(30):
+        filesystem.pipe_file(f"{memory}/in/{index:02}.png", PICTURE)
+    assert run(f"{memory}/in", f"{memory}/out").written == 30
+    found = rows(f"{memory}/out")
+    assert len({row["source"] for row in found}) == 30
+    assert all(row["source"].startswith(f"{memory.replace('//', '///')}/in/") for row in found)
+    assert run(f"{memory}/in/*.png", f"{memory}/out").before == 30
+
+
+def test_bad_pictures_are_rows_with_an_error(folder: Path, tmp_path: Path) -> None:
+    (folder / "empty.png").write_bytes(b"")
+    (folder / "text.png").write_bytes(b"hello")
+    (folder / "half.png").write_bytes(PICTURE[: len(PICTURE) // 2])
+    totals = run(folder, tmp_path / "out")
+    assert (totals.written, totals.refused, totals.unread) == (43, 3, 0)
+    failed = {Path(row["path"]).stem: row for row in rows(tmp_path / "out") if row["error"]}
+    codes = {stem: row["error"]["code"] for stem, row in failed.items()}
+    assert codes == {"empty": "no_file", "text": "not_an_image", "half": "broken_image"}
+    assert all(row["predictions"] is None and row["format"] is None for row in failed.values())
+    assert any(example.startswith(f"{folder}/text.png: These bytes") for example in totals.examples)
+
+
+def test_a_row_without_a_picture_is_a_row_with_an_error(tmp_path: Path) -> None:
+    file = write_parquet(tmp_path / "in.parquet", {"image": [PICTURE, None]})
+    assert run(file, tmp_path / "out").refused == 1
+    assert [row["error"] and row["error"]["code"] for row in rows(tmp_path / "out")] == [None, "no_file"]
+
+
+def test_a_picture_beyond_the_limit_is_not_read_on(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(inputs, "MAX_PICTURE_BYTES", len(PICTURE))
+    (folder / "large.png").write_bytes(PICTURE + b"x")
+    assert run(folder, tmp_path / "out").refused == 1
+    assert [row["error"]["code"] for row in rows(tmp_path / "out") if row["error"]] == ["body_too_large"]
+
+
+def test_a_network_that_fails_on_a_picture_costs_no_other_run(folder: Path, tmp_path: Path) -> None:
+    totals = run(folder, tmp_path / "out", FakeClassifier(failure=UnsoundOutput("The network answered NaN.")))
+    assert totals.refused == 40
+    assert {row["error"]["code"] for row in rows(tmp_path / "out")} == {"unsound_output"}
+
+
+def test_what_cannot_be_read_now_is_left_to_the_next_run(folder: Path, tmp_path: Path) -> None:
+    classifier = FakeClassifier()
+
+    def vanishing(parts: Sequence[Part], output: Output) -> Iterator[Outcome]:
+        (folder / "00.png").unlink()
+        return local_engine(classifier, None, 2)(parts, output)
+
+    totals = classify_batch(str(folder), str(tmp_path / "out"), classifier, vanishing)
+    assert (totals.written, totals.unread) == (39, 1)
+    assert f"{folder}/00.png: No such file or directory." in totals.examples
+    (folder / "00.png").write_bytes(PICTURE)
+    assert run(folder, tmp_path / "out").written == 1
+    assert len(rows(tmp_path / "out")) == len({row["source"] for row in rows(tmp_path / "out")}) == 40
+
+
+def test_a_second_run_does_only_what_is_missing(folder: Path, tmp_path: Path) -> None:
+    run(folder, tmp_path / "out")
+    (folder / "05.png").write_bytes(PICTURE)  # as before, between the others
+    (folder / "045.png").write_bytes(PICTURE)
+    classifier = FakeClassifier()
+    totals = run(folder, tmp_path / "out", classifier)
+    assert classifier.started == totals.written
+    sources = [row["source"] for row in rows(tmp_path / "out")]
+    assert sorted(sources) == sorted(str(path) for path in folder.rglob("*.png"))
+    idle = FakeClassifier()
+    assert run(folder, tmp_path / "out", idle).written == 0
+    assert idle.started == 0
+
+
+def test_taking_parts_away_leaves_the_others_as_they_are() -> None:
+    pictures = [Picture(f"/{index:05}") for index in range(10_000)]
+    parts = list(plan(pictures, set()))
+    assert [picture for part in parts for picture in part.pictures] == pictures
+    done = {picture.identity for part in parts[3:9] for picture in part.pictures}
+    assert [part.name for part in plan(pictures, done)] == [part.name for part in parts[:3] + parts[9:]]
+    assert len({part.name for part in parts}) == len(parts)
+
+
+@pytest.mark.parametrize(("total", "size"), [(1, 16), (5000, 19), (100_000, 390), (10**7, 1000)])
+def test_parts_grow_with_the_batch(total: int, size: int) -> None:
+    assert part_size(total) == size
+
+
+@pytest.mark.parametrize(
+    ("parts", "pictures", "workers", "tasks"),
+    [
+        (3, 40, 2, 3),  # never more than there are parts
+        (264, 5000, 2, 50),  # a hundred pictures each
+        (264, 5000, 32, 128),  # four for each worker
+        (100_000, 10**8, 1000, 20_000),  # the more workers, the longer
+    ],
+)
+def test_tasks_are_few_and_enough(parts: int, pictures: int, workers: int, tasks: int) -> None:
+    assert task_count(parts, pictures, workers) == tasks
+
+
+def test_doing_a_part_twice_leaves_it_once(folder: Path, tmp_path: Path) -> None:
+    output = Output(str(tmp_path / "out"), {})
+    part = next(plan(inputs.list_pictures(str(folder)), set()))
+    for _ in range(2):
+        run_part(part, FakeClassifier(), output, None)
+    assert len(rows(tmp_path / "out")) == len(part.pictures)
+
+
+def test_results_of_another_model_are_not_mixed_in(folder: Path, tmp_path: Path) -> None:
+    run(folder, tmp_path / "out")
+    with pytest.raises(OutputConflict, match="choose another output"):
+        run(folder, tmp_path / "out", FakeClassifier(classes=5))
+    with pytest.raises(OutputConflict, match='"top_k": 1'):
+        run(folder, tmp_path / "out", top_k=1)
+
+
+def test_foreign_and_damaged_files_in_the_output_are_named(folder: Path, tmp_path: Path) -> None:
+    target = tmp_path / "out"
+    run(folder, target)
+    (target / "notes.txt").write_text("mine")
+    with pytest.raises(OutputConflict, match=r"notes\.txt"):
+        run(folder, target)
+    (target / "notes.txt").unlink()
+    part = next(target.glob("*.parquet"))
+    part.write_bytes(part.read_bytes()[:-20])
+    with pytest.raises(OutputConflict, match="remove it"):
+        run(folder, target)
+
+
+def test_what_a_killed_run_left_half_written_is_removed(folder: Path, tmp_path: Path) -> None:
+    rest = tmp_path / "out" / ".part-0123.parquet.abcd.partial"
+    rest.parent.mkdir()
+    rest.write_bytes(b"PAR1")
+    assert run(folder, tmp_path / "out").written == 40
+    assert not rest.exists()
+
+
+def test_one_run_at_a_time(folder: Path, tmp_path: Path) -> None:
+    with Output(str(tmp_path / "out"), {}).held(), pytest.raises(OutputInUse, match="Another run"):
+        run(folder, tmp_path / "out")
+    assert run(folder, tmp_path / "out").written == 40
+
+
+@pytest.mark.parametrize("where", ["out", "deep/er/out"])
+def test_an_output_within_the_input_is_refused(where: str, folder: Path) -> None:
+    (folder / where).mkdir(parents=True)
+    (folder / where / "x.parquet").write_bytes(b"")
+    with pytest.raises(InvalidBatchInput, match="lies within the input"):
+        run(folder, folder / where)
+
+
+def test_inputs_that_cannot_be(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "bad.parquet").write_bytes(b"hello")
+    write_parquet(tmp_path / "none.parquet", {"number": [1]})
+    write_parquet(tmp_path / "two.parquet", {"a": [b"x"], "b": [b"y"]})
+    for name, said in (
+        ("nothing", "no pictures in"),
+        ("bad.parquet", "cannot be read as Parquet"),
+        ("none.parquet", "needs one binary column"),
+        ("two.parquet", "needs one binary column"),
+        ("nosuchprotocol://x", "cannot be reached"),
+    ):
+        with pytest.raises(InvalidBatchInput, match=said):
+            run(name if "://" in name else tmp_path / name, tmp_path / "out")
+    with pytest.raises(InvalidTopK):
+        run(folder, tmp_path / "out", top_k=4)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_full_disk_ends_the_run_and_keeps_what_is_written(folder: Path, tmp_path: Path) -> None:
+    class Full(Output):
+        def write(self, name: str, results: Sequence[Any]) -> None:
+            raise FileNotWritten("The disk is full.")
+
+    classifier = FakeClassifier()
+
+    def engine(parts: Sequence[Part], output: Output) -> Iterator[Outcome]:
+        yield run_part(parts[0], classifier, output, None)
+        yield from local_engine(classifier, None, 2)(parts[1:], Full(output.url, {}))
+
+    with pytest.raises(FileNotWritten):
+        classify_batch(str(folder), str(tmp_path / "out"), classifier, engine)
+    assert run(folder, tmp_path / "out").before == 16
+    assert len(rows(tmp_path / "out")) == 40
+
+
+def test_progress_counts_up_to_all(folder: Path, tmp_path: Path) -> None:
+    seen: list[tuple[int, int]] = []
+    classifier = FakeClassifier()
+    engine = local_engine(classifier, None, 2)
+    classify_batch(
+        str(folder),
+        str(tmp_path / "out"),
+        classifier,
+        engine,
+        progress=lambda totals: seen.append((totals.written, totals.pictures)),
+    )
+    assert seen[0] == (0, 40)
+    assert seen[-1] == (40, 40)
+    assert seen == sorted(seen)
+
+
+def test_workers_work_at_the_same_time(folder: Path, tmp_path: Path) -> None:
+    both = threading.Barrier(2)
+    met = threading.local()
+
+    class Meeting(FakeClassifier):
+        def classify(self, data: bytes, top_k: int | None = None) -> Any:
+            if not hasattr(met, "other"):  # each thread waits once: a count could be read before the other has counted
+                met.other = both.wait(20)
+            return super().classify(data, top_k)
+
+    assert run(folder, tmp_path / "out", Meeting()).written == 40
+
+
+def test_the_command_answers_as_classify_does(tmp_path: Path) -> None:
+    done = cli("classify-batch", SAMPLE, tmp_path / "out", "--checkpoint", MODEL, "--json", "--top-k", "2")
+    assert done.returncode == 0, done.stderr
+    totals = json.loads(done.stdout)
+    assert (totals["pictures"], totals["refused"]) == (201, 1)  # the licence is no picture
+    assert "LICENSE: These bytes are not a picture" in done.stderr
+    by_path = {row["path"]: row for row in rows(tmp_path / "out")}
+    some = sorted(path for path in by_path if path.endswith(".png"))[::40]
+    single = cli("classify", *some, "--checkpoint", MODEL, "--json", "--top-k", "2")
+    for line in single.stdout.splitlines():
+        answer = json.loads(line)
+        assert by_path[answer["path"]]["predictions"] == answer["predictions"]
+    again = cli("classify-batch", SAMPLE, tmp_path / "out", "--checkpoint", MODEL, "--top-k", "2")
+    assert "201 were done before" in again.stderr
+
+
+def test_a_killed_run_loses_nothing_and_repeats_nothing(tmp_path: Path) -> None:
+    pictures = [path.read_bytes() for path in sorted(SAMPLE.rglob("*.png"))]
+    file = write_parquet(tmp_path / "in.parquet", {"image": [pictures[index % 200] for index in range(800)]}, 100)
+    target = tmp_path / "out"
+    command = ["classify-batch", str(file), str(target), "--checkpoint", str(MODEL)]
+    kills = 0
+    for wanted in (1, 15):
+        process = subprocess.Popen([sys.executable, "-m", "resnet_service", *command], stderr=subprocess.DEVNULL)
+        deadline = time.monotonic() + 60
+        while process.poll() is None and len(list(target.glob("part-*"))) < wanted and time.monotonic() < deadline:
+            time.sleep(0.005)
+        if process.poll() is None:
+            kills += 1
+        process.send_signal(signal.SIGKILL)
+        process.wait(20)
+    before = len(rows(target))
+    assert kills
+    assert 0 < before < 800
+    done = cli(*command, "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["before"] == before
+    assert [row["row"] for row in rows(target)] == list(range(800))
+    assert not list(target.glob(".*"))
+
+
+def test_what_goes_between_machines_comes_through() -> None:
+    part = Part((Picture("/a/of\udcff any bytes.png", None, 7), Picture("s3://photos/in.parquet", 12)))
+    assert read_part(part_text(part)) == part
+    assert read_part(part_text(part)).name == part.name
+    part_text(part).encode("ascii")
+    outcome = Outcome(3, 2, 1, ("a.png: it is damaged.",))
+    assert read_outcome(outcome_text(outcome)) == outcome
+    with pytest.raises(FileNotWritten, match=r"^The disk is full\.$"):
+        read_outcome(outcome_text(FileNotWritten("The disk is full.")))

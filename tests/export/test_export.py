@@ -1,0 +1,306 @@
+"""Packing: what comes out answers as the checkpoint does, or is not written."""
+
+import io
+import shutil
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+
+from resnet_service.errors import InvalidDataset, TooLossy, UnsuitableRuntime
+from resnet_service.export import onnx_graph, parity
+from resnet_service.export.export import default_target, pack, record_evaluation
+from resnet_service.imaging.decode import decode
+from resnet_service.imaging.preprocess import crop
+from resnet_service.models.checkpoint.checkpoint import load_checkpoint, save_checkpoint
+from resnet_service.models.exported import read_packed
+from resnet_service.models.labels import read_label_set
+from resnet_service.models.metadata import Agreement, EvaluationRecord
+from resnet_service.runtimes.registry import open_runtime
+from resnet_service.system.files import sha256_of
+from tests.support.models import Both, PackedByCommand, metadata, random_checkpoint, random_model
+from tests.support.pictures import EXAMPLES, encoded, imagenet_photographs, noise
+from tests.support.servers import REPOSITORY, cli
+
+SAMPLE = REPOSITORY / "tests" / "data" / "fashion-mnist"
+FASHION = REPOSITORY / "checkpoints" / "resnet18-fashion-mnist.pth"
+
+
+def crops(count: int, side: int = 64) -> np.ndarray:
+    return np.stack([np.asarray(noise(side, side, seed)) for seed in range(count)])
+
+
+@pytest.fixture
+def fp32(packed: Path) -> Path:
+    """Return the random checkpoint in FP32, beside ``int8``."""
+    return packed
+
+
+@pytest.fixture(scope="module")
+def int8(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the shipped model in INT8, calibrated with 100 pictures of the sample."""
+    target = tmp_path_factory.mktemp("packed") / "fashion-int8.onnx"
+    pack(FASHION, target, precision="int8", pictures=SAMPLE)
+    return target
+
+
+@pytest.fixture(scope="module")
+def small_int8(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a small network of random weights in INT8, calibrated with 100 pictures of the sample."""
+    folder = tmp_path_factory.mktemp("packed")
+    _, labels = read_label_set(REPOSITORY / "labels" / "fashion-mnist.json")
+    source = random_checkpoint(folder / "model.pth", arch="timm/test_resnet", labels=labels)
+    pack(source, folder / "small-int8.onnx", precision="int8", pictures=SAMPLE, max_loss=100)
+    return folder / "small-int8.onnx"
+
+
+def test_fp32_gives_the_checkpoints_logits(checkpoint: Path, fp32: Path) -> None:
+    """On a CPU with BF16 it would not, were OpenVINO left to choose."""
+    pixels = crops(8)
+    expected, found = (open_runtime(path).logits(pixels) for path in (checkpoint, fp32))
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-3)
+    assert (np.argsort(-found, axis=1) == np.argsort(-expected, axis=1)).all()
+
+
+def test_fp32_ranks_photographs_as_real_weights_do(imagenet_checkpoint: Path, imagenet_packed: Path) -> None:
+    reference, packed = open_runtime(imagenet_checkpoint), open_runtime(imagenet_packed)
+    paths = [*sorted(EXAMPLES.glob("*.jpg")), *(path for path, _ in imagenet_photographs())]
+    pixels = np.stack([crop(decode(path.read_bytes()).image, reference.metadata) for path in paths])
+    expected, found = reference.logits(pixels), packed.logits(pixels)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-3)
+    assert (np.argsort(-found)[:, :5] == np.argsort(-expected)[:, :5]).all()
+
+
+LARGER = ["mobilenet_v3_small", "shufflenet_v2_x0_5", "timm/resnet26t"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("arch", LARGER)
+def test_other_architectures_pack_too(tmp_path: Path, arch: str) -> None:
+    """Some thirty seconds for each that people use, of which the exporter takes most."""
+    path = random_checkpoint(tmp_path / "model.pth", arch=arch)
+    written = pack(path, tmp_path / "model.onnx")
+    assert written.packing is not None
+    assert written.packing.agreement.max_logit_difference < 1e-3
+
+
+def test_a_small_network_packs_too(small_network: Both) -> None:
+    packing = read_packed(small_network.packed).metadata.packing
+    assert packing is not None
+    assert packing.agreement.max_logit_difference < 1e-3
+
+
+def test_the_file_says_what_it_was_made_of(checkpoint: Path, fp32: Path) -> None:
+    packed = read_packed(fp32)
+    source = load_checkpoint(checkpoint)
+    packing = packed.metadata.packing
+    assert packing is not None
+    assert packing.checkpoint_sha256 == source.sha256 == sha256_of(checkpoint.read_bytes())
+    assert packing.calibration is None
+    assert packing.agreement.top1_agreement == 100
+    assert {"torch", "onnx", "nncf", "openvino"} <= packed.metadata.library_versions.keys()
+    changed = {"packing", "library_versions"}
+    assert packed.metadata.model_dump(exclude=changed) == source.metadata.model_dump(exclude=changed)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_onnx_runtime_runs_it_at_any_batch(precision: str, request: pytest.FixtureRequest) -> None:
+    path: Path = request.getfixturevalue(precision)
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    pixels = crops(5)
+    (theirs,) = session.run(["logits"], {"pixels": pixels})
+    ours = open_runtime(path).logits(pixels)
+    # Both quantize alike, but round at other places.
+    np.testing.assert_allclose(theirs, ours, rtol=0, atol=1e-3 if precision == "fp32" else 0.5)
+
+
+SLOW_INT8 = pytest.param("int8", marks=pytest.mark.slow)
+
+
+@pytest.mark.parametrize("made", ["small_int8", SLOW_INT8])
+def test_int8_is_measured(made: str, request: pytest.FixtureRequest) -> None:
+    path: Path = request.getfixturevalue(made)
+    metadata = read_packed(path).metadata
+    packing = metadata.packing
+    assert packing is not None
+    assert packing.precision == "int8"
+    assert packing.calibration is not None
+    assert packing.calibration.pictures == 100
+    assert packing.agreement.pictures == 100
+    assert packing.agreement.top1_loss is not None
+    assert metadata.evaluations == ()  # those of the checkpoint are not its own
+
+
+@pytest.mark.slow
+def test_int8_is_small_and_answers_alike(int8: Path) -> None:
+    """15 s. Of the file that ships, test_fashion_mnist.py says the same in the fast suite."""
+    packing = read_packed(int8).metadata.packing
+    assert packing is not None
+    assert int8.stat().st_size < 12_000_000
+    assert packing.agreement.top1_agreement >= 97
+
+
+@pytest.mark.parametrize(("made", "layers"), [("small_int8", 14), pytest.param("int8", 20, marks=pytest.mark.slow)])
+def test_int8_is_computed_in_int8(made: str, layers: int, request: pytest.FixtureRequest) -> None:
+    """The weights of all convolutions but tiny ones lie in the file as bytes, and nowhere as floats."""
+    import onnx
+
+    path: Path = request.getfixturevalue(made)
+    weights = [one for one in onnx.load(path).graph.initializer if np.prod(one.dims) > 1000]
+    assert len(weights) >= layers
+    assert {one.data_type for one in weights} == {onnx.TensorProto.INT8}
+
+
+@pytest.mark.slow
+def test_bf16_halves_the_file(tmp_path: Path) -> None:
+    written = pack(FASHION, tmp_path / "model.onnx", precision="bf16", pictures=SAMPLE)
+    assert (tmp_path / "model.onnx").stat().st_size < 23_000_000
+    assert written.packing is not None
+    assert written.packing.agreement.top1_agreement >= 98
+    assert written.packing.calibration is None
+
+
+def test_weights_beyond_half_precision_are_kept_whole(tmp_path: Path) -> None:
+    model = random_model("timm/test_resnet")
+    model.fc.weight.data[0, 0] = 1e6  # type: ignore[union-attr, operator]
+    save_checkpoint(model, tmp_path / "model.pth", metadata(arch="timm/test_resnet"))
+    exported, _ = onnx_graph.export(load_checkpoint(tmp_path / "model.pth"))
+    onnx_graph.halve(exported)
+    (kept,) = (one for one in exported.graph.initializer if one.name.endswith("fc.weight"))
+    assert onnxruntime.InferenceSession(exported.SerializeToString()) is not None
+    assert kept.data_type == 1
+
+
+def test_loss_is_counted_in_points_where_classes_are_known() -> None:
+    lossy = Agreement(pictures=100, top1_agreement=90, top1_loss=1.2, max_logit_difference=1)
+    with pytest.raises(TooLossy, match=r"1\.20 points of top-1 accuracy"):
+        parity.refuse_loss(lossy, "int8", 1.0)
+    parity.refuse_loss(lossy, "int8", 1.2)
+
+
+def test_loss_is_what_changed_where_they_are_not() -> None:
+    lossy = Agreement(pictures=200, top1_agreement=98.5, max_logit_difference=1)
+    with pytest.raises(TooLossy, match=r"1\.50 % of first answers change"):
+        parity.refuse_loss(lossy, "int8", 1.0)
+    parity.refuse_loss(lossy, "int8", 1.5)
+
+
+def test_fp32_may_only_round() -> None:
+    off = Agreement(pictures=9, top1_agreement=100, max_logit_difference=0.002)
+    with pytest.raises(TooLossy, match="rounding"):
+        parity.refuse_loss(off, "fp32", 100)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", ["bf16", "int8"])
+def test_without_pictures_nothing_is_changed_unmeasured(checkpoint: Path, tmp_path: Path, precision: str) -> None:
+    done = cli("pack", checkpoint, "--precision", precision, "--output", tmp_path / "m.onnx")
+    assert done.returncode == 1
+    assert "--calibration" in done.stderr
+    assert not (tmp_path / "m.onnx").exists()
+
+
+def test_too_few_pictures_are_refused(checkpoint: Path, tmp_path: Path) -> None:
+    for number in range(19):
+        (tmp_path / f"{number}.png").write_bytes(encoded(noise(64, 64, number), "PNG"))
+    with pytest.raises(InvalidDataset, match="19 readable pictures; at least 20"):
+        pack(checkpoint, tmp_path / "m.onnx", precision="int8", pictures=tmp_path)
+
+
+def test_too_lossy_is_not_written_and_what_was_left_out_is_said(tmp_path: Path) -> None:
+    """Of a small network, with pictures that have no classes, of which one cannot be read."""
+    checkpoint = random_checkpoint(tmp_path / "model.pth", arch="timm/test_resnet")
+    (tmp_path / "pictures").mkdir()
+    for number in range(24):
+        (tmp_path / "pictures" / f"{number}.png").write_bytes(encoded(noise(64, 64, number), "PNG"))
+    (tmp_path / "pictures" / "notes.txt").write_text("hello")
+    said: list[str] = []
+    # Without classes there are no points to lose.
+    with pytest.raises(TooLossy, match="first answers change"):
+        pack(
+            checkpoint,
+            tmp_path / "m.onnx",
+            precision="int8",
+            pictures=tmp_path / "pictures",
+            max_loss=-1,
+            say=said.append,
+        )
+    assert not (tmp_path / "m.onnx").exists()
+    assert any("Left out notes.txt: These bytes are not a picture" in sentence for sentence in said)
+    assert any("12 pictures" in sentence for sentence in said)
+
+
+def test_calibration_and_comparison_share_no_picture() -> None:
+    from resnet_service.export.calibration import choose_pictures
+    from resnet_service.models.labels import labels_for
+
+    facts = load_checkpoint(FASHION).metadata
+    chosen = choose_pictures(SAMPLE, "int8", facts, labels_for(facts, FASHION), lambda _: None)
+    digests = [{picture.tobytes() for picture in part} for part in (chosen.calibration, chosen.held_out)]
+    assert len(digests[0] | digests[1]) == 200
+    assert not digests[0] & digests[1]
+    assert chosen.classes is not None
+    assert len(set(chosen.classes)) == 10
+
+
+def test_an_architecture_that_cannot_be_exported_says_so(checkpoint: Path) -> None:
+    class Stubborn(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x if x.sum() > 0 else -x  # which branch, only the data say
+
+    loaded = load_checkpoint(checkpoint)
+    object.__setattr__(loaded, "model", Stubborn())
+    with pytest.raises(UnsuitableRuntime, match="cannot be packed"):
+        onnx_graph.export(loaded)
+
+
+@pytest.mark.parametrize("made", ["fp32", "small_int8", SLOW_INT8])
+def test_nothing_of_this_machine_is_in_the_file(made: str, request: pytest.FixtureRequest) -> None:
+    """The exporter notes the source file of each operation."""
+    path: Path = request.getfixturevalue(made)
+    for trace in (b"site-packages", b"\nFile ", b'File "', str(REPOSITORY).encode()):
+        assert trace not in path.read_bytes()
+
+
+def test_default_names() -> None:
+    assert default_target(Path("a/b.pth"), "fp32") == Path("a/b.onnx")
+    assert default_target(Path("a/b.pth"), "int8") == Path("a/b-int8.onnx")
+
+
+def test_an_evaluation_is_recorded_without_touching_the_graph(tmp_path: Path, fp32: Path) -> None:
+    path = tmp_path / "model.onnx"
+    path.write_bytes(fp32.read_bytes())
+    record = EvaluationRecord(dataset="d", sha256="0" * 64, pictures=9, top1=50, top5=90, calibration_error=0.1)
+    record_evaluation(path, record)
+    record_evaluation(path, record.model_copy(update={"top1": 60}))
+    after, before = read_packed(path), read_packed(fp32)
+    assert [kept.top1 for kept in after.metadata.evaluations] == [60]
+    assert after.metadata.packing == before.metadata.packing
+    np.testing.assert_array_equal(open_runtime(path).logits(crops(1)), open_runtime(fp32).logits(crops(1)))
+
+
+@pytest.mark.slow
+def test_the_command_packs_inspects_and_evaluates(tmp_path: Path, fashion_packed: PackedByCommand) -> None:
+    path, done = fashion_packed
+    assert "Compared with the checkpoint on 16 pictures: 100.00 %" in done.stderr
+    assert f"Wrote {path}: FP32, {path.stat().st_size / 1e6:.1f} MB" in done.stderr
+    target = tmp_path / "fashion.onnx"
+    shutil.copy(path, target)
+    inspected = cli("inspect", target)
+    assert "checkpoint_sha256" in inspected.stdout
+    evaluated = cli("evaluate", target, SAMPLE, "--record")
+    assert evaluated.returncode == 0, evaluated.stderr
+    (record,) = read_packed(target).metadata.evaluations
+    assert (record.dataset, record.pictures) == ("fashion-mnist", 200)  # in place of the one over 10,000
+
+
+def test_metadata_survive_onnx_tools(fp32: Path) -> None:
+    import onnx
+
+    buffer = io.BytesIO(fp32.read_bytes())
+    model = onnx.load(buffer)
+    onnx.checker.check_model(model)
+    assert [entry.key for entry in model.metadata_props] == ["resnet_service"]

@@ -1,0 +1,249 @@
+import contextlib
+import io
+import struct
+import subprocess
+import sys
+import zlib
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from resnet_service.errors import BrokenImage, NoFile, NotAnImage, RequestError, TooManyPixels
+from resnet_service.imaging.decode import ACCEPTED_FORMATS, decode
+from tests.support.pictures import encoded, noise
+
+PICTURE = noise(48, 32)
+EXIF_ORIENTATION = 0x0112
+
+
+def pixels(data: bytes) -> np.ndarray:
+    return np.asarray(decode(data).image)
+
+
+@pytest.mark.parametrize("file_format", ACCEPTED_FORMATS)
+def test_every_accepted_format_decodes(file_format: str) -> None:
+    decoded = decode(encoded(PICTURE, file_format))
+    assert (decoded.format, decoded.width, decoded.height) == (file_format, 48, 32)
+    assert decoded.image.mode == "RGB"
+    difference = np.abs(np.asarray(decoded.image).astype(int) - np.asarray(PICTURE).astype(int))
+    assert difference.mean() < 20
+
+
+@pytest.mark.parametrize(
+    ("mode", "file_format"),
+    [
+        ("1", "PNG"),
+        ("L", "PNG"),
+        ("L", "JPEG"),
+        ("P", "PNG"),
+        ("P", "GIF"),
+        ("CMYK", "JPEG"),
+        ("CMYK", "TIFF"),
+        ("YCbCr", "TIFF"),
+        ("RGBA", "PNG"),
+        ("RGBA", "WEBP"),
+        ("RGBA", "AVIF"),
+        ("LA", "PNG"),
+    ],
+)
+def test_every_mode_becomes_rgb(mode: str, file_format: str) -> None:
+    converted = PICTURE.convert(mode)
+    best: dict[str, dict[str, Any]] = {
+        "JPEG": {"quality": 100},
+        "WEBP": {"lossless": True},
+        "AVIF": {"quality": 100, "subsampling": "4:4:4"},
+    }
+    result = pixels(encoded(converted, file_format, **best.get(file_format, {})))
+    assert result.shape == (32, 48, 3)
+    expected = np.asarray(converted.convert("RGB")).astype(int)
+    assert np.abs(result.astype(int) - expected).mean() < 8
+
+
+@pytest.mark.parametrize("file_format", ["PNG", "TIFF"])
+def test_16_bit_grey_keeps_its_brightness(file_format: str) -> None:
+    """Pillow's own conversion would turn all of this white."""
+    grey = np.linspace(0, 65535, 256).astype(np.uint16).reshape(16, 16)
+    result = pixels(encoded(Image.fromarray(grey), file_format))
+    assert np.array_equal(result[..., 0], (grey >> 8).astype(np.uint8))
+
+
+def test_32_bit_pixels_are_refused_in_words() -> None:
+    with pytest.raises(BrokenImage, match="32-bit"):
+        decode(encoded(Image.fromarray(np.ones((4, 4), np.float32)), "TIFF"))
+
+
+def test_transparency_lies_on_white() -> None:
+    image = Image.new("RGBA", (2, 1), (255, 0, 0, 0))
+    image.putpixel((1, 0), (255, 0, 0, 128))
+    assert pixels(encoded(image, "PNG")).tolist() == [[[255, 255, 255], [255, 127, 127]]]
+
+
+def test_transparent_palette_entry_lies_on_white() -> None:
+    image = Image.new("P", (2, 1), 0)
+    image.putpalette([0, 0, 0, 0, 0, 255])
+    image.putpixel((1, 0), 1)
+    assert pixels(encoded(image, "PNG", transparency=0)).tolist() == [[[255, 255, 255], [0, 0, 255]]]
+
+
+@pytest.mark.parametrize("file_format", ["JPEG", "PNG", "WEBP", "TIFF", "AVIF"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_orientation_is_undone(file_format: str, orientation: int) -> None:
+    upright = Image.new("RGB", (48, 32), "white")
+    upright.paste("black", (0, 0, 24, 8))  # a mark that shows every turn and flip
+    undone_by = {2: 0, 3: 3, 4: 1, 5: 5, 6: 2, 7: 6, 8: 4}  # the inverse of each, as Image.Transpose
+    stored = upright.transpose(Image.Transpose(undone_by[orientation])) if orientation > 1 else upright
+    exif = Image.Exif()
+    exif[EXIF_ORIENTATION] = orientation
+    decoded = decode(encoded(stored, file_format, exif=exif))
+    assert (decoded.width, decoded.height) == (48, 32)
+    assert np.abs(np.asarray(decoded.image).astype(int) - np.asarray(upright).astype(int)).mean() < 8
+
+
+@pytest.mark.parametrize("file_format", ["JPEG", "PNG", "WEBP"])
+def test_broken_exif_does_not_cost_the_picture(file_format: str) -> None:
+    for exif in (b"Exif\0\0MM\0*\xff\xff\xff\xff", b"Exif\0\0MM\0*\0\0\0", b"Exif\0\0MMB*\0\0\0\x08"):
+        assert pixels(encoded(PICTURE, file_format, exif=exif)).shape == (32, 48, 3)
+
+
+def test_of_an_animation_the_first_frame_counts() -> None:
+    frames = [Image.new("RGB", (4, 4), colour) for colour in ("red", "blue")]
+    for file_format in ("GIF", "WEBP", "AVIF", "PNG"):
+        data = encoded(frames[0], file_format, save_all=True, append_images=frames[1:], duration=50)
+        red, _, blue = pixels(data)[2, 2]
+        assert red > 240 > 16 > blue, file_format
+
+
+@pytest.mark.parametrize("file_format", ACCEPTED_FORMATS)
+@pytest.mark.parametrize("share", [0.02, 0.1, 0.5, 0.9])
+def test_truncated_files_are_broken_whatever_the_format(file_format: str, share: float) -> None:
+    whole = encoded(noise(96, 96), file_format)
+    with pytest.raises(BrokenImage, match=file_format):
+        decode(whole[: max(16, int(share * len(whole)))])
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (b"%PDF-1.7 ...", "PDF"),
+        (b"<svg xmlns=''/>", "SVG"),
+        (b"\0\0\0\x18ftypheic\0\0\0\0", "HEIC"),
+        (b"8BPS\0\1", "Photoshop"),
+        (b"root:x:0:0:root:/root:/bin/bash", "not a picture"),
+        (b"\xff", "not a picture"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0", "not a picture"),
+        (b"SIMPLE  =                    T", "not a picture"),
+    ],
+)
+def test_other_files_are_not_images(data: bytes, said: str) -> None:
+    with pytest.raises(NotAnImage, match=said):
+        decode(data)
+
+
+def test_nothing_is_no_file() -> None:
+    with pytest.raises(NoFile, match="0 bytes"):
+        decode(b"")
+
+
+def test_pixels_are_limited() -> None:
+    decode(encoded(PICTURE, "PNG"), max_pixels=48 * 32)
+    with pytest.raises(TooManyPixels, match=r"1,536 pixels \(48x32\)"):
+        decode(encoded(PICTURE, "PNG"), max_pixels=48 * 32 - 1)
+
+
+@pytest.mark.parametrize("side", [9_000, 12_000, 20_000])
+def test_a_bomb_is_refused_before_it_goes_off(side: int) -> None:
+    """A PNG of few bytes and 81 to 400 million pixels: below, between and above Pillow's own warning and limit."""
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    header = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
+    packer = zlib.compressobj(1)
+    # All rows, and not of zeros alone: memory that is never written to is not counted.
+    rows = (
+        b"".join(packer.compress(b"\0" + bytes([row % 255 + 1]) * (3 * side)) for row in range(side)) + packer.flush()
+    )
+    bomb = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
+    # Pillow's pixels are C's memory, so a process of its own is asked for its peak (getrusage would give its parent's).
+    script = (
+        "import re, sys\n"
+        "from pathlib import Path\n"
+        "from resnet_service.imaging.decode import decode\n"
+        "from resnet_service.errors import TooManyPixels\n"
+        "peak = lambda: int(re.search(r'VmHWM:\\s+(\\d+)', Path('/proc/self/status').read_text())[1])\n"
+        "data = sys.stdin.buffer.read(); before = peak()\n"
+        "try: decode(data)\n"
+        "except TooManyPixels: print(peak() - before)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], input=bomb, capture_output=True, timeout=60, check=True)
+    assert int(done.stdout) < 50_000  # kilobytes
+
+
+SAMPLES = [encoded(noise(24, 16), file_format) for file_format in ACCEPTED_FORMATS]
+
+
+@given(st.data())
+def test_damaged_files_decode_or_are_refused_but_never_crash(data: st.DataObject) -> None:
+    sample = bytearray(data.draw(st.sampled_from(SAMPLES)))
+    for position in data.draw(st.lists(st.integers(0, len(sample) - 1), min_size=1, max_size=8)):
+        sample[position] = data.draw(st.integers(0, 255))
+    with contextlib.suppress(RequestError):
+        assert decode(bytes(sample), max_pixels=1_000_000).image.mode == "RGB"
+
+
+@given(st.binary(max_size=256), st.sampled_from([sample[:16] for sample in SAMPLES]))
+def test_arbitrary_bytes_behind_a_signature_never_crash(tail: bytes, head: bytes) -> None:
+    with pytest.raises(RequestError):
+        decode(head + tail, max_pixels=1_000_000)
+
+
+def test_the_name_of_a_file_is_not_evidence() -> None:
+    buffer = io.BytesIO()
+    buffer.name = "cat.jpg"
+    PICTURE.save(buffer, "PNG")
+    assert decode(buffer.getvalue()).format == "PNG"
+
+
+@pytest.mark.parametrize(
+    ("width", "height"), [(4000, 3000), (3000, 4000), (1025, 4000), (1023, 1500), (500, 375), (9, 7)]
+)
+def test_a_jpeg_is_decoded_no_smaller_than_is_enough(width: int, height: int) -> None:
+    data = encoded(noise(width, height), "JPEG")
+    decoded = decode(data, enough=512)
+    shorter = min(decoded.image.size)
+    assert shorter >= min(512, width, height)
+    assert shorter < 1024 or shorter == min(width, height) // 8
+    assert (decoded.width, decoded.height) == (width, height)
+    whole = decode(data).image
+    assert whole.size == (width, height)
+    small, reference = (image.resize((64, 64)) for image in (decoded.image, whole))
+    assert np.abs(np.asarray(small, int) - np.asarray(reference, int)).mean() < 1.5
+
+
+@pytest.mark.parametrize("mode", ["L", "CMYK", "RGB"])
+@pytest.mark.parametrize("progressive", [False, True])
+def test_reduced_decoding_keeps_colours(mode: str, progressive: bool) -> None:
+    data = encoded(noise(2000, 1500).convert(mode), "JPEG", progressive=progressive)
+    small, whole = (decode(data, enough=enough).image.resize((32, 24)) for enough in (300, None))
+    assert np.abs(np.asarray(small, int) - np.asarray(whole, int)).mean() < 1.5
+
+
+def test_reduced_decoding_turns_upright_and_reports_the_displayed_size() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    decoded = decode(encoded(noise(2000, 1000), "JPEG", exif=exif), enough=200)
+    assert decoded.image.size == (250, 500)
+    assert (decoded.width, decoded.height) == (1000, 2000)
+
+
+def test_the_pixel_limit_is_for_the_whole_picture() -> None:
+    with pytest.raises(TooManyPixels):
+        decode(encoded(noise(2000, 1000), "JPEG"), max_pixels=1_999_999, enough=10)
+
+
+def test_reduced_decoding_is_for_jpeg_alone() -> None:
+    assert decode(encoded(noise(2000, 1000), "PNG"), enough=10).image.size == (2000, 1000)

@@ -1,0 +1,239 @@
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from resnet_service.errors import (
+    BareStateDict,
+    ClassCountMismatch,
+    InvalidMetadata,
+    ModelFileNotFound,
+    NonFiniteWeights,
+    StateDictMismatch,
+    UnknownArchitecture,
+    UnreadableModel,
+)
+from resnet_service.export.convert import convert
+from resnet_service.models.checkpoint.checkpoint import load_checkpoint, save_checkpoint
+from resnet_service.models.labels import read_label_set
+from resnet_service.models.metadata import IMAGENET_STD, Provenance
+from resnet_service.system.files import sha256_of
+from tests.support.models import metadata, random_checkpoint, random_model
+from tests.support.servers import cli_here
+
+MODEL = random_model()
+PICTURE = torch.rand(1, 3, 64, 64)
+CLASSIC: dict[str, Any] = {"arch": "resnet18", "num_classes": 10, "input_size": 64}
+
+
+def saved(path: Path, content: Any) -> Path:
+    torch.save(content, path)
+    return path
+
+
+def answers_as_before(path: Path, tolerance: float = 0.0, **given: Any) -> bool:
+    with torch.inference_mode():
+        return torch.allclose(load_checkpoint(path, **given).model(PICTURE), MODEL(PICTURE), rtol=0, atol=tolerance)
+
+
+def test_what_is_saved_is_loaded(tmp_path: Path) -> None:
+    _, reference = read_label_set(Path("labels/imagenet1k.json"))
+    facts = metadata(labels=reference, provenance=Provenance(source="a test"), mean=(0.1, 0.2, 0.3))
+    save_checkpoint(MODEL, tmp_path / "new" / "model.pth", facts)
+    loaded = load_checkpoint(tmp_path / "new" / "model.pth")
+    assert loaded.metadata.model_copy(update={"library_versions": {}}) == facts
+    assert loaded.metadata.library_versions["torch"] == torch.__version__
+    assert loaded.sha256 == sha256_of((tmp_path / "new" / "model.pth").read_bytes())
+    assert not loaded.model.training
+    assert answers_as_before(tmp_path / "new" / "model.pth")
+
+
+def test_the_file_is_one_dict_with_the_keys_that_the_field_recommends(checkpoint: Path) -> None:
+    content = torch.load(checkpoint, weights_only=True)
+    assert {"arch", "state_dict", "num_classes", "input_size"} < content.keys()
+    assert content["state_dict"].keys() == MODEL.state_dict().keys()
+
+
+def test_the_four_classic_keys_suffice(tmp_path: Path) -> None:
+    path = saved(tmp_path / "classic.pth", {**CLASSIC, "state_dict": MODEL.state_dict()})
+    assert answers_as_before(path)
+    assert load_checkpoint(path).metadata.std == IMAGENET_STD
+
+
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "module._orig_mod.", "_orig_mod.module."])
+def test_prefixes_of_wrappers_are_removed(tmp_path: Path, prefix: str) -> None:
+    state = {prefix + key: tensor for key, tensor in MODEL.state_dict().items()}
+    assert answers_as_before(saved(tmp_path / "wrapped.pth", {**CLASSIC, "state_dict": state}))
+
+
+def test_a_real_data_parallel_model_is_saved_clean(tmp_path: Path) -> None:
+    save_checkpoint(nn.DataParallel(MODEL), tmp_path / "model.pth", metadata())
+    assert answers_as_before(tmp_path / "model.pth")
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float16, 0.02), (torch.bfloat16, 0.2)])
+def test_half_precision_is_widened_and_halves_the_file(tmp_path: Path, dtype: torch.dtype, tolerance: float) -> None:
+    save_checkpoint(MODEL, tmp_path / "half.pth", metadata(), dtype=dtype)
+    save_checkpoint(MODEL, tmp_path / "full.pth", metadata())
+    model = load_checkpoint(tmp_path / "half.pth").model
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
+    assert answers_as_before(tmp_path / "half.pth", tolerance)
+    assert (tmp_path / "half.pth").stat().st_size < 0.52 * (tmp_path / "full.pth").stat().st_size
+
+
+def test_a_bare_state_dict_loads_where_its_architecture_is_given(tmp_path: Path) -> None:
+    path = saved(tmp_path / "bare.pth", MODEL.state_dict())
+    assert answers_as_before(path, arch="resnet18")
+    assert load_checkpoint(path, arch="resnet18").metadata.num_classes == 10
+
+
+def test_a_bare_state_dict_says_what_it_could_be(tmp_path: Path) -> None:
+    path = saved(tmp_path / "bare.pth", MODEL.state_dict())
+    with pytest.raises(BareStateDict, match=r"give --arch resnet18.*resnet-service convert .* --arch resnet18"):
+        load_checkpoint(path)
+    with pytest.raises(BareStateDict, match="--arch NAME"):
+        load_checkpoint(saved(path, {"weight": torch.zeros(1)}))
+
+
+def test_legacy_files_from_before_zip_load(tmp_path: Path) -> None:
+    torch.save({**CLASSIC, "state_dict": MODEL.state_dict()}, tmp_path / "old", _use_new_zipfile_serialization=False)
+    assert answers_as_before(tmp_path / "old")
+
+
+def test_without_batch_counters_of_old_it_loads(tmp_path: Path) -> None:
+    state = {key: value for key, value in MODEL.state_dict().items() if not key.endswith("num_batches_tracked")}
+    assert answers_as_before(saved(tmp_path / "old.pth", {**CLASSIC, "state_dict": state}))
+
+
+def changed(**changes: torch.Tensor | None) -> dict[str, torch.Tensor]:
+    state = {**MODEL.state_dict(), **{key.replace("__", "."): value for key, value in changes.items()}}
+    return {key: value for key, value in state.items() if value is not None}
+
+
+@pytest.mark.parametrize(
+    ("content", "error", "said"),
+    [
+        ({**CLASSIC, "state_dict": changed(conv1__weight=None)}, StateDictMismatch, r"missing: conv1\.weight"),
+        ({**CLASSIC, "state_dict": changed(extra=torch.ones(1))}, StateDictMismatch, "unexpected: extra"),
+        (
+            {**CLASSIC, "state_dict": changed(conv1__weight=torch.ones(64, 1, 7, 7))},
+            StateDictMismatch,
+            r"conv1\.weight \[64, 1, 7, 7\] instead of \[64, 3, 7, 7\]",
+        ),
+        ({**CLASSIC, "arch": "resnet34", "state_dict": changed()}, StateDictMismatch, "and .* more"),
+        ({**CLASSIC, "num_classes": 12, "state_dict": changed()}, ClassCountMismatch, r"12.*fc\.\w+.* 10 rows"),
+        ({**CLASSIC, "state_dict": changed(fc__bias=torch.full((10,), torch.nan))}, NonFiniteWeights, r"fc\.bias"),
+        (
+            {**CLASSIC, "state_dict": changed(bn1__running_var=torch.full((64,), torch.inf))},
+            NonFiniteWeights,
+            r"bn1\.running_var",
+        ),
+        ({**CLASSIC, "arch": "resnet19", "state_dict": changed()}, UnknownArchitecture, "resnet18"),
+        ({**CLASSIC, "arch": "googlenet", "state_dict": changed()}, UnknownArchitecture, "googlenet"),
+        ({**CLASSIC, "arch": "timm/resnet19", "state_dict": changed()}, UnknownArchitecture, "timm"),
+        ({**CLASSIC, "epoch": 3, "state_dict": changed()}, InvalidMetadata, "epoch.*resnet-service convert"),
+        ({**CLASSIC, "input_size": -1, "state_dict": changed()}, InvalidMetadata, "input_size"),
+        ({"arch": "resnet18", "state_dict": changed()}, InvalidMetadata, "num_classes"),
+        ({**CLASSIC, "state_dict": {}}, UnreadableModel, "no weights"),
+        ({**CLASSIC, "state_dict": [1, 2]}, UnreadableModel, "no weights"),
+        ({**CLASSIC, "state_dict": {"fc.weight": "text"}}, UnreadableModel, r"fc\.weight"),
+        ({**CLASSIC, "state_dict": {3: torch.ones(1)}}, UnreadableModel, "3"),
+        ({**CLASSIC, "state_dict": changed(fc__bias=torch.ones(10).to_sparse())}, StateDictMismatch, "sparse"),
+        ({**CLASSIC, "state_dict": changed(fc__bias=torch.ones(10, dtype=torch.cfloat))}, StateDictMismatch, "complex"),
+        ({}, UnreadableModel, "no weights"),
+        ([1, 2], UnreadableModel, "a list"),
+        (torch.ones(3), UnreadableModel, "a Tensor"),
+        ("text", UnreadableModel, "a str"),
+    ],
+)
+def test_each_failure_has_its_class_and_its_words(
+    tmp_path: Path, content: Any, error: type[Exception], said: str
+) -> None:
+    with pytest.raises(error, match=said) as caught:
+        load_checkpoint(saved(tmp_path / "model.pth", content))
+    assert "model.pth" in str(caught.value) or error is UnknownArchitecture
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_file_names_the_command_that_fetches_one(tmp_path: Path) -> None:
+    with pytest.raises(ModelFileNotFound, match="resnet-service pull"):
+        load_checkpoint(tmp_path / "nothing.pth")
+
+
+def test_what_is_given_must_agree_with_the_file(checkpoint: Path) -> None:
+    load_checkpoint(checkpoint, arch="resnet18", mean=(0.485, 0.456, 0.406))
+    with pytest.raises(InvalidMetadata, match="arch='resnet18', but 'resnet34' was given"):
+        load_checkpoint(checkpoint, arch="resnet34")
+
+
+def test_what_could_not_be_loaded_is_not_saved(tmp_path: Path) -> None:
+    with pytest.raises(ClassCountMismatch):
+        save_checkpoint(MODEL, tmp_path / "model.pth", metadata(num_classes=11))
+    assert list(tmp_path.iterdir()) == []
+
+
+@contextmanager
+def small_files() -> Iterator[None]:
+    """Let no file of this process get larger than a megabyte; Python ignores the signal, and the write fails."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_a_full_disk_leaves_the_old_file_whole(tmp_path: Path, checkpoint: Path) -> None:
+    """In test_faults.py, the same happens to a process of its own."""
+    path = tmp_path / "model.pth"
+    path.write_bytes(checkpoint.read_bytes())
+    with small_files():
+        done = cli_here("convert", checkpoint, path)
+    assert done.returncode == 1
+    assert done.stderr == f"error: {path} cannot be written: File too large.\n"
+    assert path.read_bytes() == checkpoint.read_bytes()
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("key", ["state_dict", "model_state_dict", "model"])
+def test_a_training_checkpoint_is_converted(tmp_path: Path, key: str) -> None:
+    optimizer = torch.optim.SGD(MODEL.parameters(), 0.1)
+    content = {"epoch": 3, "arch": "resnet18", key: MODEL.state_dict(), "optimizer": optimizer.state_dict()}
+    convert(saved(tmp_path / "training.pth", content), tmp_path / "model.pth", input_size=64)
+    assert answers_as_before(tmp_path / "model.pth")
+
+
+def test_a_bare_state_dict_is_converted_with_labels(tmp_path: Path) -> None:
+    labels = tmp_path / "digits.json"
+    labels.write_text(LABELS)
+    convert(
+        saved(tmp_path / "bare.pth", MODEL.state_dict()), tmp_path / "model.pth", arch="resnet18", label_file=labels
+    )
+    loaded = load_checkpoint(tmp_path / "model.pth")
+    assert loaded.metadata.labels == read_label_set(labels)[1]
+    with pytest.raises(ClassCountMismatch, match="1000 classes"):
+        convert(
+            tmp_path / "bare.pth",
+            tmp_path / "other.pth",
+            arch="resnet18",
+            label_file=Path("labels/imagenet1k.json"),
+        )
+    assert not (tmp_path / "other.pth").exists()
+
+
+LABELS = (
+    '{"name": "digits", "classes": ['
+    + ", ".join(f'{{"index": {digit}, "name": "digit {digit}"}}' for digit in range(10))
+    + "]}"
+)
+
+
+@pytest.mark.parametrize("arch", ["mobilenet_v3_small", "squeezenet1_1", "timm/tf_efficientnet_lite0"])
+def test_other_architectures_round_trip(tmp_path: Path, arch: str) -> None:
+    path = random_checkpoint(tmp_path / "model.pth", arch=arch)
+    assert load_checkpoint(path).metadata.arch == arch

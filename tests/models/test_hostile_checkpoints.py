@@ -1,0 +1,248 @@
+"""Files that want to be executed, or to exhaust; each is refused cleanly, by the library and by the server."""
+
+import io
+import os
+import pickle
+import struct
+import sys
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from resnet_service.errors import ModelError, PickledCode, SuspiciousModel, UnreadableModel
+from resnet_service.export.convert import convert
+from resnet_service.models.checkpoint import pytorch
+from resnet_service.models.checkpoint.checkpoint import load_checkpoint
+from resnet_service.system.files import MAX_MODEL_BYTES
+from tests.support.models import random_model
+from tests.support.servers import cli
+
+
+class Runs:
+    """Creates a canary file when it is unpickled."""
+
+    def __init__(self, canary: Path) -> None:
+        self.canary = canary
+
+    def __reduce__(self) -> Any:
+        return os.system, (f"touch {self.canary}",)
+
+
+def rewritten(source: Path, target: Path, change: Callable[[str, bytes], bytes], **options: Any) -> Path:
+    """Copy a checkpoint's zip, changing entries on the way."""
+    with zipfile.ZipFile(source) as old, zipfile.ZipFile(target, "w", **options) as new:
+        for entry in old.namelist():
+            new.writestr(entry, change(entry, old.read(entry)))
+    return target
+
+
+def reduce_in_zip(path: Path, canary: Path, checkpoint: Path) -> None:
+    torch.save({"arch": "resnet18", "state_dict": Runs(canary)}, path)
+
+
+def reduce_in_legacy(path: Path, canary: Path, checkpoint: Path) -> None:
+    torch.save(Runs(canary), path, _use_new_zipfile_serialization=False)
+
+
+def plain_pickle(path: Path, canary: Path, checkpoint: Path) -> None:
+    path.write_bytes(pickle.dumps(Runs(canary)))
+
+
+def global_in_data(path: Path, canary: Path, checkpoint: Path) -> None:
+    payload = b"cos\nsystem\n(S'touch " + str(canary).encode() + b"'\ntR."
+    rewritten(checkpoint, path, lambda name, data: payload if name.endswith("data.pkl") else data)
+
+
+def setitem_on_a_tensor(path: Path, canary: Path, checkpoint: Path) -> None:
+    """The SETITEM of CVE-2026-24747: a dict's opcode aimed at something that is no dict."""
+    payload = b"\x80\x02]q\x00K\x00K\x01s."
+    rewritten(checkpoint, path, lambda name, data: payload if name.endswith("data.pkl") else data)
+
+
+def storages_cut(path: Path, canary: Path, checkpoint: Path) -> None:
+    """Storages shorter than the pickle says they are."""
+    rewritten(checkpoint, path, lambda name, data: data[:8] if "/data/" in name else data)
+
+
+def legacy_storage_of_a_petabyte(path: Path, canary: Path, checkpoint: Path) -> None:
+    buffer = io.BytesIO()
+    torch.save({"weight": torch.ones(12345)}, buffer, _use_new_zipfile_serialization=False)
+    numel = b"M" + struct.pack("<H", 12345)
+    assert numel in buffer.getvalue()
+    path.write_bytes(buffer.getvalue().replace(numel, b"\x8a\x08" + struct.pack("<q", 1 << 48)))
+
+
+def virtual_tensor(path: Path, canary: Path, checkpoint: Path) -> None:
+    """One stored number that claims to be a tensor of 10^15, by a stride of zero."""
+    state = {**random_model().state_dict(), "fc.weight": torch.zeros(1).expand(10**9, 10**6)}
+    torch.save({"arch": "resnet18", "num_classes": 10, "input_size": 64, "state_dict": state}, path)
+
+
+def compressed(path: Path, canary: Path, checkpoint: Path) -> None:
+    """One compressed entry, which in itself declares less than the file has."""
+    rewritten(checkpoint, path, lambda name, data: data)
+    with zipfile.ZipFile(path, "a", zipfile.ZIP_DEFLATED) as bomb:
+        bomb.writestr("archive/data/extra", os.urandom(1000))
+
+
+def many_entries(path: Path, canary: Path, checkpoint: Path) -> None:
+    with zipfile.ZipFile(path, "w") as bomb:
+        for index in range(pytorch.MAX_ENTRIES + 1):
+            bomb.writestr(f"a/data/{index}", b"")
+
+
+def overlapping(path: Path, canary: Path, checkpoint: Path) -> None:
+    """Two directory entries that are the same bytes: more declared than there is (Fifield's zip bomb)."""
+    with zipfile.ZipFile(path, "w") as bomb:
+        bomb.writestr("a/data/0", bytes(1_000_000))
+        twin = zipfile.ZipInfo("a/data/1")
+        twin.header_offset, twin.file_size, twin.compress_size = 0, 1_000_000, 1_000_000
+        twin.CRC = bomb.getinfo("a/data/0").CRC
+        bomb.filelist.append(twin)
+
+
+def torchscript(path: Path, canary: Path, checkpoint: Path) -> None:
+    with zipfile.ZipFile(path, "w") as script:
+        script.writestr("model/constants.pkl", b"\x80\x02).")
+        script.writestr("model/data.pkl", b"\x80\x02).")
+
+
+def empty(path: Path, canary: Path, checkpoint: Path) -> None:
+    path.touch()
+
+
+def text(path: Path, canary: Path, checkpoint: Path) -> None:
+    path.write_text("not a model\n" * 100)
+
+
+def only_a_zip_magic(path: Path, canary: Path, checkpoint: Path) -> None:
+    path.write_bytes(b"PK\x03\x04" + bytes(1000))
+
+
+def half(path: Path, canary: Path, checkpoint: Path) -> None:
+    data = checkpoint.read_bytes()
+    path.write_bytes(data[: len(data) // 2])
+
+
+def without_its_end(path: Path, canary: Path, checkpoint: Path) -> None:
+    path.write_bytes(checkpoint.read_bytes()[:-30])
+
+
+def deep_nesting(path: Path, canary: Path, checkpoint: Path) -> None:
+    payload = b"\x80\x02" + b"]" * 200_000 + b"a" * 199_999 + b"."
+    rewritten(checkpoint, path, lambda name, data: payload if name.endswith("data.pkl") else data)
+
+
+ATTACKS: dict[Callable[[Path, Path, Path], None], type[ModelError]] = {
+    reduce_in_zip: PickledCode,
+    reduce_in_legacy: PickledCode,
+    plain_pickle: PickledCode,
+    global_in_data: PickledCode,
+    setitem_on_a_tensor: UnreadableModel,
+    storages_cut: UnreadableModel,
+    legacy_storage_of_a_petabyte: UnreadableModel,
+    virtual_tensor: ModelError,
+    compressed: SuspiciousModel,
+    many_entries: SuspiciousModel,
+    overlapping: SuspiciousModel,
+    torchscript: PickledCode,
+    empty: UnreadableModel,
+    text: UnreadableModel,
+    only_a_zip_magic: UnreadableModel,
+    half: UnreadableModel,
+    without_its_end: UnreadableModel,
+    deep_nesting: UnreadableModel,
+}
+
+
+@pytest.mark.parametrize("attack", ATTACKS, ids=lambda attack: attack.__name__)
+def test_the_attack_is_refused_and_nothing_ran(
+    tmp_path: Path, checkpoint: Path, attack: Callable[[Path, Path, Path], None]
+) -> None:
+    path, canary = tmp_path / "evil.pth", tmp_path / "canary"
+    attack(path, canary, checkpoint)
+    with pytest.raises(ATTACKS[attack], match=r"evil\.pth") as caught:
+        load_checkpoint(path)
+    assert "\n" not in str(caught.value)
+    assert not canary.exists()
+
+
+@pytest.mark.parametrize("attack", ATTACKS, ids=lambda attack: attack.__name__)
+@pytest.mark.slow
+def test_the_server_ends_with_one_line(
+    tmp_path: Path, checkpoint: Path, attack: Callable[[Path, Path, Path], None]
+) -> None:
+    path, canary = tmp_path / "evil.pth", tmp_path / "canary"
+    attack(path, canary, checkpoint)
+    done = cli("serve", "--checkpoint", path, "--port", "0")
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: ")
+    assert done.stderr.count("\n") == 1
+    assert done.stdout == ""
+    assert not canary.exists()
+
+
+def test_the_canary_would_sing(tmp_path: Path, checkpoint: Path) -> None:
+    """The attacks are real: with the protection off, the same file does run its code."""
+    path, canary = tmp_path / "evil.pth", tmp_path / "canary"
+    reduce_in_zip(path, canary, checkpoint)
+    torch.load(path, weights_only=False)
+    assert canary.exists()
+
+
+def test_a_file_beyond_the_limit_is_not_even_read(tmp_path: Path) -> None:
+    path = tmp_path / "huge.pth"
+    with path.open("wb") as sparse:
+        sparse.truncate(MAX_MODEL_BYTES + 1)
+    with pytest.raises(SuspiciousModel, match="limit"):
+        load_checkpoint(path)
+
+
+def test_a_pickled_model_is_refused_with_the_way_out(tmp_path: Path) -> None:
+    torch.save(random_model(), tmp_path / "whole.pth")
+    with pytest.raises(PickledCode, match=r"torchvision\.models\.resnet.*convert --trust-pickle .*whole\.pth"):
+        load_checkpoint(tmp_path / "whole.pth")
+
+
+def test_a_trusted_pickled_model_is_converted(tmp_path: Path) -> None:
+    model = random_model()
+    torch.save(model, tmp_path / "whole.pth")
+    convert(tmp_path / "whole.pth", tmp_path / "model.pth", trust_pickle=True, arch="resnet18", input_size=64)
+    picture = torch.rand(1, 3, 64, 64)
+    with torch.inference_mode():
+        assert torch.equal(load_checkpoint(tmp_path / "model.pth").model(picture), model(picture))
+
+
+def test_trust_is_spent_in_a_child_process(tmp_path: Path) -> None:
+    class Poisons:
+        def __reduce__(self) -> Any:
+            return exec, ("import sys; sys.modules['resnet_service.poisoned'] = sys",)
+
+    torch.save({"state_dict": Poisons()}, tmp_path / "evil.pth")
+    with pytest.raises(ModelError):
+        convert(tmp_path / "evil.pth", tmp_path / "model.pth", trust_pickle=True, arch="resnet18")
+    assert "resnet_service.poisoned" not in sys.modules
+
+
+def test_a_model_whose_code_is_missing_says_so(tmp_path: Path) -> None:
+    payload = b"cno_such_module\nNet\n."
+    (tmp_path / "whole.pth").write_bytes(b"")
+    torch.save({"a": 1}, tmp_path / "base.pth")
+    rewritten(
+        tmp_path / "base.pth",
+        tmp_path / "whole.pth",
+        lambda name, data: payload if name.endswith("data.pkl") else data,
+    )
+    with pytest.raises(PickledCode, match=r"no_such_module.*training code"):
+        convert(tmp_path / "whole.pth", tmp_path / "model.pth", trust_pickle=True, arch="resnet18")
+
+
+def test_nothing_else_in_the_tree_may_execute_a_file() -> None:
+    for path in Path("src").rglob("*.py"):
+        source = path.read_text()
+        for forbidden in ("weights_only=False", "jit.load", "torch.package", "pickle.load", "add_safe_globals"):
+            assert forbidden not in source or path.name == "unpickle.py", f"{forbidden} in {path}"

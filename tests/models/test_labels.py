@@ -1,0 +1,82 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from resnet_service.errors import ClassCountMismatch, InvalidLabelSet, LabelDigestMismatch
+from resnet_service.models.labels import LabelSet, labels_for, read_label_set
+from tests.support.models import metadata
+from tests.support.servers import REPOSITORY
+
+
+def write(path: Path, *names: str, **changes: Any) -> Path:
+    classes = [{"index": index, "name": name} for index, name in enumerate(names)]
+    path.write_text(json.dumps({"name": path.stem, "classes": classes, **changes}))
+    return path
+
+
+def test_imagenet_has_1000_classes_with_wordnet_ids() -> None:
+    labels, _ = read_label_set(REPOSITORY / "labels" / "imagenet1k.json")
+    assert len(labels) == 1000
+    assert (labels.classes[281].id, labels.classes[281].name) == ("n02123045", "tabby")
+    assert len({label.id for label in labels.classes}) == len({label.name for label in labels.classes}) == 1000
+
+
+def test_found_beside_the_model_and_checked(tmp_path: Path) -> None:
+    _, reference = read_label_set(write(tmp_path / "pets.json", "cat", "dog"))
+    facts = metadata(num_classes=2, labels=reference)
+    assert [label.name for label in labels_for(facts, tmp_path / "model.pth").classes] == ["cat", "dog"]
+
+
+def test_found_in_the_labels_folder_next_to_the_models(tmp_path: Path) -> None:
+    (tmp_path / "labels").mkdir()
+    _, reference = read_label_set(write(tmp_path / "labels" / "pets.json", "cat", "dog"))
+    assert len(labels_for(metadata(num_classes=2, labels=reference), tmp_path / "checkpoints" / "model.pth")) == 2
+
+
+def test_an_edited_set_is_refused(tmp_path: Path) -> None:
+    _, reference = read_label_set(write(tmp_path / "pets.json", "cat", "dog"))
+    write(tmp_path / "pets.json", "dog", "cat")
+    with pytest.raises(LabelDigestMismatch, match=reference.sha256):
+        labels_for(metadata(num_classes=2, labels=reference), tmp_path / "model.pth")
+
+
+def test_another_number_of_classes_is_refused(tmp_path: Path) -> None:
+    path = write(tmp_path / "pets.json", "cat", "dog")
+    with pytest.raises(ClassCountMismatch, match=r"2 classes, but .* has 10"):
+        labels_for(metadata(), tmp_path / "model.pth", path)
+
+
+def test_a_missing_set_is_named_with_where_it_was_sought(tmp_path: Path) -> None:
+    _, reference = read_label_set(write(tmp_path / "pets.json", "cat", "dog"))
+    with pytest.raises(InvalidLabelSet, match=r"pets\.json lies in .*elsewhere"):
+        labels_for(metadata(num_classes=2, labels=reference), tmp_path / "elsewhere" / "model.pth")
+
+
+def test_without_a_set_classes_are_numbered(tmp_path: Path) -> None:
+    assert labels_for(metadata(num_classes=2), tmp_path / "model.pth") == LabelSet.numbered(2)
+
+
+@pytest.mark.parametrize(
+    ("content", "named"),
+    [
+        (b"", "EOF"),
+        (b"\xff\xfe", "JSON"),
+        (b"[]", "object"),
+        (b'{"name": "x", "classes": []}', "classes"),
+        (b'{"name": "x", "classes": [{"index": 1, "name": "a"}]}', "count up from 0"),
+        (b'{"name": "x", "classes": [{"index": 0, "name": ""}]}', "classes.0.name"),
+        (b'{"name": "x", "classes": [{"index": 0, "name": "a"}], "more": 1}', "more"),
+    ],
+)
+def test_malformed_sets_are_refused_by_what_is_wrong(tmp_path: Path, content: bytes, named: str) -> None:
+    path = tmp_path / "labels.json"
+    path.write_bytes(content)
+    with pytest.raises(InvalidLabelSet, match=named):
+        read_label_set(path)
+
+
+def test_an_unreadable_set_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InvalidLabelSet, match="No such file"):
+        read_label_set(tmp_path / "nothing.json")

@@ -1,0 +1,235 @@
+"""What the log says, what it must never say, and that writing it stops nobody."""
+
+import json
+import logging
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+from PIL import Image
+
+from resnet_service.observability.logs import BackgroundWriter, formatter, printable, writing
+from resnet_service.observability.request_context import Observation, current
+from tests.support.pictures import encoded, noise
+from tests.support.servers import REPOSITORY, ServerProcess, server_process
+from tests.support.wire import connected, read_to_end
+
+MODEL = REPOSITORY / "checkpoints" / "resnet18-fashion-mnist-int8.onnx"
+PICTURE = encoded(noise(40, 30), "JPEG")
+HOSTILE = "/x\nINFO forged\r\x1b[2J\u202e\u2028" + "y" * 5000
+
+
+def record(message: str, *arguments: object, **extra: object) -> logging.LogRecord:
+    made = logging.LogRecord("resnet_service", logging.INFO, __file__, 1, message, arguments, None)
+    made.__dict__ |= extra
+    return made
+
+
+@pytest.mark.parametrize("log_format", ["json", "console"])
+def test_strangers_text_stays_one_harmless_bounded_line(log_format: str) -> None:
+    made = formatter("json" if log_format == "json" else "console")
+    for line in (made.format(record("about %s", HOSTILE)), made.format(record("request", path=HOSTILE))):
+        assert line.isprintable()
+        assert len(line) < 2500
+        assert "forged" in line
+
+
+def test_escapes_are_readable() -> None:
+    assert printable("a\nb\x1b\u202eé") == r"a\nb\x1b\u202eé"
+    assert printable("abc", 2) == "ab…"
+
+
+@pytest.mark.parametrize("log_format", ["json", "console"])
+def test_a_traceback_cannot_forge_a_line_and_shows_no_values(log_format: str) -> None:
+    picture = b"the picture's own bytes"
+
+    def fail() -> None:
+        assert picture
+        raise RuntimeError("one\n2026-01-01 [info] forged\x1b[2J")
+
+    try:
+        fail()
+    except RuntimeError:
+        made = record("It failed.")
+        made.exc_info = sys.exc_info()
+    first, *others = formatter("json" if log_format == "json" else "console").format(made).splitlines()
+    assert "RuntimeError" in "".join([first, *others])
+    assert "forged" in "".join([first, *others])
+    assert all(line.startswith("    ") and line.isprintable() for line in others)
+    assert "own bytes" not in "".join([first, *others])
+    assert (log_format == "json") == (not others)
+
+
+def test_lines_carry_the_request_of_their_context_and_only_what_is_listed() -> None:
+    token = current.set(Observation("mine"))
+    try:
+        line = json.loads(formatter("json").format(record("It happened.", status=200, authorization="Bearer secret")))
+    finally:
+        current.reset(token)
+    assert line.keys() == {"event", "level", "logger", "timestamp", "request_id", "status"}
+    assert (line["event"], line["level"], line["request_id"]) == ("It happened.", "info", "mine")
+
+
+@pytest.fixture
+def pipe() -> Iterator[tuple[int, int]]:
+    reading, writing_end = os.pipe()
+    yield reading, writing_end
+    for end in (reading, writing_end):
+        os.close(end)
+
+
+def test_a_reader_that_stops_stops_nobody_and_is_told_what_it_missed(pipe: tuple[int, int]) -> None:
+    reading, writing_end = pipe
+    writer = BackgroundWriter(writing_end, capacity=100)
+    writer.setFormatter(logging.Formatter("%(message)s"))
+    begun = time.monotonic()
+    for number in range(1000):
+        writer.handle(record("%04d %s", number, "x" * 1000))
+    assert time.monotonic() - begun < 2
+    os.set_blocking(reading, False)
+    received = b""
+    end = time.monotonic() + 10
+    while b"were dropped" not in received and time.monotonic() < end:
+        try:
+            received += os.read(reading, 65536)
+        except BlockingIOError:
+            time.sleep(0.01)
+    writer.close()
+    told = re.search(rb"(\d+) lines of the log were dropped", received)
+    assert told is not None
+    whole = re.findall(rb"^\d{4} x{1000}$", received, re.MULTILINE)
+    assert 800 < int(told[1]) < 1000
+    assert len(whole) <= 1000 - int(told[1])
+
+
+def test_the_end_waits_for_what_is_written_and_not_for_a_reader_that_has_stopped(pipe: tuple[int, int]) -> None:
+    reading, writing_end = pipe
+    log = logging.getLogger("resnet_service.test")
+    with writing("console", "info", writing_end):
+        log.info("the last words")
+    os.set_blocking(reading, False)
+    assert b"the last words" in os.read(reading, 65536)
+    with writing("json", "info", writing_end):
+        (writer,) = (handler for handler in logging.getLogger().handlers if isinstance(handler, BackgroundWriter))
+        for _ in range(200):
+            log.info("x" * 1000)
+        begun = time.monotonic()
+    for _ in range(3):  # as the end of the process does
+        writer.flush()
+        writer.close()
+    assert time.monotonic() - begun < 5
+
+
+def test_a_closed_reader_is_nobodys_problem() -> None:
+    reading, writing_end = os.pipe()
+    os.close(reading)
+    with writing("json", "info", writing_end):
+        logging.getLogger("resnet_service.test").info("to nobody")
+    os.close(writing_end)
+
+
+def test_others_debug_lines_are_left_out(pipe: tuple[int, int]) -> None:
+    """Pillow's have what is in pictures' tags."""
+    reading, writing_end = pipe
+    with writing("json", "debug", writing_end):
+        logging.getLogger("PIL.TiffImagePlugin").debug("tag 315: somebody's name")
+        logging.getLogger("resnet_service").debug("ours")
+    assert b"somebody" not in (written := os.read(reading, 65536))
+    assert b"ours" in written
+
+
+def lines(server: ServerProcess) -> list[dict[str, object]]:
+    return [json.loads(line) for line in server.log.splitlines()]
+
+
+def test_the_real_process_writes_one_line_of_json_a_request() -> None:
+    tagged = Image.Exif()
+    tagged[315] = "somebody's name"
+    secrets = {"Authorization": "Bearer s3cret", "X-API-Key": "s3cret", "Cookie": "s3cret", "User-Agent": "s3cret"}
+    with server_process("--checkpoint", MODEL, "--log-format", "json", "--log-level", "debug") as server:
+        with httpx.Client(base_url=server.url, headers=secrets, timeout=30) as client:
+            client.post("/predict?top_k=1&key=s3cret", content=PICTURE, headers={"X-Request-ID": "mine"})
+            client.post("/predict", content=encoded(noise(9, 9), "TIFF", exif=tagged))
+            client.post("/predict", content=b"somebody's bytes")
+            client.get("/no%0aINFO%20forged%1b%5b2J?key=s3cret")
+        with connected(server.url) as connection:
+            connection.sendall(b"s3cret nonsense\r\n\r\n")
+            read_to_end(connection)
+        server.stop()
+        said = lines(server)
+    requests = [line for line in said if line["event"] == "request"]
+    assert [(line.get("route"), line["status"], line.get("code")) for line in requests] == [
+        ("/predict", 200, None),
+        ("/predict", 200, None),
+        ("/predict", 415, "not_an_image"),
+        ("unmatched", 404, "not_found"),
+        (None, 400, "malformed_request"),
+    ]
+    first = requests[0]
+    assert (first["request_id"], first["method"], first["received"]) == ("mine", "POST", len(PICTURE))
+    assert isinstance(first["ms"], float)
+    assert isinstance(first["sent"], int)
+    assert first["sent"] > 100
+    assert all(re.fullmatch("[0-9a-f]{32}", str(line["request_id"])) for line in requests[1:])
+    assert requests[3]["path"] == r"/no\nINFO forged\x1b[2J"
+    assert all(secret not in server.log for secret in ("s3cret", "somebody"))
+
+
+def test_probes_are_not_in_the_log_and_start_and_end_are_readable() -> None:
+    with server_process("--checkpoint", MODEL, "--log-format", "console") as server:
+        for path in ("/health/live", "/health/ready", "/metrics"):
+            assert httpx.get(f"{server.url}{path}").status_code == 200
+        assert httpx.get(f"{server.url}/labels").status_code == 200
+        server.stop()
+    assert [line.split("] ", 1)[1].split(" ")[0] for line in server.log.splitlines()] == ["Serving", "Ready", "request"]
+    assert "health" not in server.log
+    assert "\x1b" not in server.log  # no colours where there is no terminal
+    assert "route=/labels" in server.log
+
+
+def test_a_second_signal_still_says_so() -> None:
+    with server_process("--checkpoint", MODEL, "--drain-delay", "30") as server:
+        server.process.send_signal(signal.SIGTERM)
+        time.sleep(0.3)
+        server.process.send_signal(signal.SIGTERM)
+        assert server.process.wait(10) == 128 + signal.SIGTERM
+        server.stop()
+    assert "A second signal" in server.log
+
+
+def test_a_log_that_nobody_reads_does_not_stop_the_service(tmp_path: Path) -> None:
+    """A pipe holds 64 KB; written in the event loop's own time, the next line would be the service's last."""
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        port = found.getsockname()[1]
+    command = [sys.executable, "-m", "resnet_service", "serve", "--port", str(port), "--checkpoint", str(MODEL)]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, cwd=REPOSITORY)
+    assert process.stderr is not None
+    try:
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=10) as client:
+            end = time.monotonic() + 60
+            while True:
+                assert time.monotonic() < end
+                try:
+                    client.get("/health/ready").raise_for_status()
+                    break
+                except httpx.TransportError:
+                    time.sleep(0.05)
+            for _ in range(500):
+                assert client.get(f"/{'x' * 200}").status_code == 404
+            assert client.post("/predict", content=PICTURE).status_code == 200
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(20) == 0
+        assert process.stderr.read().count(b"\n") < 500, "the pipe was never full"
+    finally:
+        process.kill()
+        process.wait(20)
+        process.stderr.close()

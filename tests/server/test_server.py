@@ -1,0 +1,141 @@
+"""The real process: start, answers, errors, end."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from resnet_service.models.checkpoint.checkpoint import save_checkpoint
+from resnet_service.system.files import sha256_of
+from tests.support.models import metadata, random_model
+from tests.support.pictures import CAT
+from tests.support.servers import REPOSITORY, START_SECONDS, ServerProcess, cli, server_process
+
+PACKED = REPOSITORY / "checkpoints" / "resnet18-fashion-mnist-int8.onnx"
+
+
+@pytest.fixture(scope="module")
+def server(checkpoint: Path) -> Iterator[ServerProcess]:
+    """Start the service on PyTorch, the runtime that is not used by most other tests of a real process."""
+    with server_process("--checkpoint", checkpoint) as server:
+        yield server
+
+
+def test_form_and_raw_body_get_the_same_answer(server: ServerProcess) -> None:
+    form = httpx.post(f"{server.url}/predict", files={"file": CAT.read_bytes()}).json()
+    raw = httpx.post(f"{server.url}/predict", content=CAT.read_bytes()).json()
+    assert form["predictions"] == raw["predictions"]
+    assert len(form["predictions"]) == 5
+    assert sum(ranked["score"] for ranked in form["predictions"]) <= 1
+    assert form["image"] == {"format": "JPEG", "width": 451, "height": 300}
+
+
+def test_metadata_and_version_are_those_of_the_file(server: ServerProcess, checkpoint: Path) -> None:
+    body = httpx.get(f"{server.url}/metadata").json()
+    assert body["model"] == {
+        "name": checkpoint.stem,
+        "arch": "resnet18",
+        "version": sha256_of(checkpoint.read_bytes())[:12],
+    }
+    assert body["runtime"] == "torch"
+    assert body["metadata"]["input_size"] == 64
+
+
+def test_the_start_line_names_architecture_and_source(server: ServerProcess) -> None:
+    assert "resnet18 from a source that the file does not name; 10 classes, torch runtime" in server.log
+
+
+def test_many_clients_at_once_each_get_their_own_answer(server: ServerProcess) -> None:
+    codes: list[int] = []
+
+    def ask() -> None:
+        answers = (httpx.post(f"{server.url}/predict", content=CAT.read_bytes(), timeout=60) for _ in range(5))
+        codes.extend(answer.status_code for answer in answers)
+
+    threads = [threading.Thread(target=ask) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(120)
+    assert codes == [200] * 40
+
+
+@pytest.mark.parametrize("ending", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_it_gracefully(ending: signal.Signals) -> None:
+    with server_process("--checkpoint", PACKED) as server:
+        server.process.send_signal(ending)
+        assert server.process.wait(20) == (0 if ending == signal.SIGTERM else 130)
+        server.stop()
+        assert "Traceback" not in server.log
+
+
+def one_line(done: subprocess.CompletedProcess[str]) -> str:
+    """Check that a command failed as it should, and return what it said."""
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert done.stderr.startswith("error: ")
+    assert done.stderr.count("\n") == 1
+    return done.stderr
+
+
+def test_a_taken_port_is_one_line() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        said = one_line(cli("serve", "--checkpoint", PACKED, "--port", str(port)))
+    assert f"port {port}: Address already in use" in said
+
+
+def test_a_wrong_path_is_one_line(tmp_path: Path) -> None:
+    assert f"no model file {tmp_path}/none.pth" in one_line(cli("serve", "--checkpoint", tmp_path / "none.pth"))
+
+
+def test_a_bad_setting_is_one_line() -> None:
+    assert "workers" in one_line(cli("serve", RESNET_SERVICE_WORKERS="-1"))
+
+
+@pytest.mark.slow
+def test_a_model_that_answers_nan_is_never_served(tmp_path: Path) -> None:
+    """Its weights are finite, so only running it shows: a variance of zero times a huge scale."""
+    model = random_model()
+    model.bn1.weight.data.fill_(3e38)  # type: ignore[union-attr, operator]
+    model.bn1.running_var.fill_(0)  # type: ignore[union-attr, operator]
+    save_checkpoint(model, tmp_path / "nan.pth", metadata())
+    assert "not a finite number" in one_line(cli("serve", "--checkpoint", tmp_path / "nan.pth", "--port", "0"))
+
+
+@pytest.mark.slow
+def test_a_bare_state_dict_is_served_with_its_architecture(tmp_path: Path) -> None:
+    import torch
+
+    torch.save(random_model().state_dict(), tmp_path / "bare.pth")
+    assert "--arch resnet18" in one_line(cli("serve", "--checkpoint", tmp_path / "bare.pth", "--port", "0"))
+    with server_process("--checkpoint", tmp_path / "bare.pth", RESNET_SERVICE_ARCH="resnet18") as server:
+        assert httpx.post(f"{server.url}/predict", content=CAT.read_bytes()).status_code == 200
+
+
+@pytest.mark.slow
+def test_nothing_is_fetched_while_serving(imagenet_checkpoint: Path, tmp_path: Path) -> None:
+    """With every way out closed, start and answers are the same."""
+    (tmp_path / "sitecustomize.py").write_text(
+        "import socket\n"
+        "real = socket.socket.connect\n"
+        "def connect(self, address):\n"
+        "    if self.family != socket.AF_UNIX: raise OSError('no network here')\n"
+        "    return real(self, address)\n"
+        "socket.socket.connect = connect\n"
+    )
+    probe = [sys.executable, "-c", "import socket; socket.create_connection(('127.0.0.1', 9))"]
+    closed = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    refused = subprocess.run(probe, env=closed, capture_output=True, text=True, timeout=START_SECONDS, check=False)
+    assert "no network here" in refused.stderr
+    with server_process("--checkpoint", imagenet_checkpoint, PYTHONPATH=str(tmp_path)) as server:
+        assert httpx.post(f"{server.url}/predict", content=CAT.read_bytes()).status_code == 200

@@ -1,0 +1,169 @@
+"""Thousands of requests of every kind, good and bad, and what they leave behind. ``-s`` prints the figures."""
+
+import asyncio
+import random
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable
+
+import pytest
+
+from tests.support.load import Clients, Connection, run
+from tests.support.pictures import EXAMPLES, encoded, noise
+from tests.support.processes import holdings
+from tests.support.servers import REPOSITORY, server_process
+from tests.support.waiting import until
+from tests.support.wire import head
+
+MODEL = REPOSITORY / "checkpoints" / "resnet18-fashion-mnist-int8.onnx"
+REQUESTS, WARM_UP = 10_000, 2_000
+AT_ONCE = 32
+MEGABYTES = 20
+FORM = "multipart/form-data; boundary=soak"
+
+Exchange = Callable[[str, Clients], Awaitable[int | None]]
+
+
+def request(body: bytes = b"", path: str = "/predict", method: str = "POST", **fields: str | int) -> bytes:
+    return head(method, path, Content_Length=len(body), **fields) + body
+
+
+def form(body: bytes) -> bytes:
+    part = b'--soak\r\nContent-Disposition: form-data; name="file"; filename="x"\r\n\r\n'
+    return request(part + body + b"\r\n--soak--\r\n", Content_Type=FORM)
+
+
+def in_chunks(body: bytes, size: int = 1000) -> bytes:
+    pieces = (body[start : start + size] for start in range(0, len(body), size))
+    chunks = b"".join(b"%x\r\n%b\r\n" % (len(piece), piece) for piece in pieces)
+    return head(Transfer_Encoding="chunked") + chunks + b"0\r\n\r\n"
+
+
+def asks(sent: bytes, status: int, **how: float) -> tuple[Exchange, int | None]:
+    """Send over a connection that others use before and after."""
+
+    async def exchange(url: str, clients: Clients) -> int | None:
+        return (await clients.ask(sent, **how)).status
+
+    return exchange, status
+
+
+def alone(sent: bytes, status: int) -> tuple[Exchange, int | None]:
+    """Send over a connection that is opened and closed for it."""
+
+    async def exchange(url: str, clients: Clients) -> int | None:
+        connection = await Connection.open(url)
+        try:
+            return (await connection.ask(sent)).status
+        finally:
+            connection.close()
+
+    return exchange, status
+
+
+def leaves(sent: bytes, after: float) -> tuple[Exchange, int | None]:
+    """Send what may be half a request, and leave without an answer."""
+
+    async def exchange(url: str, clients: Clients) -> int | None:
+        connection = await Connection.open(url)
+        connection.send(sent)
+        await asyncio.sleep(after)
+        connection.close()
+        return None
+
+    return exchange, None
+
+
+def mixture() -> list[tuple[Exchange, int | None]]:
+    """Return exchanges with the status that each must end with; how often each is listed is its weight."""
+    mixed: list[tuple[Exchange, int | None]] = []
+    for seed, (file_format, options) in enumerate(
+        [("JPEG", {}), ("PNG", {}), ("WEBP", {}), ("GIF", {}), ("BMP", {}), ("TIFF", {}), ("AVIF", {"speed": 10})]
+    ):
+        for side in (33, 120, 300):
+            picture = encoded(noise(side, side * 3 // 4, seed), file_format, **options)
+            mixed += [asks(request(picture), 200), asks(form(picture), 200), alone(request(picture), 200)]
+    photograph = (EXAMPLES / "cat.jpg").read_bytes()
+    modes = [encoded(noise(80, 60).convert(mode), "PNG") for mode in ("L", "1", "P", "RGBA")]
+    modes.append(encoded(noise(80, 60).convert("CMYK"), "JPEG"))
+    mixed += [asks(request(picture), 200) for picture in modes]
+    mixed += [asks(request(photograph, "/predict?top_k=10"), 200), asks(in_chunks(photograph), 200)] * 3
+    mixed += [asks(request(photograph, Connection="close"), 200)] * 3
+    mixed += [asks(request(path=path, method="GET"), 200) for path in ("/metadata", "/labels", "/health/ready", "/")]
+    mixed += [
+        asks(request(photograph[:9000]), 422),
+        asks(request(encoded(noise(200, 200), "PNG")[:20_000]), 422),
+        asks(request(encoded(noise(200, 200), "WEBP")[:3000]), 422),
+        asks(request(b"no picture at all"), 415),
+        asks(request(b"{}", Content_Type="application/json"), 415),
+        asks(request(), 400),
+        asks(request(photograph, "/predict?top_k=0"), 422),
+        asks(request(photograph, "/predict?top_k=11"), 422),
+        asks(request(photograph, Content_Type=FORM), 400),
+        asks(request(path="/nowhere", method="GET"), 404),
+        asks(request(method="GET"), 405),
+        alone(head(Content_Length=50_000_000), 413),
+        alone(b"hello\r\n\r\n", 400),
+        alone(head(X="x" * 20_000), 431),
+    ]
+    # Longer than a body may take to keep its place in the queue.
+    mixed += [asks(request(photograph), 200, pieces=3, pause=0.2)] * 2
+    mixed += [
+        leaves(request(photograph)[:10_000], 0),
+        leaves(request(photograph)[:10_000], 0.3),
+        leaves(request(photograph), 0),
+        leaves(request(photograph), 0.003),
+        leaves(form(photograph)[:5000], 0.01),
+        leaves(head()[:30], 0),
+        leaves(b"", 0.1),
+    ]
+    return mixed
+
+
+def exchange_many(url: str, count: int, seed: int) -> Counter[int | None]:
+    """Have ``count`` exchanges, ``AT_ONCE`` at a time; check and count their statuses."""
+    mixed = mixture()
+    turns = random.Random(seed).choices(mixed, k=count)  # noqa: S311 - a mixture, not a secret
+
+    async def main() -> Counter[int | None]:
+        clients = Clients(url)
+        seen: Counter[int | None] = Counter()
+
+        async def one() -> None:
+            while turns:
+                exchange, expected = turns.pop()
+                status = await exchange(url, clients)
+                assert status == expected, (status, expected)
+                seen[expected] += 1
+
+        await asyncio.gather(*(one() for _ in range(AT_ONCE)))
+        clients.close()
+        return seen
+
+    return run(main())
+
+
+@pytest.mark.slow
+def test_ten_thousand_mixed_requests_leave_nothing_behind() -> None:
+    """One to two minutes."""
+    with server_process("--checkpoint", MODEL) as server:
+        pid = server.process.pid
+        idle = holdings(pid)
+        exchange_many(server.url, WARM_UP, seed=0)
+        until(lambda: holdings(pid).descriptors <= idle.descriptors)
+        before = holdings(pid)
+        begun = time.monotonic()
+        seen = exchange_many(server.url, REQUESTS, seed=1)
+        seconds = time.monotonic() - begun
+        until(lambda: holdings(pid).descriptors <= idle.descriptors)
+        after = holdings(pid)
+        print(
+            f"\n{REQUESTS} requests in {seconds:.0f} s ({dict(seen)}): memory {idle.megabytes:.0f} MB at the start, "
+            f"{before.megabytes:.1f} MB after warm-up, {after.megabytes:.1f} MB at the end; "
+            f"descriptors {before.descriptors}, {after.descriptors}; threads {before.threads}, {after.threads}"
+        )
+        assert after.megabytes - before.megabytes < MEGABYTES
+        assert after.descriptors <= before.descriptors
+        assert after.threads <= before.threads
+        server.stop()
+        assert "Traceback" not in server.log
