@@ -11,7 +11,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 help:
 	@echo "make serve          install, fetch a model if there is none, pack it, serve on port $(PORT)"
-	@echo "make serve CALIBRATION=DIR    the same in INT8, calibrated with the pictures in DIR"
+	@echo "make serve CALIBRATION=DIR    the same in INT8, calibrated with the images in DIR"
 	@echo "make test           install what tests need, lint, run the tests"
 	@echo "make test SLOW=1    the same with the long proofs"
 	@echo "make lint           ruff and mypy"
@@ -94,8 +94,8 @@ $(VENV)/.serve: $(VENV)/.venv pyproject.toml tools/install_torch.py
 	@$(PIP) --editable '.[torch]'
 	@touch $@
 
-$(VENV)/.test: $(VENV)/.serve tests/pictures.txt
+$(VENV)/.test: $(VENV)/.serve tests/images.txt
 	@echo "Installing what tests need"
 	@$(PIP) --editable '.[torch,plot,otel,clients,batch,dev]'
-	@$(PIP) --no-deps --require-hashes --requirement tests/pictures.txt
+	@$(PIP) --no-deps --require-hashes --requirement tests/images.txt
 	@touch $@

@@ -1,6 +1,6 @@
-"""What INT8 costs in accuracy: the repository's ResNet-18 on all 10,000 test pictures of Fashion-MNIST.
+"""What INT8 costs in accuracy: the repository's ResNet-18 on all 10,000 test images of Fashion-MNIST.
 
-Through the commands that users have: ``pack`` calibrates on pictures of the training set, ``evaluate`` counts.
+Through the commands that users have: ``pack`` calibrates on images of the training set, ``evaluate`` counts.
 """
 
 import json
@@ -14,7 +14,7 @@ from benchmarks.paths import REPOSITORY, environment
 DATA = Path("/usr/share/datasets/fashion-mnist")  # where Debian's package dataset-fashion-mnist puts it
 CHECKPOINT = REPOSITORY / "checkpoints" / "resnet18-fashion-mnist.pth"
 
-_CALIBRATION_PICTURES = 1300  # what `pack` uses at most
+_CALIBRATION_IMAGES = 1300  # what `pack` uses at most
 _WITHIN_SECONDS = 900
 
 
@@ -51,15 +51,15 @@ def _command(*arguments: str) -> str:
 
 
 def _write_calibration(folder: Path) -> None:
-    """Write training pictures as files, in folders named for their classes."""
+    """Write training images as files, in folders named for their classes."""
     from PIL import Image
 
     from resnet_service.evaluation.datasets import read_idx
     from resnet_service.models.labels import read_label_set
 
     labels, _ = read_label_set(REPOSITORY / "labels" / "fashion-mnist.json")
-    images = read_idx(DATA / "train-images-idx3-ubyte.gz")[:_CALIBRATION_PICTURES]
-    classes = read_idx(DATA / "train-labels-idx1-ubyte.gz")[:_CALIBRATION_PICTURES]
+    images = read_idx(DATA / "train-images-idx3-ubyte.gz")[:_CALIBRATION_IMAGES]
+    classes = read_idx(DATA / "train-labels-idx1-ubyte.gz")[:_CALIBRATION_IMAGES]
     for number, (pixels, class_id) in enumerate(zip(images, classes, strict=True)):
         target = folder / str(labels.classes[int(class_id)].id) / f"{number:05}.png"
         target.parent.mkdir(parents=True, exist_ok=True)

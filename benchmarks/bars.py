@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from benchmarks.files import PRECISIONS
-from benchmarks.results import Metric, PictureKind, Ratio, Results, Visit, middle, ratio
+from benchmarks.results import ImageKind, Metric, Ratio, Results, Visit, middle, ratio
 
 Form = Literal["times", "fraction", "percent", "megabytes", "seconds", "points"]
 
@@ -92,12 +92,12 @@ def _faster(
     others: Iterable[str],
     metric: Metric,
     connections: int,
-    pictures: PictureKind = "photographs",
+    images: ImageKind = "photographs",
 ) -> Bar:
     """Return a latency as a fraction of the best other server's."""
 
     def latency(server: str) -> dict[int, float]:
-        return results.loads(server, metric, connections, pictures)
+        return results.loads(server, metric, connections, images)
 
     best, missing = _best(others, latency, highest=False)
     return _bar(name, "fraction", target, ratio(latency(best), latency(ours)) if best else None, best, missing)
@@ -133,7 +133,7 @@ def _file(results: Results) -> Bar:
 def _accuracy(results: Results) -> Bar:
     measured = {"fp32", "int8"} <= results.top1.keys()
     loss = results.top1["fp32"] - results.top1["int8"] if measured else None
-    return Bar("INT8 top-1 lost on Fashion-MNIST's 10,000 test pictures", "points", 0.3, loss)
+    return Bar("INT8 top-1 lost on Fashion-MNIST's 10,000 test images", "points", 0.3, loss)
 
 
 def _best(

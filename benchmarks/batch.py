@@ -1,10 +1,10 @@
 """What classify-batch does a second: threads beside processes, and Ray beside both, in turns on one machine.
 
-python -m benchmarks.batch MODEL PICTURES [--rounds 5] [--number 2000] [--output docs/benchmarks/batch.json]
+python -m benchmarks.batch MODEL IMAGES [--rounds 5] [--number 2000] [--output docs/benchmarks/batch.json]
 
-PICTURES is a folder; its JPEGs are taken again and again until there are ``number``. Run it with a Python that has the
+IMAGES is a folder; its JPEGs are taken again and again until there are ``number``. Run it with a Python that has the
 extra `ray`. Figures of the two engines are of the last two thirds of the parts that were written, since starting costs
-the same for ten pictures and for ten million; what it costs is a figure of its own.
+the same for ten images and for ten million; what it costs is a figure of its own.
 """
 
 import argparse
@@ -25,7 +25,7 @@ import pyarrow.parquet as pq
 import ray
 import ray.data
 
-from resnet_service.batch.items import Picture
+from resnet_service.batch.items import Image
 from resnet_service.batch.job import Engine, Recipe, classify_batch, local_engine
 from resnet_service.batch.messages import part_text
 from resnet_service.batch.shards import part_size, plan
@@ -37,7 +37,7 @@ _LISTED = 100_000
 
 
 class Speed(NamedTuple):
-    """Pictures a second, and the seconds before the first of them; 0 where starting was not looked at."""
+    """Images a second, and the seconds before the first of them; 0 where starting was not looked at."""
 
     per_second: float
     start_seconds: float = 0.0
@@ -47,18 +47,18 @@ def main() -> None:
     """Measure, print and write the figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", type=Path)
-    parser.add_argument("pictures", type=Path)
+    parser.add_argument("images", type=Path)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--number", type=int, default=2000)
     parser.add_argument("--output", type=Path)
     args = parser.parse_args()
-    files = sorted(path.read_bytes() for path in args.pictures.glob("*.jpg"))
+    files = sorted(path.read_bytes() for path in args.images.glob("*.jpg"))
     taken = [files[index % len(files)] for index in range(args.number)]
     cpus = available_cpus()
     recipe = Recipe(args.model.absolute())
     speeds: dict[str, list[Speed]] = {"one thread": [], "processes": [], "threads": [], "ray": []}
     with tempfile.TemporaryDirectory(prefix="batch-", dir="/tmp") as folder:  # short, as Ray's sockets want it
-        source = Path(folder) / "pictures.parquet"
+        source = Path(folder) / "images.parquet"
         pq.write_table(pa.table({"image": taken}), source, row_group_size=part_size(len(taken)))
         ray.init(
             num_cpus=cpus, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR, _temp_dir=folder
@@ -75,8 +75,8 @@ def main() -> None:
     figures: dict[str, Any] = {
         "cpus": cpus,
         "load_average": round(os.getloadavg()[0], 1),
-        "pictures": len(taken),
-        "picture_bytes": round(statistics.mean(map(len, files))),
+        "images": len(taken),
+        "image_bytes": round(statistics.mean(map(len, files))),
         "row_bytes": round(row_bytes),
         "stage_ms": _stages(recipe, files),
         "ray_task_ms": round(task_ms, 1),
@@ -108,7 +108,7 @@ def _speed(name: str, recipe: Recipe, source: Path, target: Path, cpus: int, fil
 
 
 def _processes(recipe: Recipe, count: int, files: Sequence[bytes]) -> float:
-    """Return pictures a second of ``count`` processes with a classifier each, nothing read and nothing written."""
+    """Return images a second of ``count`` processes with a classifier each, nothing read and nothing written."""
     context = multiprocessing.get_context("spawn")
     barrier, spans = context.Barrier(count), context.SimpleQueue()
     processes = [context.Process(target=_process, args=(recipe, files, barrier, spans)) for _ in range(count)]
@@ -121,7 +121,7 @@ def _processes(recipe: Recipe, count: int, files: Sequence[bytes]) -> float:
     return count * _EACH / seconds
 
 
-_EACH = 500  # pictures of each process
+_EACH = 500  # images of each process
 
 
 def _process(recipe: Recipe, files: Sequence[bytes], barrier: Any, spans: Any) -> None:
@@ -135,7 +135,7 @@ def _process(recipe: Recipe, files: Sequence[bytes], barrier: Any, spans: Any) -
 
 
 def _stages(recipe: Recipe, files: Sequence[bytes]) -> dict[str, float]:
-    """Return the milliseconds that each stage of a picture takes on one thread."""
+    """Return the milliseconds that each stage of an image takes on one thread."""
     classifier = recipe.open(1)
     classifier.warm_up()
     timings = [classifier.classify(files[index % len(files)]).timing_ms for index in range(_EACH)]
@@ -160,10 +160,10 @@ def _task_ms() -> float:
 
 
 def _described() -> tuple[float, float]:
-    """Return the bytes of a listed picture in the driver's memory, and those that are sent to a worker for it."""
+    """Return the bytes of a listed image in the driver's memory, and those that are sent to a worker for it."""
     tracemalloc.start()
-    pictures = [Picture(f"s3://a-bucket/a-folder/of-pictures/{n:012}.jpg", None, 100_000 + n) for n in range(_LISTED)]
-    parts = list(plan(pictures, set()))
+    images = [Image(f"s3://a-bucket/a-folder/of-images/{n:012}.jpg", None, 100_000 + n) for n in range(_LISTED)]
+    parts = list(plan(images, set()))
     held, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     return held / _LISTED, sum(len(part_text(part)) for part in parts) / _LISTED

@@ -26,7 +26,7 @@ Reference = Literal["torch", "int8", "bf16", "fp32"]
 class Server:
     """One server: how to start it, where to send what, and what must come back.
 
-    ``{port}`` in the command stands for the port. ``form_field`` is ``None`` where pictures are sent as raw bodies.
+    ``{port}`` in the command stands for the port. ``form_field`` is ``None`` where images are sent as raw bodies.
     """
 
     name: str
@@ -89,7 +89,7 @@ class Catalogue:
         return [[_with_settings(server) for server in group] for group in groups]
 
     def _packed(self, precision: Precision, *, raw: bool = False) -> Server:
-        about = f"packed in {precision.upper()}, OpenVINO" + ("; pictures sent as raw bodies" if raw else "")
+        about = f"packed in {precision.upper()}, OpenVINO" + ("; images sent as raw bodies" if raw else "")
         name, title = (f"{precision}-raw", f"{precision.upper()}, raw body") if raw else (precision, precision.upper())
         return self._ours(name, title, about, self._files.packed[precision], "openvino", precision, raw=raw)
 

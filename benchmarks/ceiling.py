@@ -2,7 +2,7 @@
 
     python -m benchmarks.ceiling MODEL --seconds 4
 
-prints pictures a second as JSON. Pixels are the service's own work; the network runs in OpenVINO with one thread a
+prints images a second as JSON. Pixels are the service's own work; the network runs in OpenVINO with one thread a
 process, at the precision that the packed model was made for.
 """
 
@@ -18,7 +18,7 @@ from pathlib import Path
 
 from resnet_service.system.cpus import available_cpus
 
-_WARM_UP_PICTURES = 20
+_WARM_UP_IMAGES = 20
 _START_SECONDS = 60
 
 
@@ -61,18 +61,18 @@ def _work(model: Path, cpu: int, seconds: float, start: Barrier, rates: "Queue[f
     hint = "bf16" if packed.precision == "bf16" else "f32"
     settings = {"INFERENCE_PRECISION_HINT": hint, "NUM_STREAMS": 1, "INFERENCE_NUM_THREADS": 1}
     request = core.compile_model(network, "CPU", settings).create_infer_request()
-    pictures = itertools.cycle([path.read_bytes() for path in Files().photographs()])
+    images = itertools.cycle([path.read_bytes() for path in Files().photographs()])
 
     def one(data: bytes) -> None:
         pixels = crop(decode(data, enough=2 * metadata.resize_size).image, metadata, exact=False)
         request.infer([pixels[np.newaxis]], share_inputs=True, share_outputs=True)
 
-    for data in itertools.islice(pictures, _WARM_UP_PICTURES):
+    for data in itertools.islice(images, _WARM_UP_IMAGES):
         one(data)
     start.wait(_START_SECONDS)
     done, began = 0, time.perf_counter()
     while (passed := time.perf_counter() - began) < seconds:
-        one(next(pictures))
+        one(next(images))
         done += 1
     rates.put(done / passed)
 

@@ -11,23 +11,23 @@ _PAUSE_SECONDS = 0.003
 
 
 class Upload(NamedTuple):
-    """A picture as one server wants it."""
+    """An image as one server wants it."""
 
     content_type: str
     body: bytes
 
 
-def upload(picture: bytes, field: str | None) -> Upload:
+def upload(image: bytes, field: str | None) -> Upload:
     """Wrap a JPEG in a form with one ``field``, or leave it as it is."""
     if field is None:
-        return Upload("image/jpeg", picture)
+        return Upload("image/jpeg", image)
     head = (
         f"--{_BOUNDARY}\r\n"
-        f'Content-Disposition: form-data; name="{field}"; filename="picture.jpg"\r\n'
+        f'Content-Disposition: form-data; name="{field}"; filename="image.jpg"\r\n'
         "Content-Type: image/jpeg\r\n\r\n"
     )
     return Upload(
-        f"multipart/form-data; boundary={_BOUNDARY}", head.encode() + picture + f"\r\n--{_BOUNDARY}--\r\n".encode()
+        f"multipart/form-data; boundary={_BOUNDARY}", head.encode() + image + f"\r\n--{_BOUNDARY}--\r\n".encode()
     )
 
 

@@ -35,26 +35,26 @@ def main() -> None:
     print(json.dumps(found, indent=1))
 
 
-def compare(model: Path, pictures: list[bytes]) -> dict[str, float]:
-    """Answer each picture in both ways, alternating; return means over the pictures, times as medians."""
+def compare(model: Path, images: list[bytes]) -> dict[str, float]:
+    """Answer each image in both ways, alternating; return means over the images, times as medians."""
     ways: dict[Fidelity, Classifier] = {way: Classifier.open(model, decoding=way) for way in ("exact", "fast")}
     metadata = ways["exact"].metadata
     answers: dict[Fidelity, list[Classification]] = {"exact": [], "fast": []}
     times: dict[Fidelity, list[float]] = {"exact": [], "fast": []}
     off = []
-    for picture in pictures:
+    for image in images:
         for way, classifier in ways.items():
             begin = time.perf_counter()
-            answers[way].append(classifier.classify(picture))
+            answers[way].append(classifier.classify(image))
             times[way].append(1000 * (time.perf_counter() - begin))
-        exact = crop(decode(picture).image, metadata)
-        fast = crop(decode(picture, enough=2 * metadata.resize_size).image, metadata, exact=False)
+        exact = crop(decode(image).image, metadata)
+        fast = crop(decode(image, enough=2 * metadata.resize_size).image, metadata, exact=False)
         off.append(float(np.abs(exact.astype(int) - fast).mean()))
     pairs = list(zip(answers["exact"], answers["fast"], strict=True))
     labels = [[[one.label for one in answer.predictions] for answer in pair] for pair in pairs]
     scores = [[{one.label: one.score for one in answer.predictions} for answer in pair] for pair in pairs]
     return {
-        "pictures": len(pairs),
+        "images": len(pairs),
         "same first answer, %": 100 * float(np.mean([exact[0] == fast[0] for exact, fast in labels])),
         "same five answers in order, %": 100 * float(np.mean([exact == fast for exact, fast in labels])),
         "largest difference of a score": max(
@@ -66,10 +66,10 @@ def compare(model: Path, pictures: list[bytes]) -> dict[str, float]:
     }
 
 
-def _enlarged(pictures: list[bytes]) -> list[bytes]:
+def _enlarged(images: list[bytes]) -> list[bytes]:
     enlarged = []
-    for picture in pictures:
-        image = decode(picture).image
+    for data in images:
+        image = decode(data).image
         factor = (_TWELVE_MEGAPIXELS / (image.width * image.height)) ** 0.5
         buffer = io.BytesIO()
         size = (round(image.width * factor), round(image.height * factor))

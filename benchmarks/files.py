@@ -23,14 +23,14 @@ class Files:
         self.answers = folder / "answers.json"
 
     def photographs(self) -> list[Path]:
-        """Return the pictures of ImageNet's usual size."""
+        """Return the images of ImageNet's usual size."""
         return sorted(self.photographs_folder.glob("*.jpg"))
 
     def large(self) -> list[Path]:
-        """Return the 12-megapixel pictures."""
+        """Return the 12-megapixel images."""
         return sorted(self.large_folder.glob("*.jpg"))
 
     @property
-    def checked_picture(self) -> Path:
-        """The picture that every server must answer rightly."""
+    def checked_image(self) -> Path:
+        """The image that every server must answer rightly."""
         return self.photographs()[0]

@@ -1,8 +1,8 @@
 """What several instances on one machine answer beside one that has the same CPUs for itself, in turns.
 
-python -m benchmarks.instances MODEL PICTURES [--instances 2] [--connections 16] [--rounds 5] [--seconds 4]
+python -m benchmarks.instances MODEL IMAGES [--instances 2] [--connections 16] [--rounds 5] [--seconds 4]
 
-PICTURES is a folder of JPEGs. Each instance has its share of CPUs as workers, and of connections; nothing is in front
+IMAGES is a folder of JPEGs. Each instance has its share of CPUs as workers, and of connections; nothing is in front
 of them, so a load balancer's own cost is not in the figures.
 """
 
@@ -24,13 +24,13 @@ def main() -> None:
     """Measure, and print the figures as JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", type=Path)
-    parser.add_argument("pictures", type=Path)
+    parser.add_argument("images", type=Path)
     parser.add_argument("--instances", type=int, default=2)
     parser.add_argument("--connections", type=int, default=16)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=int, default=4)
     args = parser.parse_args()
-    model, pictures = args.model.absolute(), sorted(args.pictures.absolute().glob("*.jpg"))
+    model, images = args.model.absolute(), sorted(args.images.absolute().glob("*.jpg"))
     cpus = available_cpus()
     with ExitStack() as servers:
         one = [servers.enter_context(own_server(model, cpus))]
@@ -40,18 +40,18 @@ def main() -> None:
         for _ in range(args.rounds):
             pair = []
             for urls in (one, several):
-                _per_second(urls, pictures, args.connections, 1)
-                pair.append(_per_second(urls, pictures, args.connections, args.seconds))
+                _per_second(urls, images, args.connections, 1)
+                pair.append(_per_second(urls, images, args.connections, args.seconds))
             pairs.append(pair)
     print(json.dumps(_summary(cpus, args.instances, pairs)))
 
 
-def _per_second(urls: Sequence[str], pictures: Sequence[Path], connections: int, seconds: int) -> float:
+def _per_second(urls: Sequence[str], images: Sequence[Path], connections: int, seconds: int) -> float:
     """Return requests a second of all ``urls`` together, which are asked at the same time."""
     each = max(1, connections // len(urls))
 
     def of_one(url: str) -> float:
-        return run(f"{url}/predict", "file", pictures, connections=each, seconds=seconds).per_second
+        return run(f"{url}/predict", "file", images, connections=each, seconds=seconds).per_second
 
     with ThreadPoolExecutor(len(urls)) as pool:
         return sum(pool.map(of_one, urls))

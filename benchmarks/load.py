@@ -23,8 +23,8 @@ class Load(NamedTuple):
     errors: int
 
 
-def run(url: str, field: str | None, pictures: Sequence[Path], *, connections: int, seconds: float) -> Load:
-    """Post ``pictures`` in turn over ``connections`` connections, each of which waits for an answer before the next.
+def run(url: str, field: str | None, images: Sequence[Path], *, connections: int, seconds: float) -> Load:
+    """Post ``images`` in turn over ``connections`` connections, each of which waits for an answer before the next.
 
     Raises:
         RuntimeError: wrk failed, or saw not one answer.
@@ -33,7 +33,7 @@ def run(url: str, field: str | None, pictures: Sequence[Path], *, connections: i
     whole = max(1, round(seconds))
     settings = ["-t1", f"-c{connections}", f"-d{whole}s", "--timeout", f"{_ANSWER_SECONDS}s"]
     script = ["-s", str(BENCHMARKS / "post.lua")]
-    command = ["wrk", *settings, *script, url, "--", field or "-", *map(str, pictures)]
+    command = ["wrk", *settings, *script, url, "--", field or "-", *map(str, images)]
     done = subprocess.run(
         command, env=environment(), capture_output=True, text=True, timeout=whole + _MARGIN_SECONDS, check=False
     )

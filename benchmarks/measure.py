@@ -17,7 +17,7 @@ from benchmarks.catalogue import Server
 from benchmarks.files import PRECISIONS, Files, Precision
 from benchmarks.paths import REPOSITORY, environment
 from benchmarks.processes import ProcessTree
-from benchmarks.results import Ceiling, Measurement, PictureKind, Results, Visit
+from benchmarks.results import Ceiling, ImageKind, Measurement, Results, Visit
 from benchmarks.running import RunningServer, running
 
 _T = TypeVar("_T")
@@ -112,14 +112,14 @@ class Harness:
                 self._measure(up, number, "large", 1, say)
 
     def _measure(
-        self, up: RunningServer, number: int, kind: PictureKind, connections: int, say: Callable[[str], None]
+        self, up: RunningServer, number: int, kind: ImageKind, connections: int, say: Callable[[str], None]
     ) -> None:
-        pictures = self._files.photographs() if kind == "photographs" else self._files.large()
+        images = self._files.photographs() if kind == "photographs" else self._files.large()
         seconds = self._plan.seconds if kind == "photographs" else self._plan.large_seconds
 
         def load() -> None:
-            up.load(pictures, connections=connections, seconds=self._plan.warm_up_seconds)
-            found = up.load(pictures, connections=connections, seconds=seconds)
+            up.load(images, connections=connections, seconds=self._plan.warm_up_seconds)
+            found = up.load(images, connections=connections, seconds=seconds)
             self._results.measurements.append(Measurement(up.server.name, kind, connections, number, *found))
 
         up.tree.thaw()

@@ -1,4 +1,4 @@
-"""What further outputs cost: the same network packed twice, with and without, run in turns; milliseconds a picture.
+"""What further outputs cost: the same network packed twice, with and without, run in turns; milliseconds an image.
 
 python -m benchmarks.outputs A B
 """
@@ -18,7 +18,7 @@ from resnet_service.runtimes.registry import open_runtime
 from resnet_service.system.cpus import available_cpus
 
 _ROUNDS = 60
-_PICTURES = 40  # a round
+_IMAGES = 40  # a round
 
 
 def main() -> None:
@@ -43,27 +43,27 @@ def main() -> None:
 
 
 def measure(runtime: Runtime, workers: int, threads: ThreadPoolExecutor) -> dict[str, float]:
-    """Return milliseconds a picture for one round of each way."""
+    """Return milliseconds an image for one round of each way."""
     side = runtime.metadata.input_size
     pixels = np.random.default_rng(0).integers(0, 256, (1, side, side, 3), dtype=np.uint8)
 
     def together(_: int) -> None:
-        for _ in range(_PICTURES):
+        for _ in range(_IMAGES):
             runtime.logits(pixels, alone=False)
 
     ways = {
-        "logits, alone": _timed(lambda: [runtime.logits(pixels) for _ in range(_PICTURES)]),
+        "logits, alone": _timed(lambda: [runtime.logits(pixels) for _ in range(_IMAGES)]),
         "logits, busy": _timed(lambda: list(threads.map(together, range(workers)))) / workers,
     }
     if runtime.outputs.embedding:
-        ways["features, alone"] = _timed(lambda: [runtime.features(pixels[0]) for _ in range(_PICTURES)])
+        ways["features, alone"] = _timed(lambda: [runtime.features(pixels[0]) for _ in range(_IMAGES)])
     return ways
 
 
 def _timed(work: Callable[[], object]) -> float:
     begun = time.perf_counter()
     work()
-    return 1000 * (time.perf_counter() - begun) / _PICTURES
+    return 1000 * (time.perf_counter() - begun) / _IMAGES
 
 
 def _summary(milliseconds: list[float]) -> dict[str, float]:

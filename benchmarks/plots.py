@@ -1,4 +1,4 @@
-"""Results as pictures. Colours are those of Okabe and Ito, which the colour-blind can tell apart."""
+"""Results as images. Colours are those of Okabe and Ito, which the colour-blind can tell apart."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path

@@ -1,13 +1,13 @@
--- For wrk: posts pictures in turn, and prints what was measured as one line of JSON.
---   wrk … -s post.lua URL -- FIELD PICTURE…      FIELD is the form's field, or - for the raw body
+-- For wrk: posts images in turn, and prints what was measured as one line of JSON.
+--   wrk … -s post.lua URL -- FIELD IMAGE…      FIELD is the form's field, or - for the raw body
 local requests, turn = {}, 0
 local boundary = "benchmark-boundary"
 
-local function form(field, picture)
+local function form(field, image)
   return table.concat({
     "--", boundary, "\r\n",
-    'Content-Disposition: form-data; name="', field, '"; filename="picture.jpg"\r\n',
-    "Content-Type: image/jpeg\r\n\r\n", picture, "\r\n--", boundary, "--\r\n",
+    'Content-Disposition: form-data; name="', field, '"; filename="image.jpg"\r\n',
+    "Content-Type: image/jpeg\r\n\r\n", image, "\r\n--", boundary, "--\r\n",
   })
 end
 
@@ -17,9 +17,9 @@ function init(args)
   local headers = { ["Content-Type"] = raw and "image/jpeg" or "multipart/form-data; boundary=" .. boundary }
   for i = 2, #args do
     local file = assert(io.open(args[i], "rb"))
-    local picture = file:read("*all")
+    local image = file:read("*all")
     file:close()
-    requests[#requests + 1] = wrk.format("POST", nil, headers, raw and picture or form(field, picture))
+    requests[#requests + 1] = wrk.format("POST", nil, headers, raw and image or form(field, image))
   end
 end
 

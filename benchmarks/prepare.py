@@ -1,4 +1,4 @@
-"""Makes the pictures, the one network in every form that is measured, and the right answers.
+"""Makes the images, the one network in every form that is measured, and the right answers.
 
 A program of its own, because the harness must not hold PyTorch or OpenVINO in memory: what a server shares with it
 would count by halves.
@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from torch import nn
 
 from benchmarks.files import Files
+from benchmarks.images import LARGE, PHOTOGRAPHS, make
 from benchmarks.paths import BENCHMARKS, REPOSITORY
-from benchmarks.pictures import LARGE, PHOTOGRAPHS, make
 from resnet_service.imaging.decode import decode
 from resnet_service.imaging.preprocess import crop, normalise
 from resnet_service.models import architectures
@@ -67,7 +67,7 @@ def _crops(photographs: list[Path]) -> NDArray[np.uint8]:
 
 
 def _random_model(photographs: list[Path]) -> nn.Module:
-    """Return an untrained network whose batch norms have statistics, so that its answers depend on the picture."""
+    """Return an untrained network whose batch norms have statistics, so that its answers depend on the image."""
     torch.manual_seed(0)
     model = architectures.build("resnet18", _CLASSES).train()
     pixels = torch.from_numpy(normalise(_crops(photographs), _metadata())).permute(0, 3, 1, 2).contiguous()
@@ -85,7 +85,7 @@ def _pack(files: Files, precision: str, target: Path) -> None:
 
 
 def _archive(files: Files, torch_python: Path) -> None:
-    """Put weights and class into TorchServe's archive, with its own handler for pictures."""
+    """Put weights and class into TorchServe's archive, with its own handler for images."""
     name = ["--model-name", files.archive.stem, "--version", "1", "--export-path", str(files.archive.parent), "--force"]
     network = ["--model-file", str(BENCHMARKS / "servers" / "torchserve_network.py")]
     weights = ["--serialized-file", str(files.state_dict), "--handler", "image_classifier"]
@@ -95,8 +95,8 @@ def _archive(files: Files, torch_python: Path) -> None:
 
 
 def _answers(files: Files) -> dict[str, list[int]]:
-    """Return the most probable classes at each precision, for the picture on which every server is checked."""
-    pixels = _crops([files.checked_picture])
+    """Return the most probable classes at each precision, for the image on which every server is checked."""
+    pixels = _crops([files.checked_image])
     model = load_checkpoint(files.checkpoint).model
     with torch.inference_mode():
         logits = {"torch": model(torch.from_numpy(normalise(pixels, _metadata())).permute(0, 3, 1, 2)).numpy()[0]}

@@ -1,8 +1,8 @@
 """What Ray Serve costs a request: one replica of some CPUs against ``resnet-service serve``, in turns on one machine.
 
-python -m benchmarks.ray_serve MODEL PICTURES [--cpus 2] [--connections 1,8] [--rounds 5] [--seconds 8]
+python -m benchmarks.ray_serve MODEL IMAGES [--cpus 2] [--connections 1,8] [--rounds 5] [--seconds 8]
 
-PICTURES is a folder of JPEGs. Run it with a Python that has the extra `ray`; wrk must be there. Ray runs all the while,
+IMAGES is a folder of JPEGs. Run it with a Python that has the extra `ray`; wrk must be there. Ray runs all the while,
 also while our own server is asked; it takes a few percent of a CPU then, so what is found is rather too good for Ray.
 """
 
@@ -32,23 +32,23 @@ def main() -> None:
     """Measure, and print the figures as JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", type=Path)
-    parser.add_argument("pictures", type=Path)
+    parser.add_argument("images", type=Path)
     parser.add_argument("--cpus", type=int, default=2)
     parser.add_argument("--connections", default="1,8")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=8)
     args = parser.parse_args()
-    model, pictures = args.model.absolute(), sorted(args.pictures.absolute().glob("*.jpg"))
+    model, images = args.model.absolute(), sorted(args.images.absolute().glob("*.jpg"))
     with own_server(model, args.cpus) as own, ray_serve(model, args.cpus) as rays:
         urls = {"resnet-service serve": own, "Ray Serve": rays}
         for url in urls.values():
-            run(f"{url}/predict", None, pictures, connections=4, seconds=3)
+            run(f"{url}/predict", None, images, connections=4, seconds=3)
         for connections in map(int, args.connections.split(",")):
             found: dict[str, list[Load]] = {name: [] for name in urls}
             for _ in range(args.rounds):
                 for name, url in urls.items():
                     found[name].append(
-                        run(f"{url}/predict", None, pictures, connections=connections, seconds=args.seconds)
+                        run(f"{url}/predict", None, images, connections=connections, seconds=args.seconds)
                     )
             print(json.dumps(summary(connections, found)), flush=True)
 

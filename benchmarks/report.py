@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from benchmarks import bars
 from benchmarks.bars import ALONE, BUSY, MEGABYTE, Bar
 from benchmarks.files import PRECISIONS
-from benchmarks.results import Metric, PictureKind, Results, Subject, middle
+from benchmarks.results import ImageKind, Metric, Results, Subject, middle
 
 _NOTHING = "-"
 IDLE_PERCENT = 5  # of the processor, used by others, is what a quiet machine needs for itself
@@ -110,9 +110,9 @@ def _load(results: Results, one: Subject, metric: Metric, connections: int) -> s
     return _number(middle(results.loads(one.name, metric, connections, "photographs")))
 
 
-def _latencies(results: Results, one: Subject, connections: int, pictures: PictureKind) -> str:
+def _latencies(results: Results, one: Subject, connections: int, images: ImageKind) -> str:
     metrics: tuple[Metric, ...] = ("p50", "p95", "p99")
-    found = [middle(results.loads(one.name, metric, connections, pictures)) for metric in metrics]
+    found = [middle(results.loads(one.name, metric, connections, images)) for metric in metrics]
     return " / ".join(map(_number, found)) if found[0] is not None else _NOTHING
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any, Literal
 
-PictureKind = Literal["photographs", "large"]
+ImageKind = Literal["photographs", "large"]
 Metric = Literal["per_second", "p50", "p95", "p99"]
 
 
@@ -26,7 +26,7 @@ class Measurement:
     """One run of the load generator; milliseconds for the percentiles."""
 
     server: str
-    pictures: PictureKind
+    images: ImageKind
     connections: int
     round: int
     per_second: float
@@ -73,12 +73,12 @@ class Results:
     top1: dict[str, float] = field(default_factory=dict)
     failures: dict[str, str] = field(default_factory=dict)
 
-    def loads(self, server: str, metric: Metric, connections: int, pictures: PictureKind) -> dict[int, float]:
+    def loads(self, server: str, metric: Metric, connections: int, images: ImageKind) -> dict[int, float]:
         """Return a metric by round. A measurement that saw an error does not count."""
         return {
             one.round: float(getattr(one, metric))
             for one in self.measurements
-            if (one.server, one.connections, one.pictures, one.errors) == (server, connections, pictures, 0)
+            if (one.server, one.connections, one.images, one.errors) == (server, connections, images, 0)
         }
 
     def errors(self, server: str) -> int:
@@ -86,7 +86,7 @@ class Results:
         return sum(one.errors for one in self.measurements if one.server == server)
 
     def ceiling(self, precision: str) -> dict[int, float]:
-        """Return pictures a second with no HTTP, by round."""
+        """Return images a second with no HTTP, by round."""
         return {one.round: one.per_second for one in self.ceilings if one.precision == precision}
 
     def visited(self, server: str, value: Callable[[Visit], float]) -> dict[int, float]:

@@ -1,4 +1,4 @@
-"""What rounding FP32 tensors to 8-bit pixels changes: a picture resized in floating point, with and without it.
+"""What rounding FP32 tensors to 8-bit pixels changes: an image resized in floating point, with and without it.
 
     python -m benchmarks.rounding checkpoints/efficientnet-lite0-imagenet1k.pth PHOTOGRAPHS
 
@@ -32,13 +32,13 @@ def main() -> None:
     print(json.dumps(compare(args.checkpoint, [path.read_bytes() for path in paths]), indent=1))
 
 
-def compare(checkpoint: Path, pictures: list[bytes]) -> dict[str, float]:
-    """Answer for each picture's tensor as it is and rounded; return how far the answers are apart."""
+def compare(checkpoint: Path, images: list[bytes]) -> dict[str, float]:
+    """Answer for each image's tensor as it is and rounded; return how far the answers are apart."""
     loaded = load_checkpoint(checkpoint)
     differences, same = [], []
     with torch.inference_mode():
-        for picture in pictures:
-            resized = _resized(picture, loaded.metadata)
+        for image in images:
+            resized = _resized(image, loaded.metadata)
             rounded = normalise(denormalise(resized, loaded.metadata), loaded.metadata)
             as_it_is, as_served = (
                 loaded.model(torch.from_numpy(array).permute(0, 3, 1, 2))[0].numpy() for array in (resized, rounded)
@@ -46,16 +46,16 @@ def compare(checkpoint: Path, pictures: list[bytes]) -> dict[str, float]:
             differences.append(np.abs(as_it_is - as_served).max())
             same.append(as_it_is.argmax() == as_served.argmax())
     return {
-        "pictures": len(pictures),
+        "images": len(images),
         "same first answer, %": 100 * float(np.mean(same)),
         "largest difference of a logit": float(np.max(differences)),
-        "largest difference of a logit, median picture": float(np.median(differences)),
+        "largest difference of a logit, median image": float(np.median(differences)),
     }
 
 
-def _resized(picture: bytes, metadata: ModelMetadata) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
+def _resized(data: bytes, metadata: ModelMetadata) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
     """Return float32 [1, S, S, 3], normalised, of the square in the middle; no value was ever rounded."""
-    image = decode(picture).image
+    image = decode(data).image
     side = min(image.size)
     left, top = (image.width - side) // 2, (image.height - side) // 2
     square = np.asarray(image.crop((left, top, left + side, top + side)), np.float32).transpose(2, 0, 1)

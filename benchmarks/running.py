@@ -28,14 +28,14 @@ class RunningServer:
         self.seconds_to_answer = seconds_to_answer
         self._port = port
 
-    def load(self, pictures: Sequence[Path], *, connections: int, seconds: int) -> load.Load:
-        """Let wrk post ``pictures``, then wait until the server has done with what wrk left behind.
+    def load(self, images: Sequence[Path], *, connections: int, seconds: int) -> load.Load:
+        """Let wrk post ``images``, then wait until the server has done with what wrk left behind.
 
         When wrk's time is over it hangs up. A slow server has then a queue of work for nobody, more than a second of it
         after 64 connections, which the next measurement would have to pay for.
         """
         url = f"http://127.0.0.1:{self._port}{self.server.path}"
-        found = load.run(url, self.server.form_field, pictures, connections=connections, seconds=seconds)
+        found = load.run(url, self.server.form_field, images, connections=connections, seconds=seconds)
         self.tree.settle()
         return found
 
@@ -52,7 +52,7 @@ def running(server: Server, files: Files, folder: Path) -> Iterator[RunningServe
     """
     port = _free_port()
     path = folder / f"{server.name}.log"
-    sent = client.upload(files.checked_picture.read_bytes(), server.form_field)
+    sent = client.upload(files.checked_image.read_bytes(), server.form_field)
     command = [part.replace("{port}", str(port)) for part in server.command]
     whereabouts = {"HOME": str(folder), "TMPDIR": str(folder)}
     with path.open("ab") as log:

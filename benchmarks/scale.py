@@ -23,20 +23,20 @@ LINK_BITS = 10e9  # a second, of each node and of the driver's
 # What Amazon S3 documents for each prefix of a bucket ("Best practices design patterns: optimizing Amazon S3
 # performance"); a bucket may have any number of prefixes, and comes to this only after it has grown into it.
 STORE_READS = 5500
-BATCH = 100_000_000  # pictures of one run: what its driver can hold in memory
+BATCH = 100_000_000  # images of one run: what its driver can hold in memory
 
 CPU, LINKS, STORE, DRIVER = "CPU", "links", "one prefix", "driver"
 
 
 class Bound(NamedTuple):
-    """What limits a cluster, and to how many pictures a second."""
+    """What limits a cluster, and to how many images a second."""
 
     name: str
     per_second: float
 
 
 def bounds(figures: dict[str, Any], nodes: int) -> list[Bound]:
-    """Return the bounds for a number of nodes, the lowest first; pictures are single objects under one prefix."""
+    """Return the bounds for a number of nodes, the lowest first; images are single objects under one prefix."""
     core = statistics.median(figures["per_second"]["threads"]) / figures["cpus"]
     core *= min(1.0, statistics.median(figures["ray_of_threads"]))
     cpus = nodes * CORES
@@ -45,7 +45,7 @@ def bounds(figures: dict[str, Any], nodes: int) -> list[Bound]:
     return sorted(
         [
             Bound(CPU, cpus * core),
-            Bound(LINKS, nodes * LINK_BITS / 8 / (figures["picture_bytes"] + figures["row_bytes"])),
+            Bound(LINKS, nodes * LINK_BITS / 8 / (figures["image_bytes"] + figures["row_bytes"])),
             Bound(STORE, STORE_READS),
             Bound(DRIVER, handed),
         ],
@@ -80,12 +80,12 @@ def around(figures: dict[str, Any]) -> str:
     store = NODES[-1] * CORES * statistics.median(figures["per_second"]["threads"]) / figures["cpus"]
     return "\n".join(
         (
-            f"one picture on one core: {shares}",
-            f"Ray to the local engine, pictures a second: {statistics.median(figures['ray_of_threads']):.2f} "
+            f"one image on one core: {shares}",
+            f"Ray to the local engine, images a second: {statistics.median(figures['ray_of_threads']):.2f} "
             f"({min(figures['ray_of_threads']):.2f} to {max(figures['ray_of_threads']):.2f})",
             f"seconds until Ray's first part: {statistics.median(figures['ray_start_seconds']):.0f}",
-            f"a task costs the driver {figures['ray_task_ms']} ms; a picture {figures['described_bytes']} bytes sent",
-            f"the driver's memory for {BATCH:,} pictures: {_number(figures['listed_bytes'] * BATCH / 1e9)} GB",
+            f"a task costs the driver {figures['ray_task_ms']} ms; an image {figures['described_bytes']} bytes sent",
+            f"the driver's memory for {BATCH:,} images: {_number(figures['listed_bytes'] * BATCH / 1e9)} GB",
             f"prefixes that {NODES[-1]:,} nodes would need: {_number(store / STORE_READS)}",
         )
     )

@@ -1,6 +1,6 @@
-"""What each stage of one answer costs without HTTP: CPU and wall milliseconds, medians over the pictures.
+"""What each stage of one answer costs without HTTP: CPU and wall milliseconds, medians over the images.
 
-python -m benchmarks.stages MODEL PICTURE…
+python -m benchmarks.stages MODEL IMAGE…
 """
 
 import argparse
@@ -25,13 +25,13 @@ def main() -> None:
     """Print the costs as JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", type=Path)
-    parser.add_argument("pictures", type=Path, nargs="+")
+    parser.add_argument("images", type=Path, nargs="+")
     args = parser.parse_args()
     runtime = open_runtime(args.model, workers=2)
     metadata = runtime.metadata
     labels = LabelSet.numbered(metadata.num_classes)
     enough = 2 * metadata.resize_size
-    files = [path.read_bytes() for path in args.pictures]
+    files = [path.read_bytes() for path in args.images]
     images = [decode(file, enough=enough).image for file in files]
     crops = np.stack([crop(image, metadata, exact=False) for image in images])
     logits = runtime.logits(crops)

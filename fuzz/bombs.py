@@ -1,7 +1,7 @@
 """Files that are small and want to become large or long, and a measurement of what each costs.
 
 `python -m fuzz.bombs` decodes or loads each in a process of its own and prints a Markdown table: the answer, seconds,
-and by how much resident memory grew at its peak. Every picture fits into the default limit of a request's body.
+and by how much resident memory grew at its peak. Every image fits into the default limit of a request's body.
 """
 
 import io
@@ -420,7 +420,7 @@ def tiff_of_many_strips() -> bytes:
 
 
 def tiff_of_a_large_tile() -> bytes:
-    """One tile of 676 million pixels for a picture of one, which the decoder unpacks as a whole."""
+    """One tile of 676 million pixels for an image of one, which the decoder unpacks as a whole."""
     side = 25_600
     packer = zlib.compressobj(1)
     rows = [packer.compress(b"\x11" * side) for _ in range(side)]
@@ -464,7 +464,7 @@ def _bmp(width: int, height: int, compression: int, data: bytes, bits: int = 8) 
 
 
 def bmp_of_a_long_leap() -> bytes:
-    """One step of 255 rows in a picture whose only row has 50 million pixels."""
+    """One step of 255 rows in an image whose only row has 50 million pixels."""
     return _bmp(50_000_000, 1, 1, b"\0\2\xff\xff" * 10)
 
 
@@ -481,7 +481,7 @@ def bmp_of_nibbles() -> bytes:
     return _bmp(7_000, 7_000, 2, b"\xff\x12" * ((BODY - 2000) // 2), bits=4)
 
 
-PICTURES: Mapping[str, Callable[[], bytes]] = MappingProxyType(
+IMAGES: Mapping[str, Callable[[], bytes]] = MappingProxyType(
     {
         name: make
         for name, make in list(globals().items())
@@ -666,7 +666,7 @@ import json, re, sys, time
 from pathlib import Path
 from resnet_service.errors import ServiceError
 path = Path(sys.argv[1])
-if path.suffix == ".picture":
+if path.suffix == ".image":
     from resnet_service.imaging.decode import decode
     data = path.read_bytes()
     read = lambda: decode(data, enough=512)
@@ -691,16 +691,16 @@ def measure(name: str, seconds: float = _SECONDS, megabytes: int = 8_000) -> Cos
     """Make the file ``name``, read it in a process of its own, and say what that cost.
 
     Args:
-        name: A key of ``PICTURES`` or ``MODELS``.
+        name: A key of ``IMAGES`` or ``MODELS``.
         seconds: The process is killed after as many.
         megabytes: Of address space, the most that it can get.
 
     """
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, name)
-        if name in PICTURES:
-            path = path.with_suffix(".picture")
-            path.write_bytes(PICTURES[name]())
+        if name in IMAGES:
+            path = path.with_suffix(".image")
+            path.write_bytes(IMAGES[name]())
         else:
             path = path.with_suffix(".onnx" if name.startswith("packed") else ".pth")
             MODELS[name](path)
@@ -720,7 +720,7 @@ def main(names: list[str]) -> None:
     """Print the table, of all files or of those whose names are given."""
     print("| file | answer | seconds | growth of memory, MB |")
     print("|---|---|--:|--:|")
-    for name in names or [*PICTURES, *MODELS]:
+    for name in names or [*IMAGES, *MODELS]:
         answer, seconds, megabytes = measure(name)
         print(f"| {name.replace('_', ' ')} | {answer} | {seconds:.2f} | {megabytes:.0f} |", flush=True)
 

@@ -11,8 +11,8 @@ from fuzz import bombs
 from fuzz.targets import CORPUS
 
 
-def pictures() -> dict[str, bytes]:
-    """Return small pictures of every accepted format, and of its variants that take other ways through the code."""
+def images() -> dict[str, bytes]:
+    """Return small images of every accepted format, and of its variants that take other ways through the code."""
     colours = Image.linear_gradient("L").resize((16, 12)).convert("RGB")
     exif = Image.Exif()
     exif[0x0112] = 6
@@ -76,7 +76,7 @@ def packed_models(folder: Path) -> dict[str, bytes]:
 def main() -> None:
     """Write all of it."""
     for target, files in (
-        ("decode", pictures()),
+        ("decode", images()),
         ("checkpoint", checkpoints()),
         ("packed", packed_models(CORPUS / "packed")),
     ):

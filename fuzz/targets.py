@@ -17,7 +17,7 @@ _FOLDER = tempfile.TemporaryDirectory(prefix="fuzz-")
 
 
 def fuzz_decode(data: bytes) -> None:
-    """Decode a picture, as a request does."""
+    """Decode an image, as a request does."""
     try:
         decoded = decode(data, MAX_PIXELS, enough=32)
     except RequestError:

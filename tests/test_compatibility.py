@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from resnet_service.inference.classifier import Classifier
-from tests.support.pictures import CAT
+from tests.support.images import CAT
 
 WRITTEN_BY_1_0 = Path("tests/data/written-by-1.0.0")
 # What other programs import, as `docs/architecture.md` lists it: the path that 1.0 published, the path of today, names.

@@ -1,4 +1,4 @@
-"""Take the pictures of the page that the documentation shows, from a service that runs.
+"""Take the images of the page that the documentation shows, from a service that runs.
 
     resnet-service serve --checkpoint checkpoints/efficientnet-lite0-imagenet1k.onnx
     python tools/screenshots.py http://localhost:8080
@@ -16,7 +16,7 @@ from PIL import Image
 from playwright.sync_api import Browser, expect, sync_playwright
 
 FOLDER = Path("docs/page")
-PICTURES = (Path("examples/images/cat.jpg"),)
+IMAGES = (Path("examples/images/cat.jpg"),)
 FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
 SHOTS: dict[str, dict[str, Any]] = {
     "desktop": {"viewport": {"width": 1024, "height": 800}, "locale": "en-US"},
@@ -29,12 +29,12 @@ SHOTS: dict[str, dict[str, Any]] = {
 
 
 def shoot(browser: Browser, url: str, options: dict[str, Any]) -> Image.Image:
-    """Return the page as one sees it after a picture was chosen, and its first class, where there are maps."""
+    """Return the page as one sees it after an image was chosen, and its first class, where there are maps."""
     with browser.new_context(**options) as context:
         page = context.new_page()
         page.goto(url)
         expect(page.locator("#model")).to_be_visible()
-        page.set_input_files("#file", PICTURES)
+        page.set_input_files("#file", IMAGES)
         expect(page.locator(".card .class")).to_have_count(3)
         page.locator(".card button.class").first.click()
         expect(page.locator(".card canvas:visible, .card div.class").first).to_be_visible()

@@ -1,4 +1,4 @@
-"""BentoML around our packed model, picture by picture or in adaptive batches."""
+"""BentoML around our packed model, image by image or in adaptive batches."""
 
 from typing import Any
 
@@ -26,7 +26,7 @@ class Single:
 
     @bentoml.api
     def predict(self, file: Image) -> dict[str, Any]:
-        """Answer for one picture."""
+        """Answer for one image."""
         return packed_model.answer(self.model.run(packed_model.crop(file)[np.newaxis])[0])
 
 
@@ -39,6 +39,6 @@ class Batched:
 
     @bentoml.api(batchable=True, max_batch_size=options.number("BATCH", 8), max_latency_ms=10_000)
     def predict(self, file: list[Image]) -> list[dict[str, Any]]:
-        """Answer for each picture."""
+        """Answer for each image."""
         pixels = np.stack([packed_model.crop(image) for image in file])
         return [packed_model.answer(logits) for logits in self.model.run(pixels)]

@@ -1,4 +1,4 @@
-"""BentoML with PyTorch, picture by picture or in adaptive batches. The harness chooses, and the number of workers."""
+"""BentoML with PyTorch, image by image or in adaptive batches. The harness chooses, and the number of workers."""
 
 from typing import Any
 
@@ -31,7 +31,7 @@ class Single:
 
     @bentoml.api
     def predict(self, file: Image) -> dict[str, Any]:
-        """Answer for one picture."""
+        """Answer for one image."""
         return torch_model.answer(torch_model.run(self.model, torch_model.prepare(file)[None])[0])
 
 
@@ -44,6 +44,6 @@ class Batched:
 
     @bentoml.api(batchable=True, max_batch_size=options.number("BATCH", 8), max_latency_ms=10_000)
     def predict(self, file: list[Image]) -> list[dict[str, Any]]:
-        """Answer for each picture."""
+        """Answer for each image."""
         pixels = torch.stack([torch_model.prepare(image) for image in file])
         return [torch_model.answer(logits) for logits in torch_model.run(self.model, pixels)]

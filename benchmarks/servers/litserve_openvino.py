@@ -23,17 +23,17 @@ class ImageClassifier(litserve.LitAPI):
         return packed_model.crop(Image.open(request["file"].file))
 
     def batch(self, inputs: list[NDArray[np.uint8]]) -> NDArray[np.uint8]:
-        """Join pictures."""
+        """Join images."""
         return np.stack(inputs)
 
     def predict(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Infer one picture, or a batch."""
+        """Infer one image, or a batch."""
         alone = pixels.ndim == 3
         logits = self.model.run(pixels[np.newaxis] if alone else pixels)
         return logits[0] if alone else logits
 
     def unbatch(self, output: NDArray[np.float32]) -> list[NDArray[np.float32]]:
-        """Part pictures."""
+        """Part images."""
         return list(output)
 
     def encode_response(self, output: NDArray[np.float32]) -> dict[str, Any]:

@@ -27,17 +27,17 @@ class ImageClassifier(litserve.LitAPI):
         return torch_model.prepare(Image.open(request["file"].file))
 
     def batch(self, inputs: list[Tensor]) -> Tensor:
-        """Join pictures."""
+        """Join images."""
         return torch.stack(inputs)
 
     def predict(self, pixels: Tensor) -> Tensor:
-        """Infer one picture, or a batch."""
+        """Infer one image, or a batch."""
         alone = pixels.dim() == 3
         logits = torch_model.run(self.model, pixels[None] if alone else pixels)
         return logits[0] if alone else logits
 
     def unbatch(self, output: Tensor) -> list[Tensor]:
-        """Part pictures."""
+        """Part images."""
         return list(output)
 
     def encode_response(self, output: Tensor) -> dict[str, Any]:

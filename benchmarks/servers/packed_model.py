@@ -55,7 +55,7 @@ def crop(image: Image.Image) -> NDArray[np.uint8]:
 
 
 def answer(logits: NDArray[np.float32]) -> dict[str, Any]:
-    """Return one picture's five most probable classes."""
+    """Return one image's five most probable classes."""
     exponentials = np.exp(logits - logits.max())
     scores = exponentials / exponentials.sum()
     best = np.argsort(-scores)[:5]

@@ -40,7 +40,7 @@ def run(model: nn.Module, pixels: Tensor) -> Tensor:
 
 
 def answer(logits: Tensor) -> dict[str, Any]:
-    """Return one picture's five most probable classes."""
+    """Return one image's five most probable classes."""
     scores, classes = torch.softmax(logits, dim=0).topk(5)
     pairs = zip(classes.tolist(), scores.tolist(), strict=True)
     return {"predictions": [{"class_id": class_id, "score": score} for class_id, score in pairs]}

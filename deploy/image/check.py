@@ -12,7 +12,7 @@ from resnet_service.inference.classifier import Classifier
 
 
 def main() -> None:
-    """Compare the versions that the labels name with the true ones, and classify a trial picture."""
+    """Compare the versions that the labels name with the true ones, and classify a trial image."""
     version, model_version, model = sys.argv[1:]
     try:
         classifier = Classifier.open(Path(model))

@@ -1,4 +1,4 @@
-"""Write the first pictures of each class of Fashion-MNIST's test set as PNG files, in folders named for their classes.
+"""Write the first images of each class of Fashion-MNIST's test set as PNG files, in folders named for their classes.
 
 This is how the test sample of this repository was made:
 
@@ -20,7 +20,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=DATA)
     parser.add_argument("--output", type=Path, required=True)
-    parser.add_argument("--each", type=int, default=20, help="pictures of each class")
+    parser.add_argument("--each", type=int, default=20, help="images of each class")
     args = parser.parse_args()
     images = read_idx(args.data / "t10k-images-idx3-ubyte.gz")
     classes = read_idx(args.data / "t10k-labels-idx1-ubyte.gz")

@@ -1,6 +1,6 @@
 """Train torchvision's ResNet-18 on Fashion-MNIST, on a CPU, and save a checkpoint that resnet-service serves.
 
-Progressive resizing keeps it affordable: most of what there is to learn is learned on small, cheap pictures; the last
+Progressive resizing keeps it affordable: most of what there is to learn is learned on small, cheap images; the last
 epochs see them at the size at which the model is served. An interrupted run goes on where its last epoch ended.
 
     python examples/fashion_mnist/train.py --output checkpoints/resnet18-fashion-mnist.pth
@@ -25,9 +25,9 @@ from resnet_service.models.metadata import ModelMetadata, Provenance
 DATA = Path("/usr/share/datasets/fashion-mnist")  # where Debian's package dataset-fashion-mnist puts it
 LABELS = Path(__file__).parents[2] / "labels" / "fashion-mnist.json"
 
-MEAN, STD = 0.2860, 0.3530  # of the 60,000 training pictures
+MEAN, STD = 0.2860, 0.3530  # of the 60,000 training images
 SERVED_SIZE = 64
-SCHEDULE = [32] * 14 + [48] * 4 + [SERVED_SIZE] * 12  # picture side, epoch by epoch
+SCHEDULE = [32] * 14 + [48] * 4 + [SERVED_SIZE] * 12  # image side, epoch by epoch
 BATCH = 256
 PEAK_LR, MOMENTUM, WEIGHT_DECAY, LABEL_SMOOTHING = 0.2, 0.9, 5e-4, 0.05
 
@@ -52,7 +52,7 @@ def augment(images: Tensor, size: int, rng: torch.Generator) -> Tensor:
 
 
 def patches(n: int, size: int, uniform: Callable[[float, float], Tensor]) -> Tensor:
-    """Choose what to erase (Zhong et al. 2020): bool [N,S,S], in every second picture 10 to 50 % of each side."""
+    """Choose what to erase (Zhong et al. 2020): bool [N,S,S], in every second image 10 to 50 % of each side."""
     position = torch.arange(size) / size
     inside = torch.ones(n, size, size, dtype=torch.bool)
     for axis in ((slice(None), slice(None), None), (slice(None), None, slice(None))):
@@ -104,9 +104,9 @@ def train(images: Tensor, labels: Tensor, state_file: Path, seed: int, bf16: boo
 
 @torch.no_grad()
 def settle(model: nn.Module, images: Tensor) -> None:
-    """Take the batch norms' statistics anew, over whole pictures prepared as the service prepares them.
+    """Take the batch norms' statistics anew, over whole images prepared as the service prepares them.
 
-    Those gathered in training are of shifted, zoomed and partly erased pictures, which nobody will send.
+    Those gathered in training are of shifted, zoomed and partly erased images, which nobody will send.
     """
     norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
     for norm in norms:

@@ -3,14 +3,14 @@
     ServiceError
     ├── RequestError                    what a client sent cannot be answered
     │   ├── Unauthorized                the request carries no valid API key
-    │   ├── NoFile                      the request carries no picture
+    │   ├── NoFile                      the request carries no image
     │   ├── MalformedForm               a multipart body that is not one
     │   ├── MalformedJSON               a JSON body that is not one, or not what the route reads
     │   ├── InvalidTensor               a tensor's name, type, shape or data are not what the model takes or gives
-    │   ├── TooManyPictures             more pictures in one request than the limit
+    │   ├── TooManyImages             more images in one request than the limit
     │   ├── UnknownModel                not the model that is served, or not its version
     │   ├── UnsupportedMediaType        the body is of a kind that is never read
-    │   ├── NotAnImage                  the bytes are of no accepted picture format
+    │   ├── NotAnImage                  the bytes are of no accepted image format
     │   ├── BrokenImage                 the right format, but damaged
     │   ├── BodyTooLarge                more bytes than the limit
     │   ├── TooManyPixels               more pixels than the limit
@@ -50,8 +50,8 @@
     ├── DatasetError                    a data set cannot be evaluated on
     │   ├── InvalidDataset              of no known layout, damaged, or empty
     │   └── UnknownClass                has a class that the model does not have
-    ├── BatchError                      stored pictures cannot be classified as a batch
-    │   ├── InvalidBatchInput           no pictures there, or not to be read
+    ├── BatchError                      stored images cannot be classified as a batch
+    │   ├── InvalidBatchInput           no images there, or not to be read
     │   ├── OutputConflict              the output holds something else than this batch's results
     │   ├── OutputInUse                 another run is writing there
     │   └── ClusterFailed               Ray cannot be reached, or its workers do not start
@@ -83,7 +83,7 @@ class Unauthorized(RequestError):
 
 
 class NoFile(RequestError):
-    """The request carries no picture."""
+    """The request carries no image."""
 
     code = "no_file"
 
@@ -106,8 +106,8 @@ class InvalidTensor(RequestError):
     code = "invalid_tensor"
 
 
-class TooManyPictures(RequestError):
-    """More pictures in one request than the limit."""
+class TooManyImages(RequestError):
+    """More images in one request than the limit."""
 
     code = "too_many_pictures"
 
@@ -125,13 +125,13 @@ class UnsupportedMediaType(RequestError):
 
 
 class NotAnImage(RequestError):
-    """The bytes are of no accepted picture format."""
+    """The bytes are of no accepted image format."""
 
     code = "not_an_image"
 
 
 class BrokenImage(RequestError):
-    """The bytes begin like a picture, but do not decode."""
+    """The bytes begin like an image, but do not decode."""
 
     code = "broken_image"
 
@@ -365,11 +365,11 @@ class UnknownClass(DatasetError):
 
 
 class BatchError(ServiceError):
-    """Stored pictures cannot be classified as a batch."""
+    """Stored images cannot be classified as a batch."""
 
 
 class InvalidBatchInput(BatchError):
-    """There are no pictures, or they cannot be read at all."""
+    """There are no images, or they cannot be read at all."""
 
     code = "invalid_batch_input"
 

@@ -57,14 +57,14 @@ class Settings(BaseSettings):
     labels: Path | None = Field(None, description="Label set file; by default the one that the model names.")
     workers: int = Field(0, ge=0, le=256, description="Networks computed at once; 0 for one per available CPU.")
     threads: int = Field(
-        0, ge=0, le=256, description="CPU threads for one picture; 0 for all when it is alone and one when not."
+        0, ge=0, le=256, description="CPU threads for one image; 0 for all when it is alone and one when not."
     )
     decode: Fidelity = Field(
         "fast", description="exact: pixels equal to the reference transforms to the bit; fast: nearly, sooner."
     )
     queue: int = Field(32, ge=0, le=1024, description="Requests that may wait for each worker; more are answered 429.")
     deadline: float = Field(
-        30, gt=0, le=3600, description="Seconds from a picture's arrival to its answer; 504 after that."
+        30, gt=0, le=3600, description="Seconds from an image's arrival to its answer; 504 after that."
     )
     max_body_bytes: int = Field(10 * 2**20, ge=1024, description="Largest request body, in bytes.")
     max_receiving_bytes: int = Field(
@@ -73,11 +73,11 @@ class Settings(BaseSettings):
         description="Bytes of all bodies in memory at once, until each is answered; more are answered 429.",
     )
     max_pixels: int = Field(
-        DEFAULT_MAX_PIXELS, ge=1, description="Largest picture, in pixels; found out before decoding."
+        DEFAULT_MAX_PIXELS, ge=1, description="Largest image, in pixels; found out before decoding."
     )
-    max_batch: int = Field(16, ge=1, le=1024, description="Pictures in one request, where it can carry several.")
+    max_batch: int = Field(16, ge=1, le=1024, description="Images in one request, where it can carry several.")
     max_batch_bytes: int = Field(
-        32 * 2**20, ge=1024, description="Largest body of /predict/batch; each picture is held to max_body_bytes."
+        32 * 2**20, ge=1024, description="Largest body of /predict/batch; each image is held to max_body_bytes."
     )
     max_header_bytes: int = Field(16 * 2**10, ge=1024, description="Largest request line and headers, in bytes.")
     max_connections: int = Field(512, ge=1, description="Connections open at once; more are answered 503.")

@@ -22,26 +22,26 @@ from resnet_service.api.routes import predict as routes
 from resnet_service.inference.fake import FakeClassifier
 from resnet_service.settings import Settings
 from tests.support.gated import gated
-from tests.support.pictures import encoded, noise
+from tests.support.images import encoded, noise
 from tests.support.problems import assert_problem
 from tests.support.servers import served
 from tests.support.waiting import until
 from tests.support.wire import connected, head, read_answer, read_to_end
 
-PICTURE = encoded(noise(40, 30), "JPEG")
+IMAGE = encoded(noise(40, 30), "JPEG")
 LARGE = bytes(5_000_000)
 
 
 def test_beyond_the_queue_it_is_429_with_a_time_to_come_back() -> None:
     with gated() as server:
         accepted = server.fill(3)
-        response = server.client.post("/predict", content=PICTURE)
+        response = server.client.post("/predict", content=IMAGE)
         assert_problem(response, HTTPStatus.TOO_MANY_REQUESTS, "overloaded", "Try again in")
         assert int(response.headers["retry-after"]) >= 1
         assert server.client.get("/health/live").status_code == 200
         server.gate.set()
         assert [future.result(10).status_code for future in accepted] == [200] * 3
-        assert server.client.post("/predict", content=PICTURE).status_code == 200
+        assert server.client.post("/predict", content=IMAGE).status_code == 200
 
 
 def test_429_comes_before_the_body_and_at_once() -> None:
@@ -117,31 +117,31 @@ def test_a_failed_request_gives_its_place_back() -> None:
         server.gate.set()
         for _ in range(3):
             assert server.client.post("/predict", content=b"").status_code == 400
-            assert server.client.post("/predict", content=b"no picture").status_code == 415
-            assert server.client.post("/predict?top_k=0", content=PICTURE).status_code == 422
+            assert server.client.post("/predict", content=b"no image").status_code == 415
+            assert server.client.post("/predict?top_k=0", content=IMAGE).status_code == 422
         until(lambda: server.executor.waiting == 0)
-        assert server.client.post("/predict", content=PICTURE).status_code == 200
+        assert server.client.post("/predict", content=IMAGE).status_code == 200
 
 
 def test_a_slow_body_holds_no_place() -> None:
     with gated(queue=0) as server:
         server.gate.set()
         with connected(str(server.client.base_url)) as slow:
-            slow.sendall(head(Content_Length=len(PICTURE)) + PICTURE[:10])
+            slow.sendall(head(Content_Length=len(IMAGE)) + IMAGE[:10])
             until(lambda: server.executor.waiting == 1)
             until(lambda: server.executor.waiting == 0)
-            assert server.client.post("/predict", content=PICTURE).status_code == 200
-            slow.sendall(PICTURE[10:])
+            assert server.client.post("/predict", content=IMAGE).status_code == 200
+            slow.sendall(IMAGE[10:])
             assert read_answer(slow).startswith(b"HTTP/1.1 200 ")
 
 
 def test_a_slow_body_that_comes_to_a_full_queue_is_429() -> None:
     with gated(queue=0) as server, connected(str(server.client.base_url)) as slow:
-        slow.sendall(head(Content_Length=len(PICTURE)) + PICTURE[:10])
+        slow.sendall(head(Content_Length=len(IMAGE)) + IMAGE[:10])
         until(lambda: server.executor.waiting == 1)
         until(lambda: server.executor.waiting == 0)
         server.fill(1)
-        slow.sendall(PICTURE[10:])
+        slow.sendall(IMAGE[10:])
         assert read_answer(slow).startswith(b"HTTP/1.1 429 ")
 
 
@@ -160,7 +160,7 @@ def test_work_is_skipped_when_its_client_has_left(caplog: pytest.LogCaptureFixtu
         server.fill(1)
         until(lambda: server.executor.running == 1)
         with connected(str(server.client.base_url)) as leaver:
-            leaver.sendall(head(Content_Length=len(PICTURE)) + PICTURE)
+            leaver.sendall(head(Content_Length=len(IMAGE)) + IMAGE)
             until(lambda: server.executor.waiting == 1)
         until(lambda: server.executor.waiting == 0)
         server.gate.set()
@@ -206,7 +206,7 @@ def load(url: str, clients: int, seconds: float) -> Load:
         connection = http.client.HTTPConnection(url.removeprefix("http://"), timeout=30)
         while time.monotonic() < end:
             begun = time.perf_counter()
-            connection.request("POST", "/predict", PICTURE)
+            connection.request("POST", "/predict", IMAGE)
             answer = connection.getresponse()
             answer.read()
             spent = time.perf_counter() - begun
@@ -228,7 +228,7 @@ def load(url: str, clients: int, seconds: float) -> Load:
 
 @pytest.mark.slow
 def test_three_times_saturation_costs_neither_latency_nor_throughput() -> None:
-    """A picture takes 50 ms of no CPU, so that the clients beside it do not take the server's; 18 s.
+    """An image takes 50 ms of no CPU, so that the clients beside it do not take the server's; 18 s.
 
     Peak and overload take turns, and the best of each counts: what else the machine does comes and goes.
     """

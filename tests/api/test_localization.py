@@ -9,10 +9,10 @@ from resnet_service.api.app import create_app
 from resnet_service.api.localization import preferred
 from resnet_service.inference.fake import FakeClassifier
 from resnet_service.settings import Settings
-from tests.support.pictures import encoded, noise
+from tests.support.images import encoded, noise
 from tests.support.servers import served
 
-PICTURE = encoded(noise(40, 30), "JPEG")
+IMAGE = encoded(noise(40, 30), "JPEG")
 CHINESE = ("猫", "狗", "鸟")
 
 
@@ -69,7 +69,7 @@ def test_names_are_in_the_language_that_is_asked_for(
     client: httpx.Client, query: str, field: str | None, language: str
 ) -> None:
     headers = {} if field is None else {"Accept-Language": field}
-    predicted = client.post(f"/predict{query}", content=PICTURE, headers=headers)
+    predicted = client.post(f"/predict{query}", content=IMAGE, headers=headers)
     listed = client.get(f"/labels{query}", headers=headers)
     names = list(CHINESE) if language == "zh" else ["class 0", "class 1", "class 2"]
     assert [seen["label"] for seen in predicted.json()["predictions"]] == names
@@ -91,7 +91,7 @@ def test_a_field_in_several_lines_is_one(client: httpx.Client) -> None:
 
 @pytest.mark.parametrize("lang", ["fr", "", "zh-CN", "x" * 5000])
 def test_a_language_that_is_not_there_is_refused(client: httpx.Client, lang: str) -> None:
-    for answer in (client.get("/labels", params={"lang": lang}), client.post(f"/predict?lang={lang}", content=PICTURE)):
+    for answer in (client.get("/labels", params={"lang": lang}), client.post(f"/predict?lang={lang}", content=IMAGE)):
         body = answer.json()
         assert (answer.status_code, body["code"]) == (422, "unsupported_language")
         assert "one of: en, zh" in body["detail"]
@@ -100,7 +100,7 @@ def test_a_language_that_is_not_there_is_refused(client: httpx.Client, lang: str
 
 def test_a_model_without_names_in_it_answers_in_english() -> None:
     with served(create_app(Settings(), FakeClassifier())) as client:
-        answer = client.post("/predict?lang=zh", content=PICTURE)
+        answer = client.post("/predict?lang=zh", content=IMAGE)
     assert answer.headers["content-language"] == "en"
     assert answer.json()["predictions"][0]["label"] == "class 0"
 

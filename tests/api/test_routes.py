@@ -18,11 +18,11 @@ from resnet_service.api.app import create_app
 from resnet_service.errors import UnsoundOutput
 from resnet_service.inference.fake import FakeClassifier
 from resnet_service.settings import Settings
-from tests.support.pictures import CAT, encoded, noise
+from tests.support.images import CAT, encoded, noise
 from tests.support.problems import assert_problem
 from tests.support.servers import served
 
-PICTURE = encoded(noise(40, 30), "JPEG")
+IMAGE = encoded(noise(40, 30), "JPEG")
 LIMIT = 200_000
 
 
@@ -35,17 +35,17 @@ def client() -> Iterator[httpx.Client]:
 @pytest.mark.parametrize(
     "request_",
     [
-        {"files": {"file": PICTURE}},
-        {"files": {"file": ("picture.txt", PICTURE, "text/plain")}},
-        {"content": PICTURE, "headers": {"Content-Type": "image/jpeg"}},
-        {"content": PICTURE, "headers": {"Content-Type": "image/png"}},
-        {"content": PICTURE, "headers": {"Content-Type": "application/octet-stream"}},
-        {"content": PICTURE},
-        {"content": iter([PICTURE[:100], PICTURE[100:]])},
+        {"files": {"file": IMAGE}},
+        {"files": {"file": ("image.txt", IMAGE, "text/plain")}},
+        {"content": IMAGE, "headers": {"Content-Type": "image/jpeg"}},
+        {"content": IMAGE, "headers": {"Content-Type": "image/png"}},
+        {"content": IMAGE, "headers": {"Content-Type": "application/octet-stream"}},
+        {"content": IMAGE},
+        {"content": iter([IMAGE[:100], IMAGE[100:]])},
     ],
     ids=["form", "misnamed", "raw", "mistyped", "octets", "untyped", "chunked"],
 )
-def test_predict_takes_a_picture_in_every_usual_way(client: httpx.Client, request_: dict[str, Any]) -> None:
+def test_predict_takes_a_image_in_every_usual_way(client: httpx.Client, request_: dict[str, Any]) -> None:
     answer = client.post("/predict", **request_)
     assert answer.status_code == 200, answer.text
     body = answer.json()
@@ -60,13 +60,13 @@ def test_predict_takes_a_picture_in_every_usual_way(client: httpx.Client, reques
 
 
 def test_top_k_is_heard(client: httpx.Client) -> None:
-    answer = client.post("/predict?top_k=1", content=PICTURE)
+    answer = client.post("/predict?top_k=1", content=IMAGE)
     assert len(answer.json()["predictions"]) == 1
 
 
 @pytest.mark.parametrize("top_k", ["0", "-1", "4", "many", "1.5", ""])
 def test_bad_top_k(client: httpx.Client, top_k: str) -> None:
-    response = client.post(f"/predict?top_k={top_k}", content=PICTURE)
+    response = client.post(f"/predict?top_k={top_k}", content=IMAGE)
     assert_problem(response, HTTPStatus.UNPROCESSABLE_ENTITY, "invalid_top_k", "top_k")
 
 
@@ -74,7 +74,7 @@ def test_bad_top_k(client: httpx.Client, top_k: str) -> None:
     ("request_", "status", "code"),
     [
         ({}, HTTPStatus.BAD_REQUEST, "no_file"),
-        ({"files": {"other": PICTURE}}, HTTPStatus.BAD_REQUEST, "no_file"),
+        ({"files": {"other": IMAGE}}, HTTPStatus.BAD_REQUEST, "no_file"),
         ({"files": {"file": b""}}, HTTPStatus.BAD_REQUEST, "no_file"),
         (
             {"files": {"file": (None, "text")}},
@@ -91,12 +91,12 @@ def test_bad_top_k(client: httpx.Client, top_k: str) -> None:
             HTTPStatus.BAD_REQUEST,
             "malformed_form",
         ),
-        ({"files": [("file", PICTURE)] * 2}, HTTPStatus.BAD_REQUEST, "malformed_form"),
+        ({"files": [("file", IMAGE)] * 2}, HTTPStatus.BAD_REQUEST, "malformed_form"),
         ({"json": {"a": 1}}, HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type"),
         ({"data": {"file": "x"}}, HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type"),
         ({"content": b"%PDF-1.7"}, HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "not_an_image"),
         ({"files": {"file": ("cat.jpg", b"hello", "image/jpeg")}}, HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "not_an_image"),
-        ({"content": PICTURE[:300]}, HTTPStatus.UNPROCESSABLE_ENTITY, "broken_image"),
+        ({"content": IMAGE[:300]}, HTTPStatus.UNPROCESSABLE_ENTITY, "broken_image"),
         ({"content": bytes(LIMIT + 1)}, HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "body_too_large"),
         ({"content": iter([bytes(1000)] * 1000)}, HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "body_too_large"),
         ({"files": {"file": bytes(LIMIT)}}, HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "body_too_large"),
@@ -287,7 +287,7 @@ def test_the_page_is_shut_off_from_other_sites_and_may_use_the_camera(client: ht
 def test_what_is_the_servers_fault_is_a_fixed_sentence(failure: Exception, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.CRITICAL, "uvicorn.error")
     with served(create_app(Settings(), FakeClassifier(failure=failure))) as client:
-        response = client.post("/predict", content=PICTURE)
+        response = client.post("/predict", content=IMAGE)
     code = getattr(failure, "code", "internal_error")
     assert_problem(response, HTTPStatus.INTERNAL_SERVER_ERROR, code, "its log says why")
     assert response.headers["x-content-type-options"] == "nosniff"
@@ -325,7 +325,7 @@ def test_the_client_may_leave_early(caplog: pytest.LogCaptureFixture) -> None:
     with served(create_app(Settings(), FakeClassifier())) as client:
 
         def breaks_off() -> Iterator[bytes]:
-            yield PICTURE[:100]
+            yield IMAGE[:100]
             raise ConnectionAbortedError
 
         with pytest.raises(ConnectionAbortedError):

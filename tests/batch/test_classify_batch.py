@@ -1,4 +1,4 @@
-"""Stored pictures by the local engine: what may come in, what comes out, and what a killed run leaves."""
+"""Stored images by the local engine: what may come in, what comes out, and what a killed run leaves."""
 
 import json
 import os
@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from resnet_service.batch import inputs
-from resnet_service.batch.items import Picture
+from resnet_service.batch.items import Image
 from resnet_service.batch.job import Totals, classify_batch, local_engine
 from resnet_service.batch.messages import outcome_text, part_text, read_outcome, read_part
 from resnet_service.batch.outputs import SCHEMA, Output
@@ -34,21 +34,21 @@ from resnet_service.errors import (
 )
 from resnet_service.inference.classifier import ImageClassifier
 from resnet_service.inference.fake import FakeClassifier
-from tests.support.pictures import encoded, noise
+from tests.support.images import encoded, noise
 from tests.support.servers import REPOSITORY, cli
 
-PICTURE = encoded(noise(12, 9), "PNG")
+IMAGE = encoded(noise(12, 9), "PNG")
 MODEL = REPOSITORY / "checkpoints" / "resnet18-fashion-mnist-int8.onnx"
 SAMPLE = REPOSITORY / "tests" / "data" / "fashion-mnist"
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Return a folder with 40 pictures at two depths."""
+    """Return a folder with 40 images at two depths."""
     for index in range(40):
         path = tmp_path / "in" / ("deep/er" if index % 2 else "") / f"{index:02}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(PICTURE)
+        path.write_bytes(IMAGE)
     return tmp_path / "in"
 
 
@@ -80,11 +80,11 @@ def write_parquet(file: Path, columns: dict[str, Any], row_group_size: int = 7) 
     return file
 
 
-def test_a_folder_becomes_a_row_a_picture(folder: Path, tmp_path: Path) -> None:
+def test_a_folder_becomes_a_row_a_image(folder: Path, tmp_path: Path) -> None:
     totals = run(folder, tmp_path / "out")
     found = rows(tmp_path / "out")
     assert [row["path"] for row in found] == sorted(str(path) for path in folder.rglob("*.png"))
-    assert (totals.pictures, totals.written, totals.refused, totals.unread) == (40, 40, 0, 0)
+    assert (totals.images, totals.written, totals.refused, totals.unread) == (40, 40, 0, 0)
     assert found[0] == {
         "path": str(folder / "00.png"),
         "source": str(folder / "00.png"),
@@ -100,7 +100,7 @@ def test_a_folder_becomes_a_row_a_picture(folder: Path, tmp_path: Path) -> None:
 
 def test_globs_files_and_names_with_brackets(folder: Path, tmp_path: Path) -> None:
     odd = folder / "[01] *.png"
-    odd.write_bytes(PICTURE)
+    odd.write_bytes(IMAGE)
     assert run(folder / "1*.png", tmp_path / "glob").written == 5
     assert run(folder / "**" / "1*.png", tmp_path / "deep").written == 10
     assert run(odd, tmp_path / "one").written == 1
@@ -109,14 +109,14 @@ def test_globs_files_and_names_with_brackets(folder: Path, tmp_path: Path) -> No
 
 def test_a_name_that_is_not_utf_8_is_written_as_text(tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
-    Path(os.fsdecode(os.fsencode(tmp_path / "in") + b"/\xff.png")).write_bytes(PICTURE)
+    Path(os.fsdecode(os.fsencode(tmp_path / "in") + b"/\xff.png")).write_bytes(IMAGE)
     assert run(tmp_path / "in", tmp_path / "out").written == 1
     assert rows(tmp_path / "out")[0]["path"].endswith("/\\udcff.png")
     assert run(tmp_path / "in", tmp_path / "out").before == 1
 
 
 def test_hidden_files_and_pipes_are_left_alone_and_links_followed(folder: Path, tmp_path: Path) -> None:
-    (tmp_path / "elsewhere").write_bytes(PICTURE)
+    (tmp_path / "elsewhere").write_bytes(IMAGE)
     (folder / "link.png").symlink_to(tmp_path / "elsewhere")
     (folder / "nowhere.png").symlink_to(tmp_path / "nowhere")
     (folder / ".DS_Store").write_bytes(b"x")
@@ -127,12 +127,12 @@ def test_hidden_files_and_pipes_are_left_alone_and_links_followed(folder: Path, 
 
 
 @pytest.mark.parametrize("kind", ["path", "struct", "bare"])
-def test_parquet_rows_are_pictures(kind: str, tmp_path: Path) -> None:
+def test_parquet_rows_are_images(kind: str, tmp_path: Path) -> None:
     names = [f"p/{index}.png" for index in range(50)]
     kinds: dict[str, dict[str, Any]] = {
-        "path": {"path": names, "jpeg": [PICTURE] * 50},
-        "struct": {"image": [{"bytes": PICTURE, "path": name} for name in names], "other": [b"x"] * 50},
-        "bare": {"anything": [PICTURE] * 50},
+        "path": {"path": names, "jpeg": [IMAGE] * 50},
+        "struct": {"image": [{"bytes": IMAGE, "path": name} for name in names], "other": [b"x"] * 50},
+        "bare": {"anything": [IMAGE] * 50},
     }
     file = write_parquet(tmp_path / "in.parquet", kinds[kind])
     assert run(file, tmp_path / "out").written == 50
@@ -147,7 +147,7 @@ def test_parquet_rows_are_pictures(kind: str, tmp_path: Path) -> None:
 def test_urls_in_and_out(memory: str) -> None:
     filesystem = fsspec.filesystem("memory")
     for index in range(30):
-        filesystem.pipe_file(f"{memory}/in/{index:02}.png", PICTURE)
+        filesystem.pipe_file(f"{memory}/in/{index:02}.png", IMAGE)
     assert run(f"{memory}/in", f"{memory}/out").written == 30
     found = rows(f"{memory}/out")
     assert len({row["source"] for row in found}) == 30
@@ -155,10 +155,10 @@ def test_urls_in_and_out(memory: str) -> None:
     assert run(f"{memory}/in/*.png", f"{memory}/out").before == 30
 
 
-def test_bad_pictures_are_rows_with_an_error(folder: Path, tmp_path: Path) -> None:
+def test_bad_images_are_rows_with_an_error(folder: Path, tmp_path: Path) -> None:
     (folder / "empty.png").write_bytes(b"")
     (folder / "text.png").write_bytes(b"hello")
-    (folder / "half.png").write_bytes(PICTURE[: len(PICTURE) // 2])
+    (folder / "half.png").write_bytes(IMAGE[: len(IMAGE) // 2])
     totals = run(folder, tmp_path / "out")
     assert (totals.written, totals.refused, totals.unread) == (43, 3, 0)
     failed = {Path(row["path"]).stem: row for row in rows(tmp_path / "out") if row["error"]}
@@ -168,22 +168,20 @@ def test_bad_pictures_are_rows_with_an_error(folder: Path, tmp_path: Path) -> No
     assert any(example.startswith(f"{folder}/text.png: These bytes") for example in totals.examples)
 
 
-def test_a_row_without_a_picture_is_a_row_with_an_error(tmp_path: Path) -> None:
-    file = write_parquet(tmp_path / "in.parquet", {"image": [PICTURE, None]})
+def test_a_row_without_a_image_is_a_row_with_an_error(tmp_path: Path) -> None:
+    file = write_parquet(tmp_path / "in.parquet", {"image": [IMAGE, None]})
     assert run(file, tmp_path / "out").refused == 1
     assert [row["error"] and row["error"]["code"] for row in rows(tmp_path / "out")] == [None, "no_file"]
 
 
-def test_a_picture_beyond_the_limit_is_not_read_on(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(inputs, "MAX_PICTURE_BYTES", len(PICTURE))
-    (folder / "large.png").write_bytes(PICTURE + b"x")
+def test_a_image_beyond_the_limit_is_not_read_on(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inputs, "MAX_IMAGE_BYTES", len(IMAGE))
+    (folder / "large.png").write_bytes(IMAGE + b"x")
     assert run(folder, tmp_path / "out").refused == 1
     assert [row["error"]["code"] for row in rows(tmp_path / "out") if row["error"]] == ["body_too_large"]
 
 
-def test_a_network_that_fails_on_a_picture_costs_no_other_run(folder: Path, tmp_path: Path) -> None:
+def test_a_network_that_fails_on_a_image_costs_no_other_run(folder: Path, tmp_path: Path) -> None:
     totals = run(folder, tmp_path / "out", FakeClassifier(failure=UnsoundOutput("The network answered NaN.")))
     assert totals.refused == 40
     assert {row["error"]["code"] for row in rows(tmp_path / "out")} == {"unsound_output"}
@@ -199,15 +197,15 @@ def test_what_cannot_be_read_now_is_left_to_the_next_run(folder: Path, tmp_path:
     totals = classify_batch(str(folder), str(tmp_path / "out"), classifier, vanishing)
     assert (totals.written, totals.unread) == (39, 1)
     assert f"{folder}/00.png: No such file or directory." in totals.examples
-    (folder / "00.png").write_bytes(PICTURE)
+    (folder / "00.png").write_bytes(IMAGE)
     assert run(folder, tmp_path / "out").written == 1
     assert len(rows(tmp_path / "out")) == len({row["source"] for row in rows(tmp_path / "out")}) == 40
 
 
 def test_a_second_run_does_only_what_is_missing(folder: Path, tmp_path: Path) -> None:
     run(folder, tmp_path / "out")
-    (folder / "05.png").write_bytes(PICTURE)  # as before, between the others
-    (folder / "045.png").write_bytes(PICTURE)
+    (folder / "05.png").write_bytes(IMAGE)  # as before, between the others
+    (folder / "045.png").write_bytes(IMAGE)
     classifier = FakeClassifier()
     totals = run(folder, tmp_path / "out", classifier)
     assert classifier.started == totals.written
@@ -219,11 +217,11 @@ def test_a_second_run_does_only_what_is_missing(folder: Path, tmp_path: Path) ->
 
 
 def test_taking_parts_away_leaves_the_others_as_they_are() -> None:
-    pictures = [Picture(f"/{index:05}") for index in range(10_000)]
-    parts = list(plan(pictures, set()))
-    assert [picture for part in parts for picture in part.pictures] == pictures
-    done = {picture.identity for part in parts[3:9] for picture in part.pictures}
-    assert [part.name for part in plan(pictures, done)] == [part.name for part in parts[:3] + parts[9:]]
+    images = [Image(f"/{index:05}") for index in range(10_000)]
+    parts = list(plan(images, set()))
+    assert [image for part in parts for image in part.images] == images
+    done = {image.identity for part in parts[3:9] for image in part.images}
+    assert [part.name for part in plan(images, done)] == [part.name for part in parts[:3] + parts[9:]]
     assert len({part.name for part in parts}) == len(parts)
 
 
@@ -233,24 +231,24 @@ def test_parts_grow_with_the_batch(total: int, size: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("parts", "pictures", "workers", "tasks"),
+    ("parts", "images", "workers", "tasks"),
     [
         (3, 40, 2, 3),  # never more than there are parts
-        (264, 5000, 2, 50),  # a hundred pictures each
+        (264, 5000, 2, 50),  # a hundred images each
         (264, 5000, 32, 128),  # four for each worker
         (100_000, 10**8, 1000, 20_000),  # the more workers, the longer
     ],
 )
-def test_tasks_are_few_and_enough(parts: int, pictures: int, workers: int, tasks: int) -> None:
-    assert task_count(parts, pictures, workers) == tasks
+def test_tasks_are_few_and_enough(parts: int, images: int, workers: int, tasks: int) -> None:
+    assert task_count(parts, images, workers) == tasks
 
 
 def test_doing_a_part_twice_leaves_it_once(folder: Path, tmp_path: Path) -> None:
     output = Output(str(tmp_path / "out"), {})
-    part = next(plan(inputs.list_pictures(str(folder)), set()))
+    part = next(plan(inputs.list_images(str(folder)), set()))
     for _ in range(2):
         run_part(part, FakeClassifier(), output, None)
-    assert len(rows(tmp_path / "out")) == len(part.pictures)
+    assert len(rows(tmp_path / "out")) == len(part.images)
 
 
 def test_results_of_another_model_are_not_mixed_in(folder: Path, tmp_path: Path) -> None:
@@ -301,7 +299,7 @@ def test_inputs_that_cannot_be(folder: Path, tmp_path: Path) -> None:
     write_parquet(tmp_path / "none.parquet", {"number": [1]})
     write_parquet(tmp_path / "two.parquet", {"a": [b"x"], "b": [b"y"]})
     for name, said in (
-        ("nothing", "no pictures in"),
+        ("nothing", "no images in"),
         ("bad.parquet", "cannot be read as Parquet"),
         ("none.parquet", "needs one binary column"),
         ("two.parquet", "needs one binary column"),
@@ -340,7 +338,7 @@ def test_progress_counts_up_to_all(folder: Path, tmp_path: Path) -> None:
         str(tmp_path / "out"),
         classifier,
         engine,
-        progress=lambda totals: seen.append((totals.written, totals.pictures)),
+        progress=lambda totals: seen.append((totals.written, totals.images)),
     )
     assert seen[0] == (0, 40)
     assert seen[-1] == (40, 40)
@@ -364,8 +362,8 @@ def test_the_command_answers_as_classify_does(tmp_path: Path) -> None:
     done = cli("classify-batch", SAMPLE, tmp_path / "out", "--checkpoint", MODEL, "--json", "--top-k", "2")
     assert done.returncode == 0, done.stderr
     totals = json.loads(done.stdout)
-    assert (totals["pictures"], totals["refused"]) == (201, 1)  # the licence is no picture
-    assert "LICENSE: These bytes are not a picture" in done.stderr
+    assert (totals["pictures"], totals["refused"]) == (201, 1)  # the licence is no image
+    assert "LICENSE: These bytes are not an image" in done.stderr
     by_path = {row["path"]: row for row in rows(tmp_path / "out")}
     some = sorted(path for path in by_path if path.endswith(".png"))[::40]
     single = cli("classify", *some, "--checkpoint", MODEL, "--json", "--top-k", "2")
@@ -377,8 +375,8 @@ def test_the_command_answers_as_classify_does(tmp_path: Path) -> None:
 
 
 def test_a_killed_run_loses_nothing_and_repeats_nothing(tmp_path: Path) -> None:
-    pictures = [path.read_bytes() for path in sorted(SAMPLE.rglob("*.png"))]
-    file = write_parquet(tmp_path / "in.parquet", {"image": [pictures[index % 200] for index in range(800)]}, 100)
+    images = [path.read_bytes() for path in sorted(SAMPLE.rglob("*.png"))]
+    file = write_parquet(tmp_path / "in.parquet", {"image": [images[index % 200] for index in range(800)]}, 100)
     target = tmp_path / "out"
     command = ["classify-batch", str(file), str(target), "--checkpoint", str(MODEL)]
     kills = 0
@@ -402,7 +400,7 @@ def test_a_killed_run_loses_nothing_and_repeats_nothing(tmp_path: Path) -> None:
 
 
 def test_what_goes_between_machines_comes_through() -> None:
-    part = Part((Picture("/a/of\udcff any bytes.png", None, 7), Picture("s3://photos/in.parquet", 12)))
+    part = Part((Image("/a/of\udcff any bytes.png", None, 7), Image("s3://photos/in.parquet", 12)))
     assert read_part(part_text(part)) == part
     assert read_part(part_text(part)).name == part.name
     part_text(part).encode("ascii")

@@ -7,13 +7,13 @@ import pytest
 
 from benchmarks import bars, client, load, report, scale
 from benchmarks.paths import REPOSITORY
-from benchmarks.results import Ceiling, Measurement, PictureKind, Results, Subject, Visit, middle, ratio
+from benchmarks.results import Ceiling, ImageKind, Measurement, Results, Subject, Visit, middle, ratio
 
 
 def measured(
     server: str, per_second: float, p50: float = 10, turn: int = 0, connections: int = 16, errors: int = 0
 ) -> Measurement:
-    kind: PictureKind = "photographs"
+    kind: ImageKind = "photographs"
     return Measurement(server, kind, connections, turn, per_second, p50, 2 * p50, 3 * p50, 100, errors)
 
 

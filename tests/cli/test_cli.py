@@ -8,8 +8,8 @@ import pytest
 import torch
 
 import resnet_service
+from tests.support.images import CAT
 from tests.support.models import random_model
-from tests.support.pictures import CAT
 from tests.support.servers import cli, cli_here
 
 
@@ -40,7 +40,7 @@ def test_classify_prints_a_table(packed: Path) -> None:
     assert "%" in done.stdout
 
 
-def test_classify_prints_json_a_line_for_each_picture(packed: Path) -> None:
+def test_classify_prints_json_a_line_for_each_image(packed: Path) -> None:
     done = cli("classify", CAT, CAT, "--checkpoint", packed, "--json")
     first, second = map(json.loads, done.stdout.splitlines())
     assert first["predictions"] == second["predictions"]
@@ -48,7 +48,7 @@ def test_classify_prints_json_a_line_for_each_picture(packed: Path) -> None:
     assert len(first["predictions"]) == 5
 
 
-def test_a_bad_picture_does_not_cost_the_others(packed: Path, tmp_path: Path) -> None:
+def test_a_bad_image_does_not_cost_the_others(packed: Path, tmp_path: Path) -> None:
     odd = tmp_path / "[red]odd.jpg"
     odd.write_bytes(b"hello")
     done = cli("classify", tmp_path / "none.jpg", odd, CAT, "--checkpoint", packed, "--json")
@@ -56,7 +56,7 @@ def test_a_bad_picture_does_not_cost_the_others(packed: Path, tmp_path: Path) ->
     assert len(done.stdout.splitlines()) == 1
     of_missing, of_odd = done.stderr.splitlines()
     assert of_missing == f"error: {tmp_path}/none.jpg: The file cannot be read: No such file or directory."
-    assert of_odd.startswith(f"error: {odd}: These bytes are not a picture")
+    assert of_odd.startswith(f"error: {odd}: These bytes are not an image")
 
 
 def test_inspect_shows_all_that_a_file_says(checkpoint: Path) -> None:
@@ -69,7 +69,7 @@ def test_inspect_shows_all_that_a_file_says(checkpoint: Path) -> None:
 
 
 def test_a_missing_model_is_said_before_pytorch_is_imported(tmp_path: Path) -> None:
-    (tmp_path / "pictures").mkdir()
+    (tmp_path / "images").mkdir()
     script = (
         "import sys; from resnet_service.cli.app import app\n"
         "for line in sys.stdin: print(app(line.split(), standalone_mode=False))\n"
@@ -78,7 +78,7 @@ def test_a_missing_model_is_said_before_pytorch_is_imported(tmp_path: Path) -> N
     commands = (
         "serve --port 0 --checkpoint none.pth",
         "classify --checkpoint none.pth x.png",
-        "evaluate none.pth pictures",
+        "evaluate none.pth images",
         "inspect none.pth",
         "pack none.pth",
         "convert none.pth model.pth",

@@ -41,10 +41,10 @@ from resnet_service.client.calls import RetryPolicy, retry_after
 from resnet_service.errors import UnsoundOutput
 from resnet_service.inference.fake import FakeClassifier
 from resnet_service.settings import Settings
-from tests.support.pictures import CAT, encoded, noise
+from tests.support.images import CAT, encoded, noise
 from tests.support.servers import served
 
-PICTURE = encoded(noise(40, 30), "PNG")
+IMAGE = encoded(noise(40, 30), "PNG")
 Handler = Callable[[httpx.Request], httpx.Response]
 
 ANSWER = {
@@ -89,7 +89,7 @@ both_clients = pytest.mark.parametrize("kind", [Client, Driven], ids=["sync", "a
 
 def test_it_asks_the_real_service(url: str) -> None:
     with Client(url) as client:
-        answer = client.predict(PICTURE, top_k=2)
+        answer = client.predict(IMAGE, top_k=2)
         assert answer.best.label == "class 0"
         assert [one.class_id for one in answer.predictions] == [0, 1]
         assert (answer.image.format, answer.image.width, answer.model.name) == ("PNG", 40, "fake")
@@ -102,7 +102,7 @@ def test_it_asks_the_real_service(url: str) -> None:
 def test_so_does_the_asynchronous_one(url: str) -> None:
     async def ask() -> tuple[PredictAnswer, bool, int]:
         async with AsyncClient(url) as client:
-            answers = await asyncio.gather(*(client.predict(PICTURE) for _ in range(5)))
+            answers = await asyncio.gather(*(client.predict(IMAGE) for _ in range(5)))
             return answers[-1], await client.ready(), len((await client.labels()).classes)
 
     answer, ready, classes = asyncio.run(ask())
@@ -132,13 +132,13 @@ class Opened(io.BytesIO):
     [CAT, str(CAT), *(kind(CAT.read_bytes()) for kind in (bytes, bytearray, memoryview, io.BytesIO))],
     ids=["path", "name", "bytes", "bytearray", "memoryview", "file"],
 )  # fmt: skip
-def test_pictures_in_every_form(url: str, source: Any) -> None:
+def test_images_in_every_form(url: str, source: Any) -> None:
     with Client(url) as client:
         assert client.predict(source).image.format == "JPEG"
 
 
 @pytest.mark.parametrize("mode", ["RGB", "L", "RGBA", "P", "1", "CMYK", "YCbCr", "LA", "I;16"])
-def test_pictures_of_pillow(url: str, mode: str) -> None:
+def test_images_of_pillow(url: str, mode: str) -> None:
     image = Image.new(mode, (40, 30)) if mode in ("CMYK", "YCbCr", "I;16") else noise(40, 30).convert(mode)
     with Client(url) as client:
         assert client.predict(image).image.format == "PNG"
@@ -157,14 +157,14 @@ def test_pixels_of_pillow_arrive_as_they_are() -> None:
 
 
 @pytest.mark.parametrize("source", [None, 3, io.StringIO("x")])
-def test_what_is_no_picture(source: Any) -> None:
-    with pytest.raises(TypeError, match="A picture is bytes"):
+def test_what_is_no_image(source: Any) -> None:
+    with pytest.raises(TypeError, match="An image is bytes"):
         stub(lambda request: httpx.Response(200, json=ANSWER)).predict(source)
 
 
 def test_answers_are_frozen(url: str) -> None:
     with Client(url) as client, pytest.raises(dataclasses.FrozenInstanceError):
-        client.predict(PICTURE).best.score = 1.0  # type: ignore[misc]
+        client.predict(IMAGE).best.score = 1.0  # type: ignore[misc]
 
 
 @both_clients
@@ -177,13 +177,13 @@ def test_a_refusal_has_code_detail_status(kind: Any, url: str) -> None:
         assert re.fullmatch(r"[0-9a-f]{32}", error.request_id or "")
         assert "PDF" in error.detail
         with pytest.raises(ServiceRefused, match="invalid_top_k"):
-            client.predict(PICTURE, top_k=4)
+            client.predict(IMAGE, top_k=4)
         with pytest.raises(ServiceRefused, match="unsupported_language"):
             client.labels(lang="fr")
         with pytest.raises(ServiceRefused, match="not_an_image"):
             client.embed(b"%PDF-1.7")
         with pytest.raises(ServiceRefused, match="too_many_pictures"):
-            client.predict_batch([PICTURE] * 17)
+            client.predict_batch([IMAGE] * 17)
 
 
 @both_clients
@@ -192,9 +192,9 @@ def test_failures_of_the_service_are_typed(kind: Any) -> None:
     with served(create_app(Settings(), fake)) as http, kind(str(http.base_url)) as client:
         for ask in (client.predict, client.explain, client.overlay, client.embed):
             with pytest.raises(ServerFailed, match="unsound_output") as caught:
-                ask(PICTURE)
+                ask(IMAGE)
             assert not isinstance(caught.value, Unavailable)
-        (failed,) = client.predict_batch([PICTURE]).results
+        (failed,) = client.predict_batch([IMAGE]).results
         assert (failed.status, failed.code) == (500, "unsound_output")
 
 
@@ -203,16 +203,16 @@ def test_a_full_service_is_overloaded_after_all_tries(kind: Any) -> None:
     gate = threading.Event()
     app = create_app(Settings(workers=1, queue=0), FakeClassifier(gate=gate))
     with served(app) as http, kind(str(http.base_url), retries=1, retry_seconds=0.5) as client:
-        first = threading.Thread(target=http.post, args=("/predict",), kwargs={"content": PICTURE})
+        first = threading.Thread(target=http.post, args=("/predict",), kwargs={"content": IMAGE})
         first.start()
         try:
             deadline = time.monotonic() + 20
             while app.state.service.executor.running < 1:
                 assert time.monotonic() < deadline
                 time.sleep(0.005)
-            for ask in (client.predict, client.explain, client.embed, lambda picture: client.predict_batch([picture])):
+            for ask in (client.predict, client.explain, client.embed, lambda image: client.predict_batch([image])):
                 with pytest.raises(Overloaded) as caught:
-                    ask(PICTURE)
+                    ask(IMAGE)
                 assert (caught.value.status, caught.value.code, caught.value.retry_after) == (429, "overloaded", 1)
         finally:
             gate.set()
@@ -234,7 +234,7 @@ def test_other_statuses_are_typed_and_never_tried_again(status: int, kind: type[
         return httpx.Response(status, json={**PROBLEM, "status": status}, headers=headers)
 
     with pytest.raises(ServiceRefused) as caught:
-        stub(handler).predict(PICTURE)
+        stub(handler).predict(IMAGE)
     assert type(caught.value) is kind
     assert (caught.value.status, caught.value.code, caught.value.request_id) == (status, "a_code", "r-1")
     assert len(asked) == 1
@@ -251,11 +251,11 @@ def test_busy_is_tried_again_when_it_says_so(status: int) -> None:
         return httpx.Response(200, json=ANSWER)
 
     # A file is at its end after the first attempt.
-    assert stub(handler).predict(Opened(PICTURE)).best.label == "one"
+    assert stub(handler).predict(Opened(IMAGE)).best.label == "one"
     (first, _), (second, _), (third, _) = asked
     assert 1 <= second - first < 1.5
     assert third - second < 0.3
-    assert {body for _, body in asked} == {PICTURE}
+    assert {body for _, body in asked} == {IMAGE}
 
 
 @pytest.mark.parametrize(("status", "kind"), [(429, Overloaded), (503, Unavailable)])
@@ -267,21 +267,21 @@ def test_tries_are_bounded_in_number(status: int, kind: type[ServiceRefused]) ->
         return httpx.Response(status, json=PROBLEM, headers={"Retry-After": "0"})
 
     with pytest.raises(kind):
-        stub(handler, retries=4).predict(PICTURE)
+        stub(handler, retries=4).predict(IMAGE)
     assert len(asked) == 5
 
 
 def test_tries_are_bounded_in_time_and_a_long_wait_is_not_begun() -> None:
     begun = time.monotonic()
     with pytest.raises(Overloaded) as caught:
-        stub(lambda request: httpx.Response(429, json=PROBLEM, headers={"Retry-After": "3600"})).predict(PICTURE)
+        stub(lambda request: httpx.Response(429, json=PROBLEM, headers={"Retry-After": "3600"})).predict(IMAGE)
     assert caught.value.retry_after == 3600
     with pytest.raises(Overloaded):
         stub(
             lambda request: httpx.Response(429, json=PROBLEM, headers={"Retry-After": "1"}),
             retries=99,
             retry_seconds=1.5,
-        ).predict(PICTURE)
+        ).predict(IMAGE)
     assert time.monotonic() - begun < 2
 
 
@@ -295,7 +295,7 @@ def test_the_asynchronous_one_tries_again_without_blocking() -> None:
 
     async def ask() -> None:
         async with AsyncClient("http://stub", transport=httpx.MockTransport(handler)) as client:
-            await asyncio.gather(*(client.predict(PICTURE) for _ in range(5)))
+            await asyncio.gather(*(client.predict(IMAGE) for _ in range(5)))
 
     begun = time.monotonic()
     asyncio.run(ask())
@@ -327,12 +327,12 @@ def test_a_busy_service_is_asked_again_for_real() -> None:
     gate = threading.Event()
     app = create_app(Settings(workers=1, queue=0), FakeClassifier(gate=gate))
     with served(app) as http, Client(str(http.base_url)) as client:
-        first = threading.Thread(target=client.predict, args=(PICTURE,))
+        first = threading.Thread(target=client.predict, args=(IMAGE,))
         first.start()
         while app.state.service.executor.running < 1:
             time.sleep(0.005)
         threading.Timer(0.3, gate.set).start()
-        assert client.predict(PICTURE).best.label == "class 0"
+        assert client.predict(IMAGE).best.label == "class 0"
         first.join(10)
 
 
@@ -341,7 +341,7 @@ def test_ready_is_asked_once_and_false_when_not() -> None:
     with served(create_app(Settings(), fake)) as http, Client(str(http.base_url)) as client:
         fake.failure = fake.warm_up_failure = UnsoundOutput("NaN")
         with pytest.raises(ServerFailed, match="unsound_output"):
-            client.predict(PICTURE)
+            client.predict(IMAGE)
         assert not client.ready()
         asked = 'resnet_service_requests_total{method="GET",route="/health/ready",status="503"} 1.0'
         assert asked in http.get("/metrics").text
@@ -354,8 +354,8 @@ def test_the_key_is_sent_and_the_version_named() -> None:
         seen.append(request.headers)
         return httpx.Response(200, json=ANSWER)
 
-    stub(handler, api_key="secret").predict(PICTURE)
-    stub(handler).predict(PICTURE)
+    stub(handler, api_key="secret").predict(IMAGE)
+    stub(handler).predict(IMAGE)
     assert seen[0]["authorization"] == "Bearer secret"
     assert "authorization" not in seen[1]
     assert seen[0]["user-agent"].startswith("resnet-service-client/")
@@ -363,10 +363,10 @@ def test_the_key_is_sent_and_the_version_named() -> None:
 
 def test_unreachable_and_too_late() -> None:
     with Client("http://127.0.0.1:9") as client, pytest.raises(Unreachable, match="cannot be reached"):
-        client.predict(PICTURE)
+        client.predict(IMAGE)
     slow = create_app(Settings(), FakeClassifier(seconds=1))
     with served(slow) as http, Client(str(http.base_url), timeout=0.2) as client, pytest.raises(TimedOut):
-        client.predict(PICTURE)
+        client.predict(IMAGE)
 
 
 @pytest.mark.parametrize(
@@ -381,13 +381,13 @@ def test_unreachable_and_too_late() -> None:
 )
 def test_answers_of_others_are_an_error_of_ours(response: httpx.Response) -> None:
     with pytest.raises(UnexpectedAnswer):
-        stub(lambda request: response).predict(PICTURE)
+        stub(lambda request: response).predict(IMAGE)
 
 
 @pytest.mark.parametrize("body", [b"<html>Bad gateway</html>", b"", b"[]", b'{"code": 1}', b"\xff" * 100_000])
 def test_refusals_of_others_are_told_in_short(body: bytes) -> None:
     with pytest.raises(ServerFailed) as caught:
-        stub(lambda request: httpx.Response(502, content=body)).predict(PICTURE)
+        stub(lambda request: httpx.Response(502, content=body)).predict(IMAGE)
     assert caught.value.code == "http_502"
     assert len(str(caught.value)) < 300
     assert isinstance(caught.value, ClientError)
@@ -409,7 +409,7 @@ def test_batches() -> None:
     result = {"filename": "cat.jpg", **{key: ANSWER[key] for key in ("predictions", "image", "timing_ms")}}
     failure = {"filename": "opened.png", "error": {**PROBLEM, "status": 415}}
     handler = recorded({"results": [result, failure], "model": ANSWER["model"]}, seen)
-    answer = stub(handler).predict_batch([CAT, Opened(PICTURE), PICTURE], top_k=2, lang="zh")
+    answer = stub(handler).predict_batch([CAT, Opened(IMAGE), IMAGE], top_k=2, lang="zh")
     assert isinstance(answer, BatchAnswer)
     good, bad = answer.results
     assert isinstance(good, PredictAnswer)
@@ -419,10 +419,10 @@ def test_batches() -> None:
     assert dict(seen[0].url.params) == {"top_k": "2", "lang": "zh"}
     body = seen[0].content
     assert body.count(b'name="files"; filename=') == 3
-    for name in (b'"cat.jpg"', b'"opened.png"', b'"picture-2"'):
+    for name in (b'"cat.jpg"', b'"opened.png"', b'"image-2"'):
         assert name in body
     assert b"folder" not in body
-    with pytest.raises(ValueError, match="no picture"):
+    with pytest.raises(ValueError, match="no image"):
         stub(handler).predict_batch([])
 
 
@@ -430,20 +430,20 @@ def test_explanations() -> None:
     seen: list[httpx.Request] = []
     region = {"left": 0, "top": 1, "width": 2, "height": 3}
     answer = {**ANSWER, "class_id": 4, "label": "four", "score": 0.5, "map": [[0.5, 1], [2, 3]], "region": region}
-    explained = stub(recorded(answer, seen)).explain(PICTURE, class_id=4)
+    explained = stub(recorded(answer, seen)).explain(IMAGE, class_id=4)
     assert (explained.map, explained.region.top, explained.label) == (((0.5, 1), (2, 3)), 1, "four")
     assert dict(seen[0].url.params) == {"format": "json", "class_id": "4"}
-    png = httpx.Response(200, content=PICTURE, headers={"Content-Type": "image/png"})
-    assert stub(recorded(png, seen)).overlay(PICTURE) == PICTURE
+    png = httpx.Response(200, content=IMAGE, headers={"Content-Type": "image/png"})
+    assert stub(recorded(png, seen)).overlay(IMAGE) == IMAGE
     assert dict(seen[1].url.params) == {"format": "overlay"}
     with pytest.raises(UnexpectedAnswer):
-        stub(recorded(answer, seen)).overlay(PICTURE)
+        stub(recorded(answer, seen)).overlay(IMAGE)
 
 
 def test_embeddings() -> None:
     seen: list[httpx.Request] = []
     answer = {**ANSWER, "embedding": [0.6, 0.8], "dimensions": 2, "normalized": True}
-    embedded = stub(recorded(answer, seen)).embed(PICTURE, normalize=True)
+    embedded = stub(recorded(answer, seen)).embed(IMAGE, normalize=True)
     assert (embedded.embedding, embedded.normalized) == ((0.6, 0.8), True)
     assert dict(seen[0].url.params) == {"normalize": "true"}
 
@@ -455,24 +455,24 @@ def test_its_calls_are_those_of_the_real_service(kind: Any) -> None:
     with served(create_app(Settings(api_keys=Keys([key])), classifier)) as http:
         url = str(http.base_url)
         with kind(url, api_key=key) as client:
-            good, bad = client.predict_batch([PICTURE, b"hello"], top_k=1, lang="zh").results
+            good, bad = client.predict_batch([IMAGE, b"hello"], top_k=1, lang="zh").results
             assert isinstance(good, PredictAnswer)
             assert [one.label for one in good.predictions] == ["猫"]
             assert isinstance(bad, Failure)
-            assert (bad.filename, bad.status, bad.code) == ("picture-1", 415, "not_an_image")
-            explained = client.explain(PICTURE, class_id=1, lang="zh")
+            assert (bad.filename, bad.status, bad.code) == ("image-1", 415, "not_an_image")
+            explained = client.explain(IMAGE, class_id=1, lang="zh")
             assert (explained.class_id, explained.label, explained.map) == (1, "狗", ((0, 1), (0, 1)))
             assert explained.region.left == pytest.approx(5, abs=5)
             assert explained.region.width == pytest.approx(30, abs=5)
-            assert Image.open(io.BytesIO(client.overlay(PICTURE, class_id=2))).size == (40, 30)
-            unit, plain = client.embed(PICTURE, normalize=True), client.embed(PICTURE)
+            assert Image.open(io.BytesIO(client.overlay(IMAGE, class_id=2))).size == (40, 30)
+            unit, plain = client.embed(IMAGE, normalize=True), client.embed(IMAGE)
             assert (unit.embedding, unit.normalized) == ((1, 0, 0, 0), True)
             assert (plain.embedding, plain.normalized) == ((2, 0, 0, 0), False)
             assert client.labels(lang="zh").classes[1].name == "狗"
             assert client.labels().classes[1].name == "class 1"
-            assert client.predict(PICTURE, lang="zh").best.label == "猫"
+            assert client.predict(IMAGE, lang="zh").best.label == "猫"
             with pytest.raises(ServiceRefused, match="invalid_class_id") as caught:
-                client.explain(PICTURE, class_id=3)
+                client.explain(IMAGE, class_id=3)
             assert caught.value.request_id
         with kind(url) as stranger, pytest.raises(Unauthorized) as refused:
             stranger.metadata()
@@ -505,10 +505,10 @@ def test_it_works_where_only_httpx_is_installed(url: str, tmp_path: Path) -> Non
             source = origin.parent if origin.name == "__init__.py" else origin
             (site / source.name).symlink_to(source)
     (site / "resnet_service").symlink_to(Path("src/resnet_service").absolute())
-    (tmp_path / "picture.png").write_bytes(PICTURE)
+    (tmp_path / "image.png").write_bytes(IMAGE)
     script = (
         "import json, sys\nfrom resnet_service.client import Client\n"
-        f"with Client({url!r}) as client: print(json.dumps(client.predict('picture.png').best.label))\n"
+        f"with Client({url!r}) as client: print(json.dumps(client.predict('image.png').best.label))\n"
         "try:\n    import fastapi\n    sys.exit('fastapi is there')\nexcept ModuleNotFoundError:\n    pass"
     )
     done = subprocess.run(

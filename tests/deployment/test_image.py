@@ -20,13 +20,13 @@ from resnet_service import __version__
 from resnet_service.inference.classifier import Classifier
 from resnet_service.system.files import sha256_of
 from tests.support.containers import TAG, Container, build, configuration, container, require_containers
-from tests.support.pictures import CAT, encoded, noise
+from tests.support.images import CAT, encoded, noise
 from tests.support.servers import REPOSITORY
 
 DOCKERFILE = (REPOSITORY / "Dockerfile").read_text()
 MODEL = REPOSITORY / "checkpoints" / "resnet18-fashion-mnist-int8.onnx"
 MODEL_VERSION = sha256_of(MODEL.read_bytes())[:12]
-PICTURES = sorted((REPOSITORY / "tests" / "data" / "fashion-mnist").glob("*/*.png"))[::5]
+IMAGES = sorted((REPOSITORY / "tests" / "data" / "fashion-mnist").glob("*/*.png"))[::5]
 MEGABYTE = 10**6
 URL = "http://127.0.0.1:8080"
 
@@ -199,32 +199,32 @@ def test_nothing_can_be_written_and_nowhere_can_be_reached(running: Container) -
     assert "Network is unreachable" in running.inside("python", "-c", script).stderr
 
 
-def predicted(running: Container, picture: Path) -> tuple[str, float]:
-    done = running.beside("curl", "--silent", "--form", f"file=@{picture}", f"{URL}/predict?top_k=1")
+def predicted(running: Container, image: Path) -> tuple[str, float]:
+    done = running.beside("curl", "--silent", "--form", f"file=@{image}", f"{URL}/predict?top_k=1")
     (first,) = json.loads(done.stdout)["predictions"]
     return first["label"], first["score"]
 
 
 @pytest.mark.slow
-def test_real_pictures_get_the_answers_that_they_get_outside(running: Container) -> None:
+def test_real_images_get_the_answers_that_they_get_outside(running: Container) -> None:
     outside = Classifier.open(MODEL)
-    assert len(PICTURES) == 40
+    assert len(IMAGES) == 40
     right = 0
-    for picture in PICTURES:
-        label, score = predicted(running, picture)
-        expected = outside.classify(picture.read_bytes(), 1).predictions[0]
+    for image in IMAGES:
+        label, score = predicted(running, image)
+        expected = outside.classify(image.read_bytes(), 1).predictions[0]
         assert label == expected.label
         assert score == pytest.approx(expected.score, abs=1e-3)
-        right += label.replace("/", " ").lower().split()[0] == picture.parent.name.split("-")[0]
+        right += label.replace("/", " ").lower().split()[0] == image.parent.name.split("-")[0]
     assert right >= 34
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("file_format", ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF"])
 def test_every_format_is_decoded(running: Container, tmp_path: Path, file_format: str) -> None:
-    picture = tmp_path / "picture"
-    picture.write_bytes(encoded(noise(100, 80), file_format))
-    predicted(running, picture)
+    image = tmp_path / "image"
+    image.write_bytes(encoded(noise(100, 80), file_format))
+    predicted(running, image)
 
 
 @pytest.mark.slow

@@ -121,13 +121,13 @@ def test_the_first_page_has_every_command() -> None:
 
 @pytest.mark.slow
 def test_the_page_of_packed_models_works(tmp_path: Path) -> None:
-    """With the model of the repository as `checkpoints/mine.pth`, and the sample of its data as `pictures`."""
+    """With the model of the repository as `checkpoints/mine.pth`, and the sample of its data as `images`."""
     page = (REPOSITORY / "docs" / "packed-models.md").read_text()
     pack, serve = (shlex.split(command)[1:] for command, _ in console(page))
     (tmp_path / "checkpoints").mkdir()
     shutil.copy(REPOSITORY / "checkpoints" / "resnet18-fashion-mnist.pth", tmp_path / "checkpoints" / "mine.pth")
     (tmp_path / "labels").symlink_to(REPOSITORY / "labels")
-    (tmp_path / "pictures").symlink_to(REPOSITORY / "tests" / "data" / "fashion-mnist")
+    (tmp_path / "images").symlink_to(REPOSITORY / "tests" / "data" / "fashion-mnist")
     program = [sys.executable, "-m", "resnet_service", *pack]
     subprocess.run(program, capture_output=True, timeout=300, check=True, cwd=tmp_path)
     server = ServerProcess(*serve[1:], cwd=tmp_path)
@@ -185,7 +185,7 @@ def test_make_targets_in_the_docs_exist() -> None:
 def test_own_model_works_from_top_to_bottom(tmp_path: Path) -> None:
     page = (REPOSITORY / "docs" / "own-model.md").read_text()
     (tmp_path / "checkpoints").mkdir()
-    shutil.copytree(REPOSITORY / "tests" / "data" / "fashion-mnist", tmp_path / "pictures")
+    shutil.copytree(REPOSITORY / "tests" / "data" / "fashion-mnist", tmp_path / "images")
     shutil.copy(REPOSITORY / "checkpoints" / "resnet18-fashion-mnist.pth", tmp_path / "checkpoints")
     (tmp_path / "page.py").write_text("".join(re.findall(r"^```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL)))
 
@@ -220,7 +220,7 @@ def test_own_model_works_from_top_to_bottom(tmp_path: Path) -> None:
 
 def test_batch_works_from_top_to_bottom(tmp_path: Path) -> None:
     page = (REPOSITORY / "docs" / "batch.md").read_text()
-    shutil.copytree(REPOSITORY / "tests" / "data" / "fashion-mnist", tmp_path / "pictures")
+    shutil.copytree(REPOSITORY / "tests" / "data" / "fashion-mnist", tmp_path / "images")
     (tmp_path / "checkpoints").mkdir()
     shutil.copy(REPOSITORY / "checkpoints" / "resnet18-fashion-mnist-int8.onnx", tmp_path / "checkpoints")
 

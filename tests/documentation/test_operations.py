@@ -33,8 +33,8 @@ def free_port() -> int:
 def place(tmp_path: Path) -> Path:
     """Return a folder with what the commands name."""
     (tmp_path / "checkpoints").symlink_to(REPOSITORY / "checkpoints")
-    picture = sorted((REPOSITORY / "tests" / "data" / "fashion-mnist" / "bag").glob("*.png"))[0]
-    (tmp_path / "picture.png").symlink_to(picture)
+    image = sorted((REPOSITORY / "tests" / "data" / "fashion-mnist" / "bag").glob("*.png"))[0]
+    (tmp_path / "image.png").symlink_to(image)
     tools = tmp_path / "bin"
     tools.mkdir()
     (tools / "python").symlink_to(sys.executable)

@@ -10,7 +10,7 @@ from resnet_service.errors import InvalidDataset, UnknownClass
 from resnet_service.evaluation.datasets import open_dataset, read_idx
 from resnet_service.imaging.decode import decode
 from resnet_service.models.labels import LabelSet
-from tests.support.pictures import encoded, noise
+from tests.support.images import encoded, noise
 
 PETS = LabelSet.parse(
     json.dumps(
@@ -21,13 +21,13 @@ PETS = LabelSet.parse(
     ).encode(),
     Path("pets.json"),
 )
-PICTURE = encoded(noise(8, 8), "PNG")
+IMAGE = encoded(noise(8, 8), "PNG")
 
 
 def folders(root: Path, *paths: str) -> Path:
     for path in paths:
         (root / path).parent.mkdir(parents=True, exist_ok=True)
-        (root / path).write_bytes(PICTURE)
+        (root / path).write_bytes(IMAGE)
     return root
 
 
@@ -44,18 +44,18 @@ def test_folders_are_named_for_their_classes_by_name_or_id(tmp_path: Path) -> No
         ("cat/b.png", 0),
         ("n2/c.png", 1),
     ]
-    assert dataset.samples[0].read() == PICTURE
+    assert dataset.samples[0].read() == IMAGE
 
 
 def test_a_csv_names_paths_relative_to_itself(tmp_path: Path) -> None:
-    folders(tmp_path, "pictures/a.png")
-    (tmp_path / "list.csv").write_text("label,path\ncat,pictures/a.png\ndog/wolf,pictures/missing.png\n")
+    folders(tmp_path, "images/a.png")
+    (tmp_path / "list.csv").write_text("label,path\ncat,images/a.png\ndog/wolf,images/missing.png\n")
     dataset = open_dataset(tmp_path / "list.csv", PETS)
     assert [(sample.name, sample.class_id) for sample in dataset.samples] == [
-        ("pictures/a.png", 0),
-        ("pictures/missing.png", 1),
+        ("images/a.png", 0),
+        ("images/missing.png", 1),
     ]
-    assert dataset.samples[0].read() == PICTURE
+    assert dataset.samples[0].read() == IMAGE
 
 
 @pytest.mark.parametrize("compressed", [True, False])
@@ -69,7 +69,7 @@ def test_fashion_mnist_files(tmp_path: Path, compressed: bool) -> None:
     assert np.array_equal(np.asarray(decode(dataset.samples[2].read()).image)[..., 0], images[2])
 
 
-def test_the_digest_is_of_pictures_and_classes_not_of_names(tmp_path: Path) -> None:
+def test_the_digest_is_of_images_and_classes_not_of_names(tmp_path: Path) -> None:
     first = open_dataset(folders(tmp_path / "a", "cat/1.png", "n2/2.png"), PETS).sha256
     assert open_dataset(folders(tmp_path / "b", "n1/x.png", "dog/../n2/y.png"), PETS).sha256 == first
     assert open_dataset(folders(tmp_path / "c", "cat/1.png", "cat/2.png"), PETS).sha256 != first

@@ -14,11 +14,11 @@ from resnet_service.inference.classifier import Classification, Timing
 from resnet_service.inference.fake import FakeClassifier
 from resnet_service.inference.ranking import RankedClass
 from resnet_service.models.checkpoint.checkpoint import load_checkpoint
+from tests.support.images import encoded, noise
 from tests.support.models import random_checkpoint
-from tests.support.pictures import encoded, noise
 from tests.support.servers import cli
 
-PICTURE = encoded(noise(8, 8), "PNG")
+IMAGE = encoded(noise(8, 8), "PNG")
 
 
 def dataset(*samples: tuple[bytes, int]) -> Dataset:
@@ -30,7 +30,7 @@ def dataset(*samples: tuple[bytes, int]) -> Dataset:
 
 
 class Scripted(FakeClassifier):
-    """Answers what the picture's file says, byte by byte: classes in order, the first with a confidence in percent."""
+    """Answers what the image's file says, byte by byte: classes in order, the first with a confidence in percent."""
 
     def classify(self, data: bytes, top_k: int | None = None) -> Classification:
         confidence, *classes = data
@@ -83,8 +83,8 @@ def test_order_is_kept_with_many_workers() -> None:
     assert np.array_equal(found.truth, np.arange(100) % 3)
 
 
-def test_unreadable_pictures_are_named_and_the_rest_goes_on(tmp_path: Path) -> None:
-    opened = dataset((PICTURE, 0), (b"hello", 0), (PICTURE[:20], 1), (PICTURE, 1))
+def test_unreadable_images_are_named_and_the_rest_goes_on(tmp_path: Path) -> None:
+    opened = dataset((IMAGE, 0), (b"hello", 0), (IMAGE[:20], 1), (IMAGE, 1))
     opened.samples.append(Sample("gone.png", 0, (tmp_path / "gone.png").read_bytes))
     found = evaluate(FakeClassifier(), opened)
     assert [name for name, _ in found.unreadable] == ["1.png", "2.png", "gone.png"]
@@ -93,23 +93,23 @@ def test_unreadable_pictures_are_named_and_the_rest_goes_on(tmp_path: Path) -> N
 
 
 def test_nothing_readable_is_an_error() -> None:
-    with pytest.raises(InvalidDataset, match=r"Not one picture.*0\.png: These bytes"):
+    with pytest.raises(InvalidDataset, match=r"Not one image.*0\.png: These bytes"):
         evaluate(FakeClassifier(), dataset((b"hello", 0)))
 
 
 @pytest.fixture
-def pictures(tmp_path: Path) -> Path:
+def images(tmp_path: Path) -> Path:
     for number in range(10):
-        (tmp_path / "pictures" / f"class {number}").mkdir(parents=True)
-        (tmp_path / "pictures" / f"class {number}" / "a.png").write_bytes(encoded(noise(70, 70, number), "PNG"))
-    return tmp_path / "pictures"
+        (tmp_path / "images" / f"class {number}").mkdir(parents=True)
+        (tmp_path / "images" / f"class {number}" / "a.png").write_bytes(encoded(noise(70, 70, number), "PNG"))
+    return tmp_path / "images"
 
 
 @pytest.mark.slow
-def test_the_command_measures_plots_and_records(tmp_path: Path, pictures: Path) -> None:
+def test_the_command_measures_plots_and_records(tmp_path: Path, images: Path) -> None:
     model = random_checkpoint(tmp_path / "model.pth")
-    (pictures / "class 3" / "broken.png").write_bytes(b"hello")
-    done = cli("evaluate", model, pictures, "--json", "--plot", tmp_path / "plots", "--record")
+    (images / "class 3" / "broken.png").write_bytes(b"hello")
+    done = cli("evaluate", model, images, "--json", "--plot", tmp_path / "plots", "--record")
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert found["pictures"] == 10
@@ -117,16 +117,16 @@ def test_the_command_measures_plots_and_records(tmp_path: Path, pictures: Path) 
     assert (tmp_path / "plots" / "confusion.png").read_bytes().startswith(b"\x89PNG")
     assert (tmp_path / "plots" / "reliability.png").read_bytes().startswith(b"\x89PNG")
     (record,) = load_checkpoint(model).metadata.evaluations
-    assert (record.dataset, record.top1, record.sha256) == ("pictures", found["top1"], found["sha256"])
+    assert (record.dataset, record.top1, record.sha256) == ("images", found["top1"], found["sha256"])
 
-    again = cli("evaluate", model, pictures, "--record")
-    assert "unreadable: class 3/broken.png: These bytes are not a picture" in again.stderr
+    again = cli("evaluate", model, images, "--record")
+    assert "unreadable: class 3/broken.png: These bytes are not an image" in again.stderr
     assert "calibration error" in again.stdout
     assert len(load_checkpoint(model).metadata.evaluations) == 1
 
 
 @pytest.mark.slow
-def test_recording_keeps_half_precision(tmp_path: Path, pictures: Path) -> None:
+def test_recording_keeps_half_precision(tmp_path: Path, images: Path) -> None:
     import torch
 
     from resnet_service.models.checkpoint.checkpoint import save_checkpoint
@@ -134,25 +134,25 @@ def test_recording_keeps_half_precision(tmp_path: Path, pictures: Path) -> None:
 
     save_checkpoint(random_model(), tmp_path / "half.pth", metadata(), dtype=torch.float16)
     before = (tmp_path / "half.pth").stat().st_size
-    assert cli("evaluate", tmp_path / "half.pth", pictures, "--record").returncode == 0
+    assert cli("evaluate", tmp_path / "half.pth", images, "--record").returncode == 0
     assert (tmp_path / "half.pth").stat().st_size < before + 2000
 
 
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (lambda pictures: (pictures / "class 12").mkdir() or (pictures / "class 12" / "a.png").touch(), "'class 12'"),
-        (lambda pictures: [path.unlink() for path in pictures.rglob("*.png")], "empty"),
+        (lambda images: (images / "class 12").mkdir() or (images / "class 12" / "a.png").touch(), "'class 12'"),
+        (lambda images: [path.unlink() for path in images.rglob("*.png")], "empty"),
     ],
     ids=["unknown class", "empty"],
 )
 def test_a_bad_data_set_is_one_line_and_nothing_is_written(
-    tmp_path: Path, packed: Path, pictures: Path, change: Callable[[Path], object], said: str
+    tmp_path: Path, packed: Path, images: Path, change: Callable[[Path], object], said: str
 ) -> None:
     model = Path(shutil.copy(packed, tmp_path / "model.onnx"))
     before = model.read_bytes()
-    change(pictures)
-    done = cli("evaluate", model, pictures, "--record", "--plot", tmp_path / "plots")
+    change(images)
+    done = cli("evaluate", model, images, "--record", "--plot", tmp_path / "plots")
     assert done.returncode == 1
     assert done.stderr.startswith("error: ")
     assert said in done.stderr

@@ -20,8 +20,8 @@ from resnet_service.models.labels import read_label_set
 from resnet_service.models.metadata import Agreement, EvaluationRecord
 from resnet_service.runtimes.registry import open_runtime
 from resnet_service.system.files import sha256_of
+from tests.support.images import EXAMPLES, encoded, imagenet_photographs, noise
 from tests.support.models import Both, PackedByCommand, metadata, random_checkpoint, random_model
-from tests.support.pictures import EXAMPLES, encoded, imagenet_photographs, noise
 from tests.support.servers import REPOSITORY, cli
 
 SAMPLE = REPOSITORY / "tests" / "data" / "fashion-mnist"
@@ -40,19 +40,19 @@ def fp32(packed: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def int8(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return the shipped model in INT8, calibrated with 100 pictures of the sample."""
+    """Return the shipped model in INT8, calibrated with 100 images of the sample."""
     target = tmp_path_factory.mktemp("packed") / "fashion-int8.onnx"
-    pack(FASHION, target, precision="int8", pictures=SAMPLE)
+    pack(FASHION, target, precision="int8", images=SAMPLE)
     return target
 
 
 @pytest.fixture(scope="module")
 def small_int8(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a small network of random weights in INT8, calibrated with 100 pictures of the sample."""
+    """Return a small network of random weights in INT8, calibrated with 100 images of the sample."""
     folder = tmp_path_factory.mktemp("packed")
     _, labels = read_label_set(REPOSITORY / "labels" / "fashion-mnist.json")
     source = random_checkpoint(folder / "model.pth", arch="timm/test_resnet", labels=labels)
-    pack(source, folder / "small-int8.onnx", precision="int8", pictures=SAMPLE, max_loss=100)
+    pack(source, folder / "small-int8.onnx", precision="int8", images=SAMPLE, max_loss=100)
     return folder / "small-int8.onnx"
 
 
@@ -156,7 +156,7 @@ def test_int8_is_computed_in_int8(made: str, layers: int, request: pytest.Fixtur
 
 @pytest.mark.slow
 def test_bf16_halves_the_file(tmp_path: Path) -> None:
-    written = pack(FASHION, tmp_path / "model.onnx", precision="bf16", pictures=SAMPLE)
+    written = pack(FASHION, tmp_path / "model.onnx", precision="bf16", images=SAMPLE)
     assert (tmp_path / "model.onnx").stat().st_size < 23_000_000
     assert written.packing is not None
     assert written.packing.agreement.top1_agreement >= 98
@@ -196,27 +196,27 @@ def test_fp32_may_only_round() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("precision", ["bf16", "int8"])
-def test_without_pictures_nothing_is_changed_unmeasured(checkpoint: Path, tmp_path: Path, precision: str) -> None:
+def test_without_images_nothing_is_changed_unmeasured(checkpoint: Path, tmp_path: Path, precision: str) -> None:
     done = cli("pack", checkpoint, "--precision", precision, "--output", tmp_path / "m.onnx")
     assert done.returncode == 1
     assert "--calibration" in done.stderr
     assert not (tmp_path / "m.onnx").exists()
 
 
-def test_too_few_pictures_are_refused(checkpoint: Path, tmp_path: Path) -> None:
+def test_too_few_images_are_refused(checkpoint: Path, tmp_path: Path) -> None:
     for number in range(19):
         (tmp_path / f"{number}.png").write_bytes(encoded(noise(64, 64, number), "PNG"))
-    with pytest.raises(InvalidDataset, match="19 readable pictures; at least 20"):
-        pack(checkpoint, tmp_path / "m.onnx", precision="int8", pictures=tmp_path)
+    with pytest.raises(InvalidDataset, match="19 readable images; at least 20"):
+        pack(checkpoint, tmp_path / "m.onnx", precision="int8", images=tmp_path)
 
 
 def test_too_lossy_is_not_written_and_what_was_left_out_is_said(tmp_path: Path) -> None:
-    """Of a small network, with pictures that have no classes, of which one cannot be read."""
+    """Of a small network, with images that have no classes, of which one cannot be read."""
     checkpoint = random_checkpoint(tmp_path / "model.pth", arch="timm/test_resnet")
-    (tmp_path / "pictures").mkdir()
+    (tmp_path / "images").mkdir()
     for number in range(24):
-        (tmp_path / "pictures" / f"{number}.png").write_bytes(encoded(noise(64, 64, number), "PNG"))
-    (tmp_path / "pictures" / "notes.txt").write_text("hello")
+        (tmp_path / "images" / f"{number}.png").write_bytes(encoded(noise(64, 64, number), "PNG"))
+    (tmp_path / "images" / "notes.txt").write_text("hello")
     said: list[str] = []
     # Without classes there are no points to lose.
     with pytest.raises(TooLossy, match="first answers change"):
@@ -224,22 +224,22 @@ def test_too_lossy_is_not_written_and_what_was_left_out_is_said(tmp_path: Path) 
             checkpoint,
             tmp_path / "m.onnx",
             precision="int8",
-            pictures=tmp_path / "pictures",
+            images=tmp_path / "images",
             max_loss=-1,
             say=said.append,
         )
     assert not (tmp_path / "m.onnx").exists()
-    assert any("Left out notes.txt: These bytes are not a picture" in sentence for sentence in said)
-    assert any("12 pictures" in sentence for sentence in said)
+    assert any("Left out notes.txt: These bytes are not an image" in sentence for sentence in said)
+    assert any("12 images" in sentence for sentence in said)
 
 
-def test_calibration_and_comparison_share_no_picture() -> None:
-    from resnet_service.export.calibration import choose_pictures
+def test_calibration_and_comparison_share_no_image() -> None:
+    from resnet_service.export.calibration import choose_images
     from resnet_service.models.labels import labels_for
 
     facts = load_checkpoint(FASHION).metadata
-    chosen = choose_pictures(SAMPLE, "int8", facts, labels_for(facts, FASHION), lambda _: None)
-    digests = [{picture.tobytes() for picture in part} for part in (chosen.calibration, chosen.held_out)]
+    chosen = choose_images(SAMPLE, "int8", facts, labels_for(facts, FASHION), lambda _: None)
+    digests = [{image.tobytes() for image in part} for part in (chosen.calibration, chosen.held_out)]
     assert len(digests[0] | digests[1]) == 200
     assert not digests[0] & digests[1]
     assert chosen.classes is not None
@@ -285,7 +285,7 @@ def test_an_evaluation_is_recorded_without_touching_the_graph(tmp_path: Path, fp
 @pytest.mark.slow
 def test_the_command_packs_inspects_and_evaluates(tmp_path: Path, fashion_packed: PackedByCommand) -> None:
     path, done = fashion_packed
-    assert "Compared with the checkpoint on 16 pictures: 100.00 %" in done.stderr
+    assert "Compared with the checkpoint on 16 images: 100.00 %" in done.stderr
     assert f"Wrote {path}: FP32, {path.stat().st_size / 1e6:.1f} MB" in done.stderr
     target = tmp_path / "fashion.onnx"
     shutil.copy(path, target)

@@ -11,7 +11,7 @@ import pytest
 from fuzz.damage import damaged
 from fuzz.targets import TARGETS, corpus, fuzz_checkpoint, fuzz_packed
 from resnet_service.imaging.decode import ACCEPTED_FORMATS, decode
-from tests.support.damaged import PICTURES, decode_damaged
+from tests.support.damaged import IMAGES, decode_damaged
 from tests.support.servers import REPOSITORY
 
 KEPT = [(target, path) for target in TARGETS for path in corpus(target)]
@@ -31,14 +31,14 @@ def test_the_corpus_has_every_format_and_stays_small() -> None:
     assert sum(path.stat().st_size for _, path in KEPT) < 200_000
 
 
-@pytest.mark.parametrize("name", PICTURES)
-def test_damaged_pictures_are_read_or_refused(name: str) -> None:
+@pytest.mark.parametrize("name", IMAGES)
+def test_damaged_images_are_read_or_refused(name: str) -> None:
     assert {"broken_image"} <= decode_damaged(name, range(FILES_EACH))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", PICTURES)
-def test_damaged_pictures_leave_no_memory_behind(name: str) -> None:
+@pytest.mark.parametrize("name", IMAGES)
+def test_damaged_images_leave_no_memory_behind(name: str) -> None:
     """3,000 files of each kind, in a process that holds nothing else; about two minutes for all."""
     measure = [sys.executable, "-c", f"from tests.support.damaged import growth; print(growth({name!r}))"]
     done = subprocess.run(measure, capture_output=True, text=True, timeout=120, check=False, env=ENVIRONMENT)

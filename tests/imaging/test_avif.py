@@ -10,13 +10,13 @@ from resnet_service.errors import BrokenImage, TooManyPixels
 from resnet_service.imaging import avif
 from resnet_service.imaging.avif import coded_pixels
 from resnet_service.imaging.decode import decode
-from tests.support.pictures import encoded, noise
+from tests.support.images import encoded, noise
 
 OTHERS = noise(65, 48).convert("RGBA").rotate(180)
 
 
 @pytest.mark.parametrize(
-    ("data", "pictures"),
+    ("data", "images"),
     [
         (encoded(noise(65, 48), "AVIF"), 1),
         (encoded(noise(65, 48), "AVIF", subsampling="4:4:4"), 1),
@@ -29,8 +29,8 @@ OTHERS = noise(65, 48).convert("RGBA").rotate(180)
     ],
     ids=["colour", "444", "grey", "EXIF", "opaque", "alpha", "animation", "animation with alpha"],
 )
-def test_what_encoders_write_has_the_pixels_that_it_says(data: bytes, pictures: int) -> None:
-    assert coded_pixels(data) in {65 * 48 * pictures, 65 * 48 * max(1, pictures - 1)}
+def test_what_encoders_write_has_the_pixels_that_it_says(data: bytes, images: int) -> None:
+    assert coded_pixels(data) in {65 * 48 * images, 65 * 48 * max(1, images - 1)}
     assert decode(data).width == 65
 
 

@@ -11,7 +11,7 @@ from resnet_service.errors import BrokenImage, ModelError, RequestError, Suspici
 from resnet_service.imaging import decoder_limits
 from resnet_service.imaging.decode import decode
 from resnet_service.models.checkpoint.checkpoint import load_checkpoint
-from tests.support.pictures import encoded, noise
+from tests.support.images import encoded, noise
 
 # Without the limit, the mildest takes seconds and the worst did not end within minutes.
 STRUCTURAL = {
@@ -41,7 +41,7 @@ STRUCTURAL = {
     "bmp_of_nibbles": "Run-length",
 }
 
-# Of a picture with as many pixels as are allowed, decoder, Pillow and the flattening each hold a copy.
+# Of an image with as many pixels as are allowed, decoder, Pillow and the flattening each hold a copy.
 HEAVY = {"webp_of_the_most_pixels"}
 MEGABYTES, MEGABYTES_OF_THE_LARGEST = 110, 900
 SECONDS = 10
@@ -49,7 +49,7 @@ SECONDS = 10
 
 @pytest.mark.parametrize("name", STRUCTURAL)
 def test_what_is_built_to_exhaust_is_refused_at_once(name: str) -> None:
-    data = bombs.PICTURES[name]()
+    data = bombs.IMAGES[name]()
     assert len(data) <= bombs.BODY
     begun = time.process_time()
     with pytest.raises((BrokenImage, TooManyPixels), match=STRUCTURAL[name]):
@@ -58,8 +58,8 @@ def test_what_is_built_to_exhaust_is_refused_at_once(name: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", bombs.PICTURES)
-def test_every_picture_is_bounded_in_memory_and_time(name: str) -> None:
+@pytest.mark.parametrize("name", bombs.IMAGES)
+def test_every_image_is_bounded_in_memory_and_time(name: str) -> None:
     """Measured in a process each; about two minutes for all."""
     cost = bombs.measure(name)
     assert cost.answer in ("read", "broken_image", "too_many_pixels"), cost
@@ -114,8 +114,8 @@ def test_honest_files_stay_far_below_the_limits() -> None:
         assert decode(data).width == 600
 
 
-def test_a_tile_may_be_larger_than_a_small_picture() -> None:
-    # A photograph's viewer writes tiles of 256 or 512 pixels, whatever the picture's size.
+def test_a_tile_may_be_larger_than_a_small_image() -> None:
+    # A photograph's viewer writes tiles of 256 or 512 pixels, whatever the image's size.
     side = 512
     entries = {**bombs._grey(20, 10), 322: (4, 1, side), 323: (4, 1, side), 324: (4, 1, 8), 325: (4, 1, side**2)}
     assert decode(bombs._tiff(entries, bytes(side**2))).width == 20
@@ -131,7 +131,7 @@ def test_scans_are_counted_to_the_last(scans: int) -> None:
             decode(data)
 
 
-def test_what_looks_like_scans_behind_the_picture_does_not_count() -> None:
+def test_what_looks_like_scans_behind_the_image_does_not_count() -> None:
     """Telephones put a film behind the photograph."""
     assert decode(encoded(noise(64, 64), "JPEG") + b"\xff\xda" * 1000).width == 64
 
@@ -144,7 +144,7 @@ def test_run_lengths_of_a_usual_size_are_read() -> None:
 def test_the_pixels_of_an_animation_are_one_frame() -> None:
     """10 MB of frames are answered as soon as the first is decoded."""
     for name in ("gif_of_many_frames", "webp_of_many_frames", "webp_of_as_many_frames_as_fit", "avif_of_many_frames"):
-        data = bombs.PICTURES[name]()
+        data = bombs.IMAGES[name]()
         begun = time.process_time()
         assert decode(data).image.size in ((2, 2), (16, 16))
         assert time.process_time() - begun < 1

@@ -14,9 +14,9 @@ from PIL import Image
 
 from resnet_service.errors import BrokenImage, NoFile, NotAnImage, RequestError, TooManyPixels
 from resnet_service.imaging.decode import ACCEPTED_FORMATS, decode
-from tests.support.pictures import encoded, noise
+from tests.support.images import encoded, noise
 
-PICTURE = noise(48, 32)
+IMAGE = noise(48, 32)
 EXIF_ORIENTATION = 0x0112
 
 
@@ -26,10 +26,10 @@ def pixels(data: bytes) -> np.ndarray:
 
 @pytest.mark.parametrize("file_format", ACCEPTED_FORMATS)
 def test_every_accepted_format_decodes(file_format: str) -> None:
-    decoded = decode(encoded(PICTURE, file_format))
+    decoded = decode(encoded(IMAGE, file_format))
     assert (decoded.format, decoded.width, decoded.height) == (file_format, 48, 32)
     assert decoded.image.mode == "RGB"
-    difference = np.abs(np.asarray(decoded.image).astype(int) - np.asarray(PICTURE).astype(int))
+    difference = np.abs(np.asarray(decoded.image).astype(int) - np.asarray(IMAGE).astype(int))
     assert difference.mean() < 20
 
 
@@ -51,7 +51,7 @@ def test_every_accepted_format_decodes(file_format: str) -> None:
     ],
 )
 def test_every_mode_becomes_rgb(mode: str, file_format: str) -> None:
-    converted = PICTURE.convert(mode)
+    converted = IMAGE.convert(mode)
     best: dict[str, dict[str, Any]] = {
         "JPEG": {"quality": 100},
         "WEBP": {"lossless": True},
@@ -104,9 +104,9 @@ def test_exif_orientation_is_undone(file_format: str, orientation: int) -> None:
 
 
 @pytest.mark.parametrize("file_format", ["JPEG", "PNG", "WEBP"])
-def test_broken_exif_does_not_cost_the_picture(file_format: str) -> None:
+def test_broken_exif_does_not_cost_the_image(file_format: str) -> None:
     for exif in (b"Exif\0\0MM\0*\xff\xff\xff\xff", b"Exif\0\0MM\0*\0\0\0", b"Exif\0\0MMB*\0\0\0\x08"):
-        assert pixels(encoded(PICTURE, file_format, exif=exif)).shape == (32, 48, 3)
+        assert pixels(encoded(IMAGE, file_format, exif=exif)).shape == (32, 48, 3)
 
 
 def test_of_an_animation_the_first_frame_counts() -> None:
@@ -132,10 +132,10 @@ def test_truncated_files_are_broken_whatever_the_format(file_format: str, share:
         (b"<svg xmlns=''/>", "SVG"),
         (b"\0\0\0\x18ftypheic\0\0\0\0", "HEIC"),
         (b"8BPS\0\1", "Photoshop"),
-        (b"root:x:0:0:root:/root:/bin/bash", "not a picture"),
-        (b"\xff", "not a picture"),
-        (b"%!PS-Adobe-3.0 EPSF-3.0", "not a picture"),
-        (b"SIMPLE  =                    T", "not a picture"),
+        (b"root:x:0:0:root:/root:/bin/bash", "not an image"),
+        (b"\xff", "not an image"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0", "not an image"),
+        (b"SIMPLE  =                    T", "not an image"),
     ],
 )
 def test_other_files_are_not_images(data: bytes, said: str) -> None:
@@ -149,9 +149,9 @@ def test_nothing_is_no_file() -> None:
 
 
 def test_pixels_are_limited() -> None:
-    decode(encoded(PICTURE, "PNG"), max_pixels=48 * 32)
+    decode(encoded(IMAGE, "PNG"), max_pixels=48 * 32)
     with pytest.raises(TooManyPixels, match=r"1,536 pixels \(48x32\)"):
-        decode(encoded(PICTURE, "PNG"), max_pixels=48 * 32 - 1)
+        decode(encoded(IMAGE, "PNG"), max_pixels=48 * 32 - 1)
 
 
 @pytest.mark.parametrize("side", [9_000, 12_000, 20_000])
@@ -204,7 +204,7 @@ def test_arbitrary_bytes_behind_a_signature_never_crash(tail: bytes, head: bytes
 def test_the_name_of_a_file_is_not_evidence() -> None:
     buffer = io.BytesIO()
     buffer.name = "cat.jpg"
-    PICTURE.save(buffer, "PNG")
+    IMAGE.save(buffer, "PNG")
     assert decode(buffer.getvalue()).format == "PNG"
 
 
@@ -240,7 +240,7 @@ def test_reduced_decoding_turns_upright_and_reports_the_displayed_size() -> None
     assert (decoded.width, decoded.height) == (1000, 2000)
 
 
-def test_the_pixel_limit_is_for_the_whole_picture() -> None:
+def test_the_pixel_limit_is_for_the_whole_image() -> None:
     with pytest.raises(TooManyPixels):
         decode(encoded(noise(2000, 1000), "JPEG"), max_pixels=1_999_999, enough=10)
 

@@ -1,4 +1,4 @@
-"""Maps as pictures: colours, and where they lie."""
+"""Maps as images: colours, and where they lie."""
 
 import io
 
@@ -9,8 +9,8 @@ from PIL import Image
 from resnet_service.imaging import heatmap as drawing
 from resnet_service.imaging.heatmap import bare, overlay
 from resnet_service.imaging.preprocess import Region, crop, region
+from tests.support.images import noise
 from tests.support.models import metadata
-from tests.support.pictures import noise
 
 VALUES = np.array([[0, 0], [0, 1]], np.float32)
 
@@ -37,9 +37,9 @@ def test_colours_get_evenly_lighter() -> None:
 
 
 def test_only_what_the_network_saw_is_coloured() -> None:
-    picture = noise(300, 200)
-    result = np.asarray(opened(overlay(picture, VALUES, Region(50.0, 20.0, 100.0, 150.0)))).astype(int)
-    before = np.asarray(picture).astype(int)
+    image = noise(300, 200)
+    result = np.asarray(opened(overlay(image, VALUES, Region(50.0, 20.0, 100.0, 150.0)))).astype(int)
+    before = np.asarray(image).astype(int)
     changed = (result != before).any(axis=2)
     assert changed[20:170, 50:150].mean() > 0.99
     changed[20:170, 50:150] = False
@@ -54,10 +54,10 @@ def test_where_the_map_is_greatest_it_is_lightest() -> None:
 
 
 @pytest.mark.parametrize("size", [(4000, 3000), (3000, 40), (1, 5000)])
-def test_large_pictures_are_drawn_small(size: tuple[int, int]) -> None:
+def test_large_images_are_drawn_small(size: tuple[int, int]) -> None:
     facts = metadata()
-    picture = Image.new("RGB", size, "grey")
-    result = opened(overlay(picture, VALUES, region(size, facts)))
+    image = Image.new("RGB", size, "grey")
+    result = opened(overlay(image, VALUES, region(size, facts)))
     assert max(result.size) == drawing.LONGEST_SIDE
     assert result.size[0] / result.size[1] == pytest.approx(size[0] / size[1], rel=0.05, abs=0.001)
 
@@ -75,16 +75,16 @@ def test_any_range_can_be_drawn(values: np.ndarray) -> None:
     assert result.max() in (0, 255)
 
 
-def test_nothing_of_the_pictures_file_goes_into_the_png() -> None:
+def test_nothing_of_the_images_file_goes_into_the_png() -> None:
     """A profile of CMYK inks would be wrong for what has become RGB."""
-    picture = noise(30, 30)
-    picture.info.update(icc_profile=b"x" * 200, exif=b"Exif\0\0secret", comment=b"secret")
-    assert opened(overlay(picture, VALUES, Region(0, 0, 30, 30))).info.keys() <= {"dpi"}
+    image = noise(30, 30)
+    image.info.update(icc_profile=b"x" * 200, exif=b"Exif\0\0secret", comment=b"secret")
+    assert opened(overlay(image, VALUES, Region(0, 0, 30, 30))).info.keys() <= {"dpi"}
 
 
 @pytest.mark.parametrize("size", [(300, 200), (200, 300), (451, 300), (64, 64), (31, 97), (1024, 683)])
 def test_the_region_is_what_the_crop_shows(size: tuple[int, int]) -> None:
-    """A picture whose pixels say where they are: what the crop's edges show is where the region begins and ends."""
+    """An image whose pixels say where they are: what the crop's edges show is where the region begins and ends."""
     facts = metadata(input_size=64, resize_size=72, interpolation="bilinear")
     width, height = size
     x, y = np.meshgrid((np.arange(width) + 0.5) / width, (np.arange(height) + 0.5) / height)
@@ -119,7 +119,7 @@ def test_the_region_is_not_one_pixel_beside_what_the_crop_shows(size: tuple[int,
     assert abs(first - last) > 5  # so that one pixel would have been seen
 
 
-def test_the_region_lies_within_the_picture() -> None:
+def test_the_region_lies_within_the_image() -> None:
     for size in [(1, 1), (1, 65_535), (65_535, 1), (3, 20_000), (299, 300), (8000, 6000)]:
         left, top, width, height = region(size, metadata())
         assert left >= 0

@@ -12,10 +12,10 @@ from resnet_service.imaging.decode import decode
 from resnet_service.imaging.preprocess import crop
 from resnet_service.models.checkpoint.checkpoint import load_checkpoint
 from resnet_service.runtimes.registry import open_runtime
+from tests.support.images import EXAMPLES, imagenet_photographs
 from tests.support.models import random_checkpoint
-from tests.support.pictures import EXAMPLES, imagenet_photographs
 
-PICTURES = [*sorted(EXAMPLES.glob("*.jpg")), *(path for path, _ in imagenet_photographs()[:3])]
+IMAGES = [*sorted(EXAMPLES.glob("*.jpg")), *(path for path, _ in imagenet_photographs()[:3])]
 
 
 OTHERS = ["regnet_y_400mf", "shufflenet_v2_x0_5"]
@@ -29,8 +29,8 @@ def test_logits_equal_torchvision(tmp_path: Path, arch: str) -> None:
     runtime = open_runtime(path)
     model = load_checkpoint(path).model
     reference = ImageClassification(crop_size=224, resize_size=256)
-    for picture in PICTURES:
+    for image in IMAGES:
         with torch.inference_mode():
-            expected = model(reference(Image.open(picture).convert("RGB"))[None]).numpy()
-        pixels = crop(decode(picture.read_bytes()).image, runtime.metadata)
+            expected = model(reference(Image.open(image).convert("RGB"))[None]).numpy()
+        pixels = crop(decode(image.read_bytes()).image, runtime.metadata)
         np.testing.assert_allclose(runtime.logits(pixels[np.newaxis]), expected, rtol=0, atol=1e-4)

@@ -1,4 +1,4 @@
-"""Equality with the reference transforms, on real and made pictures of many shapes."""
+"""Equality with the reference transforms, on real and made images of many shapes."""
 
 import time
 from collections.abc import Callable
@@ -15,8 +15,8 @@ from torchvision.transforms.functional import InterpolationMode
 
 from resnet_service.imaging.preprocess import crop, normalise
 from resnet_service.models.metadata import ModelMetadata
+from tests.support.images import EXAMPLES, imagenet_photographs, noise
 from tests.support.models import metadata
-from tests.support.pictures import EXAMPLES, imagenet_photographs, noise
 
 Reference = Callable[[Image.Image, ModelMetadata], np.ndarray]
 

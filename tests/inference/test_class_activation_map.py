@@ -18,8 +18,8 @@ from resnet_service.models.architectures import build
 from resnet_service.models.checkpoint.checkpoint import load_checkpoint, save_checkpoint
 from resnet_service.models.labels import LabelSet
 from resnet_service.runtimes.registry import open_runtime
+from tests.support.images import CAT, encoded, noise
 from tests.support.models import Both, PackedByCommand, as_older_version, metadata
-from tests.support.pictures import CAT, encoded, noise
 from tests.support.servers import REPOSITORY
 
 FASHION = REPOSITORY / "checkpoints" / "resnet18-fashion-mnist.pth"
@@ -47,7 +47,7 @@ def classifier(path: Path) -> Classifier:
 load = functools.cache(load_checkpoint)
 
 
-def reference(path: Path, picture: bytes, class_id: int) -> np.ndarray:
+def reference(path: Path, image: bytes, class_id: int) -> np.ndarray:
     """Zhou et al. as their own code has it: a hook on the last block, the weights of the last layer."""
     from resnet_service.imaging.decode import decode
 
@@ -57,7 +57,7 @@ def reference(path: Path, picture: bytes, class_id: int) -> np.ndarray:
     assert isinstance(last_block, nn.Module)
     assert isinstance(fc, nn.Linear)
     hook = last_block.register_forward_hook(lambda _module, _input, output: seen.append(output.clone()))
-    pixels = normalise(crop(decode(picture).image, checkpoint.metadata)[np.newaxis], checkpoint.metadata)
+    pixels = normalise(crop(decode(image).image, checkpoint.metadata)[np.newaxis], checkpoint.metadata)
     with torch.inference_mode():
         checkpoint.model(torch.from_numpy(pixels).permute(0, 3, 1, 2))
         values: np.ndarray = torch.einsum("k,kyx->yx", fc.weight[class_id], seen[0][0]).numpy()
@@ -86,21 +86,21 @@ def test_there_is_no_such_class(class_id: int) -> None:
         check_class_id(class_id, 10)
 
 
-@pytest.mark.parametrize("picture", SHOES, ids=range(len(SHOES)))
-def test_64_pixels_equal_the_reference(both: Both, picture: bytes) -> None:
-    answer = classifier(both.packed).explain(picture)
+@pytest.mark.parametrize("image", SHOES, ids=range(len(SHOES)))
+def test_64_pixels_equal_the_reference(both: Both, image: bytes) -> None:
+    answer = classifier(both.packed).explain(image)
     assert answer.values.shape == (2, 2)
-    np.testing.assert_allclose(answer.values, reference(both.checkpoint, picture, answer.class_id), rtol=0, atol=1e-3)
+    np.testing.assert_allclose(answer.values, reference(both.checkpoint, image, answer.class_id), rtol=0, atol=1e-3)
 
 
 @pytest.mark.parametrize("class_id", [None, 0, 9])
-@pytest.mark.parametrize("picture", [CAT.read_bytes(), encoded(noise(300, 500), "PNG")], ids=["cat", "noise"])
-def test_224_pixels_equal_the_reference(small_network: Both, picture: bytes, class_id: int | None) -> None:
+@pytest.mark.parametrize("image", [CAT.read_bytes(), encoded(noise(300, 500), "PNG")], ids=["cat", "noise"])
+def test_224_pixels_equal_the_reference(small_network: Both, image: bytes, class_id: int | None) -> None:
     checkpoint, packed = small_network
-    answer = classifier(packed).explain(picture, class_id)
+    answer = classifier(packed).explain(image, class_id)
     assert answer.values.shape == (7, 7)
     assert class_id in (None, answer.class_id)
-    np.testing.assert_allclose(answer.values, reference(checkpoint, picture, answer.class_id), rtol=0, atol=1e-3)
+    np.testing.assert_allclose(answer.values, reference(checkpoint, image, answer.class_id), rtol=0, atol=1e-3)
 
 
 def test_the_reference_runtime_explains_and_embeds_alike(small_network: Both) -> None:
@@ -115,14 +115,14 @@ def test_the_reference_runtime_explains_and_embeds_alike(small_network: Both) ->
 
 def test_explaining_answers_what_classifying_does(both: Both) -> None:
     opened = classifier(both.packed)
-    for picture in SHOES:
-        best = opened.classify(picture, 1).predictions[0]
-        explained = opened.explain(picture)
+    for image in SHOES:
+        best = opened.classify(image, 1).predictions[0]
+        explained = opened.explain(image)
         assert (explained.class_id, explained.label) == (best.class_id, best.label)
         assert explained.score == pytest.approx(best.score)
 
 
-# In INT8, what the last layer takes is rounded once more after the feature map was averaged. Of these pictures, whose
+# In INT8, what the last layer takes is rounded once more after the feature map was averaged. Of these images, whose
 # activations lie within the range that calibration has seen, logits move by 0.005; a CPU may round elsewhere.
 @pytest.mark.parametrize(
     ("name", "tolerance", "rounding"),
@@ -139,7 +139,7 @@ def test_a_maps_mean_is_its_logit_without_the_bias(
     runtime = open_runtime(path)
     assert runtime.class_weights is not None
     bias = load(source).model.fc.bias.detach().numpy()  # type: ignore[union-attr, operator]
-    missed = np.zeros((10, 10))  # by the map of one class from the logit of another, in the worst of the pictures
+    missed = np.zeros((10, 10))  # by the map of one class from the logit of another, in the worst of the images
     for seed in range(5):
         logits, embedding, feature_map = runtime.features(np.asarray(noise(64, 64, seed)))
         assert feature_map is not None
@@ -163,12 +163,10 @@ def test_int8_explains_with_the_weights_that_it_multiplies_with() -> None:
         np.testing.assert_allclose(steps, np.rint(steps), atol=0.01 * np.abs(steps).max())
 
 
-@pytest.mark.parametrize(
-    "picture", [CAT.read_bytes(), encoded(Image.new("RGB", (60, 90)), "PNG")], ids=["cat", "black"]
-)
-def test_a_vector_can_have_length_one(both: Both, picture: bytes) -> None:
+@pytest.mark.parametrize("image", [CAT.read_bytes(), encoded(Image.new("RGB", (60, 90)), "PNG")], ids=["cat", "black"])
+def test_a_vector_can_have_length_one(both: Both, image: bytes) -> None:
     opened = classifier(both.packed)
-    plain, normalised = opened.embed(picture).vector, opened.embed(picture, normalise=True).vector
+    plain, normalised = opened.embed(image).vector, opened.embed(image, normalise=True).vector
     assert plain.dtype == normalised.dtype == np.float32
     assert plain.shape == (512,)
     assert np.linalg.norm(normalised) == pytest.approx(1, abs=1e-6)

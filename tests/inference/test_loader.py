@@ -15,7 +15,7 @@ from resnet_service.errors import UnsoundOutput
 from resnet_service.inference.classifier import Classifier
 from resnet_service.inference.loader import open_classifier
 from resnet_service.settings import Settings
-from tests.support.pictures import CAT
+from tests.support.images import CAT
 from tests.support.servers import server_process
 
 MODEL = "checkpoints/resnet18-fashion-mnist-int8.onnx"

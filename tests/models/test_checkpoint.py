@@ -27,7 +27,7 @@ from tests.support.models import metadata, random_checkpoint, random_model
 from tests.support.servers import cli_here
 
 MODEL = random_model()
-PICTURE = torch.rand(1, 3, 64, 64)
+IMAGE = torch.rand(1, 3, 64, 64)
 CLASSIC: dict[str, Any] = {"arch": "resnet18", "num_classes": 10, "input_size": 64}
 
 
@@ -38,7 +38,7 @@ def saved(path: Path, content: Any) -> Path:
 
 def answers_as_before(path: Path, tolerance: float = 0.0, **given: Any) -> bool:
     with torch.inference_mode():
-        return torch.allclose(load_checkpoint(path, **given).model(PICTURE), MODEL(PICTURE), rtol=0, atol=tolerance)
+        return torch.allclose(load_checkpoint(path, **given).model(IMAGE), MODEL(IMAGE), rtol=0, atol=tolerance)
 
 
 def test_what_is_saved_is_loaded(tmp_path: Path) -> None:

@@ -212,9 +212,9 @@ def test_a_trusted_pickled_model_is_converted(tmp_path: Path) -> None:
     model = random_model()
     torch.save(model, tmp_path / "whole.pth")
     convert(tmp_path / "whole.pth", tmp_path / "model.pth", trust_pickle=True, arch="resnet18", input_size=64)
-    picture = torch.rand(1, 3, 64, 64)
+    image = torch.rand(1, 3, 64, 64)
     with torch.inference_mode():
-        assert torch.equal(load_checkpoint(tmp_path / "model.pth").model(picture), model(picture))
+        assert torch.equal(load_checkpoint(tmp_path / "model.pth").model(image), model(image))
 
 
 def test_trust_is_spent_in_a_child_process(tmp_path: Path) -> None:

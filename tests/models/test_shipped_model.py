@@ -64,7 +64,7 @@ def test_the_card_says_what_the_files_say() -> None:
 
 
 def test_int8_loses_at_most_a_third_of_a_point() -> None:
-    """Both were measured on all 10,000 test pictures."""
+    """Both were measured on all 10,000 test images."""
     (record,) = load_checkpoint(CHECKPOINT).metadata.evaluations
     metadata = read_packed(PACKED).metadata
     assert metadata.evaluations[0].sha256 == record.sha256
@@ -91,9 +91,9 @@ def test_it_is_served_where_nothing_was_pulled_or_named(tmp_path: Path, model: P
     (tmp_path / "labels").mkdir()
     for path in (model, REPOSITORY / "labels" / "fashion-mnist.json"):
         os.link(path, tmp_path / path.relative_to(REPOSITORY))
-    picture = SAMPLE / "sandal" / "00008.png"
+    image = SAMPLE / "sandal" / "00008.png"
     done = subprocess.run(
-        [sys.executable, "-m", "resnet_service", "classify", picture, "--json"],
+        [sys.executable, "-m", "resnet_service", "classify", image, "--json"],
         capture_output=True,
         text=True,
         timeout=60,

@@ -18,12 +18,12 @@ from PIL import Image
 
 from resnet_service.observability.logs import BackgroundWriter, formatter, printable, writing
 from resnet_service.observability.request_context import Observation, current
-from tests.support.pictures import encoded, noise
+from tests.support.images import encoded, noise
 from tests.support.servers import REPOSITORY, ServerProcess, server_process
 from tests.support.wire import connected, read_to_end
 
 MODEL = REPOSITORY / "checkpoints" / "resnet18-fashion-mnist-int8.onnx"
-PICTURE = encoded(noise(40, 30), "JPEG")
+IMAGE = encoded(noise(40, 30), "JPEG")
 HOSTILE = "/x\nINFO forged\r\x1b[2J\u202e\u2028" + "y" * 5000
 
 
@@ -49,10 +49,10 @@ def test_escapes_are_readable() -> None:
 
 @pytest.mark.parametrize("log_format", ["json", "console"])
 def test_a_traceback_cannot_forge_a_line_and_shows_no_values(log_format: str) -> None:
-    picture = b"the picture's own bytes"
+    image = b"the image's own bytes"
 
     def fail() -> None:
-        assert picture
+        assert image
         raise RuntimeError("one\n2026-01-01 [info] forged\x1b[2J")
 
     try:
@@ -137,7 +137,7 @@ def test_a_closed_reader_is_nobodys_problem() -> None:
 
 
 def test_others_debug_lines_are_left_out(pipe: tuple[int, int]) -> None:
-    """Pillow's have what is in pictures' tags."""
+    """Pillow's have what is in images' tags."""
     reading, writing_end = pipe
     with writing("json", "debug", writing_end):
         logging.getLogger("PIL.TiffImagePlugin").debug("tag 315: somebody's name")
@@ -156,7 +156,7 @@ def test_the_real_process_writes_one_line_of_json_a_request() -> None:
     secrets = {"Authorization": "Bearer s3cret", "X-API-Key": "s3cret", "Cookie": "s3cret", "User-Agent": "s3cret"}
     with server_process("--checkpoint", MODEL, "--log-format", "json", "--log-level", "debug") as server:
         with httpx.Client(base_url=server.url, headers=secrets, timeout=30) as client:
-            client.post("/predict?top_k=1&key=s3cret", content=PICTURE, headers={"X-Request-ID": "mine"})
+            client.post("/predict?top_k=1&key=s3cret", content=IMAGE, headers={"X-Request-ID": "mine"})
             client.post("/predict", content=encoded(noise(9, 9), "TIFF", exif=tagged))
             client.post("/predict", content=b"somebody's bytes")
             client.get("/no%0aINFO%20forged%1b%5b2J?key=s3cret")
@@ -174,7 +174,7 @@ def test_the_real_process_writes_one_line_of_json_a_request() -> None:
         (None, 400, "malformed_request"),
     ]
     first = requests[0]
-    assert (first["request_id"], first["method"], first["received"]) == ("mine", "POST", len(PICTURE))
+    assert (first["request_id"], first["method"], first["received"]) == ("mine", "POST", len(IMAGE))
     assert isinstance(first["ms"], float)
     assert isinstance(first["sent"], int)
     assert first["sent"] > 100
@@ -225,7 +225,7 @@ def test_a_log_that_nobody_reads_does_not_stop_the_service(tmp_path: Path) -> No
                     time.sleep(0.05)
             for _ in range(500):
                 assert client.get(f"/{'x' * 200}").status_code == 404
-            assert client.post("/predict", content=PICTURE).status_code == 200
+            assert client.post("/predict", content=IMAGE).status_code == 200
         process.send_signal(signal.SIGTERM)
         assert process.wait(20) == 0
         assert process.stderr.read().count(b"\n") < 500, "the pipe was never full"

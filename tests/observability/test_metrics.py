@@ -23,12 +23,12 @@ from resnet_service.observability.metrics import BUCKETS, OTHER_METHOD, STAGES, 
 from resnet_service.observability.request_context import current
 from resnet_service.settings import Settings
 from tests.support.gated import gated
-from tests.support.pictures import encoded, noise
+from tests.support.images import encoded, noise
 from tests.support.servers import REPOSITORY, served
 from tests.support.waiting import until
 from tests.support.wire import connected, head, read_to_end
 
-PICTURE = encoded(noise(40, 30), "JPEG")
+IMAGE = encoded(noise(40, 30), "JPEG")
 
 
 @pytest.fixture
@@ -52,8 +52,8 @@ def figure(client: httpx.Client, metric: str, /, **labels: str) -> float:
 
 def test_requests_are_counted_by_template_method_and_status(client: httpx.Client) -> None:
     for _ in range(3):
-        client.post("/predict?top_k=1", content=PICTURE)
-    client.post("/predict", content=b"no picture")
+        client.post("/predict?top_k=1", content=IMAGE)
+    client.post("/predict", content=b"no image")
     client.get("/predict")
     client.get("/")
     assert figure(client, "requests_total", route="/predict", method="POST", status="200") == 3
@@ -98,7 +98,7 @@ def test_other_methods_are_one_label_and_not_remembered() -> None:
 
 
 def test_stages_are_timed_and_told(client: httpx.Client) -> None:
-    answer = client.post("/predict", content=PICTURE)
+    answer = client.post("/predict", content=IMAGE)
     told = {stage: float(spent) for stage, spent in re.findall(r"(\w+);dur=([\d.]+)", answer.headers["server-timing"])}
     assert list(told) == ["receive", "queue", "decode", "inference"]  # the fake crops nothing
     assert told["decode"] == pytest.approx(answer.json()["timing_ms"]["decode"], abs=0.002)
@@ -128,16 +128,16 @@ def test_receiving_and_waiting_are_timed_apart() -> None:
 
 def test_a_slow_body_is_time_of_receiving(client: httpx.Client) -> None:
     def slowly() -> Iterator[bytes]:
-        yield PICTURE[:100]
+        yield IMAGE[:100]
         threading.Event().wait(0.5)
-        yield PICTURE[100:]
+        yield IMAGE[100:]
 
     told = client.post("/predict", content=slowly()).headers["server-timing"]
     assert float(re.findall(r"receive;dur=([\d.]+)", told)[0]) >= 450  # the service may begin to count later than we
 
 
-def test_a_picture_that_fails_has_waited_all_the_same(client: httpx.Client) -> None:
-    assert client.post("/predict", content=PICTURE[:300]).headers["server-timing"].startswith("receive;dur=")
+def test_a_image_that_fails_has_waited_all_the_same(client: httpx.Client) -> None:
+    assert client.post("/predict", content=IMAGE[:300]).headers["server-timing"].startswith("receive;dur=")
     assert figure(client, "stage_duration_seconds_count", stage="queue") == 1
     assert figure(client, "stage_duration_seconds_count", stage="decode") == 0
 
@@ -150,11 +150,11 @@ ONE = Answer(Timing(1, 2, 3, 6))
 
 
 @pytest.mark.parametrize(
-    ("result", "pictures"),
+    ("result", "images"),
     [(ONE, 1), ([ONE, ONE], 2), ((ONE, BrokenImage("one of them"), ONE), 2), (Answer(None), 0), ([], 0), ("text", 0)],
     ids=["one", "list", "tuple with an error", "untimed", "empty", "other"],
 )
-def test_any_route_that_infers_is_timed_without_doing_anything(result: Any, pictures: int) -> None:
+def test_any_route_that_infers_is_timed_without_doing_anything(result: Any, images: int) -> None:
     router = APIRouter(route_class=InferenceRoute)
 
     @router.post("/other")
@@ -166,11 +166,11 @@ def test_any_route_that_infers_is_timed_without_doing_anything(result: Any, pict
     app.include_router(router)
     with served(app) as client:
         told = client.post("/other", content=b"x").headers["server-timing"]
-        assert ("decode;dur=" in told) == (pictures > 0)
+        assert ("decode;dur=" in told) == (images > 0)
         assert figure(client, "requests_total", route="/other", method="POST", status="200") == 1
         for number, stage in enumerate(("decode", "preprocess", "inference"), 1):
-            assert figure(client, "stage_duration_seconds_count", stage=stage) == pictures
-            assert figure(client, "stage_duration_seconds_sum", stage=stage) == pytest.approx(pictures * number / 1000)
+            assert figure(client, "stage_duration_seconds_count", stage=stage) == images
+            assert figure(client, "stage_duration_seconds_sum", stage=stage) == pytest.approx(images * number / 1000)
         assert figure(client, "stage_duration_seconds_count", stage="queue") == 1
 
 
@@ -178,16 +178,16 @@ def test_rejected_requests_are_counted() -> None:
     with gated(queue=0) as server:
         server.fill(1)
         for _ in range(3):
-            assert server.client.post("/predict", content=PICTURE).status_code == 429
+            assert server.client.post("/predict", content=IMAGE).status_code == 429
         assert figure(server.client, "rejected_total") == 3
         assert figure(server.client, "failures_total", reason="overloaded") == 3
 
 
 def test_who_leaves_is_no_failure_of_the_service() -> None:
     with gated() as server:
-        for body in (PICTURE[:20], PICTURE):  # before the body is whole, and while it waits
+        for body in (IMAGE[:20], IMAGE):  # before the body is whole, and while it waits
             with connected(str(server.client.base_url)) as leaver:
-                leaver.sendall(head(Content_Length=len(PICTURE)) + body)
+                leaver.sendall(head(Content_Length=len(IMAGE)) + body)
                 until(lambda: server.executor.waiting + server.executor.running == 1)
             until(lambda: figure(server.client, "requests_in_flight") == 1)
         server.gate.set()  # not before: an answer that is there at once is one that nobody left
@@ -335,12 +335,12 @@ def test_two_ids_are_none(client: httpx.Client) -> None:
         ("HEAD", "/", b"", 200),
         ("GET", "/health/live", b"", 200),
         ("GET", "/metrics", b"", 200),
-        ("POST", "/predict", PICTURE, 200),
+        ("POST", "/predict", IMAGE, 200),
         ("GET", "/nothing", b"", 404),
         ("GET", "/predict", b"", 405),
         ("POST", "/predict", bytes(2000), 413),
         ("POST", "/predict", b"text", 415),
-        ("POST", "/predict?top_k=0", PICTURE[:900], 422),
+        ("POST", "/predict?top_k=0", IMAGE[:900], 422),
     ],
 )
 def test_every_answer_has_the_id(method: str, path: str, content: bytes, status: int) -> None:
@@ -361,7 +361,7 @@ def test_500_has_the_id_and_is_counted_and_its_traceback_has_the_id(caplog: pyte
 
     caplog.handler.setFormatter(formatter("json"))
     with served(create_app(Settings(), FakeClassifier(failure=RuntimeError("x")))) as client:
-        answer = client.post("/predict", content=PICTURE, headers={"X-Request-ID": "mine"})
+        answer = client.post("/predict", content=IMAGE, headers={"X-Request-ID": "mine"})
         assert (answer.status_code, answer.headers["x-request-id"]) == (500, "mine")
         assert answer.json()["code"] == "internal_error"
         assert figure(client, "requests_total", route="/predict", method="POST", status="500") == 1
@@ -383,5 +383,5 @@ def test_the_thread_that_infers_knows_the_request() -> None:
 
     with served(create_app(Settings(), Asking())) as client:
         for number in range(3):
-            client.post("/predict", content=PICTURE, headers={"X-Request-ID": f"mine-{number}"}).raise_for_status()
+            client.post("/predict", content=IMAGE, headers={"X-Request-ID": f"mine-{number}"}).raise_for_status()
     assert [name for name in seen if name is not None] == ["mine-0", "mine-1", "mine-2"]

@@ -19,10 +19,10 @@ from resnet_service.api.app import create_app
 from resnet_service.inference.fake import FakeClassifier
 from resnet_service.observability.tracing import Tracer
 from resnet_service.settings import Settings
-from tests.support.pictures import encoded, noise
+from tests.support.images import encoded, noise
 from tests.support.servers import REPOSITORY, START_SECONDS, cli, served, server_process
 
-PICTURE = encoded(noise(40, 30), "JPEG")
+IMAGE = encoded(noise(40, 30), "JPEG")
 MODEL = REPOSITORY / "checkpoints" / "resnet18-fashion-mnist-int8.onnx"
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 
@@ -43,7 +43,7 @@ def named(exporter: InMemorySpanExporter) -> dict[str, ReadableSpan]:
 def test_a_request_is_a_span_with_its_stages_in_it() -> None:
     with traced(FakeClassifier(seconds=0.01)) as (client, exporter):
         parent = f"00-{TRACE}-b7ad6b7169203331-01"
-        client.post("/predict", content=PICTURE, headers={"traceparent": parent, "X-Request-ID": "mine"})
+        client.post("/predict", content=IMAGE, headers={"traceparent": parent, "X-Request-ID": "mine"})
         spans = named(exporter)
     request = spans.pop("POST /predict")
     assert request.kind is SpanKind.SERVER
@@ -73,7 +73,7 @@ def test_a_request_is_a_span_with_its_stages_in_it() -> None:
 
 def test_failures_are_marked_by_whose_they_are() -> None:
     with traced(FakeClassifier(failure=RuntimeError("a secret"))) as (client, exporter):
-        assert client.post("/predict", content=PICTURE).status_code == 500
+        assert client.post("/predict", content=IMAGE).status_code == 500
         assert client.get("/nothing?a=secret").status_code == 404
         spans = named(exporter)
     failed, missed = spans["POST /predict"], spans["GET unmatched"]
@@ -150,7 +150,7 @@ def test_the_real_process_sends_spans_where_the_standard_variables_say(collector
     environment = {"OTEL_EXPORTER_OTLP_ENDPOINT": url, "OTEL_SERVICE_NAME": "pets", "RESNET_SERVICE_TRACING": "true"}
     with server_process("--checkpoint", MODEL, "--log-format", "json", **environment) as server:
         parent = f"00-{TRACE}-b7ad6b7169203331-01"
-        httpx.post(f"{server.url}/predict", content=PICTURE, headers={"traceparent": parent}).raise_for_status()
+        httpx.post(f"{server.url}/predict", content=IMAGE, headers={"traceparent": parent}).raise_for_status()
         server.stop()
     sent = b"".join(received)
     assert sent.startswith(b"/v1/traces")

@@ -24,7 +24,7 @@ pytestmark = pytest.mark.slow
 
 MODEL = REPOSITORY / "checkpoints" / "resnet18-fashion-mnist-int8.onnx"
 FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
-PICTURES = 5000
+IMAGES = 5000
 RUN_SECONDS = 180
 CLUSTER_SECONDS = 600
 
@@ -42,21 +42,21 @@ def ray_folder() -> Iterator[Path]:
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a Parquet file with Fashion-MNIST's first 5,000 test pictures and a damaged one."""
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a Parquet file with Fashion-MNIST's first 5,000 test images and a damaged one."""
     labels, _ = read_label_set(REPOSITORY / "labels" / "fashion-mnist.json")
-    samples = open_dataset(FASHION_MNIST, labels).samples[: PICTURES - 1]
+    samples = open_dataset(FASHION_MNIST, labels).samples[: IMAGES - 1]
     data = [*(sample.read() for sample in samples), b"\x89PNG\r\n\x1a\nhello"]
     names = [*(sample.name for sample in samples), "damaged"]
-    path = tmp_path_factory.mktemp("pictures") / "in.parquet"
+    path = tmp_path_factory.mktemp("images") / "in.parquet"
     pq.write_table(pa.table({"path": names, "image": data}), path, row_group_size=500)
     return path
 
 
 @pytest.fixture(scope="module")
-def local_rows(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+def local_rows(images: Path, tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     target = tmp_path_factory.mktemp("local") / "out"
-    done = cli("classify-batch", pictures, target, "--checkpoint", MODEL, "--json", timeout=RUN_SECONDS)
+    done = cli("classify-batch", images, target, "--checkpoint", MODEL, "--json", timeout=RUN_SECONDS)
     assert done.returncode == 0, done.stderr
     return rows(target)
 
@@ -74,10 +74,10 @@ class ClusterRuns(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def cluster_runs(python: Path, pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> ClusterRuns:
+def cluster_runs(python: Path, images: Path, tmp_path_factory: pytest.TempPathFactory) -> ClusterRuns:
     temporary = Path(tempfile.mkdtemp(prefix="ray-", dir="/tmp"))
     target = tmp_path_factory.mktemp("cluster")
-    command = [python, REPOSITORY / "tests" / "support" / "ray_batch.py", MODEL, pictures, target]
+    command = [python, REPOSITORY / "tests" / "support" / "ray_batch.py", MODEL, images, target]
     process = subprocess.Popen(
         command,
         stdout=subprocess.PIPE,
@@ -102,15 +102,15 @@ def test_a_cluster_answers_as_one_machine_does(
     name: str, cluster_runs: ClusterRuns, local_rows: list[dict[str, Any]]
 ) -> None:
     totals = cluster_runs.answers[name]
-    assert (totals["written"], totals["refused"], totals["unread"]) == (PICTURES, 1, 0)
+    assert (totals["written"], totals["refused"], totals["unread"]) == (IMAGES, 1, 0)
     found = rows(cluster_runs.folder / name)
-    assert [row["row"] for row in found] == list(range(PICTURES))  # nothing lost, nothing twice
+    assert [row["row"] for row in found] == list(range(IMAGES))  # nothing lost, nothing twice
     assert found == local_rows
 
 
 def test_the_node_was_killed_in_the_middle(cluster_runs: ClusterRuns) -> None:
     (written,) = cluster_runs.answers["killed_at"]
-    assert PICTURES / 4 <= written < PICTURES
+    assert IMAGES / 4 <= written < IMAGES
 
 
 def test_a_part_that_ends_each_worker_ends_the_run(cluster_runs: ClusterRuns) -> None:
@@ -119,4 +119,4 @@ def test_a_part_that_ends_each_worker_ends_the_run(cluster_runs: ClusterRuns) ->
     assert said.endswith(". What was written stays; run again to go on.")
     assert "\n" not in said
     found = [row["row"] for row in rows(cluster_runs.folder / "deadly")]
-    assert len(set(found)) == len(found) < PICTURES
+    assert len(set(found)) == len(found) < IMAGES

@@ -21,7 +21,7 @@ import httpx
 import pytest
 
 from tests.support.environments import ray_environment, ray_python
-from tests.support.pictures import CAT
+from tests.support.images import CAT
 from tests.support.servers import REPOSITORY, server_process
 
 pytestmark = pytest.mark.slow
@@ -139,14 +139,14 @@ def facts(response: httpx.Response) -> tuple[int, str, Any]:
 
 
 def ask_everything(client: httpx.Client) -> list[tuple[int, str, Any]]:
-    picture = CAT.read_bytes()
+    image = CAT.read_bytes()
     paths = ("/metadata", "/labels", "/health/live", "/health/ready", "/nothing")
-    bodies = [(picture, "/predict"), (picture, "/predict?top_k=99"), (b"hello", "/predict"), (b"", "/predict")]
+    bodies = [(image, "/predict"), (image, "/predict?top_k=99"), (b"hello", "/predict"), (b"", "/predict")]
     found = [facts(client.get(path)) for path in paths]
     found += [facts(client.post(path, content=body)) for body, path in bodies]
-    found.append(facts(client.post("/predict", files={"file": picture})))
+    found.append(facts(client.post("/predict", files={"file": image})))
     # Without its key.
-    return [*found, facts(client.post("/predict", content=picture, headers={"X-API-Key": "another"}))]
+    return [*found, facts(client.post("/predict", content=image, headers={"X-API-Key": "another"}))]
 
 
 def test_its_processes_are_known_by_what_they_were_started_with(cluster: Cluster) -> None:
@@ -178,12 +178,12 @@ def test_metrics_and_headers_are_there(client: httpx.Client) -> None:
 
 def many(client: httpx.Client, at_once: int, enough: Callable[[list[httpx.Response]], bool]) -> list[httpx.Response]:
     """Ask, so many at once, until there are answers enough or the time is over."""
-    picture = CAT.read_bytes()
+    image = CAT.read_bytes()
     answers: list[httpx.Response] = []
     deadline = time.monotonic() + WAIT_SECONDS
     with ThreadPoolExecutor(at_once) as pool:
         while not enough(answers) and time.monotonic() < deadline:
-            answers += pool.map(lambda _: client.post("/predict", content=picture), range(2 * at_once))
+            answers += pool.map(lambda _: client.post("/predict", content=image), range(2 * at_once))
     return answers
 
 

@@ -13,7 +13,7 @@ from cyclonedx.schema import OutputFormat, SchemaVersion
 from cyclonedx.validation import make_schemabased_validator
 
 import resnet_service
-from tests.support.pictures import CAT
+from tests.support.images import CAT
 from tests.support.servers import REPOSITORY, server_process
 from tools import release, sbom
 

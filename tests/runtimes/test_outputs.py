@@ -50,8 +50,8 @@ def instead(name: str, operator: str, *further: np.ndarray, **attributes: Any) -
     return change
 
 
-def from_the_picture(graph: onnx.GraphProto) -> None:
-    """Let the class weights depend on the picture, in the right shape and type."""
+def from_the_image(graph: onnx.GraphProto) -> None:
+    """Let the class weights depend on the image, in the right shape and type."""
     node = next(node for node in graph.node if "class_weights" in node.output)
     constant = node.input[0]
     graph.initializer.append(numpy_helper.from_array(np.array(10, np.int64), "ten"))
@@ -85,7 +85,7 @@ def from_the_picture(graph: onnx.GraphProto) -> None:
         (instead("embedding", "Cast", to=TensorProto.INT64), {}, InvalidMetadata),
         (instead("feature_map", "Cast", to=TensorProto.FLOAT16), {}, InvalidMetadata),
         (instead("feature_map", "Transpose", perm=[0, 2, 3, 1]), {}, InvalidMetadata),
-        (from_the_picture, {}, InvalidMetadata),
+        (from_the_image, {}, InvalidMetadata),
     ],
 )
 def test_what_the_graph_does_not_give_is_refused_when_it_is_opened(

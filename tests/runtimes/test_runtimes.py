@@ -38,8 +38,8 @@ from resnet_service.runtimes.openvino import OpenVINORuntime
 from resnet_service.runtimes.registry import RuntimeName, open_runtime
 from resnet_service.settings import Settings
 from resnet_service.system.files import sha256_of
+from tests.support.images import CAT, noise
 from tests.support.models import metadata
-from tests.support.pictures import CAT, noise
 from tests.support.servers import REPOSITORY, cli, served, server_process
 
 PIXELS = np.stack([np.asarray(noise(64, 64, seed)) for seed in range(8)])
@@ -151,7 +151,7 @@ class Recording:
         raise NotImplementedError
 
 
-def test_a_picture_is_alone_until_another_is_in_work() -> None:
+def test_a_image_is_alone_until_another_is_in_work() -> None:
     runtime = Recording()
     classifier = Classifier(runtime, LabelSet.numbered(10), workers=2)
     threads = [threading.Thread(target=classifier.classify, args=(CAT.read_bytes(),)) for _ in range(2)]
@@ -168,14 +168,14 @@ def test_a_picture_is_alone_until_another_is_in_work() -> None:
     assert runtime.calls == [True, False, True, True]
 
 
-def test_while_networks_are_computed_the_next_pictures_are_decoded_and_then_kept_no_longer(
+def test_while_networks_are_computed_the_next_images_are_decoded_and_then_kept_no_longer(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    pictures: list[weakref.ref[Image.Image]] = []
+    images: list[weakref.ref[Image.Image]] = []
 
     def noted(*args: Any, **options: Any) -> DecodedImage:
         decoded = decode(*args, **options)
-        pictures.append(weakref.ref(decoded.image))
+        images.append(weakref.ref(decoded.image))
         return decoded
 
     monkeypatch.setattr("resnet_service.inference.classifier.decode", noted)
@@ -187,8 +187,8 @@ def test_while_networks_are_computed_the_next_pictures_are_decoded_and_then_kept
         try:
             for _ in asks:
                 assert runtime.entered.acquire(timeout=20)
-            assert len(pictures) == len(asks)
-            assert not [kept for kept in pictures if kept() is not None]
+            assert len(images) == len(asks)
+            assert not [kept for kept in images if kept() is not None]
         finally:
             runtime.gate.set()
         for answer in asked:
@@ -196,7 +196,7 @@ def test_while_networks_are_computed_the_next_pictures_are_decoded_and_then_kept
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_no_more_pictures_are_decoded_at_once_than_there_are_workers(
+def test_no_more_images_are_decoded_at_once_than_there_are_workers(
     packed: Path, monkeypatch: pytest.MonkeyPatch, workers: int
 ) -> None:
     now, most, lock = 0, 0, threading.Lock()

@@ -18,14 +18,14 @@ import torch
 
 from resnet_service.models.checkpoint.checkpoint import load_checkpoint
 from resnet_service.models.discovery import pulled_models
+from tests.support.images import CAT
 from tests.support.models import random_model
-from tests.support.pictures import CAT
 from tests.support.publisher import Publisher
 from tests.support.servers import REPOSITORY, ServerProcess, file_server, server_process
 from tests.support.waiting import until
 
 PACKED = REPOSITORY / "checkpoints" / "resnet18-fashion-mnist-int8.onnx"
-PICTURE = CAT.read_bytes()
+IMAGE = CAT.read_bytes()
 
 # Run before a command: what it writes is on its way to the disk for ever, so that it can be killed at that moment.
 STALLED_DISK = """
@@ -121,7 +121,7 @@ def test_a_pack_that_is_killed_leaves_the_old_model_whole(checkpoint: Path, tmp_
         assert process.wait(240) == 0
     assert sorted(os.listdir(tmp_path)) == ["model.onnx", "model.pth"]
     with server_process("--checkpoint", target) as server:
-        assert httpx.post(f"{server.url}/predict", content=PICTURE).status_code == 200
+        assert httpx.post(f"{server.url}/predict", content=IMAGE).status_code == 200
 
 
 def limited_disk() -> None:
@@ -189,13 +189,13 @@ OTHER_DAMAGE = [overwrite, empty, make_a_folder]
 def test_it_serves_on_whatever_happens_to_the_model_file(damage: Callable[[Path], None], tmp_path: Path) -> None:
     path = Path(shutil.copy(PACKED, tmp_path / "model.onnx"))
     with server_process("--checkpoint", path) as server:
-        before = httpx.post(f"{server.url}/predict", content=PICTURE).json()["predictions"]
+        before = httpx.post(f"{server.url}/predict", content=IMAGE).json()["predictions"]
         first = version(server)
         damage(path)
-        assert httpx.post(f"{server.url}/predict", content=PICTURE).json()["predictions"] == before
+        assert httpx.post(f"{server.url}/predict", content=IMAGE).json()["predictions"] == before
         server.process.send_signal(signal.SIGHUP)
         until(lambda: "The old model goes on serving: " in server.log, seconds=60)
-        assert httpx.post(f"{server.url}/predict", content=PICTURE).json()["predictions"] == before
+        assert httpx.post(f"{server.url}/predict", content=IMAGE).json()["predictions"] == before
         assert version(server) == first
         assert httpx.get(f"{server.url}/health/ready").status_code == 200
         if path.is_dir():
@@ -234,7 +234,7 @@ def test_it_serves_on_where_nobody_reads_its_log(reader: str, tmp_path: Path) ->
         with httpx.Client(base_url=url, timeout=5) as client:
             for _ in range(100):
                 process.send_signal(signal.SIGHUP)
-                assert client.post("/predict", content=PICTURE).status_code == 200
+                assert client.post("/predict", content=IMAGE).status_code == 200
         process.send_signal(signal.SIGTERM)
         assert process.wait(20) == 0
     finally:

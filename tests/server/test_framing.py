@@ -18,11 +18,11 @@ import pytest
 from resnet_service.api.app import create_app
 from resnet_service.inference.fake import FakeClassifier
 from resnet_service.settings import Settings
-from tests.support.pictures import encoded, noise
+from tests.support.images import encoded, noise
 from tests.support.servers import served
 from tests.support.wire import connected, head, read_to_end
 
-PICTURE = encoded(noise(20, 10), "PNG")
+IMAGE = encoded(noise(20, 10), "PNG")
 HIDDEN = b"GET /labels HTTP/1.1\r\nHost: test\r\n\r\n"
 LAST = b"GET /health/live HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n"
 
@@ -31,7 +31,7 @@ LAST = b"GET /health/live HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n"
 def url() -> Iterator[str]:
     with served(create_app(Settings(header_seconds=1, body_seconds=1), FakeClassifier())) as client:
         yield str(client.base_url)
-        assert client.post("/predict", content=PICTURE).status_code == 200
+        assert client.post("/predict", content=IMAGE).status_code == 200
 
 
 def statuses(received: bytes) -> list[int]:
@@ -108,7 +108,7 @@ def test_what_is_ambiguous_is_refused_and_the_connection_ends(url: str, sent: by
 
 @pytest.mark.parametrize("size", [1, 2, 7])
 def test_it_does_not_matter_in_what_pieces_a_request_comes(url: str, size: int) -> None:
-    chunks = b"".join(b"1\r\n" + PICTURE[at : at + 1] + b"\r\n" for at in range(40)) + b"0\r\n\r\n"
+    chunks = b"".join(b"1\r\n" + IMAGE[at : at + 1] + b"\r\n" for at in range(40)) + b"0\r\n\r\n"
     sent = field(CHUNKED, body=chunks) + LAST
     received = exchange(url, *(sent[at : at + size] for at in range(0, len(sent), size)))
     assert statuses(received) == [422, 200]
@@ -120,10 +120,10 @@ def test_a_request_without_a_version_is_answered_once_and_ends_the_connection(ur
 
 
 def test_pipelined_requests_are_answered_in_their_order(url: str) -> None:
-    picture = head(Content_Length=len(PICTURE)) + PICTURE
-    chunked = field(CHUNKED, body=b"%x\r\n" % len(PICTURE) + PICTURE + b"\r\n0\r\nX-Trailer: y\r\n\r\n")
+    image = head(Content_Length=len(IMAGE)) + IMAGE
+    chunked = field(CHUNKED, body=b"%x\r\n" % len(IMAGE) + IMAGE + b"\r\n0\r\nX-Trailer: y\r\n\r\n")
     wrong = head("GET", "/nothing")
-    received = exchange(url, picture + HIDDEN + wrong + chunked + picture + LAST)
+    received = exchange(url, image + HIDDEN + wrong + chunked + image + LAST)
     assert statuses(received) == [200, 200, 404, 200, 200, 200]
     bodies = [part.partition(b"\r\n\r\n")[2] for part in received.split(b"HTTP/1.1 ")[1:]]
     kinds = [sorted(json.loads(body))[0] for body in bodies]
@@ -161,8 +161,8 @@ def test_one_byte_chunks_of_a_large_body_are_counted_as_received(url: str) -> No
 
 H2C = (b"Connection: Upgrade, HTTP2-Settings", b"Upgrade: h2c", b"HTTP2-Settings: AAMAAABkAAQCAAAAAAIAAAAA")
 WEBSOCKET = (b"Connection: keep-alive, Upgrade", b"Upgrade: websocket", b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==")
-SIZED = b"Content-Length: %d" % len(PICTURE)
-AS_CHUNKS = b"%x\r\n%b\r\n%x\r\n%b\r\n0\r\n\r\n" % (7, PICTURE[:7], len(PICTURE) - 7, PICTURE[7:])
+SIZED = b"Content-Length: %d" % len(IMAGE)
+AS_CHUNKS = b"%x\r\n%b\r\n%x\r\n%b\r\n0\r\n\r\n" % (7, IMAGE[:7], len(IMAGE) - 7, IMAGE[7:])
 
 
 @pytest.mark.parametrize("size", [None, 1, 50], ids=["at once", "byte by byte", "in pieces"])
@@ -172,9 +172,9 @@ def test_who_asks_for_another_protocol_is_answered_in_this_one(
 ) -> None:
     """`curl --http2` does so with its first request; a server may ignore it (RFC 9110, section 7.8)."""
     labels = b"GET /labels HTTP/1.1\r\nHost: test\r\n" + b"\r\n".join(upgrade) + b"\r\n\r\n"
-    sized = field(*upgrade, SIZED, body=PICTURE)
+    sized = field(*upgrade, SIZED, body=IMAGE)
     chunked = field(CHUNKED, *upgrade, body=AS_CHUNKS)
-    plain = field(SIZED, body=PICTURE)
+    plain = field(SIZED, body=IMAGE)
     sent = labels + sized + chunked + plain + sized + labels + LAST
     received = exchange(url, *(sent[at : at + (size or len(sent))] for at in range(0, len(sent), size or len(sent))))
     assert statuses(received) == [200] * 7, received
@@ -185,14 +185,14 @@ def test_who_asks_for_another_protocol_is_answered_in_this_one(
 @pytest.mark.parametrize("upgrade", [H2C, WEBSOCKET], ids=["h2c", "websocket"])
 def test_who_asks_for_another_protocol_and_closing_is_answered_and_closed(url: str, upgrade: tuple[bytes, ...]) -> None:
     for sent in (
-        field(*upgrade, SIZED, b"Connection: close", body=PICTURE),
+        field(*upgrade, SIZED, b"Connection: close", body=IMAGE),
         field(*upgrade, SIZED, b"Expect: 100-continue"),
     ):
         with connected(url) as connection:
             connection.sendall(sent)
             if b"Expect" in sent:
                 assert connection.recv(100) == b"HTTP/1.1 100 Continue\r\n\r\n"
-                connection.sendall(PICTURE + LAST)
+                connection.sendall(IMAGE + LAST)
             received = read_to_end(connection)
         assert received.startswith(b"HTTP/1.1 200 ")
         assert b'"predictions"' in received
@@ -221,8 +221,8 @@ def test_no_tunnel_is_opened(url: str, target: bytes) -> None:
 def test_curl_is_served_when_it_offers_http_2(url: str, tmp_path: Path) -> None:
     if "HTTP2" not in subprocess.run(["curl", "--version"], capture_output=True, text=True, check=True).stdout:
         pytest.skip("this curl was built without HTTP/2")
-    picture = tmp_path / "picture.png"
-    picture.write_bytes(PICTURE)
+    image = tmp_path / "image.png"
+    image.write_bytes(IMAGE)
     each = [
         "-sS",
         "--max-time",
@@ -235,10 +235,10 @@ def test_curl_is_served_when_it_offers_http_2(url: str, tmp_path: Path) -> None:
     ]
     ways = [
         [f"{url}/labels"],
-        ["-F", f"file=@{picture}", f"{url}/predict"],
-        ["--data-binary", f"@{picture}", "-H", "Content-Type: image/png", f"{url}/predict"],
+        ["-F", f"file=@{image}", f"{url}/predict"],
+        ["--data-binary", f"@{image}", "-H", "Content-Type: image/png", f"{url}/predict"],
         ["-X", "POST", "-T", "-", "-H", "Transfer-Encoding: chunked", f"{url}/predict"],
     ]
     arguments = [argument for way in ways for argument in ("--next", *each, *way)][1:]
-    done = subprocess.run(["curl", *arguments], input=PICTURE, capture_output=True, timeout=100, check=True)
+    done = subprocess.run(["curl", *arguments], input=IMAGE, capture_output=True, timeout=100, check=True)
     assert done.stdout.decode().splitlines() == ["200 1.1 1", *["200 1.1 0"] * 3]

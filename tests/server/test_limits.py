@@ -17,14 +17,14 @@ from resnet_service.api.middleware.body_limits import HeldBytes
 from resnet_service.errors import InvalidSettings
 from resnet_service.inference.fake import FakeClassifier
 from resnet_service.settings import Settings, load_settings
+from tests.support.images import encoded, noise
 from tests.support.meter import LoopMeter, served_and_metered
-from tests.support.pictures import encoded, noise
 from tests.support.problems import assert_problem
 from tests.support.servers import served
 from tests.support.waiting import until
 from tests.support.wire import connected, drip, head, read_answer, read_to_end
 
-PICTURE = encoded(noise(40, 30), "JPEG")
+IMAGE = encoded(noise(40, 30), "JPEG")
 
 
 @contextmanager
@@ -33,7 +33,7 @@ def limited(**settings: Any) -> Iterator[str]:
     short = {"header_seconds": 0.5, "body_seconds": 0.5, "send_seconds": 0.5, **settings}
     with served(create_app(Settings(**short), FakeClassifier())) as client:
         yield str(client.base_url)
-        assert client.post("/predict", content=PICTURE).status_code == 200
+        assert client.post("/predict", content=IMAGE).status_code == 200
 
 
 @pytest.fixture(scope="module")
@@ -109,9 +109,9 @@ def test_a_body_below_the_rate_is_408_long_before_its_deadline(monkeypatch: pyte
         connection.sendall(head(Content_Length=100_000))
         assert drip(connection, b"x") < 5
     with limited(body_seconds=60, min_body_rate=1000) as url, connected(url) as connection:
-        connection.sendall(head(Content_Length=len(PICTURE)))
-        for start in range(0, len(PICTURE), 100):
-            connection.sendall(PICTURE[start:][:100])
+        connection.sendall(head(Content_Length=len(IMAGE)))
+        for start in range(0, len(IMAGE), 100):
+            connection.sendall(IMAGE[start:][:100])
             time.sleep(0.05)
         assert read_answer(connection).startswith(b"HTTP/1.1 200 ")
 
@@ -145,7 +145,7 @@ def test_an_endless_head_behind_a_request_in_work_ends_the_connection() -> None:
     gate = threading.Event()
     with served(create_app(Settings(workers=1), FakeClassifier(gate=gate))) as client:
         with connected(str(client.base_url)) as connection:
-            connection.sendall(head(Content_Length=len(PICTURE)) + PICTURE + b"GET / HTTP/1.1\r\nX: ")
+            connection.sendall(head(Content_Length=len(IMAGE)) + IMAGE + b"GET / HTTP/1.1\r\nX: ")
             _send_all(connection, b"x" * 50_000_000)
             assert read_to_end(connection).count(b" 200 ") == 0
         gate.set()
@@ -198,7 +198,7 @@ def test_whoever_was_refused_and_stays_is_disconnected(url: str) -> None:
 
 def test_a_body_in_one_byte_chunks_is_a_body(url: str) -> None:
     with connected(url) as connection:
-        chunks = b"".join(b"1\r\n" + PICTURE[at : at + 1] + b"\r\n" for at in range(len(PICTURE)))
+        chunks = b"".join(b"1\r\n" + IMAGE[at : at + 1] + b"\r\n" for at in range(len(IMAGE)))
         connection.sendall(head(Transfer_Encoding="chunked") + chunks + b"0\r\n\r\n")
         assert read_answer(connection).startswith(b"HTTP/1.1 200 ")
 
@@ -243,7 +243,7 @@ def holding(most: int = 50_000, **settings: Any) -> Iterator[tuple[str, HeldByte
     held: HeldBytes = app.state.held_bytes
     with served(app) as client:
         yield str(client.base_url), held
-        assert client.post("/predict", content=PICTURE).status_code == 200
+        assert client.post("/predict", content=IMAGE).status_code == 200
         until(lambda: held.now == 0)
 
 
@@ -261,7 +261,7 @@ def test_a_body_that_all_together_have_no_room_for_is_429_before_it_is_sent() ->
         assert_problem(response, HTTPStatus.TOO_MANY_REQUESTS, "too_many_bytes", "Try again in 1 s")
         assert response.headers["retry-after"] == "1"
         with connected(url) as small:
-            small.sendall(head(Content_Length=len(PICTURE)) + PICTURE)
+            small.sendall(head(Content_Length=len(IMAGE)) + IMAGE)
             assert read_answer(small).startswith(b"HTTP/1.1 200 ")
         stalled[0].sendall(b"x")
         assert read_answer(stalled[0]).startswith(b"HTTP/1.1 415 ")
@@ -286,9 +286,9 @@ def test_bytes_are_held_until_the_answer_and_a_promise_holds_none() -> None:
     held: HeldBytes = app.state.held_bytes
     with served(app) as client, connected(str(client.base_url)) as asking, connected(str(client.base_url)) as promising:
         promising.sendall(head(Content_Length=1_000_000))
-        asking.sendall(head(Content_Length=len(PICTURE)) + PICTURE)
+        asking.sendall(head(Content_Length=len(IMAGE)) + IMAGE)
         until(lambda: app.state.service.executor.running == 1)
-        assert held.now == len(PICTURE)
+        assert held.now == len(IMAGE)
         gate.set()
         assert read_answer(asking).startswith(b"HTTP/1.1 200 ")
         until(lambda: held.now == 0)
@@ -363,7 +363,7 @@ FORMS = {
 
 @pytest.mark.parametrize("name", FORMS)
 @pytest.mark.parametrize("piece", [65_536, 100], ids=["at once", "in pieces"])
-def test_no_form_costs_much_more_than_a_picture_of_its_size(
+def test_no_form_costs_much_more_than_a_image_of_its_size(
     name: str, piece: int, metered: tuple[str, LoopMeter]
 ) -> None:
     """And none keeps the loop from turning for a tenth of a second, so that probes are answered meanwhile."""

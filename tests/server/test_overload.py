@@ -1,4 +1,4 @@
-"""More requests than the real service can answer, with the real model and real pictures. ``-s`` prints the figures."""
+"""More requests than the real service can answer, with the real model and real images. ``-s`` prints the figures."""
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -13,9 +13,9 @@ from PIL import Image
 from resnet_service.api.app import create_app
 from resnet_service.inference.fake import FakeClassifier
 from resnet_service.settings import Settings
+from tests.support.images import EXAMPLES, encoded, noise
 from tests.support.load import Load, offered, percentile, saturating
 from tests.support.meter import served_and_metered
-from tests.support.pictures import EXAMPLES, encoded, noise
 from tests.support.processes import cpu_seconds, holdings
 from tests.support.servers import REPOSITORY, ServerProcess, server_process
 from tests.support.waiting import until
@@ -31,7 +31,7 @@ ROUNDS = 3
 def photographs() -> list[bytes]:
     """Return requests with the example photographs, enlarged to what a phone sends to a chat.
 
-    Prepared exactly, they keep a CPU busy for some 20 ms each, as larger networks do with smaller pictures. The
+    Prepared exactly, they keep a CPU busy for some 20 ms each, as larger networks do with smaller images. The
     refusals are then what they are in practice, a small part of the work, and the clients another.
     """
     requests = []
@@ -103,7 +103,7 @@ def refusal() -> tuple[float, float]:
     gate = threading.Event()
     app = create_app(Settings(workers=1, queue=1, deadline=300), FakeClassifier(gate=gate))
     sent = photographs()
-    picture = encoded(noise(40, 30), "JPEG")
+    image = encoded(noise(40, 30), "JPEG")
     with served_and_metered(app) as (client, meter), ExitStack() as open_:
         url = str(client.base_url)
 
@@ -117,7 +117,7 @@ def refusal() -> tuple[float, float]:
 
         for _ in range(2):
             waiting = open_.enter_context(connected(url))
-            waiting.sendall(head(Content_Length=len(picture)) + picture)
+            waiting.sendall(head(Content_Length=len(image)) + image)
         until(lambda: (app.state.service.executor.running, app.state.service.executor.waiting) == (1, 1))
         probes = [head("GET", "/health/live")] * 100
         costs = [(cost(sent * 33, b"429 "), cost(probes, b"200 ")) for _ in range(5)]

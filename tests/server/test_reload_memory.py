@@ -8,7 +8,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.support.pictures import CAT
+from tests.support.images import CAT
 from tests.support.processes import holdings
 from tests.support.servers import REPOSITORY, server_process
 from tests.support.waiting import until

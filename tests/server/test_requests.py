@@ -16,9 +16,9 @@ from fuzz.damage import damaged
 from resnet_service.api.app import create_app
 from resnet_service.inference.fake import FakeClassifier
 from resnet_service.settings import Settings
-from tests.support.pictures import encoded, noise
+from tests.support.images import encoded, noise
 
-PICTURES = [encoded(noise(24, 16), name) for name in ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")]
+IMAGES = [encoded(noise(24, 16), name) for name in ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")]
 BOUNDARY = "limit"
 MAX_BODY = 20_000
 
@@ -60,7 +60,7 @@ def service() -> Iterator[InProcess]:
     descriptors, threads = len(os.listdir("/proc/self/fd")), threading.active_count()
     try:
         yield service
-        assert service.ask("POST", "/predict", content=PICTURES[0]).status_code == 200
+        assert service.ask("POST", "/predict", content=IMAGES[0]).status_code == 200
         assert len(os.listdir("/proc/self/fd")) <= descriptors
         assert threading.active_count() <= threads + 1  # the one worker
         executor = service.app.state.service.executor
@@ -104,10 +104,10 @@ pieces = st.one_of(
     | st.sampled_from((b"Content-Disposition: form-data; name=", b'"file"; filename="a.jpg"', b"filename*=utf-8''%ff"))
     | st.sampled_from((b"Content-Transfer-Encoding: base64", b"Content-Type: image/png", b"charset=\xff")),
     st.binary(max_size=30),
-    st.sampled_from(PICTURES),
+    st.sampled_from(IMAGES),
 )
 forms = st.lists(pieces, max_size=20).map(b"".join)
-damage = st.builds(damaged, st.sampled_from(PICTURES), st.integers(0, 2**32))
+damage = st.builds(damaged, st.sampled_from(IMAGES), st.integers(0, 2**32))
 bodies = st.one_of(st.binary(max_size=300), damage, forms, st.just(bytes(MAX_BODY + 1)))
 
 thorough = settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -180,6 +180,6 @@ def test_a_failure_would_be_seen() -> None:
     failing = InProcess(FakeClassifier(failure=ValueError("secret")))
     try:
         with pytest.raises(ValueError, match="secret"):
-            failing.ask("POST", "/predict", content=PICTURES[0])
+            failing.ask("POST", "/predict", content=IMAGES[0])
     finally:
         failing.close()

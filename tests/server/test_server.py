@@ -14,8 +14,8 @@ import pytest
 
 from resnet_service.models.checkpoint.checkpoint import save_checkpoint
 from resnet_service.system.files import sha256_of
+from tests.support.images import CAT
 from tests.support.models import metadata, random_model
-from tests.support.pictures import CAT
 from tests.support.servers import REPOSITORY, START_SECONDS, ServerProcess, cli, server_process
 
 PACKED = REPOSITORY / "checkpoints" / "resnet18-fashion-mnist-int8.onnx"

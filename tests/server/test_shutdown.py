@@ -12,15 +12,15 @@ import httpx
 import pytest
 from PIL import Image
 
+from tests.support.images import CAT, encoded
 from tests.support.models import random_checkpoint
-from tests.support.pictures import CAT, encoded
 from tests.support.servers import REPOSITORY, ServerProcess, server_process
 from tests.support.waiting import until
 from tests.support.wire import connected, head, read_answer, read_to_end
 
 PACKED = REPOSITORY / "checkpoints" / "resnet18-fashion-mnist-int8.onnx"
-PICTURE = CAT.read_bytes()
-REQUEST = head(Content_Length=len(PICTURE)) + PICTURE
+IMAGE = CAT.read_bytes()
+REQUEST = head(Content_Length=len(IMAGE)) + IMAGE
 
 
 def alive(server: ServerProcess) -> bool:
@@ -29,7 +29,7 @@ def alive(server: ServerProcess) -> bool:
 
 @pytest.mark.parametrize("delay", ["0", "0.5"])
 def test_every_accepted_request_is_answered(delay: str) -> None:
-    """The picture has few bytes and many pixels: all are sent long before most are answered."""
+    """The image has few bytes and many pixels: all are sent long before most are answered."""
     dear = encoded(Image.new("RGB", (1500, 1500)), "PNG")
     request = head(Content_Length=len(dear)) + dear
     with server_process("--checkpoint", PACKED, "--queue", "200", "--drain-delay", delay) as server:
@@ -82,7 +82,7 @@ def test_it_is_unready_at_once_and_answers_until_the_delay_is_over() -> None:
         until(lambda: httpx.get(f"{server.url}/health/ready").status_code == 503, seconds=0.5)
         time.sleep(1.5)
         assert httpx.get(f"{server.url}/health/live").status_code == 200
-        answer = httpx.post(f"{server.url}/predict", content=PICTURE)
+        answer = httpx.post(f"{server.url}/predict", content=IMAGE)
         assert answer.status_code == 200
         assert answer.headers["connection"] == "close"
         assert server.process.wait(20) == 0
@@ -127,7 +127,7 @@ def test_a_reload_under_load_fails_no_request(checkpoint: Path, tmp_path: Path) 
         seen = []
         with httpx.Client(base_url=url, timeout=30) as client:
             while not done.is_set():
-                answer = client.post("/predict", content=PICTURE)
+                answer = client.post("/predict", content=IMAGE)
                 seen.append((answer.status_code, answer.json().get("model", {}).get("version")))
         return seen
 
@@ -162,7 +162,7 @@ def test_a_reload_under_load_fails_no_request(checkpoint: Path, tmp_path: Path) 
 
 @pytest.mark.slow
 def test_a_model_that_answers_nan_is_not_reloaded(checkpoint: Path, tmp_path: Path) -> None:
-    """It loads, and only its trial picture shows it."""
+    """It loads, and only its trial image shows it."""
     from resnet_service.models.checkpoint.checkpoint import save_checkpoint
     from tests.support.models import metadata, random_model
 
@@ -175,4 +175,4 @@ def test_a_model_that_answers_nan_is_not_reloaded(checkpoint: Path, tmp_path: Pa
         save_checkpoint(model, served, metadata())
         server.process.send_signal(signal.SIGHUP)
         until(lambda: "The old model goes on serving: " in server.log, seconds=60)
-        assert httpx.post(f"{server.url}/predict", content=PICTURE).status_code == 200
+        assert httpx.post(f"{server.url}/predict", content=IMAGE).status_code == 200

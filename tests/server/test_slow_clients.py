@@ -9,7 +9,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.support.pictures import CAT
+from tests.support.images import CAT
 from tests.support.servers import server_process
 from tests.support.waiting import until
 

@@ -8,8 +8,8 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
+from tests.support.images import EXAMPLES, encoded, noise
 from tests.support.load import Clients, Connection, run
-from tests.support.pictures import EXAMPLES, encoded, noise
 from tests.support.processes import holdings
 from tests.support.servers import REPOSITORY, server_process
 from tests.support.waiting import until
@@ -81,12 +81,12 @@ def mixture() -> list[tuple[Exchange, int | None]]:
         [("JPEG", {}), ("PNG", {}), ("WEBP", {}), ("GIF", {}), ("BMP", {}), ("TIFF", {}), ("AVIF", {"speed": 10})]
     ):
         for side in (33, 120, 300):
-            picture = encoded(noise(side, side * 3 // 4, seed), file_format, **options)
-            mixed += [asks(request(picture), 200), asks(form(picture), 200), alone(request(picture), 200)]
+            image = encoded(noise(side, side * 3 // 4, seed), file_format, **options)
+            mixed += [asks(request(image), 200), asks(form(image), 200), alone(request(image), 200)]
     photograph = (EXAMPLES / "cat.jpg").read_bytes()
     modes = [encoded(noise(80, 60).convert(mode), "PNG") for mode in ("L", "1", "P", "RGBA")]
     modes.append(encoded(noise(80, 60).convert("CMYK"), "JPEG"))
-    mixed += [asks(request(picture), 200) for picture in modes]
+    mixed += [asks(request(image), 200) for image in modes]
     mixed += [asks(request(photograph, "/predict?top_k=10"), 200), asks(in_chunks(photograph), 200)] * 3
     mixed += [asks(request(photograph, Connection="close"), 200)] * 3
     mixed += [asks(request(path=path, method="GET"), 200) for path in ("/metadata", "/labels", "/health/ready", "/")]
@@ -94,7 +94,7 @@ def mixture() -> list[tuple[Exchange, int | None]]:
         asks(request(photograph[:9000]), 422),
         asks(request(encoded(noise(200, 200), "PNG")[:20_000]), 422),
         asks(request(encoded(noise(200, 200), "WEBP")[:3000]), 422),
-        asks(request(b"no picture at all"), 415),
+        asks(request(b"no image at all"), 415),
         asks(request(b"{}", Content_Type="application/json"), 415),
         asks(request(), 400),
         asks(request(photograph, "/predict?top_k=0"), 422),

@@ -1,1 +1,1 @@
-"""What tests share: real servers, real pictures, models."""
+"""What tests share: real servers, real images, models."""

@@ -1,4 +1,4 @@
-"""Damaged pictures: what decoding them answers, and what it leaves behind."""
+"""Damaged images: what decoding them answers, and what it leaves behind."""
 
 import os
 import time
@@ -8,19 +8,19 @@ from fuzz.damage import damaged
 from fuzz.targets import corpus
 from resnet_service.errors import RequestError
 from resnet_service.imaging.decode import ACCEPTED_FORMATS, decode
-from tests.support.pictures import encoded, noise
+from tests.support.images import encoded, noise
 
-PICTURES = {path.name: path.read_bytes() for path in corpus("decode")}
-PICTURES |= {f"noise.{name.lower()}": encoded(noise(64, 48), name) for name in ACCEPTED_FORMATS}
+IMAGES = {path.name: path.read_bytes() for path in corpus("decode")}
+IMAGES |= {f"noise.{name.lower()}": encoded(noise(64, 48), name) for name in ACCEPTED_FORMATS}
 
 FILES_EACH_SLOW = 3_000
 
 
 def decode_damaged(name: str, seeds: range) -> set[str]:
-    """Decode a picture after every damage; return the kinds of answers."""
+    """Decode an image after every damage; return the kinds of answers."""
     answers = set()
     for seed in seeds:
-        data = damaged(PICTURES[name], seed)
+        data = damaged(IMAGES[name], seed)
         begun = time.process_time()
         try:
             decode(data, max_pixels=1_000_000, enough=32)
@@ -32,7 +32,7 @@ def decode_damaged(name: str, seeds: range) -> set[str]:
 
 
 def growth(name: str) -> float:
-    """Return by how many MB this process's resident memory grows with damaged pictures, once it knows their kind."""
+    """Return by how many MB this process's resident memory grows with damaged images, once it knows their kind."""
 
     def resident() -> float:
         pages = int(Path("/proc/self/statm").read_text().split()[1])

@@ -12,11 +12,11 @@ from resnet_service.api.app import create_app
 from resnet_service.inference.executor import InferenceExecutor
 from resnet_service.inference.fake import FakeClassifier
 from resnet_service.settings import Settings
-from tests.support.pictures import encoded, noise
+from tests.support.images import encoded, noise
 from tests.support.servers import served
 from tests.support.waiting import until
 
-PICTURE = encoded(noise(40, 30), "JPEG")
+IMAGE = encoded(noise(40, 30), "JPEG")
 
 
 class Gated(NamedTuple):
@@ -29,7 +29,7 @@ class Gated(NamedTuple):
     executor: InferenceExecutor
 
     def ask(self) -> "Future[httpx.Response]":
-        return self.clients.submit(self.client.post, "/predict", content=PICTURE)
+        return self.clients.submit(self.client.post, "/predict", content=IMAGE)
 
     def fill(self, places: int) -> "list[Future[httpx.Response]]":
         """Take all places, and return when they are taken."""

@@ -38,7 +38,7 @@ def metadata(**changes: Any) -> ModelMetadata:
 
 
 def random_model(arch: str = "resnet18", num_classes: int = 10, seed: int = 0) -> nn.Module:
-    """Return an untrained network whose batch norms have statistics, so that its answers depend on the picture."""
+    """Return an untrained network whose batch norms have statistics, so that its answers depend on the image."""
     torch.manual_seed(seed)
     model = architectures.build(arch, num_classes).train()
     with torch.no_grad():

@@ -58,7 +58,7 @@ def main() -> None:
     killed_at: list[int] = []
 
     def kill(totals: Totals) -> None:
-        if not killed_at and totals.written >= totals.pictures // 4:
+        if not killed_at and totals.written >= totals.images // 4:
             killed_at.append(totals.written)
             cluster.remove_node(nodes[0], allow_graceful=False)
 

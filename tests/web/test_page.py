@@ -19,13 +19,13 @@ from resnet_service.inference.fake import FakeClassifier
 from resnet_service.models.labels import read_label_set
 from resnet_service.settings import Settings
 from tests.support.browser import Visit, chromium, visit
-from tests.support.pictures import CAT, encoded, noise
+from tests.support.images import CAT, encoded, noise
 from tests.support.servers import REPOSITORY, served
 
 pytestmark = pytest.mark.slow
 
 LIMIT = 2**19
-PICTURE: FilePayload = {"name": "noise.png", "mimeType": "image/png", "buffer": encoded(noise(60, 40), "PNG")}
+IMAGE: FilePayload = {"name": "noise.png", "mimeType": "image/png", "buffer": encoded(noise(60, 40), "PNG")}
 OTHER: FilePayload = {"name": "other.jpg", "mimeType": "image/jpeg", "buffer": encoded(noise(40, 60, seed=1), "JPEG")}
 TEXT: FilePayload = {"name": "letter.txt", "mimeType": "text/plain", "buffer": b"Dear friends"}
 IMAGENET, _ = read_label_set(REPOSITORY / "labels" / "imagenet1k.json")
@@ -50,7 +50,7 @@ class Imagenet(FakeClassifier):
 
 
 def with_maps(app: FastAPI) -> FastAPI:
-    """Give an app a route that answers every picture of 60x40 with ``MAP``, for the square in its middle."""
+    """Give an app a route that answers every image of 60x40 with ``MAP``, for the square in its middle."""
 
     async def explain(request: Request) -> Response:
         assert await request.body()
@@ -109,8 +109,8 @@ def problem(status: int, code: str, **headers: str) -> Callable[[Route], None]:
 # Ways in
 
 
-def test_a_chosen_picture_is_shown_and_named(page: Page) -> None:
-    choose(page, PICTURE)
+def test_a_chosen_image_is_shown_and_named(page: Page) -> None:
+    choose(page, IMAGE)
     expect(card(page).locator("h2")).to_have_text("noise.png")
     expect(card(page).locator("img.preview")).to_be_visible()
     expect(card(page).locator(".class .label")).to_have_text([label.name for label in IMAGENET.classes[:3]])
@@ -123,7 +123,7 @@ def test_a_chosen_picture_is_shown_and_named(page: Page) -> None:
 def test_the_preview_does_not_wait_for_the_answer(page: Page) -> None:
     held: list[Route] = []
     with answering(page, "predict", lambda route: held.append(route)):
-        choose(page, PICTURE)
+        choose(page, IMAGE)
         expect(card(page).locator("img.preview")).to_be_visible()
         expect(card(page).locator(".state")).to_have_text("Looking …")
         held[0].continue_()
@@ -131,7 +131,7 @@ def test_the_preview_does_not_wait_for_the_answer(page: Page) -> None:
 
 
 def test_more_classes_on_demand(page: Page) -> None:
-    choose(page, PICTURE)
+    choose(page, IMAGE)
     more = page.get_by_role("button", name="Show 7 more")
     more.click()
     expect(card(page).locator(".class")).to_have_count(10)
@@ -139,11 +139,11 @@ def test_more_classes_on_demand(page: Page) -> None:
     expect(card(page).locator(".class")).to_have_count(3)
 
 
-def test_several_pictures_get_a_card_each_in_their_order(page: Page) -> None:
-    choose(page, PICTURE, TEXT, OTHER)
+def test_several_images_get_a_card_each_in_their_order(page: Page) -> None:
+    choose(page, IMAGE, TEXT, OTHER)
     expect(page.locator(".card h2")).to_have_text(["noise.png", "letter.txt", "other.jpg"])
     expect(card(page, 0).locator(".class")).to_have_count(3)
-    expect(card(page, 1).get_by_role("alert")).to_contain_text("not a picture in a format that is read here")
+    expect(card(page, 1).get_by_role("alert")).to_contain_text("not an image in a format that is read here")
     expect(card(page, 2).locator(".class")).to_have_count(3)
     page.get_by_role("button", name="Remove noise.png").click()
     expect(page.locator(".card h2")).to_have_text(["letter.txt", "other.jpg"])
@@ -151,14 +151,14 @@ def test_several_pictures_get_a_card_each_in_their_order(page: Page) -> None:
 
 
 def test_more_than_the_page_holds_are_not_taken_unnoticed(page: Page) -> None:
-    many: list[FilePayload] = [{**PICTURE, "name": f"{number}.png"} for number in range(30)]
+    many: list[FilePayload] = [{**IMAGE, "name": f"{number}.png"} for number in range(30)]
     choose(page, *many)
-    expect(page.locator("#notice")).to_have_text("Only the first 24 pictures were taken.")
+    expect(page.locator("#notice")).to_have_text("Only the first 24 images were taken.")
     expect(page.locator(".card")).to_have_count(24)
     expect(page.locator(".class")).to_have_count(3 * 24)
 
 
-def send(page: Page, kind: str, file: FilePayload | None = PICTURE) -> None:
+def send(page: Page, kind: str, file: FilePayload | None = IMAGE) -> None:
     """Drop or paste a file, or something that is none, as the browser tells the page of it."""
     page.evaluate(
         """([kind, name, type, data]) => {
@@ -191,7 +191,7 @@ def test_what_is_dropped_and_is_no_file_is_explained(page: Page) -> None:
 def test_paste(page: Page) -> None:
     send(page, "paste", None)
     send(page, "paste")
-    expect(page.locator(".card h2")).to_have_text(["Pasted picture"])
+    expect(page.locator(".card h2")).to_have_text(["Pasted image"])
     expect(card(page).locator(".class")).to_have_count(3)
 
 
@@ -199,7 +199,7 @@ def test_a_phone_may_take_a_photo(browser: Browser, url: str) -> None:
     with visit(browser, url, has_touch=True, is_mobile=True, viewport={"width": 360, "height": 740}) as page:
         expect(page.get_by_text("Take a photo")).to_be_visible()
         assert page.locator("#camera").get_attribute("capture") == "environment"
-        page.set_input_files("#camera", PICTURE)
+        page.set_input_files("#camera", IMAGE)
         expect(card(page).locator(".class")).to_have_count(3)
 
 
@@ -216,14 +216,14 @@ def test_without_samples_that_fit_the_classes_there_are_none(browser: Browser) -
     with served(create_app(Settings(), FakeClassifier())) as client, visit(browser, str(client.base_url)) as page:
         expect(page.locator("#model")).to_contain_text("not measured")
         expect(page.locator("#samples")).to_be_hidden()
-        choose(page, PICTURE)
+        choose(page, IMAGE)
         expect(card(page).locator(".class")).to_have_count(3)
         expect(card(page).get_by_role("button", name="more")).to_have_count(0)
 
 
-def test_a_picture_that_the_browser_cannot_show_is_answered(page: Page) -> None:
+def test_a_image_that_the_browser_cannot_show_is_answered(page: Page) -> None:
     choose(page, {"name": "scan.tiff", "mimeType": "image/tiff", "buffer": encoded(noise(50, 50), "TIFF")})
-    expect(card(page).locator(".picture .note").first).to_contain_text("cannot show this kind of picture")
+    expect(card(page).locator(".image .note").first).to_contain_text("cannot show this kind of image")
     expect(card(page).locator(".class")).to_have_count(3)
 
 
@@ -231,7 +231,7 @@ def test_a_picture_that_the_browser_cannot_show_is_answered(page: Page) -> None:
 
 
 def test_the_map_lies_over_what_the_network_saw(page: Page) -> None:
-    choose(page, PICTURE)
+    choose(page, IMAGE)
     first = card(page).get_by_role("button", name="tench")
     first.click()
     heat = card(page).locator("canvas")
@@ -265,7 +265,7 @@ def test_the_map_lies_over_what_the_network_saw(page: Page) -> None:
 def test_each_listed_class_has_its_map_and_is_asked_for_once(page: Page) -> None:
     asked: list[str] = []
     page.on("request", lambda request: asked.append(request.url) if "/explain" in request.url else None)
-    choose(page, PICTURE)
+    choose(page, IMAGE)
     for name in ("tench", "goldfish", "tench"):
         card(page).get_by_role("button", name=name).click()
         expect(card(page).locator(".legend")).to_contain_text(f"“{name}”")
@@ -275,12 +275,12 @@ def test_each_listed_class_has_its_map_and_is_asked_for_once(page: Page) -> None
 
 @pytest.mark.parametrize("code", ["output_unavailable", "not_found"])
 def test_a_model_without_maps_says_so_and_offers_none(page: Page, code: str) -> None:
-    choose(page, PICTURE, OTHER)
+    choose(page, IMAGE, OTHER)
     expect(page.locator(".class")).to_have_count(6)
     with answering(page, "explain", problem(501, code)):
         card(page).get_by_role("button", name="tench").click()
         for number in range(2):
-            expect(card(page, number)).to_contain_text("This model cannot show which parts of a picture speak for")
+            expect(card(page, number)).to_contain_text("This model cannot show which parts of an image speak for")
             expect(card(page, number).locator("button.class")).to_have_count(0)
             expect(card(page, number).locator(".class")).to_have_count(3)
     expect(page.locator(".error:visible")).to_have_count(0)
@@ -293,13 +293,13 @@ def test_metadata_may_say_beforehand_that_there_are_no_maps(page: Page) -> None:
         with answering(page, "metadata", lambda route: route.fulfill(json=facts)):
             page.reload()
             expect(page.locator("#model")).to_be_visible()
-            choose(page, PICTURE)
+            choose(page, IMAGE)
             expect(card(page).locator(".class")).to_have_count(3)
             expect(card(page).locator("button.class")).to_have_count(offered)
 
 
 def test_a_map_that_fails_leaves_the_answer(page: Page) -> None:
-    choose(page, PICTURE)
+    choose(page, IMAGE)
     with answering(page, "explain", problem(500, "internal_error")):
         card(page).get_by_role("button", name="tench").click()
         expect(card(page).get_by_role("alert")).to_contain_text("The service failed to answer")
@@ -323,10 +323,10 @@ def test_too_large_is_found_out_before_it_is_sent(page: Page, tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("file", "said"),
     [
-        (TEXT, "not a picture in a format"),
-        ({**PICTURE, "buffer": PICTURE["buffer"][:500]}, "This picture is damaged"),
-        ({**PICTURE, "buffer": b""}, "This file is empty"),
-        ({**PICTURE, "buffer": encoded(noise(1, 1).resize((8000, 7000)), "PNG")}, "the limit is 50 million"),
+        (TEXT, "not an image in a format"),
+        ({**IMAGE, "buffer": IMAGE["buffer"][:500]}, "This image is damaged"),
+        ({**IMAGE, "buffer": b""}, "This file is empty"),
+        ({**IMAGE, "buffer": encoded(noise(1, 1).resize((8000, 7000)), "PNG")}, "the limit is 50 million"),
     ],
     ids=["text", "damaged", "empty", "pixels"],
 )
@@ -339,7 +339,7 @@ def test_files_that_cannot_be_answered(page: Page, file: FilePayload, said: str)
 def test_a_busy_service_is_waited_for_visibly(page: Page) -> None:
     waiting = card(page).locator(".state")
     with answering(page, "predict", problem(429, "overloaded", **{"Retry-After": "3"})):
-        choose(page, PICTURE)
+        choose(page, IMAGE)
         expect(waiting).to_have_text("The service is busy. Trying again in 3 s (2 of 5).")
         expect(waiting).to_have_text("The service is busy. Trying again in 2 s (2 of 5).")
         expect(page.locator("#said")).to_contain_text("The service is busy")
@@ -351,7 +351,7 @@ def test_a_service_that_stays_busy_is_not_asked_for_ever(page: Page) -> None:
     sent: list[str] = []
     page.on("request", lambda request: sent.append(request.url) if "/predict" in request.url else None)
     with answering(page, "predict", problem(429, "overloaded", **{"Retry-After": "0"})):
-        choose(page, PICTURE)
+        choose(page, IMAGE)
         expect(card(page).get_by_role("alert")).to_contain_text("still busy after 5 attempts")
         assert len(sent) == 5
     card(page).get_by_role("button", name="Try again").click()
@@ -361,7 +361,7 @@ def test_a_service_that_stays_busy_is_not_asked_for_ever(page: Page) -> None:
 
 def test_a_service_that_is_gone_and_comes_back(page: Page) -> None:
     with answering(page, "predict", lambda route: route.abort("connectionrefused")):
-        choose(page, PICTURE)
+        choose(page, IMAGE)
         expect(card(page).get_by_role("alert")).to_have_text("The service does not answer. Is it still running?")
     card(page).get_by_role("button", name="Try again").click()
     expect(card(page).locator(".class")).to_have_count(3)
@@ -370,7 +370,7 @@ def test_a_service_that_is_gone_and_comes_back(page: Page) -> None:
 def test_offline_says_so_and_goes_on_when_connected_again(page: Page) -> None:
     expect(page.locator("#model")).to_be_visible()
     page.context.set_offline(True)
-    choose(page, PICTURE)
+    choose(page, IMAGE)
     expect(card(page).get_by_role("alert")).to_contain_text("You are offline.")
     page.context.set_offline(False)
     expect(card(page).locator(".class")).to_have_count(3)
@@ -378,16 +378,16 @@ def test_offline_says_so_and_goes_on_when_connected_again(page: Page) -> None:
 
 def test_what_the_page_has_no_words_for_is_passed_on(page: Page) -> None:
     with answering(page, "predict", problem(418, "teapot")):
-        choose(page, PICTURE)
+        choose(page, IMAGE)
         expect(card(page).get_by_role("alert")).to_have_text("The service refuses this: It is teapot.")
     with answering(page, "predict", lambda route: route.fulfill(status=502, body="<h1>Bad Gateway</h1>")):
-        choose(page, PICTURE)
+        choose(page, IMAGE)
         expect(card(page).get_by_role("alert")).to_have_text("The service refuses this: HTTP 502")
 
 
 def test_text_from_outside_is_text(page: Page) -> None:
     name = "<img src=x onerror=alert(1)>.png"
-    choose(page, {**PICTURE, "name": name})
+    choose(page, {**IMAGE, "name": name})
     expect(card(page).locator("h2")).to_have_text(name)
     expect(card(page).locator("h2 *")).to_have_count(0)
 
@@ -405,7 +405,7 @@ def test_a_key_is_asked_for_kept_for_the_tab_and_sent(page: Page) -> None:
 
     for path in ("metadata", "labels", "predict", "explain"):
         page.route(f"**/{path}*", guard)
-    choose(page, PICTURE)
+    choose(page, IMAGE)
     field = page.get_by_label("This service wants an API key.")
     expect(field).to_be_focused()
     expect(card(page).get_by_role("alert")).to_have_text("An API key is needed, see above.")
@@ -421,7 +421,7 @@ def test_a_key_is_asked_for_kept_for_the_tab_and_sent(page: Page) -> None:
     assert "Bearer bad" in seen
     assert page.evaluate("[localStorage.length, Object.values(sessionStorage)]") == [0, ["good"]]
     page.reload()
-    choose(page, PICTURE)
+    choose(page, IMAGE)
     expect(card(page).locator(".class")).to_have_count(3)
     expect(page.locator("#key")).to_be_hidden()
 
@@ -432,7 +432,7 @@ def test_a_key_is_asked_for_kept_for_the_tab_and_sent(page: Page) -> None:
 def test_the_model_is_named_with_accuracy_and_age(page: Page) -> None:
     model = page.locator("#model")
     expect(model).to_contain_text("fake, resnet18 in FP32")
-    expect(model).to_contain_text("69.76% right at first, 89.08% among the first five, measured on 5,000 pictures")
+    expect(model).to_contain_text("69.76% right at first, 89.08% among the first five, measured on 5,000 images")
     expect(model).to_contain_text("a publisher, a licence")
     expect(model).to_contain_text("1,000")
     expect(model.locator("div", has_text="Serving since").locator("dd")).to_have_text(
@@ -453,7 +453,7 @@ def test_another_model_is_noticed_by_its_answers(browser: Browser) -> None:
         other = Imagenet()
         other.model = ModelIdentity("newer", "resnet18", "111111111111")
         app.state.service.serve(other)
-        choose(page, PICTURE)
+        choose(page, IMAGE)
         expect(page.locator("#model")).to_contain_text("newer")
         expect(page.locator("#model")).to_contain_text("111111111111")
 
@@ -465,7 +465,7 @@ def test_chinese_browsers_get_chinese(browser: Browser, url: str) -> None:
     with visit(browser, url, locale="zh-CN") as page:
         expect(page.locator("h1")).to_have_text("图片里有什么？")
         assert page.locator("html").get_attribute("lang") == "zh-Hans"
-        choose(page, PICTURE)
+        choose(page, IMAGE)
         expect(card(page).locator(".class .label")).to_have_text(CHINESE[:3])
         choose(page, TEXT)
         expect(card(page).get_by_role("alert")).to_contain_text("这不是可识别格式的图片")
@@ -473,7 +473,7 @@ def test_chinese_browsers_get_chinese(browser: Browser, url: str) -> None:
 
 
 def test_the_language_changes_by_button_and_is_remembered(page: Page) -> None:
-    choose(page, PICTURE)
+    choose(page, IMAGE)
     card(page).get_by_role("button", name="tench").click()
     expect(card(page).locator("canvas")).to_be_visible()
     sent: list[str] = []
@@ -486,7 +486,7 @@ def test_the_language_changes_by_button_and_is_remembered(page: Page) -> None:
     page.reload()
     expect(page.locator("h1")).to_have_text("图片里有什么？")
     page.get_by_role("button", name="English").click()
-    expect(page.locator("h1")).to_have_text("What is in this picture?")
+    expect(page.locator("h1")).to_have_text("What is in this image?")
     assert page.locator("html").get_attribute("lang") == "en"
 
 
@@ -523,7 +523,7 @@ def test_by_keyboard_alone(page: Page) -> None:
     assert outline == "solid", "focus is seen, though the field itself is not"
     with page.expect_file_chooser() as chooser:
         page.keyboard.press("Space")
-    chooser.value.set_files(PICTURE)
+    chooser.value.set_files(IMAGE)
     expect(card(page).locator(".class")).to_have_count(3)
     tab_to(".class")
     page.keyboard.press("Enter")
@@ -537,7 +537,7 @@ def test_by_keyboard_alone(page: Page) -> None:
 
 def test_what_moves_does_not_where_that_is_not_wanted(browser: Browser, url: str) -> None:
     with visit(browser, url, reduced_motion="reduce") as page:
-        choose(page, PICTURE)
+        choose(page, IMAGE)
         expect(card(page).locator(".class")).to_have_count(3)
         assert page.evaluate("document.getAnimations().length") == 0
         duration = "(bar) => getComputedStyle(bar, '::after').transitionDuration"
@@ -548,7 +548,7 @@ def test_what_moves_does_not_where_that_is_not_wanted(browser: Browser, url: str
 @pytest.mark.parametrize("width", [360, 768])
 def test_it_fits_without_scrolling_sideways(browser: Browser, url: str, width: int, locale: str) -> None:
     with visit(browser, url, locale=locale, viewport={"width": width, "height": 740}) as page:
-        choose(page, PICTURE, {**TEXT, "name": "a_name_without_any_space_" * 6 + ".txt"})
+        choose(page, IMAGE, {**TEXT, "name": "a_name_without_any_space_" * 6 + ".txt"})
         expect(card(page).locator(".class")).to_have_count(3)
         card(page).locator(".class").first.click()
         expect(card(page).locator("canvas")).to_be_visible()
@@ -576,7 +576,7 @@ def test_axe_finds_no_violation(browser: Browser, url: str, colours: str, width:
 
         expect(page.locator(".sample")).to_have_count(3)
         assert violations() == []
-        choose(page, PICTURE, TEXT)
+        choose(page, IMAGE, TEXT)
         card(page).get_by_role("button", name="tench").click()
         expect(card(page).locator("canvas")).to_be_visible()
         expect(card(page, 1).get_by_role("alert")).not_to_be_empty()
@@ -617,7 +617,7 @@ def test_the_policy_keeps_foreign_scripts_out(browser: Browser, url: str) -> Non
     assert "Content Security Policy" in "".join(visitor.errors)
 
 
-def test_the_cat_is_a_picture_like_any_other(page: Page) -> None:
+def test_the_cat_is_a_image_like_any_other(page: Page) -> None:
     """A photograph from the repository, through the real decoder."""
     page.set_input_files("#file", CAT)
     expect(card(page).locator(".time")).to_contain_text("451 × 300 JPEG")

@@ -13,7 +13,7 @@ from resnet_service.api.app import create_app
 from resnet_service.inference.fake import FakeClassifier
 from resnet_service.settings import Settings
 from tests.support.browser import chromium, visit
-from tests.support.pictures import CAT
+from tests.support.images import CAT
 from tests.support.servers import REPOSITORY, served
 from tools import openapi
 

@@ -20,7 +20,7 @@ from resnet_service.observability.request_context import current
 
 T = TypeVar("T")
 
-# A picture from a client of normal speed is there within this; a slower one gives up its place until it is, so that
+# An image from a client of normal speed is there within this; a slower one gives up its place until it is, so that
 # places cannot be held by promising a body and not sending it.
 _PROMPT_SECONDS = 0.25
 

@@ -79,7 +79,7 @@ def create_app(
 
         try:
             loaded = await (asyncio.to_thread(open_) if opening is None else opening.take())
-            # Threads ahead of the workers are no more places: they have the next picture ready.
+            # Threads ahead of the workers are no more places: they have the next image ready.
             threads, places = workers + loaded.ahead, workers * (1 + chosen.queue)
             with closing(InferenceExecutor(threads, places)) as executor:
                 # Every thread answers once before any client waits for it.

@@ -12,7 +12,7 @@ _SECONDS_BETWEEN_CHECKS = 1.0
 class Health:
     """Ready until there is doubt; after that, once ``check``, a real forward pass, has not raised.
 
-    An unready service goes on answering: each answer is checked for itself, and one picture that the network cannot
+    An unready service goes on answering: each answer is checked for itself, and one image that the network cannot
     bear must not keep those of others out. Nobody has to probe for it to recover.
     """
 
@@ -39,14 +39,14 @@ class Health:
             self._checking.cancel()
 
     async def _check_until_sound(self) -> None:
-        log.error("An inference failed: unready until the model has answered a trial picture.")
+        log.error("An inference failed: unready until the model has answered a trial image.")
         while not self._sound:
             try:
                 await self._check()
             except Exception as error:  # noqa: BLE001 - whatever a broken runtime raises, the model is not sound
-                log.debug("The trial picture failed: %s", error)
+                log.debug("The trial image failed: %s", error)
                 await asyncio.sleep(_SECONDS_BETWEEN_CHECKS)
             else:
                 self._sound = True
         self._checking = None
-        log.info("The model has answered a trial picture: sound again.")
+        log.info("The model has answered a trial image: sound again.")

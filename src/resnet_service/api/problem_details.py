@@ -22,7 +22,7 @@ STATUS: dict[type[errors.ServiceError], HTTPStatus] = {
     errors.MalformedForm: HTTPStatus.BAD_REQUEST,
     errors.MalformedJSON: HTTPStatus.BAD_REQUEST,
     errors.InvalidTensor: HTTPStatus.BAD_REQUEST,
-    errors.TooManyPictures: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    errors.TooManyImages: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
     errors.UnknownModel: HTTPStatus.NOT_FOUND,
     errors.UnsupportedMediaType: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
     errors.NotAnImage: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,

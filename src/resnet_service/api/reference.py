@@ -22,7 +22,7 @@ PATHS = frozenset(_FILES)
 
 _HEADERS = {
     # A policy of its own, since the page at / allows less: Swagger UI sets style attributes, its icons are data: URLs,
-    # and answers that are pictures are blob: URLs. No script is inline here either.
+    # and answers that are images are blob: URLs. No script is inline here either.
     "Content-Security-Policy": (
         "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; "
         "connect-src 'self'; form-action 'none'; base-uri 'none'; frame-ancestors 'none'"

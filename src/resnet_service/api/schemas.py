@@ -59,7 +59,7 @@ class Timing(BaseModel):
 
 
 class PredictResponse(BaseModel):
-    """The most probable classes of one picture, best first."""
+    """The most probable classes of one image, best first."""
 
     predictions: list[Prediction]
     model: Model
@@ -78,7 +78,7 @@ class PredictResponse(BaseModel):
 
 
 class Region(BaseModel):
-    """A rectangle in the picture as displayed, in its pixels."""
+    """A rectangle in the image as displayed, in its pixels."""
 
     left: float = Field(examples=[91.7])
     top: float = Field(examples=[18.75])
@@ -87,17 +87,17 @@ class Region(BaseModel):
 
 
 class ExplainResponse(BaseModel):
-    """A class activation map: which places of the picture speak for a class."""
+    """A class activation map: which places of the image speak for a class."""
 
     class_id: int = Field(examples=[281])
     label: str = Field(examples=["tabby"])
     score: float = Field(ge=0, le=1, description="Softmax over all classes of the model.", examples=[0.71])
     map: list[list[float]] = Field(
         description="Rows from top to bottom, each from left to right, over `region`. In units of logits: the mean is "
-        "what the picture adds to the class's logit; below zero, a place speaks against the class.",
+        "what the image adds to the class's logit; below zero, a place speaks against the class.",
         examples=[[[0.4, 3.1], [1.2, 9.8]]],
     )
-    region: Region = Field(description="The part of the picture that the network saw.")
+    region: Region = Field(description="The part of the image that the network saw.")
     image: Image
     model: Model
     timing_ms: Timing
@@ -118,7 +118,7 @@ class ExplainResponse(BaseModel):
 
 
 class EmbedResponse(BaseModel):
-    """A picture as a vector: what the network's last layer takes."""
+    """An image as a vector: what the network's last layer takes."""
 
     embedding: list[float] = Field(examples=[[0.0, 1.48, 0.32]])
     dimensions: int = Field(description="The vector's length.", examples=[512])
@@ -144,7 +144,7 @@ class Limits(BaseModel):
     """What one request may carry."""
 
     max_body_bytes: int = Field(description="Bytes of the body.", examples=[10485760])
-    max_pixels: int = Field(description="Pixels of the picture.", examples=[50000000])
+    max_pixels: int = Field(description="Pixels of the image.", examples=[50000000])
 
 
 class MetadataResponse(BaseModel):
@@ -222,7 +222,7 @@ def inlined(model: type[BaseModel]) -> dict[str, Any]:
 
 
 class BatchedPrediction(BaseModel):
-    """The answer for one of several pictures."""
+    """The answer for one of several images."""
 
     filename: str = Field(description="As the form has it.", examples=["cat.jpg"])
     predictions: list[Prediction]
@@ -231,14 +231,14 @@ class BatchedPrediction(BaseModel):
 
 
 class BatchedFailure(BaseModel):
-    """What was wrong with one of several pictures."""
+    """What was wrong with one of several images."""
 
     filename: str = Field(description="As the form has it.", examples=["notes.txt"])
     error: Problem
 
 
 class BatchResponse(BaseModel):
-    """An answer for each picture, in the order in which they were sent."""
+    """An answer for each image, in the order in which they were sent."""
 
     results: list[BatchedPrediction | BatchedFailure]
     model: Model

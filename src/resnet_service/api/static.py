@@ -20,7 +20,7 @@ _MEDIA_TYPES = {
     "png": "image/png",
 }
 _HEADERS = {
-    # The page talks to its own origin only; previews of chosen pictures are blob: URLs.
+    # The page talks to its own origin only; previews of chosen images are blob: URLs.
     "Content-Security-Policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; connect-src 'self'; "
         "form-action 'self'; base-uri 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'"

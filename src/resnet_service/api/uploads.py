@@ -1,4 +1,4 @@
-"""A request's body to the bytes of one picture, from a form or raw; never touching the disk."""
+"""A request's body to the bytes of one image, from a form or raw; never touching the disk."""
 
 from collections.abc import AsyncGenerator
 from typing import NamedTuple
@@ -7,26 +7,26 @@ from starlette.datastructures import FormData, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
-from resnet_service.errors import MalformedForm, NoFile, TooManyPictures, UnsupportedMediaType
+from resnet_service.errors import MalformedForm, NoFile, TooManyImages, UnsupportedMediaType
 
 FIELD = "file"
 FIELDS = "files"
 _MAX_FIELDS = 8
 _MAX_NAME = 255  # characters of a file's name that are repeated in the answer
-_HOW = "Send a form with the picture in the field 'file' (curl -F file=@cat.jpg), or the bytes themselves as image/*."
+_HOW = "Send a form with the image in the field 'file' (curl -F file=@cat.jpg), or the bytes themselves as image/*."
 
-_HOW_SEVERAL = f"Send a form with the pictures in the field {FIELDS!r} (curl -F files=@cat.jpg -F files=@dog.jpg)."
+_HOW_SEVERAL = f"Send a form with the images in the field {FIELDS!r} (curl -F files=@cat.jpg -F files=@dog.jpg)."
 
 
-class NamedPicture(NamedTuple):
-    """One of several pictures: what the client calls it, and its encoded bytes."""
+class NamedImage(NamedTuple):
+    """One of several images: what the client calls it, and its encoded bytes."""
 
     name: str
     data: bytes
 
 
-async def read_picture(request: Request, max_bytes: int) -> bytes:
-    """Return the picture's encoded bytes.
+async def read_image(request: Request, max_bytes: int) -> bytes:
+    """Return the image's encoded bytes.
 
     Args:
         request: Multipart with a file in the field ``file``, or the raw bytes as ``image/*``,
@@ -48,22 +48,22 @@ async def read_picture(request: Request, max_bytes: int) -> bytes:
     else:
         raise UnsupportedMediaType(f"A body of type {media_type[:100]} is not read here. {_HOW}")
     if not data:
-        raise NoFile(f"The request carries no picture. {_HOW}")
+        raise NoFile(f"The request carries no image. {_HOW}")
     return data
 
 
-async def read_pictures(request: Request, max_bytes: int, max_pictures: int) -> list[NamedPicture]:
-    """Return several pictures' encoded bytes, in the order of the form.
+async def read_images(request: Request, max_bytes: int, max_images: int) -> list[NamedImage]:
+    """Return several images' encoded bytes, in the order of the form.
 
     Args:
         request: Multipart with one file or more in the field ``files``.
         max_bytes: The limit that the body is already held to; parts up to it stay in memory.
-        max_pictures: As many files may there be.
+        max_images: As many files may there be.
 
     Raises:
         NoFile: A form without that field.
         MalformedForm: A multipart body that cannot be parsed, or that has text in that field.
-        TooManyPictures: More files.
+        TooManyImages: More files.
         UnsupportedMediaType: Any other content type.
         BodyTooLarge: From the stream.
 
@@ -71,7 +71,7 @@ async def read_pictures(request: Request, max_bytes: int, max_pictures: int) -> 
     media_type = _media_type(request)
     if media_type != "multipart/form-data":
         raise UnsupportedMediaType(f"A body of type {media_type[:100] or 'unknown'} is not read here. {_HOW_SEVERAL}")
-    form = await _parse(request, max_bytes, max_pictures, _HOW_SEVERAL)
+    form = await _parse(request, max_bytes, max_images, _HOW_SEVERAL)
     try:
         parts = form.getlist(FIELDS)
         if not parts:
@@ -79,7 +79,7 @@ async def read_pictures(request: Request, max_bytes: int, max_pictures: int) -> 
         files = [part for part in parts if isinstance(part, UploadFile)]
         if len(files) < len(parts):
             raise MalformedForm(f"The field {FIELDS!r} has text where a file should be. {_HOW_SEVERAL}")
-        return [NamedPicture((part.filename or "")[:_MAX_NAME], await part.read()) for part in files]
+        return [NamedImage((part.filename or "")[:_MAX_NAME], await part.read()) for part in files]
     finally:
         await form.close()
 
@@ -109,8 +109,8 @@ async def _parse(request: Request, max_bytes: int, max_files: int, how: str) -> 
         return await parser.parse()
     except MultiPartException as error:
         if max_files > 1 and error.message.startswith("Too many files"):
-            raise TooManyPictures(
-                f"The form has more than {max_files} pictures, the limit; send them in several requests."
+            raise TooManyImages(
+                f"The form has more than {max_files} images, the limit; send them in several requests."
             ) from error
         raise MalformedForm(f"The form cannot be read: {error.message} {how}") from error
 

@@ -1,1 +1,1 @@
-"""Stored pictures by the million: listed, divided into parts, classified by an engine, written as Parquet."""
+"""Stored images by the million: listed, divided into parts, classified by an engine, written as Parquet."""

@@ -1,4 +1,4 @@
-"""Finding pictures and reading them: folders, globs, single files, Parquet with pictures' bytes, on any fsspec URL."""
+"""Finding images and reading them: folders, globs, single files, Parquet with images' bytes, on any fsspec URL."""
 
 from collections.abc import Iterator, Sequence
 from itertools import groupby
@@ -8,14 +8,14 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from resnet_service.batch.items import Picture, as_text
+from resnet_service.batch.items import Image, as_text
 from resnet_service.batch.storage import Place, locate
 from resnet_service.errors import BodyTooLarge, InvalidBatchInput, NoFile, RequestError
 
-# One picture's bytes may be many times what the service takes from strangers; still, memory is bounded by it.
-MAX_PICTURE_BYTES = 64 * 2**20
+# One image's bytes may be many times what the service takes from strangers; still, memory is bounded by it.
+MAX_IMAGE_BYTES = 64 * 2**20
 # Read together: enough that an object store's latency is paid once for many, little enough to hold two groups a worker.
-GROUP_PICTURES = 32
+GROUP_IMAGES = 32
 GROUP_BYTES = 64 * 2**20
 
 _PARQUET = ".parquet"
@@ -23,13 +23,13 @@ _PREFERRED = ("image", "bytes")
 
 
 class Read(NamedTuple):
-    """What reading one picture came to: its bytes; or an error of the input itself; or why it could not be read now.
+    """What reading one image came to: its bytes; or an error of the input itself; or why it could not be read now.
 
     ``unread`` is not a result. It may pass (a store that is down, a file without permission), so it is left to the
     next run.
     """
 
-    picture: Picture
+    image: Image
     path: str
     data: bytes = b""
     error: RequestError | None = None
@@ -37,7 +37,7 @@ class Read(NamedTuple):
 
 
 class _Columns(NamedTuple):
-    """Where a Parquet file keeps pictures: column names, and the fields within where they are structs."""
+    """Where a Parquet file keeps images: column names, and the fields within where they are structs."""
 
     data: str
     data_field: str | None
@@ -49,16 +49,16 @@ class _Columns(NamedTuple):
         return [self.data] if self.path in (None, self.data) else [self.data, str(self.path)]
 
 
-def list_pictures(url: str, *, outside: str | None = None) -> list[Picture]:
-    """List every picture that ``url`` means, in a stable order.
+def list_images(url: str, *, outside: str | None = None) -> list[Image]:
+    """List every image that ``url`` means, in a stable order.
 
     Args:
         url: A folder (searched to its depths, hidden files left out), a glob, or a file; Parquet files among them stand
-            for the pictures in their rows.
+            for the images in their rows.
         outside: The output, which must not lie in what is read: a second run would classify the first one's results.
 
     Raises:
-        InvalidBatchInput: Nothing there, not a Parquet file, one without pictures, or the output lies within.
+        InvalidBatchInput: Nothing there, not a Parquet file, one without images, or the output lies within.
 
     """
     place = locate(url)
@@ -67,25 +67,25 @@ def list_pictures(url: str, *, outside: str | None = None) -> list[Picture]:
     except OSError as error:
         raise InvalidBatchInput(f"{url} cannot be listed: {error.strerror or error}.") from error
     if not files:
-        raise InvalidBatchInput(f"There are no pictures in {url}.")
+        raise InvalidBatchInput(f"There are no images in {url}.")
     forbidden = outside and outside.rstrip("/") + "/"
-    pictures: list[Picture] = []
+    images: list[Image] = []
     for path, size in files:
         source = place.url(path)
         if forbidden and source.startswith(forbidden):
             raise InvalidBatchInput(f"The output {outside} lies within the input {url}; choose another place for it.")
         if path.endswith(_PARQUET):
-            pictures += (Picture(source, row) for row in range(_rows(place, path)))
+            images += (Image(source, row) for row in range(_rows(place, path)))
         else:
-            pictures.append(Picture(source, None, size))
-    if not pictures:
+            images.append(Image(source, None, size))
+    if not images:
         raise InvalidBatchInput(f"The Parquet files in {url} have no rows.")
-    return pictures
+    return images
 
 
-def read_pictures(pictures: Sequence[Picture]) -> Iterator[list[Read]]:
-    """Read pictures, in order and in groups; nothing that concerns single pictures is raised."""
-    for parquet, run in groupby(pictures, lambda one: None if one.row is None else one.source):
+def read_images(images: Sequence[Image]) -> Iterator[list[Read]]:
+    """Read images, in order and in groups; nothing that concerns single images is raised."""
+    for parquet, run in groupby(images, lambda one: None if one.row is None else one.source):
         if parquet is not None:
             yield from _read_rows(parquet, list(run))
         else:
@@ -136,7 +136,7 @@ def _rows(place: Place, path: str) -> int:
 
 
 def _columns(schema: pa.Schema, where: str) -> _Columns:
-    """Find the column of pictures: the one that is binary, or a struct with binary ``bytes`` as Hugging Face has it."""
+    """Find the column of images: the one that is binary, or a struct with binary ``bytes`` as Hugging Face has it."""
     candidates: dict[str, str | None] = {}
     for field in schema:
         if _is_binary(field.type):
@@ -150,7 +150,7 @@ def _columns(schema: pa.Schema, where: str) -> _Columns:
         (name,) = candidates
     if name is None:
         raise InvalidBatchInput(
-            f"{where} needs one binary column with the pictures' bytes, or one that is called image or bytes; "
+            f"{where} needs one binary column with the images' bytes, or one that is called image or bytes; "
             f"it has {', '.join(f'{field.name} ({field.type})' for field in schema)}."
         )
     if "path" in schema.names and pa.types.is_string(schema.field("path").type):
@@ -165,41 +165,39 @@ def _is_binary(kind: pa.DataType) -> bool:
     return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
 
 
-def _groups(pictures: Iterator[Picture]) -> Iterator[list[Picture]]:
-    group: list[Picture] = []
+def _groups(images: Iterator[Image]) -> Iterator[list[Image]]:
+    group: list[Image] = []
     held = 0
-    for picture in pictures:
-        size = MAX_PICTURE_BYTES if picture.size is None else min(picture.size, MAX_PICTURE_BYTES)
-        if group and (len(group) == GROUP_PICTURES or held + size > GROUP_BYTES):
+    for image in images:
+        size = MAX_IMAGE_BYTES if image.size is None else min(image.size, MAX_IMAGE_BYTES)
+        if group and (len(group) == GROUP_IMAGES or held + size > GROUP_BYTES):
             yield group
             group, held = [], 0
-        group.append(picture)
+        group.append(image)
         held += size
     if group:
         yield group
 
 
-def _read_files(group: list[Picture]) -> list[Read]:
+def _read_files(group: list[Image]) -> list[Read]:
     """Read whole files together, which object stores' file systems do at the same time."""
-    places = [locate(picture.source) for picture in group]
+    places = [locate(image.source) for image in group]
     # A range, since ``cat`` would take brackets in names for globs, and so that no file is read beyond the limit. An
     # empty object has no range.
-    wanted = [index for index, picture in enumerate(group) if picture.size != 0]
+    wanted = [index for index, image in enumerate(group) if image.size != 0]
     contents: list[Any] = [b""] * len(group)
     if wanted:
         paths = [places[index].path for index in wanted]
-        ends = [MAX_PICTURE_BYTES + 1] * len(paths)
+        ends = [MAX_IMAGE_BYTES + 1] * len(paths)
         found = places[0].filesystem.cat_ranges(paths, [0] * len(paths), ends, on_error="return")
         for index, content in zip(wanted, found, strict=True):
             contents[index] = content
-    return [
-        _judged(picture, as_text(picture.source), content) for picture, content in zip(group, contents, strict=True)
-    ]
+    return [_judged(image, as_text(image.source), content) for image, content in zip(group, contents, strict=True)]
 
 
-def _read_rows(source: str, pictures: list[Picture]) -> Iterator[list[Read]]:
-    """Read rows of one Parquet file, no more of it in memory than a few batches; ``pictures`` are in order of rows."""
-    rows = {picture.row: picture for picture in pictures}
+def _read_rows(source: str, images: list[Image]) -> Iterator[list[Read]]:
+    """Read rows of one Parquet file, no more of it in memory than a few batches; ``images`` are in order of rows."""
+    rows = {image.row: image for image in images}
     try:
         place = locate(source)
         with place.filesystem.open(place.path) as file:
@@ -210,7 +208,7 @@ def _read_rows(source: str, pictures: list[Picture]) -> Iterator[list[Read]]:
                 count = parquet.metadata.row_group(number).num_rows
                 if any(first + offset in rows for offset in range(count)):
                     row = first
-                    for batch in parquet.iter_batches(GROUP_PICTURES, [number], columns.wanted):
+                    for batch in parquet.iter_batches(GROUP_IMAGES, [number], columns.wanted):
                         group = [rows.pop(row + offset, None) for offset in range(len(batch))]
                         yield list(_from_batch(batch, columns, group))
                         row += len(batch)
@@ -218,21 +216,19 @@ def _read_rows(source: str, pictures: list[Picture]) -> Iterator[list[Read]]:
                             return
                 first += count
     except (OSError, pa.ArrowException, InvalidBatchInput) as error:
-        yield [Read(picture, picture.name, unread=_one_line(error)) for picture in rows.values()]
+        yield [Read(image, image.name, unread=_one_line(error)) for image in rows.values()]
         return
-    yield [Read(picture, picture.name, unread="The file has fewer rows than before.") for picture in rows.values()]
+    yield [Read(image, image.name, unread="The file has fewer rows than before.") for image in rows.values()]
 
 
-def _from_batch(batch: pa.RecordBatch, columns: _Columns, group: list[Picture | None]) -> Iterator[Read]:
+def _from_batch(batch: pa.RecordBatch, columns: _Columns, group: list[Image | None]) -> Iterator[Read]:
     data = _column(batch, columns.data, columns.data_field)
     paths = None if columns.path is None else _column(batch, columns.path, columns.path_field)
-    for index, picture in enumerate(group):
-        if picture is not None:
+    for index, image in enumerate(group):
+        if image is not None:
             path = None if paths is None else paths[index].as_py()
             content = data[index].as_py()
-            yield _judged(
-                picture, path or picture.name, NoFile("The row has no picture.") if content is None else content
-            )
+            yield _judged(image, path or image.name, NoFile("The row has no image.") if content is None else content)
 
 
 def _column(batch: pa.RecordBatch, name: str, field: str | None) -> pa.Array:
@@ -240,14 +236,14 @@ def _column(batch: pa.RecordBatch, name: str, field: str | None) -> pa.Array:
     return column if field is None else column.field(field)
 
 
-def _judged(picture: Picture, path: str, content: object) -> Read:
+def _judged(image: Image, path: str, content: object) -> Read:
     if isinstance(content, RequestError):
-        return Read(picture, path, error=content)
+        return Read(image, path, error=content)
     if not isinstance(content, bytes):
-        return Read(picture, path, unread=_one_line(content))
-    if len(content) > MAX_PICTURE_BYTES:
-        return Read(picture, path, error=BodyTooLarge(f"The picture has more than {MAX_PICTURE_BYTES:,} bytes."))
-    return Read(picture, path, content)
+        return Read(image, path, unread=_one_line(content))
+    if len(content) > MAX_IMAGE_BYTES:
+        return Read(image, path, error=BodyTooLarge(f"The image has more than {MAX_IMAGE_BYTES:,} bytes."))
+    return Read(image, path, content)
 
 
 def _one_line(error: object) -> str:

@@ -1,9 +1,9 @@
-"""Which picture is meant: what identifies it within a batch, however it is stored."""
+"""Which image is meant: what identifies it within a batch, however it is stored."""
 
 from typing import NamedTuple
 
 
-class Picture(NamedTuple):
+class Image(NamedTuple):
     """One input: the file it is in (a URL, or an absolute path), and in a Parquet file its row, counted from 0.
 
     ``size`` is the file's in bytes where the listing tells, and no part of the identity.
@@ -15,7 +15,7 @@ class Picture(NamedTuple):
 
     @property
     def identity(self) -> tuple[str, int | None]:
-        """What two runs know the same picture by; ``source`` as it can be written in UTF-8."""
+        """What two runs know the same image by; ``source`` as it can be written in UTF-8."""
         return as_text(self.source), self.row
 
     @property

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from resnet_service.batch.inputs import list_pictures
+from resnet_service.batch.inputs import list_images
 from resnet_service.batch.local import run_local
 from resnet_service.batch.outputs import Output
 from resnet_service.batch.shards import Part, plan
@@ -20,7 +20,7 @@ _SHOWN = 10
 
 
 class Recipe(NamedTuple):
-    """How pictures are to be classified; arguments as for ``Classifier.open``, and how many classes to name."""
+    """How images are to be classified; arguments as for ``Classifier.open``, and how many classes to name."""
 
     model: Path
     runtime: RuntimeName = "auto"
@@ -30,7 +30,7 @@ class Recipe(NamedTuple):
     top_k: int | None = None
 
     def open(self, workers: int) -> Classifier:
-        """Open the classifier for ``workers`` pictures at once, a thread each; errors as for ``Classifier.open``."""
+        """Open the classifier for ``workers`` images at once, a thread each; errors as for ``Classifier.open``."""
         return Classifier.open(
             self.model,
             runtime=self.runtime,
@@ -46,7 +46,7 @@ class Recipe(NamedTuple):
 class Totals:
     """How far a batch is; the names are those of ``Outcome``, ``before`` counts what an earlier run has done."""
 
-    pictures: int
+    images: int
     before: int = 0
     written: int = 0
     refused: int = 0
@@ -56,7 +56,7 @@ class Totals:
 
     @property
     def per_second(self) -> float:
-        """Pictures a second of this run."""
+        """Images a second of this run."""
         return self.written / self.seconds if self.seconds else 0.0
 
     def summary(self) -> str:
@@ -65,11 +65,13 @@ class Totals:
         refused = f", {self.refused:,} of them with an error" if self.refused else ""
         unread = f" {self.unread:,} could not be read; run again to try them once more." if self.unread else ""
         speed = f" in {self.seconds:.1f} s, {self.per_second:,.0f}/s" if self.written else ""
-        return f"{self.written:,} of {self.pictures:,} pictures written{refused}{speed}{before}.{unread}"
+        return f"{self.written:,} of {self.images:,} images written{refused}{speed}{before}.{unread}"
 
     def as_dict(self) -> dict[str, object]:
         """Return everything, for JSON."""
-        return {**asdict(self), "per_second": self.per_second}
+        figures = asdict(self)
+        # The field that 1.0 published.
+        return {"pictures": figures.pop("images"), **figures, "per_second": self.per_second}
 
     def add(self, outcome: Outcome) -> None:
         """Count a part."""
@@ -101,11 +103,11 @@ def classify_batch(
     """Classify what of ``source`` has no row in ``target`` yet.
 
     Args:
-        source: Folder, glob, picture or Parquet file; a path or an fsspec URL.
+        source: Folder, glob, image or Parquet file; a path or an fsspec URL.
         target: Folder for the results; a path or an fsspec URL.
         classifier: Says what the answers are of; the engine's own may be copies of it.
         engine: Does the work.
-        top_k: Classes to name for each picture; ``None`` for the default.
+        top_k: Classes to name for each image; ``None`` for the default.
         decoding: As the classifier was opened with.
         progress: Told at the start and after each part.
 
@@ -116,12 +118,12 @@ def classify_batch(
 
     """
     output = Output(target, _made_by(classifier, check_top_k(top_k, len(classifier.labels)), decoding))
-    pictures = list_pictures(source, outside=output.url)
+    images = list_images(source, outside=output.url)
     with output.held():
         done = output.done()
-        parts = list(plan(pictures, done))
-        missing = sum(len(part.pictures) for part in parts)
-        totals = Totals(len(pictures), before=len(pictures) - missing)
+        parts = list(plan(images, done))
+        missing = sum(len(part.images) for part in parts)
+        totals = Totals(len(images), before=len(images) - missing)
         progress(totals)
         begun = time.monotonic()
         for outcome in engine(parts, output) if parts else ():

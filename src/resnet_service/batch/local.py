@@ -1,7 +1,7 @@
 """The engine of one machine: a thread for each CPU, all with one classifier.
 
 Threads, since decoding, resizing and the network run outside Python's lock: one copy of the model, nothing to send, and
-no process to be lost. Where the network is small, the lock is felt: at 3 ms a picture, two threads did 0.77 of what two
+no process to be lost. Where the network is small, the lock is felt: at 3 ms an image, two threads did 0.77 of what two
 processes did (``python -m benchmarks.batch``).
 """
 
@@ -21,9 +21,9 @@ def run_local(
 
     Args:
         parts: What to do.
-        classifier: Opened for at least ``workers`` pictures at once.
+        classifier: Opened for at least ``workers`` images at once.
         output: Where results go.
-        top_k: Answers for each picture; ``None`` for the default.
+        top_k: Answers for each image; ``None`` for the default.
         workers: Threads.
 
     Raises:

@@ -3,19 +3,19 @@
 import json
 
 from resnet_service import errors
-from resnet_service.batch.items import Picture
+from resnet_service.batch.items import Image
 from resnet_service.batch.shards import Part
 from resnet_service.batch.worker import Outcome
 
 
 def part_text(part: Part) -> str:
     """Write what a worker needs to know of a part."""
-    return json.dumps(part.pictures)  # ASCII, so that names with any bytes come through
+    return json.dumps(part.images)  # ASCII, so that names with any bytes come through
 
 
 def read_part(text: str) -> Part:
     """Read what ``part_text`` wrote."""
-    return Part(tuple(Picture(*fields) for fields in json.loads(text)))
+    return Part(tuple(Image(*fields) for fields in json.loads(text)))
 
 
 def outcome_text(outcome: Outcome | errors.ServiceError) -> str:

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from resnet_service.batch.items import Picture
+from resnet_service.batch.items import Image
 from resnet_service.batch.storage import locate
 from resnet_service.errors import FileNotWritten, OutputConflict, OutputInUse, ServiceError
 from resnet_service.inference.classifier import Classification
@@ -40,10 +40,10 @@ SCHEMA = pa.schema(
 
 
 class Result(NamedTuple):
-    """One row: what the picture is called, which it is, and the answer or why there is none."""
+    """One row: what the image is called, which it is, and the answer or why there is none."""
 
     path: str
-    picture: Picture
+    image: Image
     answer: Classification | ServiceError
 
 
@@ -98,7 +98,7 @@ class Output:
             os.close(descriptor)
 
     def done(self) -> set[tuple[str, int | None]]:
-        """Return the identities of the pictures that have a row.
+        """Return the identities of the images that have a row.
 
         Raises:
             OutputConflict: There are results of another model or other options, or files that are not ours.
@@ -167,7 +167,7 @@ def _visible(path: str) -> bool:
 
 
 def _row(result: Result) -> dict[str, object]:
-    source, row = result.picture.identity
+    source, row = result.image.identity
     known: dict[str, object] = {"path": result.path, "source": source, "row": row}
     if isinstance(result.answer, ServiceError):
         return known | {"error": {"code": result.answer.code, "detail": str(result.answer)}}

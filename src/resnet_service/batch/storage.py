@@ -1,4 +1,4 @@
-"""Where pictures lie and results go: local paths and fsspec's URLs, one interface for both."""
+"""Where images lie and results go: local paths and fsspec's URLs, one interface for both."""
 
 from pathlib import Path
 from typing import Any, NamedTuple

@@ -1,10 +1,10 @@
-"""What every engine runs: one part read, classified and written, the next pictures being read meanwhile."""
+"""What every engine runs: one part read, classified and written, the next images being read meanwhile."""
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
-from resnet_service.batch.inputs import Read, read_pictures
+from resnet_service.batch.inputs import Read, read_images
 from resnet_service.batch.outputs import Output, Result
 from resnet_service.batch.shards import Part
 from resnet_service.errors import RequestError, ServiceError, UnsoundOutput
@@ -14,7 +14,7 @@ _SHOWN = 3
 
 
 class Outcome(NamedTuple):
-    """What became of a part: pictures with a row, those of them with an error, and those that could not be read.
+    """What became of a part: images with a row, those of them with an error, and those that could not be read.
 
     ``examples`` are sentences about the first few that failed.
     """
@@ -26,10 +26,10 @@ class Outcome(NamedTuple):
 
 
 def run_part(part: Part, classifier: ImageClassifier, output: Output, top_k: int | None) -> Outcome:
-    """Classify one part's pictures, one after the other, and write their rows. A bad picture costs no other.
+    """Classify one part's images, one after the other, and write their rows. A bad image costs no other.
 
     Raises:
-        ServiceError: Something that concerns not one picture but all: the results cannot be written, …
+        ServiceError: Something that concerns not one image but all: the results cannot be written, …
 
     """
     results: list[Result] = []
@@ -42,7 +42,7 @@ def run_part(part: Part, classifier: ImageClassifier, output: Output, top_k: int
                 examples.append(f"{read.path}: {read.unread}.")
             else:
                 answer = _answer(read, classifier, top_k)
-                results.append(Result(read.path, read.picture, answer))
+                results.append(Result(read.path, read.image, answer))
                 if isinstance(answer, ServiceError):
                     examples.append(f"{read.path}: {answer}")
     if results:
@@ -56,13 +56,13 @@ def _answer(read: Read, classifier: ImageClassifier, top_k: int | None) -> Class
         return read.error
     try:
         return classifier.classify(read.data, top_k)
-    except (RequestError, UnsoundOutput) as error:  # of this picture, today and tomorrow
+    except (RequestError, UnsoundOutput) as error:  # of this image, today and tomorrow
         return error
 
 
 def _ahead(part: Part) -> Iterator[list[Read]]:
     """Read one group ahead of the one that is being classified."""
-    groups = read_pictures(part.pictures)
+    groups = read_images(part.images)
     with ThreadPoolExecutor(1, thread_name_prefix="reading") as reader:
         coming = reader.submit(next, groups, None)
         while (group := coming.result()) is not None:

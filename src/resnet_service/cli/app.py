@@ -39,9 +39,9 @@ Runtime = Annotated[
     typer.Option(help="auto: openvino for packed models, torch for checkpoints."),
 ]
 Calibration = Annotated[
-    Path | None, typer.Option(help="Pictures such as will be served: a folder of them, or a data set as for evaluate.")
+    Path | None, typer.Option(help="Images such as will be served: a folder of them, or a data set as for evaluate.")
 ]
-MaxLoss = Annotated[float, typer.Option(help="Points of top-1 that the packed model may lose on pictures held out.")]
+MaxLoss = Annotated[float, typer.Option(help="Points of top-1 that the packed model may lose on images held out.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 EngineName = Annotated[
     Literal["local", "ray"],
@@ -114,7 +114,7 @@ def serve(**flags: Any) -> None:
 
 @app.command()
 def classify(
-    images: Annotated[list[Path], typer.Argument(help="Picture files.")],
+    images: Annotated[list[Path], typer.Argument(help="Image files.")],
     checkpoint: Annotated[Path | None, typer.Option(help="Model file; by default as for serve.")] = None,
     runtime: Runtime = "auto",
     arch: Arch = None,
@@ -122,7 +122,7 @@ def classify(
     top_k: Annotated[int | None, typer.Option(help="How many classes to name; by default 5.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Name what is in pictures, without a server. A picture that fails is reported; the others are still answered."""
+    """Name what is in images, without a server. An image that fails is reported; the others are still answered."""
     with one_line_errors():
         from resnet_service.inference.classifier import Classifier
         from resnet_service.models.discovery import choose_model
@@ -153,7 +153,7 @@ def classify(
 
 @app.command(name="classify-batch")
 def classify_batch(
-    source: Annotated[str, typer.Argument(metavar="INPUT", help="Folder, glob, picture or Parquet; path or URL.")],
+    source: Annotated[str, typer.Argument(metavar="INPUT", help="Folder, glob, image or Parquet; path or URL.")],
     target: Annotated[str, typer.Argument(metavar="OUTPUT", help="Folder for Parquet files; path or URL.")],
     engine: EngineName = "local",
     checkpoint: Annotated[Path | None, typer.Option(help="Model file; by default as for serve.")] = None,
@@ -163,11 +163,11 @@ def classify_batch(
     decode: Annotated[Literal["exact", "fast"], typer.Option(help="As for serve.")] = "fast",
     top_k: Annotated[int | None, typer.Option(help="How many classes to name; by default 5.")] = None,
     workers: Annotated[
-        int | None, typer.Option(min=1, max=4096, help="Pictures worked on at once; by default one a CPU.")
+        int | None, typer.Option(min=1, max=4096, help="Images worked on at once; by default one a CPU.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Classify stored pictures by the million into Parquet; what a run before this one has done is not done again."""
+    """Classify stored images by the million into Parquet; what a run before this one has done is not done again."""
     with one_line_errors():
         try:
             from resnet_service.batch import job
@@ -224,7 +224,7 @@ def _batch_progress() -> "Iterator[Callable[[Totals], None]]":
         def show(totals: "Totals") -> None:
             done = totals.written + totals.unread
             speed = f"{totals.per_second:,.0f}/s" if totals.seconds else ""
-            bars.update(bar, total=totals.pictures - totals.before, completed=done, speed=speed)
+            bars.update(bar, total=totals.images - totals.before, completed=done, speed=speed)
 
         yield show
 
@@ -338,7 +338,7 @@ def _pack(
             checkpoint,
             target,
             precision=precision,
-            pictures=calibration,
+            images=calibration,
             max_loss=max_loss,
             label_file=labels,
             say=lambda sentence: err().print(_plain(sentence)),
@@ -400,14 +400,14 @@ def evaluate(
     ],
     runtime: Runtime = "auto",
     labels: Labels = None,
-    workers: Annotated[int | None, typer.Option(help="Pictures worked on at once; by default one a CPU.")] = None,
+    workers: Annotated[int | None, typer.Option(help="Images worked on at once; by default one a CPU.")] = None,
     plot: Annotated[Path | None, typer.Option(help="Folder for confusion matrix and reliability diagram.")] = None,
     record: Annotated[
         bool, typer.Option("--record", help="Write the result into the model's metadata; /metadata shows it.")
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Measure how good a model is on labelled pictures, through the very pipeline that serves."""
+    """Measure how good a model is on labelled images, through the very pipeline that serves."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
     with one_line_errors():
@@ -469,7 +469,7 @@ def _print_evaluation(found: "Evaluation") -> None:
     table = Table(box=None, show_header=False)
     table.add_column(style="bold")
     table.add_column(justify="right")
-    table.add_row("pictures", f"{len(found.truth):,}")
+    table.add_row("images", f"{len(found.truth):,}")
     table.add_row("top-1", f"{found.top1:.2f} %")
     table.add_row("top-5", f"{found.top5:.2f} %")
     table.add_row("calibration error", f"{found.calibration_error:.4f}")

@@ -35,7 +35,7 @@ class Model:
 
 @dataclass(frozen=True, slots=True)
 class ImageFacts:
-    """The picture's format by its bytes, its size in pixels as displayed."""
+    """The image's format by its bytes, its size in pixels as displayed."""
 
     format: str
     width: int
@@ -64,7 +64,7 @@ class Timing:
 
 @dataclass(frozen=True, slots=True)
 class PredictAnswer:
-    """The most probable classes of one picture, best first."""
+    """The most probable classes of one image, best first."""
 
     predictions: tuple[Prediction, ...]
     model: Model
@@ -89,7 +89,7 @@ class PredictAnswer:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Why one picture of a batch has no answer."""
+    """Why one image of a batch has no answer."""
 
     filename: str
     status: int
@@ -99,7 +99,7 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class BatchAnswer:
-    """For each picture its answer or why there is none, in the order they were sent."""
+    """For each image its answer or why there is none, in the order they were sent."""
 
     results: tuple[PredictAnswer | Failure, ...]
     model: Model
@@ -119,7 +119,7 @@ class BatchAnswer:
 
 @dataclass(frozen=True, slots=True)
 class Region:
-    """A rectangle in the displayed picture's pixels."""
+    """A rectangle in the displayed image's pixels."""
 
     left: float
     top: float
@@ -158,7 +158,7 @@ class Explanation:
 
 @dataclass(frozen=True, slots=True)
 class Embedding:
-    """The picture's feature vector; ``normalized``: of length 1."""
+    """The image's feature vector; ``normalized``: of length 1."""
 
     embedding: tuple[float, ...]
     normalized: bool

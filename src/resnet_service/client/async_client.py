@@ -62,25 +62,25 @@ class AsyncClient:
         await self._http.aclose()
 
     async def predict(self, image: ImageSource, *, top_k: int | None = None, lang: str | None = None) -> PredictAnswer:
-        """Name what is in a picture: ``top_k`` classes, by default 5, in the language ``lang``."""
+        """Name what is in an image: ``top_k`` classes, by default 5, in the language ``lang``."""
         return await self._ask(calls.predict(image, top_k, lang))
 
     async def predict_batch(
         self, images: Sequence[ImageSource], *, top_k: int | None = None, lang: str | None = None
     ) -> BatchAnswer:
-        """Name what is in several pictures; one that cannot be answered fails alone."""
+        """Name what is in several images; one that cannot be answered fails alone."""
         return await self._ask(calls.predict_batch(images, top_k, lang))
 
     async def explain(self, image: ImageSource, *, class_id: int | None = None, lang: str | None = None) -> Explanation:
-        """Say which parts of a picture spoke for a class, by default the most probable."""
+        """Say which parts of an image spoke for a class, by default the most probable."""
         return await self._ask(calls.explain(image, class_id, lang))
 
     async def overlay(self, image: ImageSource, *, class_id: int | None = None) -> bytes:
-        """Return the picture with that laid over it, as PNG."""
+        """Return the image with that laid over it, as PNG."""
         return await self._ask(calls.overlay(image, class_id))
 
     async def embed(self, image: ImageSource, *, normalize: bool | None = None) -> Embedding:
-        """Return a picture's feature vector, by default as the service does; ``normalize``: of length 1."""
+        """Return an image's feature vector, by default as the service does; ``normalize``: of length 1."""
         return await self._ask(calls.embed(image, normalize))
 
     async def labels(self, *, lang: str | None = None) -> Labels:

@@ -11,9 +11,9 @@ from typing import Any, Generic, TypeVar
 import httpx
 
 from resnet_service import __version__
-from resnet_service.client import errors, images
+from resnet_service.client import errors
 from resnet_service.client.answers import BatchAnswer, Embedding, Explanation, Labels, Metadata, PredictAnswer
-from resnet_service.client.images import ImageSource
+from resnet_service.client.images import ImageSource, image_bytes, image_name
 
 T = TypeVar("T")
 
@@ -126,20 +126,20 @@ def headers(api_key: str | None) -> dict[str, str]:
 
 
 def predict(image: ImageSource, top_k: int | None, lang: str | None) -> Call[PredictAnswer]:
-    """Ask for the classes of one picture."""
+    """Ask for the classes of one image."""
     return _post("/predict", _json(PredictAnswer.of), image, _params(top_k=top_k, lang=lang))
 
 
-def predict_batch(pictures: Sequence[ImageSource], top_k: int | None, lang: str | None) -> Call[BatchAnswer]:
-    """Ask for the classes of several pictures."""
-    if not pictures:
-        raise ValueError("There is no picture to ask for.")
-    files = [("files", (images.name_of(image, number), images.read(image))) for number, image in enumerate(pictures)]
+def predict_batch(images: Sequence[ImageSource], top_k: int | None, lang: str | None) -> Call[BatchAnswer]:
+    """Ask for the classes of several images."""
+    if not images:
+        raise ValueError("There is no image to ask for.")
+    files = [("files", (image_name(image, number), image_bytes(image))) for number, image in enumerate(images)]
     return Call("POST", "/predict/batch", _json(BatchAnswer.of), params=_params(top_k=top_k, lang=lang), files=files)
 
 
 def explain(image: ImageSource, class_id: int | None, lang: str | None) -> Call[Explanation]:
-    """Ask which parts of a picture spoke for a class."""
+    """Ask which parts of an image spoke for a class."""
     return _post("/explain", _json(Explanation.of), image, _params(format="json", class_id=class_id, lang=lang))
 
 
@@ -149,7 +149,7 @@ def overlay(image: ImageSource, class_id: int | None) -> Call[bytes]:
 
 
 def embed(image: ImageSource, normalize: bool | None) -> Call[Embedding]:
-    """Ask for a picture's feature vector."""
+    """Ask for an image's feature vector."""
     chosen = None if normalize is None else str(normalize).lower()
     return _post("/embed", _json(Embedding.of), image, _params(normalize=chosen))
 
@@ -170,7 +170,7 @@ def ready() -> Call[None]:
 
 
 def _post(path: str, read: Callable[[httpx.Response], T], image: ImageSource, params: dict[str, str]) -> Call[T]:
-    return Call("POST", path, read, params=params, headers=_RAW, content=images.read(image))
+    return Call("POST", path, read, params=params, headers=_RAW, content=image_bytes(image))
 
 
 def _params(**values: object) -> dict[str, str]:

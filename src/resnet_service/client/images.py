@@ -1,4 +1,4 @@
-"""What a caller may hand in as a picture, and its bytes; Pillow's are known by what they can do, not by import."""
+"""What a caller may hand in as an image, and its bytes; Pillow's are known by what they can do, not by import."""
 
 import io
 import os
@@ -26,12 +26,12 @@ class PillowImage(Protocol):
         ...
 
 
-# Encoded bytes, a path, a file opened in binary, or a picture of Pillow.
+# Encoded bytes, a path, a file opened in binary, or an image of Pillow.
 ImageSource = bytes | bytearray | memoryview | str | os.PathLike[str] | IO[bytes] | PillowImage
 
 
-def read(image: ImageSource) -> bytes:
-    """Return the encoded picture; one of Pillow as PNG, which loses nothing.
+def image_bytes(image: ImageSource) -> bytes:
+    """Return the encoded image; one of Pillow as PNG, which loses nothing.
 
     Files are read here, before the first attempt, so that each attempt sends the whole.
 
@@ -51,11 +51,11 @@ def read(image: ImageSource) -> bytes:
         return buffer.getvalue()
     data = image.read() if hasattr(image, "read") else None
     if not isinstance(data, bytes):
-        raise TypeError("A picture is bytes, a path, a file opened in binary, or a PIL.Image.Image.")
+        raise TypeError("An image is bytes, a path, a file opened in binary, or a PIL.Image.Image.")
     return data
 
 
-def name_of(image: ImageSource, number: int) -> str:
+def image_name(image: ImageSource, number: int) -> str:
     """Return the file's name where it has one, as ``BatchAnswer`` repeats it."""
     name = image if isinstance(image, (str, os.PathLike)) else getattr(image, "name", None)
-    return os.path.basename(name) if isinstance(name, (str, os.PathLike)) else f"picture-{number}"
+    return os.path.basename(name) if isinstance(name, (str, os.PathLike)) else f"image-{number}"

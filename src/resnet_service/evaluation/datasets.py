@@ -1,4 +1,4 @@
-"""Labelled pictures to evaluate a model on, as encoded files: what a client would send.
+"""Labelled images to evaluate a model on, as encoded files: what a client would send.
 
 Three layouts are known: a folder of folders that are named for their classes; a CSV with the columns ``path`` and
 ``label``, paths relative to it; Fashion-MNIST's IDX files. Classes go by the name or the id that the model's label
@@ -31,9 +31,9 @@ UNLABELLED = -1
 
 
 class Sample(NamedTuple):
-    """One picture: what to call it, the index of its true class, and a function that reads its encoded bytes.
+    """One image: what to call it, the index of its true class, and a function that reads its encoded bytes.
 
-    The class is ``UNLABELLED`` only in what ``open_pictures`` returns.
+    The class is ``UNLABELLED`` only in what ``open_images`` returns.
     """
 
     name: str
@@ -42,7 +42,7 @@ class Sample(NamedTuple):
 
 
 class Dataset(NamedTuple):
-    """A name, at least one sample, and a SHA-256 over all pictures and their classes."""
+    """A name, at least one sample, and a SHA-256 over all images and their classes."""
 
     name: str
     samples: list[Sample]
@@ -53,7 +53,7 @@ def open_dataset(path: Path, labels: LabelSet) -> Dataset:
     """Find out which layout ``path`` has and list its samples; only what hashing needs stays in memory.
 
     Raises:
-        InvalidDataset: Nothing there, none of the known layouts, or no pictures in it.
+        InvalidDataset: Nothing there, none of the known layouts, or no images in it.
         UnknownClass: A class that the label set does not have.
 
     """
@@ -69,15 +69,15 @@ def open_dataset(path: Path, labels: LabelSet) -> Dataset:
             "label, nor a folder with Fashion-MNIST's files."
         )
     if not samples:
-        raise InvalidDataset(f"The data set {path} is empty: there is no picture to evaluate on.")
+        raise InvalidDataset(f"The data set {path} is empty: there is no image to evaluate on.")
     return Dataset(path.resolve().stem, samples, digest)
 
 
-def open_pictures(path: Path, labels: LabelSet) -> tuple[Dataset, bool]:
-    """List pictures to prepare a model with; return them, and whether their classes are known.
+def open_images(path: Path, labels: LabelSet) -> tuple[Dataset, bool]:
+    """List images to prepare a model with; return them, and whether their classes are known.
 
-    Besides the layouts of ``open_dataset``, of which Fashion-MNIST's gives its training pictures here, a folder that
-    holds pictures and no folders will do.
+    Besides the layouts of ``open_dataset``, of which Fashion-MNIST's gives its training images here, a folder that
+    holds images and no folders will do.
 
     Raises:
         InvalidDataset: As for ``open_dataset``.
@@ -148,10 +148,10 @@ def _from_csv(path: Path, labels: LabelSet) -> list[Sample]:
 def _from_fashion_mnist(path: Path, labels: LabelSet, image_name: str, label_name: str) -> tuple[list[Sample], str]:
     label_file, image_file = _idx_file(path, label_name), _idx_file(path, image_name)
     if label_file is None or image_file is None:
-        raise InvalidDataset(f"{path} has pictures, but no labels: {label_name}.gz is missing.")
+        raise InvalidDataset(f"{path} has images, but no labels: {label_name}.gz is missing.")
     images, classes = read_idx(image_file), read_idx(label_file)
     if images.ndim != 3 or classes.shape != images.shape[:1]:
-        raise InvalidDataset(f"{path}: {images.shape} pictures do not go with {classes.shape} labels.")
+        raise InvalidDataset(f"{path}: {images.shape} images do not go with {classes.shape} labels.")
     if len(classes) and classes.max() >= len(labels):
         raise UnknownClass(f"{path} has the class {classes.max()}; the model's are 0 to {len(labels) - 1}.")
     samples = [

@@ -32,7 +32,7 @@ class Evaluation:
     """What an evaluation found.
 
     ``truth``, ``answers`` (int64 [N]: class indices), ``confidences`` (float64 [N]: 0 ... 1), ``among_top`` (bool [N]:
-    the true class was among the first 5) and ``milliseconds`` (float64 [N]) have one entry for each readable picture,
+    the true class was among the first 5) and ``milliseconds`` (float64 [N]) have one entry for each readable image,
     in the order of the data set; ``unreadable`` names the others, with the reason.
     """
 
@@ -48,12 +48,12 @@ class Evaluation:
 
     @property
     def top1(self) -> float:
-        """Share of pictures whose first answer is right, in percent."""
+        """Share of images whose first answer is right, in percent."""
         return 100 * float(np.mean(self.truth == self.answers))
 
     @property
     def top5(self) -> float:
-        """Share of pictures with the true class among the first 5 answers, in percent."""
+        """Share of images with the true class among the first 5 answers, in percent."""
         return 100 * float(np.mean(self.among_top))
 
     @property
@@ -97,7 +97,7 @@ class Evaluation:
 
     @property
     def latency_ms(self) -> dict[str, float]:
-        """Percentiles of the time from a picture's bytes to its answer, in milliseconds."""
+        """Percentiles of the time from an image's bytes to its answer, in milliseconds."""
         return {f"p{percent}": float(np.percentile(self.milliseconds, percent)) for percent in (50, 95, 99)}
 
     def record(self) -> EvaluationRecord:
@@ -136,18 +136,18 @@ def evaluate(
     workers: int = 1,
     progress: Callable[[int], None] = lambda done: None,
 ) -> Evaluation:
-    """Classify every picture of ``dataset`` and compare.
+    """Classify every image of ``dataset`` and compare.
 
-    A picture that cannot be decoded is counted and named; the others are still evaluated.
+    An image that cannot be decoded is counted and named; the others are still evaluated.
 
     Args:
         classifier: Loaded and warm.
         dataset: With class indices of the classifier's label set.
-        workers: Pictures worked on at once; more make it faster and each latency longer.
-        progress: Told after each picture how many are done.
+        workers: Images worked on at once; more make it faster and each latency longer.
+        progress: Told after each image how many are done.
 
     Raises:
-        InvalidDataset: Not one picture could be read.
+        InvalidDataset: Not one image could be read.
 
     """
     outcomes: list[_Outcome | str] = []
@@ -166,7 +166,7 @@ def evaluate(
     ]
     if not readable:
         name, reason = unreadable[0]
-        raise InvalidDataset(f"Not one picture of {dataset.name} can be read; the first, {name}: {reason}")
+        raise InvalidDataset(f"Not one image of {dataset.name} can be read; the first, {name}: {reason}")
     return Evaluation(
         dataset=dataset.name,
         sha256=dataset.sha256,

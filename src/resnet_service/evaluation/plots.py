@@ -1,4 +1,4 @@
-"""An evaluation as pictures: confusion matrix and reliability diagram."""
+"""An evaluation as images: confusion matrix and reliability diagram."""
 
 from pathlib import Path
 
@@ -72,7 +72,7 @@ def _reliability(found: Evaluation) -> Figure:
     )
     upper.legend(loc="upper left", frameon=False)
     lower.bar(left, [one.size for one in bins], width, align="edge", color=_GREY, edgecolor="white")
-    lower.set(xlabel="confidence of the first answer", ylabel="pictures")
+    lower.set(xlabel="confidence of the first answer", ylabel="images")
     for axes in (upper, lower):
         _bare(axes)
     return figure

@@ -1,4 +1,4 @@
-"""The pictures that a packed model is calibrated with, and others that it is compared on."""
+"""The images that a packed model is calibrated with, and others that it is compared on."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -8,21 +8,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from resnet_service.errors import InvalidDataset, RequestError
-from resnet_service.evaluation.datasets import Dataset, open_pictures
+from resnet_service.evaluation.datasets import Dataset, open_images
 from resnet_service.imaging.decode import decode
 from resnet_service.imaging.preprocess import crop
 from resnet_service.models.labels import LabelSet
 from resnet_service.models.metadata import Calibration, ModelMetadata, Precision
 
-CALIBRATION_PICTURES = 300
-HELD_OUT_PICTURES = 1000
-FEWEST_PICTURES = 20
+CALIBRATION_IMAGES = 300
+HELD_OUT_IMAGES = 1000
+FEWEST_IMAGES = 20
 _MADE_UP = 16
 
 Pixels = NDArray[np.uint8]
 
 
-class Pictures(NamedTuple):
+class Images(NamedTuple):
     """Crops to calibrate with and to compare on (uint8 [S, S, 3]); true classes of the latter, where known."""
 
     calibration: list[Pixels]
@@ -31,41 +31,41 @@ class Pictures(NamedTuple):
     record: Calibration | None
 
 
-def choose_pictures(
+def choose_images(
     folder: Path | None, precision: Precision, metadata: ModelMetadata, labels: LabelSet, say: Callable[[str], None]
-) -> Pictures:
-    """Read the pictures of ``folder``, in random order, always the same one: some to calibrate with, others to compare.
+) -> Images:
+    """Read the images of ``folder``, in random order, always the same one: some to calibrate with, others to compare.
 
-    Without a folder, pictures are made up, which will do for comparing rounding errors and nothing else.
+    Without a folder, images are made up, which will do for comparing rounding errors and nothing else.
 
     Raises:
-        InvalidDataset: No usable pictures, too few, or none given where ``precision`` needs them.
+        InvalidDataset: No usable images, too few, or none given where ``precision`` needs them.
         UnknownClass: A class that the model does not have.
 
     """
     if folder is None:
         if precision != "fp32":
             raise InvalidDataset(
-                f"{precision.upper()} changes answers, and by how much is measured: name a folder of pictures such as "
+                f"{precision.upper()} changes answers, and by how much is measured: name a folder of images such as "
                 "will be served, with --calibration."
             )
-        return Pictures([], _made_up(metadata.input_size), None, None)
-    opened, labelled = open_pictures(folder, labels)
+        return Images([], _made_up(metadata.input_size), None, None)
+    opened, labelled = open_images(folder, labels)
     crops, classes = _read(opened, metadata, say)
-    if len(crops) < FEWEST_PICTURES:
-        raise InvalidDataset(f"{folder} has {len(crops)} readable pictures; at least {FEWEST_PICTURES} are needed.")
-    used = min(CALIBRATION_PICTURES, len(crops) // 2) if precision == "int8" else 0
+    if len(crops) < FEWEST_IMAGES:
+        raise InvalidDataset(f"{folder} has {len(crops)} readable images; at least {FEWEST_IMAGES} are needed.")
+    used = min(CALIBRATION_IMAGES, len(crops) // 2) if precision == "int8" else 0
     calibration = Calibration(dataset=opened.name, sha256=opened.sha256, pictures=used) if used else None
-    return Pictures(crops[:used], crops[used:], classes[used:] if labelled else None, calibration)
+    return Images(crops[:used], crops[used:], classes[used:] if labelled else None, calibration)
 
 
 def _read(opened: Dataset, metadata: ModelMetadata, say: Callable[[str], None]) -> tuple[list[Pixels], list[int]]:
-    """Prepare a random choice of pictures, always the same one, exactly as the reference transforms do."""
+    """Prepare a random choice of images, always the same one, exactly as the reference transforms do."""
     order = np.random.default_rng(0).permutation(len(opened.samples))
     crops: list[Pixels] = []
     classes: list[int] = []
     for index in order:
-        if len(crops) == CALIBRATION_PICTURES + HELD_OUT_PICTURES:
+        if len(crops) == CALIBRATION_IMAGES + HELD_OUT_IMAGES:
             break
         sample = opened.samples[index]
         try:
@@ -78,7 +78,7 @@ def _read(opened: Dataset, metadata: ModelMetadata, say: Callable[[str], None]) 
 
 
 def _made_up(side: int) -> list[Pixels]:
-    """Make pictures for comparing rounding errors, which need no meaning: coarse and fine noise."""
+    """Make images for comparing rounding errors, which need no meaning: coarse and fine noise."""
     rng = np.random.default_rng(0)
     return [
         np.kron(rng.integers(0, 256, (-(-side // grain), -(-side // grain), 3)), np.ones((grain, grain, 1)))[

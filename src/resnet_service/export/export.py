@@ -1,7 +1,7 @@
 """Checkpoint to packed model: one ONNX file that takes pixels as they are and carries its own metadata.
 
 What packing changes is measured before the file is written: the packed bytes are opened by the runtime that will serve
-them, and their answers compared with the checkpoint's on pictures that calibration has not seen.
+them, and their answers compared with the checkpoint's on images that calibration has not seen.
 """
 
 from collections.abc import Callable
@@ -10,7 +10,7 @@ from pathlib import Path
 
 import onnx
 
-from resnet_service.export.calibration import choose_pictures
+from resnet_service.export.calibration import choose_images
 from resnet_service.export.onnx_graph import export, give_class_weights, halve, quantize, with_metadata
 from resnet_service.export.parity import compare, refuse_loss, sentence
 from resnet_service.models.checkpoint.checkpoint import load_checkpoint
@@ -28,7 +28,7 @@ def pack(
     target: Path,
     *,
     precision: Precision = "fp32",
-    pictures: Path | None = None,
+    images: Path | None = None,
     max_loss: float = DEFAULT_MAX_LOSS,
     label_file: Path | None = None,
     say: Callable[[str], None] = lambda _: None,
@@ -39,27 +39,27 @@ def pack(
         checkpoint_file: The checkpoint.
         target: Where the packed model goes.
         precision: ``fp32`` answers as the checkpoint does; ``bf16`` and ``int8`` are faster and answer nearly so.
-        pictures: Real ones such as will be served: a data set as for ``evaluate``, or a folder of pictures. Needed for
+        images: Real ones such as will be served: a data set as for ``evaluate``, or a folder of images. Needed for
             ``bf16`` and ``int8``. Part of them calibrates, the rest is held out to compare on.
-        max_loss: Percentage points of top-1 that may be lost on those; where the pictures have no classes, the share of
+        max_loss: Percentage points of top-1 that may be lost on those; where the images have no classes, the share of
             first answers that change.
         label_file: Label set to use instead of the one that the checkpoint names.
         say: Told what is going on, a sentence at a time.
 
     Raises:
         ModelError: The checkpoint cannot be loaded.
-        DatasetError: The pictures cannot be used, or are too few.
+        DatasetError: The images cannot be used, or are too few.
         TooLossy: The packed model would answer too differently; nothing is written.
         FileNotWritten: The disk is full, or the like.
 
     """
     checkpoint = load_checkpoint(checkpoint_file)
     labels = labels_for(checkpoint.metadata, checkpoint_file, label_file)
-    chosen = choose_pictures(pictures, precision, checkpoint.metadata, labels, say)
+    chosen = choose_images(images, precision, checkpoint.metadata, labels, say)
     say(f"Exporting {checkpoint.metadata.arch}")
     model, outputs = export(checkpoint)
     if precision == "int8":
-        say(f"Quantizing with {len(chosen.calibration)} pictures")
+        say(f"Quantizing with {len(chosen.calibration)} images")
         model = quantize(model, chosen.calibration)
     elif precision == "bf16":
         halve(model)

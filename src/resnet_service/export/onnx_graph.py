@@ -121,7 +121,7 @@ def _forget_origin(model: onnx.ModelProto) -> None:
 
 def quantize(model: onnx.ModelProto, crops: list[NDArray[np.uint8]]) -> onnx.ModelProto:
     """Quantize weights (per channel) and activations to 8 bits, with biases corrected for the error this makes."""
-    calibration = nncf.Dataset([{INPUT: picture[np.newaxis]} for picture in crops])
+    calibration = nncf.Dataset([{INPUT: image[np.newaxis]} for image in crops])
     with warnings.catch_warnings(), _quiet("nncf"):
         warnings.simplefilter("ignore")
         quantized: onnx.ModelProto = nncf.quantize(model, calibration, subset_size=len(crops))

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from resnet_service.errors import TooLossy
-from resnet_service.export.calibration import Pictures
+from resnet_service.export.calibration import Images
 from resnet_service.imaging.preprocess import normalise
 from resnet_service.models.checkpoint.checkpoint import Checkpoint
 from resnet_service.models.exported import PackedModel
@@ -14,19 +14,19 @@ from resnet_service.runtimes.openvino import OpenVINORuntime
 FP32_TOLERANCE = 1e-3  # of a logit
 
 
-def compare(checkpoint: Checkpoint, packed: PackedModel, pictures: Pictures) -> Agreement:
-    """Answer the held-out pictures with both, the packed model through the runtime that serves it."""
+def compare(checkpoint: Checkpoint, packed: PackedModel, images: Images) -> Agreement:
+    """Answer the held-out images with both, the packed model through the runtime that serves it."""
     runtime = OpenVINORuntime(packed)
     expected, found = [], []
     with torch.inference_mode():
-        for picture in pictures.held_out:
-            pixels = torch.from_numpy(normalise(picture[np.newaxis], checkpoint.metadata)).permute(0, 3, 1, 2)
+        for image in images.held_out:
+            pixels = torch.from_numpy(normalise(image[np.newaxis], checkpoint.metadata)).permute(0, 3, 1, 2)
             expected.append(checkpoint.model(pixels).numpy()[0])
-            found.append(runtime.logits(picture[np.newaxis])[0])
+            found.append(runtime.logits(image[np.newaxis])[0])
     theirs, ours = np.stack(expected), np.stack(found)
     loss = None
-    if pictures.classes is not None:
-        right = [float(np.mean(logits.argmax(axis=1) == pictures.classes)) for logits in (theirs, ours)]
+    if images.classes is not None:
+        right = [float(np.mean(logits.argmax(axis=1) == images.classes)) for logits in (theirs, ours)]
         loss = round(100 * (right[0] - right[1]), 4)
     return Agreement(
         pictures=len(ours),
@@ -60,8 +60,8 @@ def refuse_loss(agreement: Agreement, precision: Precision, max_loss: float) -> 
         loss, lost = agreement.top1_loss, "points of top-1 accuracy are lost"
     if loss > max_loss:
         raise TooLossy(
-            f"In {precision.upper()}, {loss:.2f} {lost} on {agreement.pictures} pictures; --max-loss allows "
-            f"{max_loss:g}. Nothing was written. More pictures or more typical ones may help; a higher precision will."
+            f"In {precision.upper()}, {loss:.2f} {lost} on {agreement.pictures} images; --max-loss allows "
+            f"{max_loss:g}. Nothing was written. More images or more typical ones may help; a higher precision will."
         )
 
 
@@ -69,6 +69,6 @@ def sentence(agreement: Agreement) -> str:
     """Say what was found, for people."""
     lost = "" if agreement.top1_loss is None else f", {agreement.top1_loss:.2f} points of top-1 lost"
     return (
-        f"Compared with the checkpoint on {agreement.pictures} pictures: {agreement.top1_agreement:.2f} % of first "
+        f"Compared with the checkpoint on {agreement.pictures} images: {agreement.top1_agreement:.2f} % of first "
         f"answers the same{lost}, logits within {agreement.max_logit_difference:.2g}"
     )

@@ -41,14 +41,14 @@ def boxes(data: bytes, position: int, end: int) -> Iterator[tuple[bytes, int, in
             return
         yield data[position + 4 : position + 8], start, stop
         position = stop
-    raise BrokenImage(f"The picture's file has more than {MAX_BOXES:,} boxes, which no camera or program writes.")
+    raise BrokenImage(f"The image's file has more than {MAX_BOXES:,} boxes, which no camera or program writes.")
 
 
 def coded_pixels(data: bytes) -> int:
-    """Return how many pixels all pictures have together that are decoded, or could have by their headers.
+    """Return how many pixels all images have together that are decoded, or could have by their headers.
 
-    Decoded are the items, or of an animation the first samples of its tracks; which of the two, libavif decides. A
-    picture and its transparency are one each.
+    Decoded are the items, or of an animation the first samples of its tracks; which of the two, libavif decides. An
+    image and its transparency are one each.
 
     Raises:
         BrokenImage: There is more to read than in any honest file.
@@ -69,7 +69,7 @@ def coded_pixels(data: bytes) -> int:
 def _pixels_of(data: bytes, coded: list[_Parts]) -> int:
     # Nothing is coded twice. Otherwise, a small table could make much to read.
     if sum(end - start for parts in coded for start, end in parts) > len(data):
-        raise BrokenImage("The picture's file has coded pictures that overlap, which no camera or program writes.")
+        raise BrokenImage("The image's file has coded images that overlap, which no camera or program writes.")
     units = pixels = 0
     for parts in coded:
         largest, count = _largest_frame(b"".join(data[start:end] for start, end in parts), MAX_UNITS - units)
@@ -258,7 +258,7 @@ def _largest_frame(data: bytes, most_units: int) -> tuple[int, int]:
     while position < len(data):
         count += 1
         if count > most_units:
-            raise BrokenImage(f"The picture's file has more than {MAX_UNITS:,} coded units, which no program writes.")
+            raise BrokenImage(f"The image's file has more than {MAX_UNITS:,} coded units, which no program writes.")
         head = data[position]
         position += 2 if head & 4 else 1
         end = len(data)

@@ -36,8 +36,8 @@ _SIGNATURES: dict[str, tuple[tuple[int, bytes], ...]] = {
 
 # Formats that people send by mistake; naming them helps more than "not an image".
 _REFUSED_BY_NAME = (
-    (4, b"ftypheic", "a HEIC picture"),
-    (4, b"ftypheix", "a HEIC picture"),
+    (4, b"ftypheic", "a HEIC image"),
+    (4, b"ftypheix", "a HEIC image"),
     (0, b"%PDF", "a PDF document"),
     (0, b"8BPS", "a Photoshop file"),
     (0, b"<svg", "an SVG drawing"),
@@ -45,7 +45,7 @@ _REFUSED_BY_NAME = (
     (0, b"<!DOCTYPE", "an HTML page"),
     (0, b"<html", "an HTML page"),
     (0, b"PK\x03\x04", "a ZIP archive"),
-    (0, b"\0\0\0\x0cjP  ", "a JPEG 2000 picture"),
+    (0, b"\0\0\0\x0cjP  ", "a JPEG 2000 image"),
 )
 
 _EXIF_ORIENTATION = 0x0112
@@ -68,7 +68,7 @@ _SIDEWAYS = {
 
 
 class DecodedImage(NamedTuple):
-    """An upright picture in mode RGB, with what its file said: format, and full size in pixels as displayed."""
+    """An upright image in mode RGB, with what its file said: format, and full size in pixels as displayed."""
 
     image: Image.Image
     format: str
@@ -77,14 +77,14 @@ class DecodedImage(NamedTuple):
 
 
 def decode(data: bytes, max_pixels: int = DEFAULT_MAX_PIXELS, *, enough: int | None = None) -> DecodedImage:
-    """Decode one picture (of an animation, the first frame) to upright RGB.
+    """Decode one image (of an animation, the first frame) to upright RGB.
 
     Transparency is flattened on white, 16-bit grey is scaled to 8 bits, CMYK and palettes are converted, the EXIF
     orientation is applied.
 
     Args:
         data: The encoded file.
-        max_pixels: The limit; it holds for the full picture, whatever is decoded of it.
+        max_pixels: The limit; it holds for the full image, whatever is decoded of it.
         enough: Pixels on the shorter side that suffice. A JPEG may then be decoded at 1/2, 1/4 or 1/8 of its size,
             never below this; its decoder does so at a fraction of the cost, since it skips coefficients.
 
@@ -113,19 +113,19 @@ def decode(data: bytes, max_pixels: int = DEFAULT_MAX_PIXELS, *, enough: int | N
             if turn in _SIDEWAYS:
                 width, height = height, width
     except Image.DecompressionBombError as error:
-        raise TooManyPixels(f"The picture has more pixels than the limit of {max_pixels:,}.") from error
+        raise TooManyPixels(f"The image has more pixels than the limit of {max_pixels:,}.") from error
     except (BrokenImage, TooManyPixels):
         raise
     except Exception as error:  # a decoder may raise anything on hostile bytes; all of it means "broken"
         raise BrokenImage(
-            f"This looks like a {file_format} picture, but it is damaged or incomplete and cannot be decoded."
+            f"This looks like a {file_format} image, but it is damaged or incomplete and cannot be decoded."
         ) from error
     return DecodedImage(image, file_format, width, height)
 
 
 def _identify(data: bytes) -> str:
     if not data:
-        raise NoFile("The picture is empty: 0 bytes were received.")
+        raise NoFile("The image is empty: 0 bytes were received.")
     for name, signatures in _SIGNATURES.items():
         if any(data.startswith(magic, offset) for offset, magic in signatures):
             return name
@@ -133,14 +133,14 @@ def _identify(data: bytes) -> str:
     for offset, magic, what in _REFUSED_BY_NAME:
         if data.startswith(magic, offset):
             raise NotAnImage(f"This is {what}; accepted are {accepted}.")
-    raise NotAnImage(f"These bytes are not a picture in an accepted format ({accepted}).")
+    raise NotAnImage(f"These bytes are not an image in an accepted format ({accepted}).")
 
 
 def _check_pixels(image: Image.Image, max_pixels: int) -> None:
     pixels = image.width * image.height
     if pixels > max_pixels:
         raise TooManyPixels(
-            f"The picture has {pixels:,} pixels ({image.width}x{image.height}); the limit is {max_pixels:,}."
+            f"The image has {pixels:,} pixels ({image.width}x{image.height}); the limit is {max_pixels:,}."
         )
 
 
@@ -149,7 +149,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
         # Pillow's own conversion clips: everything above 255, which is nearly everything, would turn white.
         return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
     if image.mode in ("I", "F"):
-        raise BrokenImage("The picture has 32-bit pixels, whose range is not defined; save it with 8 or 16 bits.")
+        raise BrokenImage("The image has 32-bit pixels, whose range is not defined; save it with 8 or 16 bits.")
     if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
         with_alpha = image.convert("RGBA")
         flat = Image.new("RGB", image.size, "white")
@@ -161,6 +161,6 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 def _turn_upright(image: Image.Image) -> Image.Transpose | None:
     try:
         orientation = image.getexif().get(_EXIF_ORIENTATION)
-    except Exception:  # noqa: BLE001 - unreadable EXIF must not cost the picture; nothing says how it should be turned
+    except Exception:  # noqa: BLE001 - unreadable EXIF must not cost the image; nothing says how it should be turned
         return None
     return _UPRIGHT.get(orientation) if isinstance(orientation, int) else None

@@ -1,4 +1,4 @@
-"""How a picture's file is put together, judged before a decoder sees it: what is cheap to send must be cheap to read.
+"""How an image's file is put together, judged before a decoder sees it: what is cheap to send must be cheap to read.
 
 Each limit stands for an attack: files within the limits of bytes and pixels that would occupy a decoder for minutes or
 fill the memory (`python -m fuzz.bombs` has them all). Some of it happens inside C code that holds the interpreter's
@@ -16,7 +16,7 @@ from PIL import Image
 from resnet_service.errors import BrokenImage, TooManyPixels
 from resnet_service.imaging.avif import boxes, coded_pixels
 
-# JPEG: each scan of a progressive picture goes through all of its pixels, however few bytes it has. Encoders write
+# JPEG: each scan of a progressive image goes through all of its pixels, however few bytes it has. Encoders write
 # about 10; libtiff has the same limit for JPEG within TIFF. Pillow joins EXIF segments one by one, in quadratic time.
 MAX_SCANS = 100
 MAX_SEGMENTS = 2_000
@@ -25,14 +25,14 @@ MAX_JUNK_BYTES = 65_536
 # PNG: Pillow reads chunks in Python, several microseconds each. 10 MB in libpng's portions of 8 kB are 1,300.
 MAX_CHUNKS = 20_000
 
-# GIF: blocks of extensions before the first picture, kept as an object each.
+# GIF: blocks of extensions before the first image, kept as an object each.
 MAX_BLOCKS = 10_000
 
 # AVIF: libavif looks for each item that a table names among all those before it, in quadratic time. The largest grid
 # of tiles has 256 items of about 40 bytes.
 MAX_ITEM_TABLE_BYTES = 65_536
 MAX_FRAME_TABLE_BYTES = 262_144
-# A picture and its transparency are two; thumbnails and rounded sizes come to less than as much again.
+# An image and its transparency are two; thumbnails and rounded sizes come to less than as much again.
 MAX_CODED_RATIO, MAX_CODED_EXTRA = 4, 1_000_000
 
 # TIFF: Pillow goes through fields and strips one by one, in Python.
@@ -68,7 +68,7 @@ def check_opened(image: Image.Image, data: bytes, max_pixels: int) -> None:
 
     Raises:
         BrokenImage: They are stored as no honest file stores them.
-        TooManyPixels: A part of the picture, which is decoded as a whole, has more than ``max_pixels``.
+        TooManyPixels: A part of the image, which is decoded as a whole, has more than ``max_pixels``.
 
     """
     tiles = getattr(image, "tile", ())
@@ -76,20 +76,20 @@ def check_opened(image: Image.Image, data: bytes, max_pixels: int) -> None:
         tags = getattr(image, "tag_v2", {})
         width, length = tags.get(_TILE_WIDTH, 0), tags.get(_TILE_LENGTH, 0)
         if width * length > max_pixels:
-            raise TooManyPixels(f"The picture's tiles have {width}x{length} pixels; the limit is {max_pixels:,}.")
+            raise TooManyPixels(f"The image's tiles have {width}x{length} pixels; the limit is {max_pixels:,}.")
     if image.format == "AVIF":
         # What is coded is decoded, and then scaled to what the container says.
         most = min(MAX_CODED_RATIO * image.width * image.height + MAX_CODED_EXTRA, 2 * max_pixels)
         if (coded := coded_pixels(data)) > most:
-            raise TooManyPixels(f"The picture says {image.width}x{image.height} pixels, but {coded:,} are coded in it.")
+            raise TooManyPixels(f"The image says {image.width}x{image.height} pixels, but {coded:,} are coded in it.")
     if tiles and tiles[0][0] == "bmp_rle" and image.width * image.height > MAX_RUN_LENGTH_PIXELS:
         raise BrokenImage(
-            f"Run-length coded BMP pictures are read up to {MAX_RUN_LENGTH_PIXELS:,} pixels; save it uncompressed."
+            f"Run-length coded BMP images are read up to {MAX_RUN_LENGTH_PIXELS:,} pixels; save it uncompressed."
         )
 
 
 def _too_many(what: str, limit: int) -> BrokenImage:
-    return BrokenImage(f"The picture's file has more than {limit:,} {what}, which no camera or program writes.")
+    return BrokenImage(f"The image's file has more than {limit:,} {what}, which no camera or program writes.")
 
 
 def _check_jpeg(data: bytes) -> None:
@@ -113,7 +113,7 @@ def _check_jpeg(data: bytes) -> None:
             raise _too_many("segments", MAX_SEGMENTS)
         if junk > MAX_JUNK_BYTES:
             raise _too_many("bytes between its segments", MAX_JUNK_BYTES)
-    # Thumbnails have scans of their own, and in what is no JPEG at all (a film behind the picture) the two bytes occur
+    # Thumbnails have scans of their own, and in what is no JPEG at all (a film behind the image) the two bytes occur
     # by chance: only where they are many, the scans proper are counted.
     if marker >= 0 and data.count(_SCAN, marker) > MAX_SCANS and _scans(data, marker) > MAX_SCANS:
         raise _too_many("scans", MAX_SCANS)
@@ -152,24 +152,24 @@ def _check_png(data: bytes) -> None:
 
 
 def _check_gif(data: bytes) -> None:
-    """Walk the extensions up to the first picture (GIF89a, section 15 onward)."""
+    """Walk the extensions up to the first image (GIF89a, section 15 onward)."""
     if len(data) < 13:
         return
     position = 13 + (3 << (data[10] & 7) + 1 if data[10] & 0x80 else 0)
     blocks = 0
     while position < len(data) and data[position] not in b",;":
-        # Like Pillow, pass over what is neither an extension nor a picture, byte by byte.
+        # Like Pillow, pass over what is neither an extension nor an image, byte by byte.
         if data[position] == 0x21:
             position += 2
             while position < len(data) and data[position]:
                 position += 1 + data[position]
                 blocks += 1
                 if blocks > MAX_BLOCKS:
-                    raise _too_many("blocks before its first picture", MAX_BLOCKS)
+                    raise _too_many("blocks before its first image", MAX_BLOCKS)
         position += 1
         blocks += 1
         if blocks > MAX_BLOCKS:
-            raise _too_many("blocks before its first picture", MAX_BLOCKS)
+            raise _too_many("blocks before its first image", MAX_BLOCKS)
 
 
 def _check_tiff(data: bytes) -> None:
@@ -194,7 +194,7 @@ def _check_bmp(data: bytes) -> None:
     run_length = int.from_bytes(data[14:18], "little") >= 40 and int.from_bytes(data[30:34], "little") in (1, 2)
     if run_length and len(data) > MAX_RUN_LENGTH_BYTES:
         raise BrokenImage(
-            f"Run-length coded BMP pictures are read up to {MAX_RUN_LENGTH_BYTES:,} bytes; save it uncompressed."
+            f"Run-length coded BMP images are read up to {MAX_RUN_LENGTH_BYTES:,} bytes; save it uncompressed."
         )
 
 

@@ -1,4 +1,4 @@
-"""A class activation map as a picture: laid over the picture it explains, or bare; both as PNG.
+"""A class activation map as an image: laid over the image it explains, or bare; both as PNG.
 
 Values are stretched such that a map's least is dark violet and its greatest yellow: a map shows where, not how much.
 """
@@ -24,29 +24,29 @@ _DARKEST, _LIGHTEST = (0.35, 0.13, 300.0), (0.93, 0.13, 465.0)
 _STEPS = 256
 
 
-def draw(form: MapForm, picture: Image.Image, values: NDArray[np.float32], region: Region, side: int) -> bytes:
+def draw(form: MapForm, image: Image.Image, values: NDArray[np.float32], region: Region, side: int) -> bytes:
     """Return the PNG of that form, as ``overlay`` and ``bare`` make it; for ``json``, which needs none, no bytes."""
     if form == "overlay":
-        return overlay(picture, values, region)
+        return overlay(image, values, region)
     return bare(values, side) if form == "map" else b""
 
 
-def overlay(picture: Image.Image, values: NDArray[np.float32], region: Region) -> bytes:
-    """Lay a map over the part of a picture that the network saw; the rest stays as it is.
+def overlay(image: Image.Image, values: NDArray[np.float32], region: Region) -> bytes:
+    """Lay a map over the part of an image that the network saw; the rest stays as it is.
 
     Args:
-        picture: RGB, upright.
+        image: RGB, upright.
         values: float32 [h, w], finite, in any range.
-        region: What the network saw of ``picture``, in its pixels.
+        region: What the network saw of ``image``, in its pixels.
 
     Returns:
-        A PNG of the whole picture, its longer side at most ``LONGEST_SIDE`` pixels.
+        A PNG of the whole image, its longer side at most ``LONGEST_SIDE`` pixels.
 
     """
-    scale = min(1.0, LONGEST_SIDE / max(picture.size))
-    size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
-    canvas = picture.copy() if size == picture.size else picture.resize(size, Image.Resampling.BICUBIC, reducing_gap=2)
-    across, down = size[0] / picture.width, size[1] / picture.height
+    scale = min(1.0, LONGEST_SIDE / max(image.size))
+    size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
+    canvas = image.copy() if size == image.size else image.resize(size, Image.Resampling.BICUBIC, reducing_gap=2)
+    across, down = size[0] / image.width, size[1] / image.height
     left, top = round(region.left * across), round(region.top * down)
     right = max(left + 1, round((region.left + region.width) * across))
     bottom = max(top + 1, round((region.top + region.height) * down))
@@ -70,7 +70,7 @@ def _stretched(values: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np
 
 
 def _png(image: Image.Image) -> bytes:
-    image.info.clear()  # what the file said of its colours and its origin is not true of this picture
+    image.info.clear()  # what the file said of its colours and its origin is not true of this image
     buffer = io.BytesIO()
     image.save(buffer, "PNG", compress_level=3)
     return buffer.getvalue()

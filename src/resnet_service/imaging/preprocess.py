@@ -21,13 +21,13 @@ _FILTERS = {
     "lanczos": Image.Resampling.LANCZOS,
 }
 
-# A 1x20000 picture resized in full would take gigabytes, of which the crop shows a sliver. Above this many pixels
+# A 1x20000 image resized in full would take gigabytes, of which the crop shows a sliver. Above this many pixels
 # only that sliver is computed, which may round a pixel differently (by 1 of 255); below, equality is exact.
 _EXACT_PIXELS = 1 << 24
 
 
 class Region(NamedTuple):
-    """A rectangle in a picture, in pixels of it; its corners may lie within pixels."""
+    """A rectangle in an image, in pixels of it; its corners may lie within pixels."""
 
     left: float
     top: float
@@ -36,7 +36,7 @@ class Region(NamedTuple):
 
 
 def region(size: tuple[int, int], metadata: ModelMetadata) -> Region:
-    """Return the part of a picture of ``size`` (width, height) that ``crop`` shows to the network."""
+    """Return the part of an image of ``size`` (width, height) that ``crop`` shows to the network."""
     (width, height), left, top = _window(size, metadata)
     across, down = size[0] / width, size[1] / height
     side = metadata.input_size
@@ -94,14 +94,14 @@ def denormalise(normalised: NDArray[np.float32], metadata: ModelMetadata) -> NDA
     # NaN compares false.
     if not (pixels.min() >= -0.5 and pixels.max() <= 255.5):
         raise InvalidTensor(
-            "The tensor has values that no picture has: each must be (x / 255 - mean) / std of a pixel x in 0 to 255, "
+            "The tensor has values that no image has: each must be (x / 255 - mean) / std of a pixel x in 0 to 255, "
             f"with mean {list(metadata.mean)} and std {list(metadata.std)}."
         )
     return np.asarray(np.clip(np.rint(pixels), 0, 255).astype(np.uint8))
 
 
 def _window(size: tuple[int, int], metadata: ModelMetadata) -> tuple[tuple[int, int], int, int]:
-    """Return the size to resize a picture of ``size`` to, and the left and top of the square to cut out of that."""
+    """Return the size to resize an image of ``size`` to, and the left and top of the square to cut out of that."""
     width, height = _resized(size, metadata.resize_size)
     side = metadata.input_size
     # Python rounds halves to even; so does the reference.

@@ -1,4 +1,4 @@
-"""Which places of a picture speak for a class; pure.
+"""Which places of an image speak for a class; pure.
 
 Class activation mapping (Zhou et al., Learning Deep Features for Discriminative Localization, CVPR 2016, equation 2):
 where a network ends in global average pooling and one linear layer, the logit of class c is

@@ -28,7 +28,7 @@ _VERSION_DIGITS = 12
 Fidelity = Literal["exact", "fast"]
 
 # A JPEG that is decoded at a reduced scale keeps at least this many times the pixels that the resize asks for: at one
-# time, the resize has nothing left to average, and pictures differ visibly from the reference.
+# time, the resize has nothing left to average, and images differ visibly from the reference.
 _DRAFT_MARGIN = 2
 
 
@@ -50,7 +50,7 @@ class Timing(NamedTuple):
 
 
 class Classification(NamedTuple):
-    """The answer for one picture: most probable classes first; format and displayed size of what was sent."""
+    """The answer for one image: most probable classes first; format and displayed size of what was sent."""
 
     predictions: list[RankedClass]
     format: str
@@ -60,7 +60,7 @@ class Classification(NamedTuple):
 
 
 class _Sent(NamedTuple):
-    """What is told of a picture that was sent, when its pixels are no longer needed."""
+    """What is told of an image that was sent, when its pixels are no longer needed."""
 
     format: str
     width: int
@@ -68,16 +68,16 @@ class _Sent(NamedTuple):
 
 
 class Scores(NamedTuple):
-    """The network's answers for several pictures: finite logits, float32 [N, classes]; and what all of them took."""
+    """The network's answers for several images: finite logits, float32 [N, classes]; and what all of them took."""
 
     logits: NDArray[np.float32]
     timing_ms: Timing
 
 
 class Explanation(NamedTuple):
-    """Which places of a picture speak for a class.
+    """Which places of an image speak for a class.
 
-    ``values`` float32 [h, w], as ``activation_map`` has them, lie over ``region`` of the displayed picture, in its
+    ``values`` float32 [h, w], as ``activation_map`` has them, lie over ``region`` of the displayed image, in its
     pixels. ``png`` is empty where only numbers were asked for. What drawing it took is not in the timing.
     """
 
@@ -94,7 +94,7 @@ class Explanation(NamedTuple):
 
 
 class Embedding(NamedTuple):
-    """A picture as a vector, float32 [D]."""
+    """An image as a vector, float32 [D]."""
 
     vector: NDArray[np.float32]
     format: str
@@ -138,7 +138,7 @@ class ImageClassifier(Protocol):
 
     @property
     def ahead(self) -> int:
-        """Threads that may call it beyond its workers, so that these always have a picture."""
+        """Threads that may call it beyond its workers, so that these always have an image."""
         ...
 
     @property
@@ -155,22 +155,22 @@ class ImageClassifier(Protocol):
         ...
 
     def classify(self, data: bytes, top_k: int | None = None) -> Classification:
-        """Answer for one picture's encoded bytes."""
+        """Answer for one image's encoded bytes."""
         ...
 
-    def score(self, pictures: Sequence[bytes]) -> Scores:
-        """Answer for each of several pictures' encoded bytes."""
+    def score(self, images: Sequence[bytes]) -> Scores:
+        """Answer for each of several images' encoded bytes."""
         ...
 
     def score_crops(self, crops: NDArray[np.uint8]) -> Scores:
         """Answer for pixels as the network sees them, uint8 [N, S, S, 3]."""
 
     def explain(self, data: bytes, class_id: int | None = None, form: MapForm = "json") -> Explanation:
-        """Say which places of a picture speak for a class."""
+        """Say which places of an image speak for a class."""
         ...
 
     def embed(self, data: bytes, normalise: bool = False) -> Embedding:
-        """Turn a picture into a vector."""
+        """Turn an image into a vector."""
         ...
 
 
@@ -189,7 +189,7 @@ class Classifier:
         decoding: Fidelity = "fast",
     ) -> None:
         self._runtime = runtime
-        # Pictures as large as may be sent are the most memory that a request takes: no more of them than workers, while
+        # Images as large as may be sent are the most memory that a request takes: no more of them than workers, while
         # the threads ahead hold crops. More decoders than CPUs would gain nothing, too.
         self._decoders = threading.Semaphore(workers)
         self._max_pixels = max_pixels
@@ -226,9 +226,9 @@ class Classifier:
             runtime: What runs it; ``auto`` for the one that fits the file.
             arch: Architecture of a bare ``state_dict``; a checkpoint names its own.
             label_file: Label set to use instead of searching the one that the model names.
-            workers: Pictures that are decoded, and networks that are computed, at once.
+            workers: Images that are decoded, and networks that are computed, at once.
             threads: CPU threads for one inference; 0 for the best that the runtime can do.
-            max_pixels: Pictures with more are refused before they are decoded.
+            max_pixels: Images with more are refused before they are decoded.
             decoding: ``exact`` prepares pixels as the reference transforms do, to the bit; ``fast`` decodes large JPEGs
                 at a reduced scale and resizes only what the crop shows.
 
@@ -251,7 +251,7 @@ class Classifier:
         )
 
     def warm_up(self) -> None:
-        """Run a grey picture through all that answers, so that a model that cannot answer never gets ready.
+        """Run a grey image through all that answers, so that a model that cannot answer never gets ready.
 
         Raises:
             UnsoundOutput: The network does not give one finite number for each label, or what it gives besides is not
@@ -269,7 +269,7 @@ class Classifier:
                 _map_of(features, self._runtime.class_weights[0])
 
     def warm_thread(self) -> None:
-        """Run a grey picture through what several threads use at once; ``warm_up`` has tried everything.
+        """Run a grey image through what several threads use at once; ``warm_up`` has tried everything.
 
         Raises:
             UnsoundOutput: The network failed.
@@ -279,14 +279,14 @@ class Classifier:
         rank(self._runtime.logits(np.full((1, side, side, 3), 128, np.uint8), alone=False)[0], self.labels, 1)
 
     def classify(self, data: bytes, top_k: int | None = None) -> Classification:
-        """Answer for one picture.
+        """Answer for one image.
 
         Args:
             data: The encoded file.
             top_k: Number of classes to name, 1 ... number of classes; ``None`` for the default of 5.
 
         Raises:
-            RequestError: ``top_k`` or the picture cannot be answered; the subclass says why.
+            RequestError: ``top_k`` or the image cannot be answered; the subclass says why.
             UnsoundOutput: The network failed.
 
         """
@@ -300,7 +300,7 @@ class Classifier:
         return Classification(predictions, *sent, watch.timing())
 
     def explain(self, data: bytes, class_id: int | None = None, form: MapForm = "json") -> Explanation:
-        """Say which places of one picture speak for a class.
+        """Say which places of one image speak for a class.
 
         Args:
             data: The encoded file.
@@ -308,7 +308,7 @@ class Classifier:
             form: ``overlay`` or ``map`` to have the map drawn, too.
 
         Raises:
-            RequestError: ``class_id`` or the picture cannot be answered; the subclass says why.
+            RequestError: ``class_id`` or the image cannot be answered; the subclass says why.
             OutputUnavailable: The network does not end such that there is a map, or the file has logits only.
             UnsoundOutput: The network failed.
 
@@ -322,7 +322,7 @@ class Classifier:
                 "activation maps need; answers of this model cannot be explained."
             )
         watch = _Watch()
-        with self._decoders:  # to the end, since the picture is drawn on
+        with self._decoders:  # to the end, since the image is drawn on
             with self._working():
                 decoded, pixels = self._prepare(data, watch)
                 features = self._runtime.features(pixels, alone=self._in_work == 1)
@@ -346,14 +346,14 @@ class Classifier:
         )
 
     def embed(self, data: bytes, normalise: bool = False) -> Embedding:
-        """Turn one picture into the vector that the network's last layer takes; like pictures have like vectors.
+        """Turn one image into the vector that the network's last layer takes; like images have like vectors.
 
         Args:
             data: The encoded file.
             normalise: Scale the vector to length 1, so that a dot product is the cosine; zeros stay zeros.
 
         Raises:
-            RequestError: The picture cannot be answered; the subclass says why.
+            RequestError: The image cannot be answered; the subclass says why.
             OutputUnavailable: The network does not end in a linear layer, or the file has logits only.
             UnsoundOutput: The network failed.
 
@@ -375,7 +375,7 @@ class Classifier:
         return Embedding(vector, *sent, watch.timing())
 
     def _take(self, data: bytes, watch: "_Watch", max_pixels: int | None = None) -> tuple[_Sent, NDArray[np.uint8]]:
-        """Return what the network sees, uint8 [S, S, 3], and of the picture only what is to be told."""
+        """Return what the network sees, uint8 [S, S, 3], and of the image only what is to be told."""
         with self._decoders:
             decoded, pixels = self._prepare(data, watch, max_pixels)
             return _Sent(decoded.format, decoded.width, decoded.height), pixels
@@ -383,35 +383,35 @@ class Classifier:
     def _prepare(
         self, data: bytes, watch: "_Watch", max_pixels: int | None = None
     ) -> tuple[DecodedImage, NDArray[np.uint8]]:
-        """Return the upright picture and what the network sees of it, uint8 [S, S, 3]."""
+        """Return the upright image and what the network sees of it, uint8 [S, S, 3]."""
         decoded = decode(data, self._max_pixels if max_pixels is None else max_pixels, enough=self._enough)
         watch.mark()
         pixels = crop(decoded.image, self.metadata, exact=self._exact)
         watch.mark()
         return decoded, pixels
 
-    def score(self, pictures: Sequence[bytes]) -> Scores:
-        """Answer for several pictures, one after the other; together they may have the pixels that one may have.
+    def score(self, images: Sequence[bytes]) -> Scores:
+        """Answer for several images, one after the other; together they may have the pixels that one may have.
 
         Args:
-            pictures: The encoded files.
+            images: The encoded files.
 
         Raises:
-            RequestError: A picture cannot be answered; the subclass says why, and the message which one.
+            RequestError: An image cannot be answered; the subclass says why, and the message which one.
             UnsoundOutput: The network failed.
 
         """
-        logits = np.empty((len(pictures), len(self.labels)), np.float32)
+        logits = np.empty((len(images), len(self.labels)), np.float32)
         spent = np.zeros(len(Timing._fields))
         pixels_left = self._max_pixels
         with self._working():
-            # One picture at a time: the crops of all of them would be memory that grows with what is asked for.
-            for number, data in enumerate(pictures):
+            # One image at a time: the crops of all of them would be memory that grows with what is asked for.
+            for number, data in enumerate(images):
                 watch = _Watch()
                 try:
                     sent, pixels = self._take(data, watch, pixels_left)
                 except RequestError as error:
-                    if len(pictures) == 1:
+                    if len(images) == 1:
                         raise
                     of_all = isinstance(error, TooManyPixels)
                     said = (
@@ -419,7 +419,7 @@ class Classifier:
                         if of_all
                         else error
                     )
-                    raise type(error)(f"Picture {number + 1} of {len(pictures)}: {said}") from error
+                    raise type(error)(f"Image {number + 1} of {len(images)}: {said}") from error
                 pixels_left -= sent.width * sent.height
                 logits[number] = self._sound_logits(pixels[np.newaxis])[0]
                 watch.mark()
@@ -450,7 +450,7 @@ class Classifier:
 
     @contextmanager
     def _working(self) -> Iterator[None]:
-        """Count the pictures in work. Where one decodes beside it, an inference on all CPUs would slow down both."""
+        """Count the images in work. Where one decodes beside it, an inference on all CPUs would slow down both."""
         with self._in_work_lock:
             self._in_work += 1
         try:
@@ -487,6 +487,6 @@ def _map_of(features: Features, weights: NDArray[np.float32]) -> NDArray[np.floa
 
 
 def _as_displayed(seen: Region, decoded: DecodedImage) -> Region:
-    """Scale a region of the decoded picture, which may be smaller than what was sent, to the picture as displayed."""
+    """Scale a region of the decoded image, which may be smaller than what was sent, to the image as displayed."""
     across, down = decoded.width / decoded.image.width, decoded.height / decoded.image.height
     return Region(seen.left * across, seen.top * down, seen.width * across, seen.height * down)

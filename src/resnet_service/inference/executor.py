@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 # Of the moving average of the time per piece of work: the last ten or so count.
 _WEIGHT = 0.1
-# How long a thread may stand still for the others in ``run_on_each``: they may be at a picture that takes long.
+# How long a thread may stand still for the others in ``run_on_each``: they may be at an image that takes long.
 _TOGETHER_SECONDS = 2.0
 
 

@@ -19,7 +19,7 @@ from resnet_service.models.metadata import ModelMetadata, Outputs, Precision
 
 
 class FakeClassifier:
-    """Decodes pictures for real and answers class 0 with certainty; its maps and vectors are always the same.
+    """Decodes images for real and answers class 0 with certainty; its maps and vectors are always the same.
 
     ``gate``, where given, holds every answer back until it is set; ``seconds`` is what an answer takes; ``failure`` is
     raised instead of an answer, and ``warm_up_failure`` by a warm-up. The two may be changed while it serves;
@@ -65,7 +65,7 @@ class FakeClassifier:
         self.warmed_in.add(threading.current_thread().name)
 
     def classify(self, data: bytes, top_k: int | None = None) -> Classification:
-        """Answer class 0, whatever the picture shows."""
+        """Answer class 0, whatever the image shows."""
         wanted = check_top_k(top_k, len(self.labels))
         begun = time.perf_counter()
         self._work()
@@ -79,12 +79,12 @@ class FakeClassifier:
         timing = Timing(1000 * (done - thought), 0, 1000 * (thought - begun), 1000 * (done - begun))
         return Classification(predictions, decoded.format, decoded.width, decoded.height, timing)
 
-    def score(self, pictures: Sequence[bytes]) -> Scores:
+    def score(self, images: Sequence[bytes]) -> Scores:
         """Answer class 0 for each."""
         self._work()
-        for picture in pictures:
-            decode(picture)
-        return self._scores(len(pictures))
+        for image in images:
+            decode(image)
+        return self._scores(len(images))
 
     def score_crops(self, crops: NDArray[np.uint8]) -> Scores:
         """Answer class 0 for each."""
@@ -92,7 +92,7 @@ class FakeClassifier:
         return self._scores(len(crops))
 
     def explain(self, data: bytes, class_id: int | None = None, form: MapForm = "json") -> Explanation:
-        """Answer that the right half of a picture speaks for a class, whatever it shows."""
+        """Answer that the right half of an image speaks for a class, whatever it shows."""
         chosen = check_class_id(class_id or 0, len(self.labels))
         self._work()
         image, file_format, width, height = decode(data)
@@ -119,7 +119,7 @@ class FakeClassifier:
         if self.failure is not None:
             raise self.failure
 
-    def _scores(self, pictures: int) -> Scores:
-        logits = np.zeros((pictures, len(self.labels)), np.float32)
+    def _scores(self, images: int) -> Scores:
+        logits = np.zeros((images, len(self.labels)), np.float32)
         logits[:, 0] = 1000  # of which softmax makes exactly 1 and 0
         return Scores(logits, Timing(0, 0, 0, 0))

@@ -13,7 +13,7 @@ from resnet_service.system.cpus import available_cpus
 
 
 def worker_count(settings: Settings) -> int:
-    """Return how many pictures are worked on at once."""
+    """Return how many images are worked on at once."""
     return settings.workers or available_cpus()
 
 

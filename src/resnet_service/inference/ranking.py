@@ -41,7 +41,7 @@ def softmax(logits: NDArray[np.floating]) -> NDArray[np.float64]:
 
 
 def check_sound(logits: NDArray[np.float32], labels: LabelSet) -> None:
-    """Accept one picture's logits, float32 [classes].
+    """Accept one image's logits, float32 [classes].
 
     Raises:
         UnsoundOutput: The wrong number of logits, NaN or infinity.
@@ -52,12 +52,12 @@ def check_sound(logits: NDArray[np.float32], labels: LabelSet) -> None:
 
 
 def best(scores: NDArray[np.floating], top_k: int) -> list[int]:
-    """Return the indices of the ``top_k`` highest of one picture's scores, [classes]; equal ones in their order."""
+    """Return the indices of the ``top_k`` highest of one image's scores, [classes]; equal ones in their order."""
     return [int(index) for index in np.argsort(-scores, kind="stable")[:top_k]]
 
 
 def rank(logits: NDArray[np.float32], labels: LabelSet, top_k: int) -> list[RankedClass]:
-    """Rank one picture's logits, float32 [classes]; equal scores come in the order of their class index.
+    """Rank one image's logits, float32 [classes]; equal scores come in the order of their class index.
 
     Raises:
         UnsoundOutput: The wrong number of logits, NaN or infinity.

@@ -20,7 +20,7 @@ SUFFIX = ".onnx"
 METADATA_KEY = "resnet_service"
 INPUT, OUTPUT = "pixels", "logits"
 # Further outputs, where the network has them: what ``Outputs`` describes, and the last layer's weights as they are
-# after quantization, float32 [classes, C], the same for every picture.
+# after quantization, float32 [classes, C], the same for every image.
 EMBEDDING, FEATURE_MAP, CLASS_WEIGHTS = "embedding", "feature_map", "class_weights"
 
 MAX_METADATA_BYTES = 1 << 20
@@ -75,7 +75,7 @@ def read_packed(path: Path) -> PackedModel:
         ) from error
     if metadata is None:
         raise InvalidMetadata(
-            f"{path} is an ONNX file, but was not written by `resnet-service pack`: it does not say what pictures it "
+            f"{path} is an ONNX file, but was not written by `resnet-service pack`: it does not say what images it "
             "takes nor what its outputs mean. Pack its checkpoint."
         )
     try:

@@ -43,10 +43,10 @@ class Provenance(_Record):
 
 
 class EvaluationRecord(_Record):
-    """What an evaluation measured, and on which pictures: never written by hand, only by ``evaluate --record``."""
+    """What an evaluation measured, and on which images: never written by hand, only by ``evaluate --record``."""
 
     dataset: str = Field(max_length=200)
-    sha256: Sha256 = Field(description="of the data set's pictures and classes")
+    sha256: Sha256 = Field(description="of the data set's images and classes")
     pictures: int = Field(ge=1)
     top1: float = Field(ge=0, le=100, description="in percent")
     top5: float = Field(ge=0, le=100, description="in percent")
@@ -54,18 +54,18 @@ class EvaluationRecord(_Record):
 
 
 class Calibration(_Record):
-    """The pictures that showed which range each activation has, as quantization needs to know."""
+    """The images that showed which range each activation has, as quantization needs to know."""
 
     dataset: str = Field(max_length=200)
-    sha256: Sha256 = Field(description="of all the pictures and classes it was given, those held out included")
+    sha256: Sha256 = Field(description="of all the images and classes it was given, those held out included")
     pictures: int = Field(ge=1, description="of them, used to calibrate")
 
 
 class Agreement(_Record):
-    """How a packed model answers compared with its checkpoint, on pictures that calibration has not seen."""
+    """How a packed model answers compared with its checkpoint, on images that calibration has not seen."""
 
     pictures: int = Field(ge=1)
-    top1_agreement: float = Field(ge=0, le=100, description="same first answer, in percent of the pictures")
+    top1_agreement: float = Field(ge=0, le=100, description="same first answer, in percent of the images")
     top1_loss: float | None = Field(None, ge=-100, le=100, description="points of accuracy lost, where labelled")
     max_logit_difference: float = Field(ge=0)
 
@@ -101,7 +101,7 @@ class Packing(_Record):
 class ModelMetadata(_Record):
     """Everything besides the weights that inference needs.
 
-    ``input_size`` is the side of the square that the network sees, in pixels; a picture's shorter side is first
+    ``input_size`` is the side of the square that the network sees, in pixels; an image's shorter side is first
     resized to ``resize_size``. ``mean`` and ``std`` are per channel (red, green, blue), for values in 0 ... 1.
     """
 

@@ -39,7 +39,7 @@ def writing(log_format: LogFormat, level: str, descriptor: int | None = None) ->
 
     Args:
         log_format: ``auto`` is ``console`` on a terminal and ``json`` elsewhere.
-        level: Least severe to write. ``debug`` is for our own loggers only: others' would show what is in pictures.
+        level: Least severe to write. ``debug`` is for our own loggers only: others' would show what is in images.
         descriptor: Where to; by default standard error.
 
     """
@@ -72,7 +72,7 @@ def formatter(log_format: Literal["json", "console"], *, colors: bool = False) -
         renderer = structlog.dev.ConsoleRenderer(
             pad_event_to=0,
             colors=colors,
-            # The default shows local variables, pictures among them.
+            # The default shows local variables, images among them.
             exception_formatter=structlog.dev.plain_traceback,
         )
     return structlog.stdlib.ProcessorFormatter(

@@ -58,7 +58,7 @@ class Metrics:
         self._stages = self._make(
             Histogram,
             "stage_duration_seconds",
-            "Time of pictures in each stage: receive (head to whole body), queue (body to thread), decode, preprocess, "
+            "Time of images in each stage: receive (head to whole body), queue (body to thread), decode, preprocess, "
             "inference.",
             ("stage",),
         )
@@ -123,7 +123,7 @@ class Metrics:
         self._rejected.inc()
 
     def stage(self, stage: str, seconds: float) -> None:
-        """Take the time of one picture in one of ``STAGES``."""
+        """Take the time of one image in one of ``STAGES``."""
         self._of_stage[stage].observe(seconds)
 
     def exposition(self, accept: str) -> tuple[bytes, str]:

@@ -1,6 +1,6 @@
 """The engine of a cluster: Ray Data hands the parts to actors, one a CPU, and replaces those that die.
 
-What goes to a worker is a part's description; pictures go from the store to the worker and rows from the worker to
+What goes to a worker is a part's description; images go from the store to the worker and rows from the worker to
 the store, so that nothing large passes through the driver. A part that was begun on a node that died is done again
 elsewhere, and writes the file of the same name: done twice, it is there once.
 """
@@ -29,7 +29,7 @@ from resnet_service.models.labels import label_file_for
 from resnet_service.system.files import read_model_file, write_whole
 
 _WAITING = 2  # parts that a worker has got, so that it need not wait for the driver
-# Nodes come and go, and their workers are started again elsewhere. But what ends its worker each time (a picture that
+# Nodes come and go, and their workers are started again elsewhere. But what ends its worker each time (an image that
 # crashes a decoder, say) must not go on for ever, as it would by default.
 _RESTARTS = 20
 
@@ -98,7 +98,7 @@ def ray_engine(
             files = ray.put(ModelFiles(recipe, None if label_file is None else label_file.path))
             rows: list[dict[str, Any]] = [{"part": part_text(part)} for part in parts]
             cpus = max(1, int(ray.cluster_resources().get("CPU", 1)))
-            tasks = task_count(len(parts), sum(len(part.pictures) for part in parts), workers or cpus)
+            tasks = task_count(len(parts), sum(len(part.images) for part in parts), workers or cpus)
             pool = ray.data.ActorPoolStrategy(
                 min_size=1,
                 max_size=workers,

@@ -9,7 +9,7 @@ from resnet_service.models.metadata import ModelMetadata, Outputs, Precision
 
 
 class Features(NamedTuple):
-    """What a network makes of one picture, all float32.
+    """What a network makes of one image, all float32.
 
     ``logits`` [classes]; ``embedding`` [D], what its last linear layer takes; ``feature_map`` [D, h, w], the last one,
     whose mean over h and w is the embedding, or ``None`` of networks that do not end so.
@@ -53,7 +53,7 @@ class Runtime(Protocol):
 
         Args:
             crops: uint8 [N, S, S, 3], RGB in 0 ... 255.
-            alone: No other picture is being worked on, so that all CPUs may be spent on this one.
+            alone: No other image is being worked on, so that all CPUs may be spent on this one.
 
         Returns:
             float32 [N, classes].
@@ -77,5 +77,5 @@ class Runtime(Protocol):
         ...
 
     def features(self, pixels: NDArray[np.uint8], *, alone: bool = True) -> Features:
-        """Run the network on one picture, uint8 [S, S, 3]; only where ``outputs`` has an embedding."""
+        """Run the network on one image, uint8 [S, S, 3]; only where ``outputs`` has an embedding."""
         ...

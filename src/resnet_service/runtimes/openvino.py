@@ -1,10 +1,10 @@
 """The fast runtime: a packed model, compiled by OpenVINO; no PyTorch needed.
 
-The network is compiled in two forms. *Alone*: one stream that spreads a picture over all threads, for the least
-latency. *Busy*: one single-threaded stream a worker, for the most pictures a second. Which one a call takes, its
+The network is compiled in two forms. *Alone*: one stream that spreads an image over all threads, for the least
+latency. *Busy*: one single-threaded stream a worker, for the most images a second. Which one a call takes, its
 caller knows. Each form has a compiled copy of the weights: the price of having both is memory of about the file's size.
 
-Streams are threads of OpenVINO's own. One that has done its picture would stand idle until a thread of Python's has the
+Streams are threads of OpenVINO's own. One that has done its image would stand idle until a thread of Python's has the
 interpreter's lock and hands it another; a few more calls than streams, which OpenVINO queues, and it has that already.
 """
 
@@ -96,12 +96,12 @@ class OpenVINORuntime:
         return cls(read_packed(path), workers=workers, threads=threads)
 
     def logits(self, crops: NDArray[np.uint8], *, alone: bool = True) -> NDArray[np.float32]:
-        """Run the network on uint8 [N, S, S, 3], one picture after the other; return float32 [N, classes]."""
+        """Run the network on uint8 [N, S, S, 3], one image after the other; return float32 [N, classes]."""
         requests = self._alone if alone else self._busy
         output = np.empty((len(crops), self.metadata.num_classes), np.float32)
         with requests.one() as request:
-            for picture, row in zip(crops, output, strict=True):
-                row[:] = request.run(picture)
+            for image, row in zip(crops, output, strict=True):
+                row[:] = request.run(image)
         return output
 
     def features(self, pixels: NDArray[np.uint8], *, alone: bool = True) -> Features:
@@ -121,9 +121,9 @@ class _Request:
         self._pixels: NDArray[np.uint8] = self._request.get_tensor(INPUT).data[0]
         self._logits: NDArray[np.float32] = self._request.get_tensor(OUTPUT).data[0]
 
-    def run(self, picture: NDArray[np.uint8]) -> NDArray[np.float32]:
+    def run(self, image: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Run on uint8 [S, S, 3]; what is returned, float32 [classes], is valid until the next call."""
-        self._pixels[:] = picture
+        self._pixels[:] = image
         self._request.infer(share_outputs=True)
         return self._logits
 
@@ -179,8 +179,8 @@ def _take_class_weights(model: openvino.Model) -> NDArray[np.float32]:
     implementation does it: to compile even this much takes a tenth of a model's opening.
 
     Raises:
-        InvalidMetadata: What the file calls weights depends on the picture.
-        NonFiniteWeights: NaN or infinity among them, which no picture's scores need to show.
+        InvalidMetadata: What the file calls weights depends on the image.
+        NonFiniteWeights: NaN or infinity among them, which no image's scores need to show.
 
     """
     result = model.output(CLASS_WEIGHTS).get_node()

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 # From glibc's malloc.h.
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
 _LARGE = 1 << 20
-# Pictures in work take a few megabytes at the heap's end. Were these given back after each, the next one would have to
+# Images in work take a few megabytes at the heap's end. Were these given back after each, the next one would have to
 # take them anew, a page at a time.
 _KEPT = 8 << 20
 _NEW_OBJECTS = 5_000
@@ -20,7 +20,7 @@ _NEW_OBJECTS = 5_000
 def share_one_heap() -> None:
     """Let all threads have one heap, as each by default has not; to be called before there are any, NumPy's included.
 
-    Each heap costs memory, and what a large picture leaves in one is holes there, which another cannot use.
+    Each heap costs memory, and what a large image leaves in one is holes there, which another cannot use.
     """
     _mallopt(_M_ARENA_MAX, 1)
 
@@ -28,7 +28,7 @@ def share_one_heap() -> None:
 def keep_heap_compact() -> None:
     """Give what is freed back to the operating system, and share one heap where that was not said before.
 
-    By default, after the first large picture was freed, others up to 32 MB are kept in the heap. With large blocks
+    By default, after the first large image was freed, others up to 32 MB are kept in the heap. With large blocks
     outside of it, the same load is served in less memory and no more time.
     """
     share_one_heap()

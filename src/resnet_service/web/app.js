@@ -1,4 +1,4 @@
-// Wiring: pictures come in by drop, paste, choice, camera or sample, and each gets a card.
+// Wiring: images come in by drop, paste, choice, camera or sample, and each gets a card.
 
 import { facts, Failure, fetchFacts } from "./api.js";
 import { watchForKeys } from "./key.js";
@@ -33,7 +33,7 @@ function add(file, name, credit) {
   return card;
 }
 
-/** Take pictures, one card each, in their order, above those from before. */
+/** Take images, one card each, in their order, above those from before. */
 function take(files, name, credit) {
   notice.textContent = files.length > MOST ? words("too.many", { count: MOST }) : "";
   const taken = [...files].slice(0, MOST).map((file) => add(file, name, credit));
@@ -86,7 +86,7 @@ for (const id of ["file", "camera"]) {
   });
 }
 
-// A picture that misses the field is still meant for the page; left alone, the browser would open it instead.
+// An image that misses the field is still meant for the page; left alone, the browser would open it instead.
 document.addEventListener("dragover", (event) => {
   event.preventDefault();
   form.classList.add("over");

@@ -3,7 +3,7 @@
 const SIDE = 256;
 // From "says nothing" to "speaks for it", dark to light so that it is read without telling hues apart. Red, green, blue.
 const COLOURS = [[8, 6, 32], [86, 16, 110], [188, 55, 84], [249, 142, 9], [252, 255, 164]];
-// How much of the picture each end covers, of 255, before the slider.
+// How much of the image each end covers, of 255, before the slider.
 const COVERS = [110, 255];
 
 /** Paint `map` (rows of numbers, any range) over the whole canvas, smoothly, from its least value to its greatest. */

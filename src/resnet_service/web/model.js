@@ -35,7 +35,7 @@ function accuracy({ evaluations, provenance }) {
     return words("model.accuracy.measured", {
       top1: accuracyPercent(last.top1 / 100),
       top5: accuracyPercent(last.top5 / 100),
-      pictures: count(last.pictures),
+      images: count(last.pictures),
       dataset: last.dataset,
     });
   }

@@ -1,7 +1,7 @@
-// One picture's card: what is in it, how long that took, or what went wrong.
+// One image's card: what is in it, how long that took, or what went wrong.
 
 import { classNames, explain, Failure, facts, predict } from "./api.js";
-import { Picture } from "./picture.js";
+import { Image } from "./image.js";
 import { knows, language, milliseconds, percent, sizes, words } from "./words.js";
 
 const SHOWN = 3;
@@ -62,7 +62,7 @@ export class Card {
   constructor(file, { name, credit, removed }) {
     this.#file = file;
     this.#name = name;
-    this.picture = new Picture(file, name, credit);
+    this.image = new Image(file, name, credit);
     this.node = element("article", "card");
     const id = `card-${++numbered}`;
     const { title, remove, state, error, again, list, more, how, time } = this.#parts;
@@ -87,7 +87,7 @@ export class Card {
     head.append(title, remove);
     const seen = element("div", "seen");
     seen.append(state, error, again, how, list, more, time);
-    this.node.append(head, this.picture.node, seen);
+    this.node.append(head, this.image.node, seen);
     this.render();
   }
 
@@ -99,7 +99,7 @@ export class Card {
   /** Leave the page, and ask for nothing more. */
   discard() {
     this.#leaving.abort();
-    this.picture.discard();
+    this.image.discard();
     this.node.remove();
   }
 
@@ -154,7 +154,7 @@ export class Card {
     again.textContent = words("again");
     again.hidden = this.#failure === null || !this.#failure.passes;
     list.setAttribute("aria-label", words("predictions", { name: this.#name() }));
-    this.picture.render();
+    this.image.render();
     const predictions = this.#answer?.predictions ?? [];
     for (const part of [list, time]) part.hidden = predictions.length === 0;
     more.hidden = predictions.length <= SHOWN;
@@ -200,7 +200,7 @@ export class Card {
   async #toggle(classId) {
     if (this.#pressed === classId) {
       this.#pressed = null;
-      this.picture.hideMap();
+      this.image.hideMap();
       announce(words("heat.gone"));
       this.render();
       return;
@@ -215,12 +215,12 @@ export class Card {
         this.#maps.set(classId, await explain(this.#file, classId, this.#leaving.signal, (wait) => this.#waits(wait)));
       }
       if (this.#pressed !== classId) return; // meanwhile another was chosen
-      this.picture.show(this.#maps.get(classId), label);
+      this.image.show(this.#maps.get(classId), label);
       announce(words("heat.announced", { label: label() }));
     } catch (error) {
       if (this.#pressed === classId) {
         this.#pressed = null;
-        this.picture.hideMap();
+        this.image.hideMap();
       }
       if (error instanceof Failure && ["output_unavailable", "not_found"].includes(error.code)) {
         unable = this.#answer.model.version;
@@ -263,7 +263,7 @@ export class Card {
       bar.append(part);
       key.append(element("li", stage, `${words(`time.${stage}`)} ${milliseconds(stages[stage])}`));
     }
-    const facts_ = [words("picture.facts", image), words("time.total", { total: milliseconds(this.#roundTrip) })];
+    const facts_ = [words("image.facts", image), words("time.total", { total: milliseconds(this.#roundTrip) })];
     time.replaceChildren(bar, key, element("p", "note", facts_.join(" · ")));
   }
 }

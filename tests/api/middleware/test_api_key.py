@@ -21,12 +21,12 @@ from resnet_service.api_keys import KeyRing, Keys
 from resnet_service.errors import InvalidSettings
 from resnet_service.inference.fake import FakeClassifier
 from resnet_service.settings import Settings, load_settings
-from tests.support.pictures import encoded, noise
+from tests.support.images import encoded, noise
 from tests.support.servers import REPOSITORY, cli, served, server_process
 from tests.support.wire import connected, head, read_answer
 
 OLD, NEW, THIRD = "the-old-key-0123456789", "the-new-key-0123456789", "a-third-key-0123456789"
-PICTURE = encoded(noise(40, 30), "JPEG")
+IMAGE = encoded(noise(40, 30), "JPEG")
 PACKED = REPOSITORY / "checkpoints" / "resnet18-fashion-mnist-int8.onnx"
 OPEN = [
     "/",
@@ -74,12 +74,12 @@ def client() -> Iterator[httpx.Client]:
 
 
 def test_what_is_open_is_open_for_reading(client: httpx.Client) -> None:
-    """The page is at the very path that Hugging Face's client posts pictures to."""
+    """The page is at the very path that Hugging Face's client posts images to."""
     assert client.get("/").status_code == HTTPStatus.OK
-    refused = client.post("/", content=PICTURE, headers={"Content-Type": "image/jpeg"})
+    refused = client.post("/", content=IMAGE, headers={"Content-Type": "image/jpeg"})
     assert refused.status_code == HTTPStatus.UNAUTHORIZED
     assert set(refused.json()) == {"error"}  # as that client reads it
-    allowed = client.post("/", content=PICTURE, headers={"Content-Type": "image/jpeg", **bearer(NEW)})
+    allowed = client.post("/", content=IMAGE, headers={"Content-Type": "image/jpeg", **bearer(NEW)})
     assert allowed.status_code == HTTPStatus.OK
 
 
@@ -207,7 +207,7 @@ def test_everything_else_needs_one(client: httpx.Client, path: str, method: str)
     ],
 )
 def test_each_key_opens_in_each_way(client: httpx.Client, headers: dict[str, str]) -> None:
-    assert client.post("/predict", content=PICTURE, headers=headers).status_code == HTTPStatus.OK
+    assert client.post("/predict", content=IMAGE, headers=headers).status_code == HTTPStatus.OK
     assert client.get("/labels", headers=headers).status_code == HTTPStatus.OK
     assert client.get("/nothing", headers=headers).status_code == HTTPStatus.NOT_FOUND
 
@@ -226,7 +226,7 @@ def test_each_key_opens_in_each_way(client: httpx.Client, headers: dict[str, str
     ],
 )
 def test_nothing_else_opens(client: httpx.Client, headers: dict[str, str]) -> None:
-    response = client.post("/predict", params={"api_key": OLD, "X-API-Key": OLD}, content=PICTURE, headers=headers)
+    response = client.post("/predict", params={"api_key": OLD, "X-API-Key": OLD}, content=IMAGE, headers=headers)
     assert_unauthorized(response)
     for key in (OLD, NEW, THIRD):
         assert key not in response.text
@@ -247,17 +247,17 @@ def test_without_a_key_no_place_is_taken() -> None:
     with served(create_app(Settings(workers=1, queue=0, api_keys=Keys([OLD])), classifier)) as client:
 
         def ask() -> None:
-            client.post("/predict", content=PICTURE, headers=bearer(OLD))
+            client.post("/predict", content=IMAGE, headers=bearer(OLD))
 
         busy = threading.Thread(target=ask)
         try:
-            assert_unauthorized(client.post("/predict", content=PICTURE))
+            assert_unauthorized(client.post("/predict", content=IMAGE))
             busy.start()
             deadline = time.monotonic() + 10
             while not classifier.started and time.monotonic() < deadline:
                 time.sleep(0.01)
-            assert client.post("/predict", content=PICTURE, headers=bearer(OLD)).status_code == 429
-            assert_unauthorized(client.post("/predict", content=PICTURE))
+            assert client.post("/predict", content=IMAGE, headers=bearer(OLD)).status_code == 429
+            assert_unauthorized(client.post("/predict", content=IMAGE))
         finally:
             gate.set()
             busy.join(10)
@@ -325,7 +325,7 @@ def test_keys_rotate_while_it_serves(tmp_path: Path) -> None:
         server.process.send_signal(signal.SIGHUP)
         until_said("The old API keys stay valid")
         assert statuses() == [401, 200, 200]
-        httpx.post(f"{server.url}/predict", content=PICTURE, headers=bearer(NEW)).raise_for_status()
+        httpx.post(f"{server.url}/predict", content=IMAGE, headers=bearer(NEW)).raise_for_status()
     for key in (OLD, NEW, THIRD, "short"):
         assert key not in server.log.replace(str(file), "")
 

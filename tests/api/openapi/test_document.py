@@ -29,12 +29,12 @@ from resnet_service.errors import OutputUnavailable, UnsoundOutput
 from resnet_service.inference.classifier import Classifier
 from resnet_service.inference.fake import FakeClassifier
 from resnet_service.settings import Settings
-from tests.support.pictures import encoded, noise
+from tests.support.images import encoded, noise
 from tests.support.servers import REPOSITORY, served
 from tests.support.wire import connected, head, read_answer
 
 PACKED = REPOSITORY / "checkpoints" / f"{examples.MODEL}.onnx"
-PICTURE = encoded(noise(24, 16), "PNG")
+IMAGE = encoded(noise(24, 16), "PNG")
 HUGE = encoded(Image.new("1", (8000, 7000)), "PNG")  # of few bytes
 KEY = "a-key-of-a-test-0123456789"
 JSON, PROBLEM = "application/json", "application/problem+json"
@@ -291,16 +291,16 @@ def test_answers_are_of_the_media_types_that_are_documented(operation: Operation
     path = operation.path.replace("{model}", examples.MODEL).replace("{version}", examples.VERSION)
     documented = operation.said["responses"]["200"]["content"]
     given = set()
-    picture = shipped.get(examples.PATH).content
+    image = shipped.get(examples.PATH).content
     for accept in documented:
         request: dict[str, Any] = {}
         if operation.path == "/predict/batch":
-            request = {"files": {"files": picture}}
+            request = {"files": {"files": image}}
         elif operation.path.endswith("/infer"):
             wanted = {"parameters": {"binary_data_output": accept != JSON}, "outputs": None}
             request = {"json": {**examples.INFERENCE_REQUEST, **wanted}}
         elif operation.method == "POST":
-            request = {"content": picture, "headers": {"Accept": accept}}
+            request = {"content": image, "headers": {"Accept": accept}}
         answer = shipped.request(operation.method, path, **request)
         assert answer.status_code == 200, answer.text
         given.add(answer.headers["content-type"].partition(";")[0])
@@ -342,14 +342,14 @@ def on_the_wire(client: httpx.Client, sent: bytes) -> Answer:
     return Answer(int(fields.split()[1]), media_type[1].decode(), json.loads(body))
 
 
-def body_of(operation: Operation, picture: bytes = PICTURE, *, count: int = 1) -> dict[str, Any]:
+def body_of(operation: Operation, image: bytes = IMAGE, *, count: int = 1) -> dict[str, Any]:
     """Return a request for an operation that infers, as arguments of httpx."""
     if operation.path == "/predict/batch":
-        return {"files": [("files", ("a.png", picture))] * count}
+        return {"files": [("files", ("a.png", image))] * count}
     if operation.path.endswith("/infer"):
-        data = [base64.b64encode(picture).decode()] * count
+        data = [base64.b64encode(image).decode()] * count
         return {"json": {"inputs": [{"name": "image", "shape": [count], "datatype": "BYTES", "data": data}]}}
-    return {"content": picture}
+    return {"content": image}
 
 
 class Broken(FakeClassifier):
@@ -404,7 +404,7 @@ def usual() -> Iterator[dict[str, Ask]]:
 
         def no_top_k(one: Operation) -> Answer:
             if one.path == "/":
-                body = {"inputs": base64.b64encode(PICTURE).decode(), "parameters": {"top_k": 0}}
+                body = {"inputs": base64.b64encode(IMAGE).decode(), "parameters": {"top_k": 0}}
                 return parsed(client.post("/", json=body))
             return asked(client, body_of, "?top_k=11")(one)
 
@@ -421,11 +421,11 @@ def usual() -> Iterator[dict[str, Ask]]:
             "malformed_form": asked(client, lambda one: multipart),
             "unsupported_media_type": asked(client, other_type),
             "not_an_image": asked(client, lambda one: body_of(one, b"%PDF-1.7")),
-            "broken_image": asked(client, lambda one: body_of(one, PICTURE[:60])),
+            "broken_image": asked(client, lambda one: body_of(one, IMAGE[:60])),
             "too_many_pixels": asked(client, lambda one: body_of(one, HUGE)),
             "too_many_pictures": asked(client, lambda one: body_of(one, count=3)),
             "malformed_json": asked(client, lambda one: {"content": b"{", "headers": {"Content-Type": JSON}}),
-            "invalid_tensor": asked(client, lambda one: json_of(one, "picture")),
+            "invalid_tensor": asked(client, lambda one: json_of(one, "image")),
             "unknown_model": other_model,
             "invalid_top_k": no_top_k,
             "invalid_class_id": asked(client, body_of, "?class_id=10"),
@@ -442,7 +442,7 @@ def busy() -> Iterator[dict[str, Ask]]:
     """What a service says whose only place is taken."""
     gate = threading.Event()
     with service(FakeClassifier(gate=gate), queue=0) as (app, client), ThreadPoolExecutor(1) as others:
-        first = others.submit(client.post, "/predict", content=PICTURE)
+        first = others.submit(client.post, "/predict", content=IMAGE)
         try:
             wait_for(lambda: app.state.service.executor.running == 1)
             yield {"overloaded": asked(client, body_of)}

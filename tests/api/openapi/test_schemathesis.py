@@ -1,4 +1,4 @@
-"""Schemathesis reads our OpenAPI and tries to prove it wrong; pictures and forms are real ones, whole and damaged."""
+"""Schemathesis reads our OpenAPI and tries to prove it wrong; images and forms are real ones, whole and damaged."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -13,19 +13,19 @@ from fuzz.damage import damaged
 from resnet_service.api.app import create_app
 from resnet_service.inference.fake import FakeClassifier
 from resnet_service.settings import Settings
-from tests.support.pictures import encoded, noise
+from tests.support.images import encoded, noise
 from tests.support.servers import served
 
-PICTURES = [encoded(noise(24, 16), name) for name in ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")]
+IMAGES = [encoded(noise(24, 16), name) for name in ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")]
 EXAMPLES = 100
 
-pictures = st.one_of(
-    st.sampled_from(PICTURES),
-    st.builds(damaged, st.sampled_from(PICTURES), st.integers(0, 2**32)),
+images = st.one_of(
+    st.sampled_from(IMAGES),
+    st.builds(damaged, st.sampled_from(IMAGES), st.integers(0, 2**32)),
     st.binary(max_size=200),
 )
-schemathesis.openapi.media_type("image/*", pictures)
-schemathesis.openapi.media_type("application/octet-stream", pictures)
+schemathesis.openapi.media_type("image/*", images)
+schemathesis.openapi.media_type("application/octet-stream", images)
 
 
 def operations() -> dict[str, Any]:
@@ -44,7 +44,7 @@ ASKED = [
     if mode is schemathesis.GenerationMode.POSITIVE or operation.body or operation.query
 ]
 
-# Whether bytes are a picture is beyond what a schema can say: valid by the schema, they may still be refused.
+# Whether bytes are an image is beyond what a schema can say: valid by the schema, they may still be refused.
 EXCLUDED: list[Any] = CHECKS.get_by_names(["positive_data_acceptance"])
 
 

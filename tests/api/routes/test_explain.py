@@ -18,14 +18,14 @@ from resnet_service.models.labels import LabelSet
 from resnet_service.models.metadata import ModelMetadata, Outputs, Precision
 from resnet_service.runtimes.base import Features
 from resnet_service.settings import Settings
+from tests.support.images import CAT, encoded, noise
 from tests.support.models import as_older_version, metadata
-from tests.support.pictures import CAT, encoded, noise
 from tests.support.problems import assert_problem
 from tests.support.servers import REPOSITORY, served
 
 PACKED = REPOSITORY / "checkpoints" / "resnet18-fashion-mnist-int8.onnx"
 SHOE = next((REPOSITORY / "tests" / "data" / "fashion-mnist").rglob("*.png")).read_bytes()
-PICTURE = encoded(noise(40, 30), "PNG")
+IMAGE = encoded(noise(40, 30), "PNG")
 CHINESE = ("猫", "狗", "鸟")
 BINARY = {"Accept": "application/octet-stream"}
 
@@ -72,7 +72,7 @@ def opened(response: httpx.Response) -> Image.Image:
     ],
 )
 def test_format_wins_over_accept(client: httpx.Client, query: str, accept: str | None, form: str) -> None:
-    answer = client.post(f"/explain{query}", content=PICTURE, headers={"Accept": accept} if accept else {})
+    answer = client.post(f"/explain{query}", content=IMAGE, headers={"Accept": accept} if accept else {})
     if form == "json":
         assert answer.headers["content-type"] == "application/json"
         assert answer.json()["map"] == [[0, 1], [0, 1]]
@@ -85,8 +85,8 @@ def test_format_wins_over_accept(client: httpx.Client, query: str, accept: str |
 
 def test_it_takes_a_form_too(client: httpx.Client) -> None:
     for path in ("/explain", "/embed"):
-        assert client.post(path, files={"file": PICTURE}).status_code == 200
-        assert_problem(client.post(path, files={"other": PICTURE}), HTTPStatus.BAD_REQUEST, "no_file")
+        assert client.post(path, files={"file": IMAGE}).status_code == 200
+        assert_problem(client.post(path, files={"other": IMAGE}), HTTPStatus.BAD_REQUEST, "no_file")
         assert_problem(client.post(path, content=b"hello"), HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "not_an_image")
         assert client.get(path).status_code == HTTPStatus.METHOD_NOT_ALLOWED
 
@@ -94,30 +94,30 @@ def test_it_takes_a_form_too(client: httpx.Client) -> None:
 @pytest.mark.parametrize("class_id", ["-1", "3", str(2**70), "many", "1.5", ""])
 @pytest.mark.parametrize("form", ["overlay", "map", "json"])
 def test_bad_class_id(client: httpx.Client, class_id: str, form: str) -> None:
-    answer = client.post(f"/explain?class_id={class_id}&format={form}", content=PICTURE)
+    answer = client.post(f"/explain?class_id={class_id}&format={form}", content=IMAGE)
     assert_problem(answer, HTTPStatus.UNPROCESSABLE_ENTITY, "invalid_class_id", "class_id")
 
 
 def test_bad_parameters(client: httpx.Client) -> None:
     for query in ("/explain?format=svg", "/explain?format=", "/embed?normalize=perhaps"):
-        answer = client.post(query, content=PICTURE)
+        answer = client.post(query, content=IMAGE)
         assert_problem(answer, HTTPStatus.UNPROCESSABLE_ENTITY, "invalid_request")
 
 
 def test_the_label_is_in_the_language_that_is_asked_for(client: httpx.Client) -> None:
     for query, field, language in (("&lang=zh", "en", "zh"), ("", "zh-CN", "zh"), ("&lang=en", "zh", "en")):
         headers = {"Accept-Language": field}
-        answer = client.post(f"/explain?format=json&class_id=1{query}", content=PICTURE, headers=headers)
+        answer = client.post(f"/explain?format=json&class_id=1{query}", content=IMAGE, headers=headers)
         assert answer.json()["label"] == (CHINESE[1] if language == "zh" else "class 1")
         assert answer.headers["content-language"] == language
-    refused = client.post("/explain?lang=fr", content=PICTURE)
+    refused = client.post("/explain?lang=fr", content=IMAGE)
     assert_problem(refused, HTTPStatus.UNPROCESSABLE_ENTITY, "unsupported_language")
 
 
 def test_a_batch_is_in_the_language_that_is_asked_for(client: httpx.Client) -> None:
     for query, field, names in (("?lang=zh", "en", CHINESE), ("", "zh", CHINESE), ("?lang=en", "zh", None)):
         answer = client.post(
-            f"/predict/batch{query}", files=[("files", ("a.png", PICTURE))] * 2, headers={"Accept-Language": field}
+            f"/predict/batch{query}", files=[("files", ("a.png", IMAGE))] * 2, headers={"Accept-Language": field}
         )
         for result in answer.json()["results"]:
             assert [one["label"] for one in result["predictions"]] == list(names or ("class 0", "class 1", "class 2"))
@@ -152,7 +152,7 @@ def turned(width: int, height: int) -> bytes:
 
 
 @pytest.mark.parametrize(
-    ("picture", "size", "region"),
+    ("image", "size", "region"),
     [
         (encoded(noise(300, 200), "PNG"), (300, 200), (50, 0, 200, 200)),
         (encoded(noise(200, 300), "PNG"), (200, 300), (0, 50, 200, 200)),
@@ -163,22 +163,22 @@ def turned(width: int, height: int) -> bytes:
     ],
     ids=["wide", "high", "square", "large", "turned"],
 )
-def test_the_region_is_in_the_pixels_of_the_picture_as_displayed(
-    real: httpx.Client, picture: bytes, size: tuple[int, int], region: tuple[float, float, float, float]
+def test_the_region_is_in_the_pixels_of_the_image_as_displayed(
+    real: httpx.Client, image: bytes, size: tuple[int, int], region: tuple[float, float, float, float]
 ) -> None:
     """The shipped model sees the largest square in the middle."""
-    body = real.post("/explain?format=json", content=picture).json()
+    body = real.post("/explain?format=json", content=image).json()
     assert (body["image"]["width"], body["image"]["height"]) == size
     found = [body["region"][name] for name in ("left", "top", "width", "height")]
     assert found == [pytest.approx(edge, abs=0.01) for edge in region]
 
 
 def test_the_overlay_lies_where_the_region_says(real: httpx.Client) -> None:
-    picture = noise(300, 200)
-    data = encoded(picture, "PNG")
+    image = noise(300, 200)
+    data = encoded(image, "PNG")
     drawn = opened(real.post("/explain", content=data))
     seen = real.post("/explain?format=json", content=data).json()["region"]
-    changed = (np.asarray(drawn) != np.asarray(picture)).any(axis=2)
+    changed = (np.asarray(drawn) != np.asarray(image)).any(axis=2)
     columns = np.flatnonzero(changed.any(axis=0))
     assert columns[0] == pytest.approx(seen["left"], abs=1)
     assert columns[-1] + 1 == pytest.approx(seen["left"] + seen["width"], abs=1)
@@ -263,9 +263,9 @@ def sound() -> Features:
 def test_networks_that_end_otherwise_are_501_where_they_must() -> None:
     made = Made(Features(LOGITS, np.ones(4, np.float32), None), None, arch="vgg11")
     with served(create_app(Settings(), Classifier(made, LabelSet.numbered(3)))) as client:
-        answer = client.post("/explain", content=PICTURE)
+        answer = client.post("/explain", content=IMAGE)
         assert_problem(answer, HTTPStatus.NOT_IMPLEMENTED, "output_unavailable", "vgg11 does not end in")
-        assert client.post("/embed", content=PICTURE).json()["embedding"] == [1, 1, 1, 1]
+        assert client.post("/embed", content=IMAGE).json()["embedding"] == [1, 1, 1, 1]
         assert client.get("/metadata").json()["outputs"] == {"embedding": 4, "feature_map": None}
 
 
@@ -276,12 +276,12 @@ def test_what_is_no_number_is_never_answered(part: str, bad: float) -> None:
     with served(create_app(Settings(), Classifier(made, LabelSet.numbered(3)))) as client:
         path = "/embed" if part == "embedding" else "/explain"
         for query in ("", "?normalize=true", "?format=json", "?format=map"):
-            assert client.post(path + query, content=PICTURE).status_code == 200
+            assert client.post(path + query, content=IMAGE).status_code == 200
         spoilt: Any = getattr(sound(), part)
         spoilt.flat[-1] = bad
         made.made = sound()._replace(**{part: spoilt})
         for query in ("", "?normalize=true", "?format=json", "?format=map"):
-            answer = client.post(path + query, content=PICTURE)
+            answer = client.post(path + query, content=IMAGE)
             assert_problem(answer, HTTPStatus.INTERNAL_SERVER_ERROR, "unsound_output")
             assert "finite" not in answer.text  # of what is our own fault, the log tells
         # Readiness does not come back while it is so, although its scores are sound.

@@ -14,10 +14,10 @@ from huggingface_hub.errors import HfHubHTTPError
 from resnet_service.api.app import create_app
 from resnet_service.inference.classifier import Classifier
 from resnet_service.settings import Settings
-from tests.support.pictures import CAT, encoded, noise
+from tests.support.images import CAT, encoded, noise
 from tests.support.servers import REPOSITORY, served
 
-PICTURE = encoded(noise(40, 30), "JPEG")
+IMAGE = encoded(noise(40, 30), "JPEG")
 
 
 @pytest.fixture(scope="module")
@@ -36,52 +36,52 @@ def hub(client: httpx.Client) -> InferenceClient:
     return InferenceClient(model=str(client.base_url).rstrip("/"))
 
 
-@pytest.mark.parametrize("picture", [CAT, str(CAT), CAT.read_bytes()], ids=["path", "name", "bytes"])
+@pytest.mark.parametrize("image", [CAT, str(CAT), CAT.read_bytes()], ids=["path", "name", "bytes"])
 @pytest.mark.parametrize("top_k", [None, 1, 3, 99])
-def test_it_names_what_is_in_a_picture(
-    hub: InferenceClient, classifier: Classifier, picture: Any, top_k: int | None
+def test_it_names_what_is_in_a_image(
+    hub: InferenceClient, classifier: Classifier, image: Any, top_k: int | None
 ) -> None:
-    elements = hub.image_classification(picture, top_k=top_k)
+    elements = hub.image_classification(image, top_k=top_k)
     expected = classifier.classify(CAT.read_bytes(), min(top_k or 5, 10)).predictions
     assert [element.label for element in elements] == [ranked.label for ranked in expected]
     assert [element.score for element in elements] == pytest.approx([ranked.score for ranked in expected])
 
 
 def test_it_chooses_what_makes_scores(hub: InferenceClient, classifier: Classifier) -> None:
-    logits = classifier.score([PICTURE]).logits[0].max()
-    assert hub.image_classification(PICTURE, function_to_apply="none")[0].score == pytest.approx(logits)
-    sigmoid = hub.image_classification(PICTURE, function_to_apply="sigmoid")
+    logits = classifier.score([IMAGE]).logits[0].max()
+    assert hub.image_classification(IMAGE, function_to_apply="none")[0].score == pytest.approx(logits)
+    sigmoid = hub.image_classification(IMAGE, function_to_apply="sigmoid")
     assert all(0 <= element.score <= 1 for element in sigmoid)
-    assert hub.image_classification(PICTURE, function_to_apply="softmax") == hub.image_classification(PICTURE)
+    assert hub.image_classification(IMAGE, function_to_apply="softmax") == hub.image_classification(IMAGE)
 
 
 async def _ask_async(url: str) -> str:
     async with AsyncInferenceClient(model=url) as hub:
-        return str((await hub.image_classification(PICTURE, top_k=1))[0].label)
+        return str((await hub.image_classification(IMAGE, top_k=1))[0].label)
 
 
 @pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")  # httpx2's, of how its client calls it
 def test_the_asynchronous_one_too(client: httpx.Client, hub: InferenceClient) -> None:
-    assert asyncio.run(_ask_async(str(client.base_url))) == hub.image_classification(PICTURE)[0].label
+    assert asyncio.run(_ask_async(str(client.base_url))) == hub.image_classification(IMAGE)[0].label
 
 
 @pytest.mark.parametrize(
-    ("picture", "top_k", "status", "said"),
+    ("image", "top_k", "status", "said"),
     [
-        (b"text", None, 415, "not a picture"),
-        (b"text", 3, 415, "not a picture"),
-        (PICTURE, 0, 422, "top_k is 0"),
-        (PICTURE, -1, 422, "top_k is -1"),
-        (PICTURE[:300], 1, 422, "damaged"),
+        (b"text", None, 415, "not an image"),
+        (b"text", 3, 415, "not an image"),
+        (IMAGE, 0, 422, "top_k is 0"),
+        (IMAGE, -1, 422, "top_k is -1"),
+        (IMAGE[:300], 1, 422, "damaged"),
         (bytes(2_000_001), None, 413, "the limit is"),
         (bytes(1_600_000), 1, 413, "the limit is"),
     ],
 )
 def test_it_is_told_what_is_wrong(
-    hub: InferenceClient, picture: bytes, top_k: int | None, status: int, said: str
+    hub: InferenceClient, image: bytes, top_k: int | None, status: int, said: str
 ) -> None:
     with pytest.raises(HfHubHTTPError, match=said) as caught:
-        hub.image_classification(picture, top_k=top_k)
+        hub.image_classification(image, top_k=top_k)
     assert caught.value.response.status_code == status
 
 
@@ -109,7 +109,7 @@ def test_hostile_json_is_refused_in_a_line(client: httpx.Client, body: bytes) ->
 
 
 def test_a_huge_top_k_is_all_there_are(client: httpx.Client) -> None:
-    body = json.dumps({"inputs": base64.b64encode(PICTURE).decode(), "parameters": {"top_k": 10**30}})
+    body = json.dumps({"inputs": base64.b64encode(IMAGE).decode(), "parameters": {"top_k": 10**30}})
     answer = client.post("/", content=body, headers={"Content-Type": "application/json; charset=utf-8"})
     assert len(answer.json()) == 10
 

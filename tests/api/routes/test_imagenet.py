@@ -2,7 +2,7 @@
 
 import httpx
 
-from tests.support.pictures import imagenet_photographs
+from tests.support.images import imagenet_photographs
 from tests.support.servers import ServerProcess
 
 

@@ -33,11 +33,11 @@ from resnet_service.inference.fake import FakeClassifier
 from resnet_service.inference.ranking import softmax
 from resnet_service.models.metadata import ModelMetadata
 from resnet_service.settings import Settings
-from tests.support.pictures import CAT, encoded, noise
+from tests.support.images import CAT, encoded, noise
 from tests.support.servers import REPOSITORY, served
 
 MODEL = "resnet18-fashion-mnist-int8"
-PICTURE = encoded(noise(40, 30), "JPEG")
+IMAGE = encoded(noise(40, 30), "JPEG")
 CRASHED = "its log says why"
 
 
@@ -58,11 +58,11 @@ def triton(client: httpx.Client) -> Iterator[InferenceServerClient]:
         yield triton
 
 
-def crops(classifier: Classifier, *pictures: bytes) -> NDArray[np.uint8]:
+def crops(classifier: Classifier, *images: bytes) -> NDArray[np.uint8]:
     # As the classifier under test prepares them: fast.
     metadata = classifier.metadata
     enough = 2 * metadata.resize_size
-    return np.stack([crop(decode(data, enough=enough).image, metadata, exact=False) for data in pictures])
+    return np.stack([crop(decode(data, enough=enough).image, metadata, exact=False) for data in images])
 
 
 def filled(name: str, datatype: str, values: NDArray[Any], *, binary: bool = True) -> InferInput:
@@ -71,7 +71,7 @@ def filled(name: str, datatype: str, values: NDArray[Any], *, binary: bool = Tru
     return tensor
 
 
-def pictures(*data: bytes | str) -> InferInput:
+def images(*data: bytes | str) -> InferInput:
     return filled("image", "BYTES", np.array(data, dtype=object))
 
 
@@ -102,14 +102,14 @@ def test_triton_asks_what_there_is(triton: InferenceServerClient, classifier: Cl
 
 
 @pytest.mark.parametrize("version", [False, True])
-def test_triton_sends_pictures(triton: InferenceServerClient, classifier: Classifier, version: bool) -> None:
-    data = [CAT.read_bytes(), PICTURE]
+def test_triton_sends_images(triton: InferenceServerClient, classifier: Classifier, version: bool) -> None:
+    data = [CAT.read_bytes(), IMAGE]
     named = {"model_version": classifier.model.version} if version else {}
-    result = triton.infer(MODEL, [pictures(*data)], request_id="42", **named)
+    result = triton.infer(MODEL, [images(*data)], request_id="42", **named)
     assert result.get_response()["id"] == "42"
     assert result.get_response()["model_version"] == classifier.model.version
-    for row, picture in zip(result.as_numpy("probabilities"), data, strict=True):
-        expected = classifier.classify(picture, 10).predictions
+    for row, image in zip(result.as_numpy("probabilities"), data, strict=True):
+        expected = classifier.classify(image, 10).predictions
         assert int(row.argmax()) == expected[0].class_id
         assert np.allclose(np.sort(row)[::-1], [ranked.score for ranked in expected], atol=1e-6)
     assert np.allclose(softmax(result.as_numpy("logits")), result.as_numpy("probabilities"), atol=1e-6)
@@ -121,7 +121,7 @@ def test_triton_sends_pictures(triton: InferenceServerClient, classifier: Classi
 def test_triton_sends_crops(
     triton: InferenceServerClient, classifier: Classifier, kind: str, binary_in: bool, binary_out: bool
 ) -> None:
-    data = [CAT.read_bytes(), PICTURE]
+    data = [CAT.read_bytes(), IMAGE]
     prepared = crops(classifier, *data)
     if kind == "pixels":
         tensor = filled(kind, "UINT8", prepared, binary=binary_in)
@@ -140,35 +140,35 @@ def test_triton_asks_for_classes_by_name(triton: InferenceServerClient, classifi
         InferRequestedOutput("probabilities", binary_data=binary, class_count=3),
         InferRequestedOutput("logits", binary_data=binary, class_count=99),
     ]
-    result = triton.infer(MODEL, [pictures(PICTURE)], outputs=outputs)
+    result = triton.infer(MODEL, [images(IMAGE)], outputs=outputs)
     best, every = result.as_numpy("probabilities"), result.as_numpy("logits")
     assert best.shape == (1, 3)
     assert every.shape == (1, 10)  # as many as there are
     said = [text.decode() if isinstance(text, bytes) else text for text in best[0]]
-    expected = classifier.classify(PICTURE, 3).predictions
+    expected = classifier.classify(IMAGE, 3).predictions
     assert said == [f"{ranked.score:f}:{ranked.class_id}:{ranked.label}" for ranked in expected]
 
 
 def test_triton_may_send_a_column(triton: InferenceServerClient) -> None:
-    column = filled("image", "BYTES", np.array([[PICTURE], [PICTURE]], dtype=object))
+    column = filled("image", "BYTES", np.array([[IMAGE], [IMAGE]], dtype=object))
     assert triton.infer(MODEL, [column]).as_numpy("logits").shape == (2, 10)
 
 
 def test_triton_sends_base64_in_json(triton: InferenceServerClient) -> None:
-    texts = np.array([base64.b64encode(PICTURE)], dtype=object)
+    texts = np.array([base64.b64encode(IMAGE)], dtype=object)
     in_json = triton.infer(MODEL, [filled("image", "BYTES", texts, binary=False)])
-    assert np.array_equal(in_json.as_numpy("logits"), triton.infer(MODEL, [pictures(PICTURE)]).as_numpy("logits"))
+    assert np.array_equal(in_json.as_numpy("logits"), triton.infer(MODEL, [images(IMAGE)]).as_numpy("logits"))
 
 
 @pytest.mark.parametrize(
     ("model", "version", "tensor", "status", "said"),
     [
-        ("another", "", pictures(PICTURE), "404", "no model of that name"),
-        (MODEL, "1", pictures(PICTURE), "404", "no such version"),
-        (MODEL, "", pictures(b"text"), "415", "not a picture"),
-        (MODEL, "", pictures(PICTURE, PICTURE[:300]), "422", "Picture 2 of 2"),
-        (MODEL, "", pictures(*[PICTURE] * 5), "413", "the limit of 4"),
-        (MODEL, "", filled("input", "BYTES", np.array([PICTURE], dtype=object)), "400", "no such input"),
+        ("another", "", images(IMAGE), "404", "no model of that name"),
+        (MODEL, "1", images(IMAGE), "404", "no such version"),
+        (MODEL, "", images(b"text"), "415", "not an image"),
+        (MODEL, "", images(IMAGE, IMAGE[:300]), "422", "Image 2 of 2"),
+        (MODEL, "", images(*[IMAGE] * 5), "413", "the limit of 4"),
+        (MODEL, "", filled("input", "BYTES", np.array([IMAGE], dtype=object)), "400", "no such input"),
         (MODEL, "", filled("image", "UINT8", np.zeros(4, np.uint8)), "400", "the datatype BYTES"),
         (MODEL, "", filled("pixels", "UINT8", np.zeros((1, 8, 8, 3), np.uint8)), "400", "the shape [-1,"),
     ],
@@ -184,7 +184,7 @@ def test_triton_is_told_what_is_wrong(
 
 def test_triton_compresses_in_vain(triton: InferenceServerClient) -> None:
     with pytest.raises(InferenceServerException, match="Compressed bodies"):
-        triton.infer(MODEL, [pictures(PICTURE)], request_compression_algorithm="gzip")
+        triton.infer(MODEL, [images(IMAGE)], request_compression_algorithm="gzip")
 
 
 # KServe's client
@@ -192,7 +192,7 @@ def test_triton_compresses_in_vain(triton: InferenceServerClient) -> None:
 
 def kserve_input(binary: bool) -> KServeInput:
     tensor = KServeInput("image", [1], "BYTES")
-    text = PICTURE if binary else base64.b64encode(PICTURE)
+    text = IMAGE if binary else base64.b64encode(IMAGE)
     tensor.set_data_from_numpy(np.array([text], dtype=object), binary_data=binary)
     return tensor
 
@@ -214,8 +214,8 @@ def test_kserve_asks_and_infers(client: httpx.Client, classifier: Classifier, bi
             request = InferRequest(MODEL, [kserve_input(binary)], request_id="a-1", request_outputs=outputs)
             answer = await kserve.infer(url, request, model_name=MODEL)
             assert answer.id == "a-1"
-            assert np.array_equal(answer.outputs[0].as_numpy(), classifier.score([PICTURE]).logits)
-            best = classifier.classify(PICTURE, 1).predictions[0]
+            assert np.array_equal(answer.outputs[0].as_numpy(), classifier.score([IMAGE]).logits)
+            best = classifier.classify(IMAGE, 1).predictions[0]
             assert answer.outputs[1].data == [f"{best.score:f}:{best.class_id}:{best.label}"]
             with pytest.raises(httpx.HTTPStatusError, match="no model of that name"):
                 await kserve.infer(url, request, model_name="another")
@@ -227,7 +227,7 @@ def test_not_ready_is_not_ready_for_them_either() -> None:
     fake = FakeClassifier()
     with served(create_app(Settings(), fake)) as client:
         fake.failure = fake.warm_up_failure = UnsoundOutput("NaN")
-        assert client.post("/v2/models/fake/infer", json=request(PICTURE)).json() == {
+        assert client.post("/v2/models/fake/infer", json=request(IMAGE)).json() == {
             "error": "The service failed to answer; its log says why."
         }
         for path in ("/v2/health/ready", "/v2/models/fake/ready", "/health/ready"):
@@ -254,7 +254,7 @@ def floats(data: Any) -> dict[str, Any]:
 
 
 ONE = {"name": "image", "shape": [1], "datatype": "BYTES"}
-GOOD = request(PICTURE)
+GOOD = request(IMAGE)
 HOSTILE: dict[str, tuple[Any, int, str]] = {
     "not JSON": (b"{", 400, "not an inference request"),
     "empty": (b"", 400, "not an inference request"),
@@ -269,29 +269,29 @@ HOSTILE: dict[str, tuple[Any, int, str]] = {
     "two inputs": ({"inputs": GOOD["inputs"] * 2}, 400, "send one"),
     "many inputs": ({"inputs": GOOD["inputs"] * 1000}, 400, "inputs"),
     "input of no name": ({"inputs": [{"shape": [1], "datatype": "BYTES", "data": []}]}, 400, "name"),
-    "name is a number": (request(PICTURE, name=1), 400, "name"),
-    "no dimension": (request(PICTURE, shape=[]), 400, "shape"),
-    "many dimensions": (request(PICTURE, shape=[1] * 100_000), 400, "shape"),
-    "negative": (request(PICTURE, shape=[-1]), 400, "at least 1"),
-    "zero": (request(PICTURE, shape=[0]), 400, "at least 1"),
-    "true": (request(PICTURE, shape=[True]), 400, "shape"),
-    "half": (request(PICTURE, shape=[1.5]), 400, "shape"),
-    "beyond 64 bits": (request(PICTURE, shape=[2**70]), 413, "limit of 4"),
-    "overflowing": (request(PICTURE, shape=[2**32, 2**32]), 400, "shape"),
-    "more than it says": (request(PICTURE, PICTURE, shape=[1]), 400, "not what its shape says"),
-    "fewer than it says": (request(PICTURE, shape=[2]), 400, "not what its shape says"),
+    "name is a number": (request(IMAGE, name=1), 400, "name"),
+    "no dimension": (request(IMAGE, shape=[]), 400, "shape"),
+    "many dimensions": (request(IMAGE, shape=[1] * 100_000), 400, "shape"),
+    "negative": (request(IMAGE, shape=[-1]), 400, "at least 1"),
+    "zero": (request(IMAGE, shape=[0]), 400, "at least 1"),
+    "true": (request(IMAGE, shape=[True]), 400, "shape"),
+    "half": (request(IMAGE, shape=[1.5]), 400, "shape"),
+    "beyond 64 bits": (request(IMAGE, shape=[2**70]), 413, "limit of 4"),
+    "overflowing": (request(IMAGE, shape=[2**32, 2**32]), 400, "shape"),
+    "more than it says": (request(IMAGE, IMAGE, shape=[1]), 400, "not what its shape says"),
+    "fewer than it says": (request(IMAGE, shape=[2]), 400, "not what its shape says"),
     "no data": ({"inputs": [ONE]}, 400, "neither data"),
-    "data is text": (request(PICTURE, data="x"), 400, "neither data"),
-    "not base64": (request(PICTURE, data=["!"]), 400, "base64"),
-    "not ASCII": (request(PICTURE, data=["é"]), 400, "base64"),
-    "number for text": (request(PICTURE, data=[1]), 400, "data"),
-    "empty picture": (request(b""), 400, "0 bytes"),
+    "data is text": (request(IMAGE, data="x"), 400, "neither data"),
+    "not base64": (request(IMAGE, data=["!"]), 400, "base64"),
+    "not ASCII": (request(IMAGE, data=["é"]), 400, "base64"),
+    "number for text": (request(IMAGE, data=[1]), 400, "data"),
+    "empty image": (request(b""), 400, "0 bytes"),
     "ragged": (pixels([[[[1, 2, 3], [1, 2]], [[1, 2, 3], [1, 2, 3]]]]), 400, "not of its shape"),
     "too few": (pixels([1] * 11), 400, "not what its shape says"),
     "no values": (pixels([]), 400, "not what its shape says"),
     "rows of nothing": (pixels([[]] * 1000), 400, "not what its shape says"),
     "a row of nothing": (pixels([[]]), 400, "not of its shape"),
-    "a row of two pictures": (request(PICTURE, data=[["AA==", "AA=="]]), 400, "not of its shape"),
+    "a row of two images": (request(IMAGE, data=[["AA==", "AA=="]]), 400, "not of its shape"),
     "another nesting": (pixels([[1] * 12]), 400, "data"),
     "permuted": (pixels([[[[1, 2]] * 2] * 3]), 400, "not of its shape"),
     "256": (pixels([256] * 12), 400, "less than or equal to 255"),
@@ -301,17 +301,17 @@ HOSTILE: dict[str, tuple[Any, int, str]] = {
     "text for a byte": (pixels(["1"] * 12), 400, "data"),
     "true for a byte": (pixels([True] * 12), 400, "data"),
     "null": (floats([None] * 12), 400, "data"),
-    "not normalised": (floats([128.0] * 12), 400, "values that no picture has"),
-    "beyond FP32": (floats([1e300] * 12), 400, "values that no picture has"),
+    "not normalised": (floats([128.0] * 12), 400, "values that no image has"),
+    "beyond FP32": (floats([1e300] * 12), 400, "values that no image has"),
     "an integer beyond FP64": (floats([10**400] * 12), 400, ""),
-    "NaN": (json.dumps(floats([float("nan")] * 12)).encode(), 400, "values that no picture has"),
-    "infinite": (json.dumps(floats([float("-inf")] * 12)).encode(), 400, "values that no picture has"),
+    "NaN": (json.dumps(floats([float("nan")] * 12)).encode(), 400, "values that no image has"),
+    "infinite": (json.dumps(floats([float("-inf")] * 12)).encode(), 400, "values that no image has"),
     "too many values": (
         b'{"inputs":[' + b"[]," * (MAX_JSON_VALUES // 2 + 1) + b"[]]}",
         400,
         f"more than {MAX_JSON_VALUES:,} values",
     ),
-    "shared memory": (request(PICTURE, parameters={"shared_memory_region": "r"}), 400, "Shared memory"),
+    "shared memory": (request(IMAGE, parameters={"shared_memory_region": "r"}), 400, "Shared memory"),
     "unknown output": ({**GOOD, "outputs": [{"name": "softmax"}]}, 400, "no such output"),
     "many outputs": ({**GOOD, "outputs": [{"name": "logits"}] * 1000}, 400, "outputs"),
     "classification of -1": (
@@ -329,7 +329,7 @@ HOSTILE: dict[str, tuple[Any, int, str]] = {
         400,
         "binary_data",
     ),
-    "binary without a header": (request(PICTURE, data=None, parameters={"binary_data_size": 10}), 400, "0 bytes"),
+    "binary without a header": (request(IMAGE, data=None, parameters={"binary_data_size": 10}), 400, "0 bytes"),
     "a long id": ({**GOOD, "id": "x" * 10_000}, 400, "id"),
 }
 
@@ -373,15 +373,15 @@ def element(data: bytes) -> bytes:
         (b"", [1], 0, "not 1 elements"),
         (b"\1\0", [1], 2, "end within the length"),
         (b"\xff\xff\xff\xff", [1], 4, "by its length"),
-        (element(PICTURE)[:-1], [1], None, "by its length"),
-        (element(PICTURE) + b"x", [1], None, "not 1 elements"),
-        (element(PICTURE) * 2, [1], None, "not 1 elements"),
-        (element(PICTURE), [2], None, "not 2 elements"),
-        (element(PICTURE), [1], 5, "binary_data_size"),
-        (element(PICTURE), [1], -1, "binary_data_size"),
-        (element(PICTURE), [1], 2**70, "binary_data_size"),
-        (element(PICTURE), [1], True, "binary_data_size"),
-        (element(PICTURE), [1], "10", "binary_data_size"),
+        (element(IMAGE)[:-1], [1], None, "by its length"),
+        (element(IMAGE) + b"x", [1], None, "not 1 elements"),
+        (element(IMAGE) * 2, [1], None, "not 1 elements"),
+        (element(IMAGE), [2], None, "not 2 elements"),
+        (element(IMAGE), [1], 5, "binary_data_size"),
+        (element(IMAGE), [1], -1, "binary_data_size"),
+        (element(IMAGE), [1], 2**70, "binary_data_size"),
+        (element(IMAGE), [1], True, "binary_data_size"),
+        (element(IMAGE), [1], "10", "binary_data_size"),
     ],
 )
 def test_hostile_binary_data(small: httpx.Client, binary: bytes, shape: list[int], size: Any, said: str) -> None:
@@ -416,7 +416,7 @@ def test_hostile_header_lengths(small: httpx.Client, length: str, said: str) -> 
 
 
 def test_data_twice_or_bytes_that_nobody_announced(small: httpx.Client) -> None:
-    head = json.dumps(request(PICTURE, parameters={"binary_data_size": 3})).encode()
+    head = json.dumps(request(IMAGE, parameters={"binary_data_size": 3})).encode()
     twice = small.post("/v2/models/fake/infer", content=head + b"abc", headers={HEADER: str(len(head))})
     assert_error(twice, 400, "both data and binary_data_size")
     head = json.dumps(GOOD).encode()
@@ -446,7 +446,7 @@ def test_they_share_the_admission() -> None:
                 refused = client.post(path, json=GOOD)
                 assert_error(refused, 429, "busy")
                 assert int(refused.headers["retry-after"]) >= 1
-            assert client.post("/predict", content=PICTURE).status_code == 429
+            assert client.post("/predict", content=IMAGE).status_code == 429
         finally:
             gate.set()
         assert first.result(10).status_code == 200
@@ -459,9 +459,9 @@ class _Remembers(FakeClassifier):
         super().__init__()
         self.threads: set[str] = set()
 
-    def score(self, pictures: Sequence[bytes]) -> Scores:
+    def score(self, images: Sequence[bytes]) -> Scores:
         self.threads.add(threading.current_thread().name)
-        return super().score(pictures)
+        return super().score(images)
 
 
 def test_parsing_does_not_hold_up_the_loop() -> None:
@@ -489,16 +489,16 @@ def test_what_lies_between_pixels_is_rounded() -> None:
     between = np.full((1, 16, 16, 3), 100.4, np.float32)
     assert (denormalise(((between / 255 - mean) / std).astype(np.float32), METADATA) == 100).all()
     for outside in (-0.6, 255.6):
-        with pytest.raises(InvalidTensor, match="no picture has"):
+        with pytest.raises(InvalidTensor, match="no image has"):
             denormalise(((np.full_like(between, outside) / 255 - mean) / std).astype(np.float32), METADATA)
 
 
-def test_pictures_together_may_have_the_pixels_of_one() -> None:
+def test_images_together_may_have_the_pixels_of_one() -> None:
     path = REPOSITORY / "checkpoints" / f"{MODEL}.onnx"
     classifier = Classifier.open(path, max_pixels=40 * 30 * 2)
-    assert classifier.score([PICTURE] * 2).logits.shape == (2, 10)
-    with pytest.raises(TooManyPixels, match="Picture 3 of 3: all together may have 2,400 pixels"):
-        classifier.score([PICTURE] * 3)
+    assert classifier.score([IMAGE] * 2).logits.shape == (2, 10)
+    with pytest.raises(TooManyPixels, match="Image 3 of 3: all together may have 2,400 pixels"):
+        classifier.score([IMAGE] * 3)
 
 
 def test_a_networks_nan_is_found_in_every_row(classifier: Classifier, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -542,7 +542,7 @@ def test_curl_can_infer(client: httpx.Client) -> None:
     command = ["curl", "-sS", "-m", "20", "-H", "Content-Type: application/json", "--data-binary", "@-", url]
     done = subprocess.run(
         command,
-        input=json.dumps(request(PICTURE)).encode(),
+        input=json.dumps(request(IMAGE)).encode(),
         capture_output=True,
         timeout=30,
         check=True,

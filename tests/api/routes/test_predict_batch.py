@@ -1,4 +1,4 @@
-"""Several pictures in one request, over a real socket."""
+"""Several images in one request, over a real socket."""
 
 import time
 from collections.abc import Iterator
@@ -12,8 +12,8 @@ from resnet_service.errors import BrokenImage, UnsoundOutput
 from resnet_service.inference.classifier import Classification
 from resnet_service.inference.fake import FakeClassifier
 from resnet_service.settings import Settings
-from tests.support.gated import PICTURE, gated
-from tests.support.pictures import encoded, noise
+from tests.support.gated import IMAGE, gated
+from tests.support.images import encoded, noise
 from tests.support.problems import assert_problem
 from tests.support.servers import served
 from tests.support.waiting import until
@@ -22,8 +22,8 @@ from tests.support.wire import connected, head
 Form = list[tuple[str, tuple[str, bytes]]]
 
 
-def form(*pictures: bytes) -> Form:
-    return [("files", (f"{number}.jpg", picture)) for number, picture in enumerate(pictures)]
+def form(*images: bytes) -> Form:
+    return [("files", (f"{number}.jpg", image)) for number, image in enumerate(images)]
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +36,7 @@ def client() -> Iterator[httpx.Client]:
 def test_each_fails_alone_and_in_order(client: httpx.Client) -> None:
     large = encoded(noise(100, 100), "PNG")
     assert len(large) > 20_000
-    answer = client.post("/predict/batch?top_k=1", files=form(PICTURE, b"hello", large, PICTURE))
+    answer = client.post("/predict/batch?top_k=1", files=form(IMAGE, b"hello", large, IMAGE))
     assert answer.status_code == 200, answer.text
     body = answer.json()
     assert [one["filename"] for one in body["results"]] == ["0.jpg", "1.jpg", "2.jpg", "3.jpg"]
@@ -51,7 +51,7 @@ def test_each_fails_alone_and_in_order(client: httpx.Client) -> None:
 
 
 def test_more_than_the_limits_is_refused(client: httpx.Client) -> None:
-    refused = client.post("/predict/batch", files=form(*[PICTURE] * 5))
+    refused = client.post("/predict/batch", files=form(*[IMAGE] * 5))
     assert_problem(refused, HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "too_many_pictures", "more than 4")
     refused = client.post("/predict/batch", files=form(bytes(61_000)))
     assert_problem(refused, HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "body_too_large")
@@ -65,7 +65,7 @@ def wide(width: int) -> bytes:
 
 
 class Uneven(FakeClassifier):
-    """The broader a picture is, the sooner it is answered; some answers fail."""
+    """The broader an image is, the sooner it is answered; some answers fail."""
 
     def __init__(self, failures: dict[int, Exception] | None = None) -> None:
         super().__init__()
@@ -81,7 +81,7 @@ class Uneven(FakeClassifier):
         return answer
 
 
-def test_answers_are_in_the_order_of_the_pictures_whichever_was_done_first() -> None:
+def test_answers_are_in_the_order_of_the_images_whichever_was_done_first() -> None:
     classifier = Uneven()
     widths = [20, 41, 42, 43, 44, 45]
     with served(create_app(Settings(workers=2), classifier)) as client:
@@ -122,26 +122,26 @@ def test_what_nobody_foresaw_fails_them_all_and_keeps_no_place() -> None:
             assert client.post("/predict/batch", files=form(wide(40), wide(42))).status_code == 200
 
 
-def test_the_number_is_checked_before_a_picture_is_worked_on(client: httpx.Client) -> None:
-    assert client.post("/predict/batch", files=form(*[PICTURE] * 4)).status_code == 200
+def test_the_number_is_checked_before_a_image_is_worked_on(client: httpx.Client) -> None:
+    assert client.post("/predict/batch", files=form(*[IMAGE] * 4)).status_code == 200
     for count in (5, 50):
         refused = client.post("/predict/batch", files=form(*[b"x"] * count))
         assert_problem(refused, HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "too_many_pictures")
 
 
 def test_what_is_no_form_of_files_is_refused(client: httpx.Client) -> None:
-    assert_problem(client.post("/predict/batch", files={"file": PICTURE}), HTTPStatus.BAD_REQUEST, "no_file")
+    assert_problem(client.post("/predict/batch", files={"file": IMAGE}), HTTPStatus.BAD_REQUEST, "no_file")
     text = client.post("/predict/batch", files={"files": (None, "cat.jpg")})
     assert_problem(text, HTTPStatus.BAD_REQUEST, "malformed_form", "text where a file should be")
-    raw = client.post("/predict/batch", content=PICTURE)
+    raw = client.post("/predict/batch", content=IMAGE)
     assert_problem(raw, HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type")
-    response = client.post("/predict/batch?top_k=9", files=form(PICTURE))
+    response = client.post("/predict/batch?top_k=9", files=form(IMAGE))
     assert_problem(response, HTTPStatus.UNPROCESSABLE_ENTITY, "invalid_top_k")
 
 
 def test_a_batch_takes_a_place_for_each_thread_and_no_more() -> None:
     with gated(workers=2, queue=4) as server:
-        asked = server.clients.submit(server.client.post, "/predict/batch", files=form(*[PICTURE] * 8))
+        asked = server.clients.submit(server.client.post, "/predict/batch", files=form(*[IMAGE] * 8))
         until(lambda: server.executor.running == 2)
         assert server.executor.waiting == 0
         other = server.ask()
@@ -155,7 +155,7 @@ def test_a_batch_takes_a_place_for_each_thread_and_no_more() -> None:
 def test_one_place_is_enough() -> None:
     with gated(workers=2, queue=1) as server:
         server.fill(3)
-        asked = server.clients.submit(server.client.post, "/predict/batch", files=form(*[PICTURE] * 4))
+        asked = server.clients.submit(server.client.post, "/predict/batch", files=form(*[IMAGE] * 4))
         until(lambda: server.executor.waiting == 2)
         server.gate.set()
         assert asked.result(10).status_code == 200
@@ -165,13 +165,13 @@ def test_one_place_is_enough() -> None:
 def test_a_full_queue_refuses_a_batch_too() -> None:
     with gated(workers=1, queue=1) as server:
         server.fill(2)
-        refused = server.client.post("/predict/batch", files=form(PICTURE))
+        refused = server.client.post("/predict/batch", files=form(IMAGE))
         assert_problem(refused, HTTPStatus.TOO_MANY_REQUESTS, "overloaded")
 
 
 def test_the_deadline_is_for_all_of_them() -> None:
     with gated(workers=1, deadline=0.3) as server:
-        response = server.client.post("/predict/batch", files=form(PICTURE, PICTURE, PICTURE))
+        response = server.client.post("/predict/batch", files=form(IMAGE, IMAGE, IMAGE))
         assert_problem(response, HTTPStatus.GATEWAY_TIMEOUT, "deadline_exceeded", "within 0.3 s")
         server.gate.set()
         until(lambda: server.executor.running + server.executor.waiting == 0)
@@ -181,14 +181,14 @@ def test_the_deadline_is_for_all_of_them() -> None:
 def test_the_deadline_does_not_begin_anew_with_each_of_them() -> None:
     classifier = FakeClassifier(seconds=0.2)
     with served(create_app(Settings(workers=1, deadline=0.7), classifier)) as client:
-        response = client.post("/predict/batch", files=form(*[PICTURE] * 8))
+        response = client.post("/predict/batch", files=form(*[IMAGE] * 8))
         assert_problem(response, HTTPStatus.GATEWAY_TIMEOUT, "deadline_exceeded", "within 0.7 s")
         assert classifier.started < 8
 
 
 def test_the_rest_is_skipped_when_the_client_has_left() -> None:
     with gated(workers=1) as server:
-        request = httpx.Request("POST", "http://test/predict/batch", files=form(PICTURE, PICTURE, PICTURE))
+        request = httpx.Request("POST", "http://test/predict/batch", files=form(IMAGE, IMAGE, IMAGE))
         body = request.read()
         whole = head(path="/predict/batch", Content_Type=request.headers["content-type"], Content_Length=len(body))
         with connected(str(server.client.base_url)) as leaver:

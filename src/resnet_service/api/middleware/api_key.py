@@ -38,7 +38,7 @@ class RequireKey:
             await respond_to(error, scope["path"])(scope, receive, send)
 
     def _is_open(self, scope: Scope) -> bool:
-        # What is open is there to be read: the page is at the very path that Hugging Face's client posts pictures to.
+        # What is open is there to be read: the page is at the very path that Hugging Face's client posts images to.
         return scope["path"] in self._open and scope.get("method") in ("GET", "HEAD")
 
 

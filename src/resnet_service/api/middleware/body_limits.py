@@ -33,7 +33,7 @@ class HeldBytes:
         """
         if self.now + size > self.most:
             raise TooManyBytes(
-                f"The service holds as many bytes of pictures as it may. Try again in {_RETRY_SECONDS} s.",
+                f"The service holds as many bytes of images as it may. Try again in {_RETRY_SECONDS} s.",
                 retry_after=_RETRY_SECONDS,
             )
 

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, FailFast, Field, TypeAdapter, ValidationError
 
-from resnet_service.errors import InvalidTensor, MalformedJSON, TooManyPictures
+from resnet_service.errors import InvalidTensor, MalformedJSON, TooManyImages
 from resnet_service.imaging.preprocess import denormalise
 from resnet_service.inference.classifier import ImageClassifier, Scores, Timing
 from resnet_service.inference.ranking import best, softmax
@@ -40,7 +40,7 @@ class _Part(BaseModel):
 
 
 class TensorMetadata(BaseModel):
-    """One input or output of the model; -1 stands for the number of pictures."""
+    """One input or output of the model; -1 stands for the number of images."""
 
     name: str
     datatype: str
@@ -54,7 +54,7 @@ def inputs(metadata: ModelMetadata) -> list[TensorMetadata]:
     normal = f"(x / 255 - mean) / std, mean {list(metadata.mean)}, std {list(metadata.std)}"
     return [
         TensorMetadata(
-            name=IMAGE, datatype="BYTES", shape=[-1], parameters={"content": "encoded pictures; base64 in JSON"}
+            name=IMAGE, datatype="BYTES", shape=[-1], parameters={"content": "encoded images; base64 in JSON"}
         ),
         TensorMetadata(
             name=PIXELS, datatype="UINT8", shape=[-1, side, side, 3], parameters={"content": "RGB, x in 0 to 255"}
@@ -111,7 +111,7 @@ _FLOATS = TypeAdapter(_List[float]), TypeAdapter(_List[_List[_List[_List[float]]
 
 
 class InferenceAnswer(NamedTuple):
-    """A body; the length of its JSON part where binary data follow; and what the pictures took."""
+    """A body; the length of its JSON part where binary data follow; and what the images took."""
 
     body: bytes
     json_length: int | None
@@ -125,13 +125,13 @@ def infer(classifier: ImageClassifier, body: bytes, json_length: str | None, max
         classifier: Whose tensors they are.
         body: JSON, then binary data.
         json_length: What the request says in ``HEADER``, where it does.
-        max_batch: Most pictures in a tensor.
+        max_batch: Most images in a tensor.
 
     Raises:
         MalformedJSON: The JSON part is not a request.
         InvalidTensor: What it asks is not what the model takes or gives, or the data do not fit the shape.
-        TooManyPictures: More than ``max_batch``.
-        RequestError: A picture cannot be answered.
+        TooManyImages: More than ``max_batch``.
+        RequestError: An image cannot be answered.
         UnsoundOutput: The network failed.
 
     """
@@ -140,7 +140,7 @@ def infer(classifier: ImageClassifier, body: bytes, json_length: str | None, max
     tensor = request.inputs[0]
     shape = _judge(tensor, classifier.metadata, max_batch)
     if tensor.name == IMAGE:
-        scores = classifier.score(_pictures(tensor, binary, shape[0]))
+        scores = classifier.score(_images(tensor, binary, shape[0]))
     else:
         scores = classifier.score_crops(_crops(tensor, binary, shape, classifier.metadata))
     return _answer(request, wanted, scores, classifier)
@@ -226,7 +226,7 @@ def _no_shared_memory(parameters: dict[str, Any]) -> None:
 
 
 def _judge(tensor: InputTensor, metadata: ModelMetadata, max_batch: int) -> tuple[int, ...]:
-    """Return the tensor's shape, if it is one of the model's and has a number of pictures that is allowed."""
+    """Return the tensor's shape, if it is one of the model's and has a number of images that is allowed."""
     taken = {known.name: known for known in inputs(metadata)}
     known = taken.get(tensor.name)
     if known is None:
@@ -237,16 +237,16 @@ def _judge(tensor: InputTensor, metadata: ModelMetadata, max_batch: int) -> tupl
     count, *rest = tensor.shape
     # Where models have a batch dimension in Triton, so do the clients' strings.
     if rest != known.shape[1:] and not (known.name == IMAGE and rest == [1]):
-        raise InvalidTensor(f"The input {known.name} has the shape {known.shape}, -1 being the number of pictures.")
+        raise InvalidTensor(f"The input {known.name} has the shape {known.shape}, -1 being the number of images.")
     if count < 1:
-        raise InvalidTensor("The first dimension is the number of pictures, and must be at least 1.")
+        raise InvalidTensor("The first dimension is the number of images, and must be at least 1.")
     if count > max_batch:
-        raise TooManyPictures(f"The tensor has more pictures than the limit of {max_batch}; send it in parts.")
+        raise TooManyImages(f"The tensor has more images than the limit of {max_batch}; send it in parts.")
     return count, *rest
 
 
-def _pictures(tensor: InputTensor, binary: bytes | None, count: int) -> list[bytes]:
-    """Return the encoded pictures of the input ``image``."""
+def _images(tensor: InputTensor, binary: bytes | None, count: int) -> list[bytes]:
+    """Return the encoded images of the input ``image``."""
     if binary is not None:
         return _split(binary, count)
     texts = [
@@ -257,7 +257,7 @@ def _pictures(tensor: InputTensor, binary: bytes | None, count: int) -> list[byt
     try:
         return [decode_base64(text) for text in texts]
     except ValueError as error:
-        raise InvalidTensor(f"In JSON, the elements of the input {IMAGE} must be pictures in base64.") from error
+        raise InvalidTensor(f"In JSON, the elements of the input {IMAGE} must be images in base64.") from error
 
 
 def _split(binary: bytes, count: int) -> list[bytes]:

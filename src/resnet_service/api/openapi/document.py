@@ -26,8 +26,8 @@ CLASSIFY, LOOK_INTO, MODEL, OPERATE, V2, HUB = (
     "Hugging Face",
 )
 TAGS = [
-    {"name": CLASSIFY, "description": "What is in a picture, or in each of several."},
-    {"name": LOOK_INTO, "description": "What speaks for an answer, and a picture as a vector."},
+    {"name": CLASSIFY, "description": "What is in an image, or in each of several."},
+    {"name": LOOK_INTO, "description": "What speaks for an answer, and an image as a vector."},
     {"name": MODEL, "description": "What is being served."},
     {"name": OPERATE, "description": "For orchestrators, load balancers and Prometheus."},
     {
@@ -37,9 +37,9 @@ TAGS = [
     {"name": HUB, "description": 'As its `InferenceClient` asks. Errors have the shape that it reads, `{"error": …}`.'},
 ]
 
-DESCRIPTION = f"""Classifies pictures with the one model that it was started with.
+DESCRIPTION = f"""Classifies images with the one model that it was started with.
 
-The examples are answers of the model of the repository (`--checkpoint checkpoints/{examples.MODEL}.onnx`) for a picture
+The examples are answers of the model of the repository (`--checkpoint checkpoints/{examples.MODEL}.onnx`) for an image
 that every service has:
 
 ```console
@@ -64,21 +64,21 @@ class Kind(NamedTuple):
 # they put some; a test sees that each is said.
 _DETAILS: dict[type[errors.ServiceError], str] = {
     errors.Unauthorized: "This needs an API key. Send one as `Authorization: Bearer KEY` or as `X-API-Key: KEY`.",
-    errors.NoFile: "The request carries no picture. Send a form with the picture in the field 'file' "
+    errors.NoFile: "The request carries no image. Send a form with the image in the field 'file' "
     "(curl -F file=@cat.jpg), or the bytes themselves as image/*.",
-    errors.MalformedForm: "The form cannot be read: Missing boundary in multipart. Send a form with the picture in the "
+    errors.MalformedForm: "The form cannot be read: Missing boundary in multipart. Send a form with the image in the "
     "field 'file' (curl -F file=@cat.jpg), or the bytes themselves as image/*.",
     errors.MalformedJSON: "The body is not an inference request: Invalid JSON: EOF while parsing an object at line 1 "
     "column 1.",
     errors.InvalidTensor: "There is no such input; send one of image, pixels, normalized.",
-    errors.TooManyPictures: "The form has more than 16 pictures, the limit; send them in several requests.",
+    errors.TooManyImages: "The form has more than 16 images, the limit; send them in several requests.",
     errors.UnknownModel: f"There is no model of that name; the one that is served is {examples.MODEL}.",
-    errors.UnsupportedMediaType: "A body of type text/plain is not read here. Send a form with the picture in the "
+    errors.UnsupportedMediaType: "A body of type text/plain is not read here. Send a form with the image in the "
     "field 'file' (curl -F file=@cat.jpg), or the bytes themselves as image/*.",
     errors.NotAnImage: "This is a PDF document; accepted are JPEG, PNG, WEBP, GIF, BMP, TIFF, AVIF.",
-    errors.BrokenImage: "This looks like a PNG picture, but it is damaged or incomplete and cannot be decoded.",
+    errors.BrokenImage: "This looks like a PNG image, but it is damaged or incomplete and cannot be decoded.",
     errors.BodyTooLarge: "The request body has 31.0 MB or more; the limit is 10.0 MB.",
-    errors.TooManyPixels: "The picture has 56,000,000 pixels (8000x7000); the limit is 50,000,000.",
+    errors.TooManyPixels: "The image has 56,000,000 pixels (8000x7000); the limit is 50,000,000.",
     errors.InvalidTopK: "top_k is 11; this model has 10 classes, so it must lie in 1 to 10.",
     errors.InvalidClassId: "class_id is 10; this model has 10 classes, so it must lie in 0 to 9.",
     errors.UnsupportedLanguage: "lang is 'fr'; class names are in one of: en, zh.",
@@ -86,7 +86,7 @@ _DETAILS: dict[type[errors.ServiceError], str] = {
     errors.MalformedRequest: "This is not a well-formed HTTP request.",
     errors.RequestTooSlow: "The request's headers came too slowly.",
     errors.Overloaded: "The service is busy. Try again in 1 s.",
-    errors.TooManyBytes: "The service holds as many bytes of pictures as it may. Try again in 1 s.",
+    errors.TooManyBytes: "The service holds as many bytes of images as it may. Try again in 1 s.",
     errors.TooManyConnections: "Too many connections are open. Try again in a moment.",
     errors.DeadlineExceeded: "There was no answer within 30 s. Try again later.",
     errors.NotReady: "The service is not ready: it is shutting down, or checking its model. Try again in a moment.",
@@ -115,8 +115,8 @@ _ANYWHERE = (errors.MalformedRequest, errors.RequestTooSlow, errors.HeadTooLarge
 # Wherever a body is read, and wherever there is inference.
 BODY = (errors.BodyTooLarge, errors.TooManyBytes, errors.RequestTooSlow)
 INFERENCE = (errors.Overloaded, errors.NotReady, errors.DeadlineExceeded)
-# Of what is no picture, or none that is read.
-PICTURE = (errors.NoFile, errors.NotAnImage, errors.BrokenImage, errors.TooManyPixels, errors.UnsoundOutput)
+# Of what is no image, or none that is read.
+IMAGE = (errors.NoFile, errors.NotAnImage, errors.BrokenImage, errors.TooManyPixels, errors.UnsoundOutput)
 
 _HEADERS = {
     HTTPStatus.TOO_MANY_REQUESTS: {

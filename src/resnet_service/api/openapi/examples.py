@@ -1,4 +1,4 @@
-"""Examples for the OpenAPI document: what one picture of the page's is answered by the model of the repository.
+"""Examples for the OpenAPI document: what one image of the page's is answered by the model of the repository.
 
 A test asks for each of them and compares. Each is one that the routes name: requests that can be sent as they are, and
 what they are answered.
@@ -12,11 +12,11 @@ from resnet_service import __version__
 
 # The repository's own model serves these, so that anybody can see them answered without a network.
 MODEL, VERSION = "resnet18-fashion-mnist-int8", "ccd89f92397b"
-# A picture that every service has.
+# An image that every service has.
 PATH = "/web/samples/sneaker.png"
-_PICTURE = base64.b64encode((files("resnet_service") / "web" / "samples" / "sneaker.png").read_bytes()).decode()
+_ENCODED = base64.b64encode((files("resnet_service") / "web" / "samples" / "sneaker.png").read_bytes()).decode()
 
-# A body of nothing but a picture's bytes.
+# A body of nothing but an image's bytes.
 BYTES = {"schema": {"type": "string", "format": "binary"}}
 RAW = {**BYTES, "examples": {"sneaker": {"summary": "A sneaker", "externalValue": PATH}}}
 
@@ -46,8 +46,7 @@ _BATCH = {
                 "title": "Unsupported Media Type",
                 "status": 415,
                 "code": "not_an_image",
-                "detail": "These bytes are not a picture in an accepted format (JPEG, PNG, WEBP, GIF, BMP, TIFF, "
-                "AVIF).",
+                "detail": "These bytes are not an image in an accepted format (JPEG, PNG, WEBP, GIF, BMP, TIFF, AVIF).",
             },
         },
     ],
@@ -169,7 +168,7 @@ _SERVED_MODEL = {
             "name": "image",
             "datatype": "BYTES",
             "shape": [-1],
-            "parameters": {"content": "encoded pictures; base64 in JSON"},
+            "parameters": {"content": "encoded images; base64 in JSON"},
         },
         {
             "name": "pixels",
@@ -194,7 +193,7 @@ _SERVED_MODEL = {
 }
 INFERENCE_REQUEST: dict[str, Any] = {
     "id": "1",
-    "inputs": [{"name": "image", "shape": [1], "datatype": "BYTES", "data": [_PICTURE]}],
+    "inputs": [{"name": "image", "shape": [1], "datatype": "BYTES", "data": [_ENCODED]}],
     "outputs": [{"name": "probabilities", "parameters": {"classification": 3}}],
 }
 _INFERENCE = {
@@ -212,13 +211,13 @@ _INFERENCE = {
 }
 
 # Hugging Face's.
-HUB_REQUEST: dict[str, Any] = {"inputs": _PICTURE, "parameters": {"top_k": 2}}
+HUB_REQUEST: dict[str, Any] = {"inputs": _ENCODED, "parameters": {"top_k": 2}}
 _HUB = [{"label": "sneaker", "score": 0.9487780105356975}, {"label": "sandal", "score": 0.007308329734470962}]
 
 # Answers by the names that the document has for them. A test asks for each.
 ANSWERS: dict[str, dict[str, Any]] = {
     "prediction": {"summary": "A sneaker", "value": _PREDICTION},
-    "batch": {"summary": "One of two is no picture", "value": _BATCH},
+    "batch": {"summary": "One of two is no image", "value": _BATCH},
     "explanation": {"summary": "A sneaker", "value": _EXPLANATION},
     "embedding": {"summary": "A sneaker; 3 of its 512 numbers", "value": _EMBEDDING},
     "metadata": {"summary": "The repository's model", "value": _METADATA},

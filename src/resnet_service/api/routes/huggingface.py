@@ -12,7 +12,7 @@ from resnet_service.api.open_inference.tensors import decode_base64, first_findi
 from resnet_service.api.openapi import document, examples
 from resnet_service.api.openapi.document import answered, refused
 from resnet_service.api.schemas import inlined
-from resnet_service.api.uploads import read_picture
+from resnet_service.api.uploads import read_image
 from resnet_service.errors import InvalidTopK, MalformedForm, MalformedJSON, UnsupportedMediaType
 from resnet_service.inference.classifier import ImageClassifier, Timing
 from resnet_service.inference.ranking import DEFAULT_TOP_K, best, check_top_k, softmax
@@ -32,11 +32,11 @@ class Parameters(BaseModel):
 
 
 class HubRequest(BaseModel):
-    """A picture with parameters; without any, the picture's bytes are the body."""
+    """An image with parameters; without any, the image's bytes are the body."""
 
     model_config = ConfigDict(strict=True)
 
-    inputs: str = Field(description="The picture's bytes in base64.")
+    inputs: str = Field(description="The image's bytes in base64.")
     parameters: Parameters = Parameters()
 
 
@@ -69,7 +69,7 @@ _BODY: dict[str, Any] = {
 
 @inference.post(
     "/",
-    summary="Name what is in a picture, as Hugging Face's client asks",
+    summary="Name what is in an image, as Hugging Face's client asks",
     openapi_extra=_BODY,
     tags=[document.HUB],
     responses={
@@ -79,7 +79,7 @@ _BODY: dict[str, Any] = {
             MalformedJSON,
             UnsupportedMediaType,
             InvalidTopK,
-            *document.PICTURE,
+            *document.IMAGE,
             *document.BODY,
             *document.INFERENCE,
             foreign=True,
@@ -87,7 +87,7 @@ _BODY: dict[str, Any] = {
     },
 )
 async def image_classification(request: Request, service: StartedService, admitted: Admitted) -> list[Element]:
-    """Answer with the most probable classes, best first: `InferenceClient(model=URL).image_classification(picture)`.
+    """Answer with the most probable classes, best first: `InferenceClient(model=URL).image_classification(image)`.
 
     ```console
     $ curl --data-binary @sneaker.png -H "Content-Type: image/png" http://localhost:8080/
@@ -98,7 +98,7 @@ async def image_classification(request: Request, service: StartedService, admitt
     if request.headers.get("content-type", "").split(";")[0].strip().lower() == "application/json":
         answer = await admitted.run(_classify_json, classifier, await request.body())
     else:
-        data = await read_picture(request, service.settings.max_body_bytes)
+        data = await read_image(request, service.settings.max_body_bytes)
         answer = await admitted.run(_classify, classifier, data, Parameters())
     return answer.elements
 
@@ -108,11 +108,11 @@ def _classify_json(classifier: ImageClassifier, body: bytes) -> _Answer:
     try:
         request = HubRequest.model_validate_json(body)
     except ValidationError as error:
-        raise MalformedJSON(f"The body is not a picture with parameters: {first_finding(error)}.") from error
+        raise MalformedJSON(f"The body is not an image with parameters: {first_finding(error)}.") from error
     try:
         data = decode_base64(request.inputs)
     except ValueError as error:
-        raise MalformedJSON("inputs: it must be the picture's bytes in base64.") from error
+        raise MalformedJSON("inputs: it must be the image's bytes in base64.") from error
     return _classify(classifier, data, request.parameters)
 
 

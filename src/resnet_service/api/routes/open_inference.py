@@ -19,7 +19,7 @@ from resnet_service.errors import (
     InvalidTensor,
     MalformedJSON,
     NotReady,
-    TooManyPictures,
+    TooManyImages,
     UnknownModel,
     UnsupportedMediaType,
 )
@@ -123,9 +123,9 @@ _INFERENCE = {
         MalformedJSON,
         InvalidTensor,
         UnknownModel,
-        TooManyPictures,
+        TooManyImages,
         UnsupportedMediaType,
-        *document.PICTURE,
+        *document.IMAGE,
         *document.BODY,
         *document.INFERENCE,
         foreign=True,
@@ -237,11 +237,11 @@ async def model(classifier: NamedModel) -> ServedModel:
     response_model=InferenceResponse,
 )
 async def answer(request: Request, classifier: NamedModel, service: StartedService, admitted: Admitted) -> Response:
-    """Answer with probabilities, logits, or the best classes by name, of one or more pictures.
+    """Answer with probabilities, logits, or the best classes by name, of one or more images.
 
     ```console
-    $ picture=$(base64 -w0 sneaker.png)
-    $ echo '{"inputs": [{"name": "image", "shape": [1], "datatype": "BYTES", "data": ["'$picture'"]}]}' |
+    $ image=$(base64 -w0 sneaker.png)
+    $ echo '{"inputs": [{"name": "image", "shape": [1], "datatype": "BYTES", "data": ["'$image'"]}]}' |
         curl --json @- http://localhost:8080/v2/models/resnet18-fashion-mnist-int8/infer
     ```
 
@@ -249,7 +249,7 @@ async def answer(request: Request, classifier: NamedModel, service: StartedServi
     `Inference-Header-Content-Length` says, then the tensors' bytes. FP32 tensors are rounded to 8-bit pixels.
     """
     if request.headers.get("content-encoding", "identity") != "identity":
-        raise UnsupportedMediaType("Compressed bodies are not read here; pictures are compressed already.")
+        raise UnsupportedMediaType("Compressed bodies are not read here; images are compressed already.")
     body = await request.body()
     answered = await admitted.run(infer, classifier, body, request.headers.get(HEADER), service.settings.max_batch)
     if answered.json_length is None:

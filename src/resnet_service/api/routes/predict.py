@@ -25,7 +25,7 @@ from resnet_service.api.schemas import (
     Model,
     PredictResponse,
 )
-from resnet_service.api.uploads import FIELD, FIELDS, read_picture, read_pictures
+from resnet_service.api.uploads import FIELD, FIELDS, read_image, read_images
 from resnet_service.errors import (
     BodyTooLarge,
     InvalidClassId,
@@ -35,7 +35,7 @@ from resnet_service.errors import (
     NotReady,
     OutputUnavailable,
     ServiceError,
-    TooManyPictures,
+    TooManyImages,
     UnsupportedLanguage,
     UnsupportedMediaType,
 )
@@ -54,10 +54,10 @@ BATCH = "/predict/batch"
 
 _JSON, _PNG, _BINARY = "application/json", "image/png", "application/octet-stream"
 
-# What any of the routes that take one picture can find wrong with a request.
-_REFUSALS = (MalformedForm, UnsupportedMediaType, *document.PICTURE, *document.BODY, *document.INFERENCE)
+# What any of the routes that take one image can find wrong with a request.
+_REFUSALS = (MalformedForm, UnsupportedMediaType, *document.IMAGE, *document.BODY, *document.INFERENCE)
 
-_PICTURE: dict[str, Any] = {
+_IMAGE: dict[str, Any] = {
     "requestBody": {
         "required": True,
         "content": {
@@ -75,7 +75,7 @@ _PICTURE: dict[str, Any] = {
 }
 
 
-_PICTURES: dict[str, Any] = {
+_IMAGES: dict[str, Any] = {
     "requestBody": {
         "required": True,
         "content": {
@@ -98,9 +98,9 @@ Accept = Annotated[str, Header(include_in_schema=False)]
 
 @inference.post(
     "/predict",
-    summary="Name what is in a picture",
+    summary="Name what is in an image",
     tags=[document.CLASSIFY],
-    openapi_extra=_PICTURE,
+    openapi_extra=_IMAGE,
     responses={
         **answered("The most probable classes, best first.", "prediction"),
         **refused(*_REFUSALS, InvalidTopK, UnsupportedLanguage),
@@ -113,7 +113,7 @@ async def predict(
     reader: ReadBy,
     top_k: TopK = None,
 ) -> PredictResponse:
-    """Answer with the most probable classes of one JPEG, PNG, WebP, GIF (first frame), BMP, TIFF or AVIF picture.
+    """Answer with the most probable classes of one JPEG, PNG, WebP, GIF (first frame), BMP, TIFF or AVIF image.
 
     Send it as the field `file` of a form, or its bytes as the body. What decides is the bytes, not name or type.
 
@@ -122,7 +122,7 @@ async def predict(
     $ curl --data-binary @sneaker.png -H "Content-Type: image/png" "http://localhost:8080/predict?top_k=3"
     ```
     """
-    data = await read_picture(request, service.settings.max_body_bytes)
+    data = await read_image(request, service.settings.max_body_bytes)
     classifier = service.classifier
     answer = await admitted.run(classifier.classify, data, top_k)
     return PredictResponse.of(answer, classifier, reader.names(classifier))
@@ -130,16 +130,16 @@ async def predict(
 
 @inference.post(
     BATCH,
-    summary="Name what is in several pictures",
+    summary="Name what is in several images",
     tags=[document.CLASSIFY],
-    openapi_extra=_PICTURES,
+    openapi_extra=_IMAGES,
     responses={
-        **answered("An answer for each picture, in their order.", "batch"),
+        **answered("An answer for each image, in their order.", "batch"),
         **refused(
             NoFile,
             MalformedForm,
             UnsupportedMediaType,
-            TooManyPictures,
+            TooManyImages,
             InvalidTopK,
             UnsupportedLanguage,
             *document.BODY,
@@ -150,9 +150,9 @@ async def predict(
 async def predict_batch(
     request: Request, service: StartedService, admitted: Admitted, reader: ReadBy, top_k: TopK = None
 ) -> BatchResponse:
-    """Answer with the most probable classes of each picture, in the order of the form's fields `files`.
+    """Answer with the most probable classes of each image, in the order of the form's fields `files`.
 
-    A picture that cannot be answered fails alone: its result has an `error` instead of `predictions`.
+    An image that cannot be answered fails alone: its result has an `error` instead of `predictions`.
 
     ```console
     $ curl -F files=@sneaker.png -F "files=hello;filename=notes.txt" "http://localhost:8080/predict/batch?top_k=1"
@@ -160,24 +160,24 @@ async def predict_batch(
     """
     settings, classifier = service.settings, service.classifier
     wanted = check_top_k(top_k, len(classifier.labels))
-    pictures = await read_pictures(request, settings.max_batch_bytes, settings.max_batch)
-    pieces = [(classifier, picture.data, wanted, settings.max_body_bytes) for picture in pictures]
+    images = await read_images(request, settings.max_batch_bytes, settings.max_batch)
+    pieces = [(classifier, image.data, wanted, settings.max_body_bytes) for image in images]
     answers = await admitted.run_each(_classify_one, pieces)
     said = [problem_of(answer) if isinstance(answer, ServiceError) else answer for answer in answers]
-    return BatchResponse.of([picture.name for picture in pictures], said, classifier, reader.names(classifier))
+    return BatchResponse.of([image.name for image in images], said, classifier, reader.names(classifier))
 
 
 def _classify_one(classifier: ImageClassifier, data: bytes, top_k: int, max_bytes: int) -> Classification:
     if len(data) > max_bytes:
-        raise BodyTooLarge(f"The picture has {megabytes(len(data))}; the limit is {megabytes(max_bytes)}.")
+        raise BodyTooLarge(f"The image has {megabytes(len(data))}; the limit is {megabytes(max_bytes)}.")
     return classifier.classify(data, top_k)
 
 
 @inference.post(
     "/explain",
-    summary="Show which places of a picture speak for a class",
+    summary="Show which places of an image speak for a class",
     tags=[document.LOOK_INTO],
-    openapi_extra=_PICTURE,
+    openapi_extra=_IMAGE,
     response_model=ExplainResponse,
     responses={
         **answered("The map, drawn or as numbers.", "explanation", others={_PNG: examples.BYTES}),
@@ -194,7 +194,7 @@ async def explain(
         MapForm | None,
         Query(
             alias="format",
-            description="`overlay`: a PNG of the picture, at most 1024 pixels wide or high, with the map laid over the "
+            description="`overlay`: a PNG of the image, at most 1024 pixels wide or high, with the map laid over the "
             "part that the network saw. `map`: that part's map alone, as a grey PNG. `json`: the numbers. By default "
             "what `Accept` prefers, `overlay` if nothing.",
         ),
@@ -212,7 +212,7 @@ async def explain(
     ```
     """
     form = format_ or ("json" if preferred(accept, (_PNG, _JSON)) == _JSON else "overlay")
-    data = await read_picture(request, service.settings.max_body_bytes)
+    data = await read_image(request, service.settings.max_body_bytes)
     classifier = service.classifier
     answer = await admitted.run(classifier.explain, data, class_id, form)
     if form == "json":
@@ -223,9 +223,9 @@ async def explain(
 
 @inference.post(
     "/embed",
-    summary="Turn a picture into a vector",
+    summary="Turn an image into a vector",
     tags=[document.LOOK_INTO],
-    openapi_extra=_PICTURE,
+    openapi_extra=_IMAGE,
     response_model=EmbedResponse,
     responses={
         **answered(
@@ -245,7 +245,7 @@ async def embed(
     ] = False,
     accept: Accept = "",
 ) -> Response:
-    """Answer with what the network's last layer takes: pictures that look alike to the network have like vectors.
+    """Answer with what the network's last layer takes: images that look alike to the network have like vectors.
 
     Vectors of different models, or of one model packed differently, have nothing to do with each other.
 
@@ -254,7 +254,7 @@ async def embed(
     $ curl -F file=@sneaker.png -H "Accept: application/octet-stream" http://localhost:8080/embed -o vector.f32
     ```
     """
-    data = await read_picture(request, service.settings.max_body_bytes)
+    data = await read_image(request, service.settings.max_body_bytes)
     classifier = service.classifier
     answer = await admitted.run(classifier.embed, data, normalize)
     if preferred(accept, (_JSON, _BINARY)) == _BINARY:
@@ -374,9 +374,9 @@ async def live() -> Health:
     responses={**answered("They may.", "ok"), **refused(NotReady)},
 )
 async def ready(service: StartedService) -> Health:
-    """Answer once the model is loaded and has answered a trial picture.
+    """Answer once the model is loaded and has answered a trial image.
 
-    503 before that, from SIGTERM on, and after an answer that was no finite numbers, until a trial picture succeeds.
+    503 before that, from SIGTERM on, and after an answer that was no finite numbers, until a trial image succeeds.
 
     ```console
     $ curl http://localhost:8080/health/ready

@@ -16,7 +16,7 @@ _CUT_EACH_TURN = 0.05  # of width and height, at each edge
 
 
 class Kind(NamedTuple):
-    """One kind of picture: size in pixels, bytes to come near to, and how strong the sensor's noise is, of 255."""
+    """One kind of image: size in pixels, bytes to come near to, and how strong the sensor's noise is, of 255."""
 
     name: str
     size: tuple[int, int]
@@ -27,7 +27,7 @@ class Kind(NamedTuple):
 
 # ImageNet's photographs are about 500x375 pixels and 110 kB on average; a 12-megapixel phone writes 3 to 5 MB.
 PHOTOGRAPHS = Kind("photographs", (500, 375), 100_000, 0.0, 24)
-# An enlarged picture has no detail of its own, and would decode too fast; noise stands in for it.
+# An enlarged image has no detail of its own, and would decode too fast; noise stands in for it.
 LARGE = Kind("large", (4000, 3000), 4_000_000, 3.0, 3)
 
 
@@ -41,7 +41,7 @@ def sources() -> list[Path]:
 
 
 def make(kind: Kind, cache: Path) -> list[Path]:
-    """Write the pictures of a ``kind`` into a folder of the cache, unless they are there; return their paths."""
+    """Write the images of a ``kind`` into a folder of the cache, unless they are there; return their paths."""
     folder = cache / kind.name
     folder.mkdir(parents=True, exist_ok=True)
     found = sources()

@@ -1,10 +1,10 @@
-// A chosen picture as it is shown: the preview at once, and a map over the part of it that the network saw.
+// A chosen image as it is shown: the preview at once, and a map over the part of it that the network saw.
 
 import { paint } from "./heat.js";
 import { element } from "./results.js";
 import { words } from "./words.js";
 
-export class Picture {
+export class Image {
   #name;
   #image = element("img", "preview");
   #canvas = element("canvas", "heat");
@@ -24,7 +24,7 @@ export class Picture {
   constructor(file, name, credit) {
     this.#name = name;
     this.#credit = credit;
-    this.node = element("figure", "picture");
+    this.node = element("figure", "image");
     this.#image.src = URL.createObjectURL(file);
     this.#image.addEventListener("load", () => this.#sized());
     // What the browser cannot show, the service may still know, or say what is wrong with it.
@@ -59,7 +59,7 @@ export class Picture {
     if (this.#credit) this.node.querySelector("figcaption").textContent = this.#credit();
   }
 
-  /** Lay the map of an answer of /explain over the picture; `label` gives the class's name. */
+  /** Lay the map of an answer of /explain over the image; `label` gives the class's name. */
   show({ map, region, image }, label) {
     this.#label = label;
     const share = (part, whole) => `${(100 * part) / whole}%`;
@@ -86,7 +86,7 @@ export class Picture {
     this.#canvas.style.opacity = this.#slider.value / 100;
   }
 
-  // Small pictures are enlarged, and then show their pixels instead of a blur.
+  // Small images are enlarged, and then show their pixels instead of a blur.
   #sized() {
     this.#image.classList.toggle("tiny", this.#image.naturalWidth < 100);
   }

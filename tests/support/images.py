@@ -1,4 +1,4 @@
-"""Pictures for tests, real and made."""
+"""Images for tests, real and made."""
 
 import importlib.util
 import io
@@ -24,7 +24,7 @@ def imagenet_photographs() -> list[tuple[Path, int]]:
 
 
 def noise(width: int, height: int, seed: int = 0) -> Image.Image:
-    """Return a picture in which every pixel matters: smooth colours with noise on top."""
+    """Return an image in which every pixel matters: smooth colours with noise on top."""
     rng = np.random.default_rng(seed)
     x, y = np.linspace(0, 200, width), np.linspace(0, 200, height)[:, None]
     ramp = np.stack(np.broadcast_arrays(x, y, 200 - x), axis=-1)
