@@ -2,7 +2,7 @@
 #   docker build -t resnet-service .                                    or: make image
 #   docker run --rm --network none --read-only --cap-drop ALL resnet-service
 #
-# A model of one's own, packed: built in with
+# A model of one's own, exported: built in with
 #   --build-arg MODEL=checkpoints/pets-int8.onnx --build-arg MODEL_VERSION=(the first 12 digits of its SHA-256)
 # or mounted, which comes before the one inside:
 #   docker run -v "$PWD/checkpoints/pets-int8.onnx:/srv/checkpoints/pets-int8.onnx:ro" …

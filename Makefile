@@ -10,14 +10,14 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 .PHONY: help serve test lint format bench fuzz openapi tables lock audit sbom release image clean
 
 help:
-	@echo "make serve          install, fetch a model if there is none, pack it, serve on port $(PORT)"
+	@echo "make serve          install, fetch a model if there is none, export it, serve on port $(PORT)"
 	@echo "make serve CALIBRATION=DIR    the same in INT8, calibrated with the images in DIR"
 	@echo "make test           install what tests need, lint, run the tests"
 	@echo "make test SLOW=1    the same with the long proofs"
 	@echo "make lint           ruff and mypy"
 	@echo "make format         let ruff format the code"
 	@echo "make image          build the container image resnet-service, with the model in the repository"
-	@echo "make image MODEL=checkpoints/pets-int8.onnx    the same with your own packed model"
+	@echo "make image MODEL=checkpoints/pets-int8.onnx    the same with your own exported model"
 	@echo "make bench          compare with other servers; see benchmarks/README.md"
 	@echo "make openapi        write what the service says of its operations to docs/openapi.json"
 	@echo "make tables         write the tables of settings, metrics and errors into docs/"
@@ -66,7 +66,7 @@ release: $(VENV)/.test
 	@$(BIN)/python -m tools.release
 
 fuzz: $(VENV)/.test
-	@for target in decode checkpoint packed; do $(BIN)/python -m fuzz $$target $(or $(SECONDS),30) || exit 1; done
+	@for target in decode checkpoint exported; do $(BIN)/python -m fuzz $$target $(or $(SECONDS),30) || exit 1; done
 
 # The labels are arguments, since a Dockerfile cannot look into files; the build checks that they are true.
 ENGINE ?= $(shell for engine in docker podman buildah; do $$engine info >/dev/null 2>&1 && echo $$engine && break; done)

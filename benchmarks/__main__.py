@@ -59,7 +59,7 @@ def _empty_results(
     if others > report.IDLE_PERCENT:
         _say(f"Something else uses {others} % of the processor; figures will be off.")
     _say(f"{len(servers)} servers, about {plan.minutes(len(servers)):.0f} minutes")
-    sizes: dict[str, int] = {name: path.stat().st_size for name, path in files.packed.items()}
+    sizes: dict[str, int] = {name: path.stat().st_size for name, path in files.exported.items()}
     return Results(
         date=time.strftime("%Y-%m-%d"),
         machine=machine.describe(),

@@ -1,6 +1,6 @@
 """What INT8 costs in accuracy: the repository's ResNet-18 on all 10,000 test images of Fashion-MNIST.
 
-Through the commands that users have: ``pack`` calibrates on images of the training set, ``evaluate`` counts.
+Through the commands that users have: ``export`` calibrates on images of the training set, ``evaluate`` counts.
 """
 
 import json
@@ -14,7 +14,7 @@ from benchmarks.paths import REPOSITORY, environment
 DATA = Path("/usr/share/datasets/fashion-mnist")  # where Debian's package dataset-fashion-mnist puts it
 CHECKPOINT = REPOSITORY / "checkpoints" / "resnet18-fashion-mnist.pth"
 
-_CALIBRATION_IMAGES = 1300  # what `pack` uses at most
+_CALIBRATION_IMAGES = 1300  # what `export` uses at most
 _WITHIN_SECONDS = 900
 
 
@@ -31,10 +31,10 @@ def measure(files: Files) -> dict[str, float]:
     subprocess.run([sys.executable, "-m", "benchmarks.accuracy"], cwd=REPOSITORY, timeout=_WITHIN_SECONDS, check=True)
     found = {}
     for precision in ("fp32", "int8"):
-        packed = folder / f"{precision}.onnx"
+        exported = folder / f"{precision}.onnx"
         calibration = ["--calibration", str(folder / "calibration")] if precision == "int8" else []
-        _command("pack", str(CHECKPOINT), "--output", str(packed), "--precision", precision, *calibration)
-        found[precision] = float(json.loads(_command("evaluate", str(packed), str(DATA), "--json"))["top1"])
+        _command("export", str(CHECKPOINT), "--output", str(exported), "--precision", precision, *calibration)
+        found[precision] = float(json.loads(_command("evaluate", str(exported), str(DATA), "--json"))["top1"])
     return found
 
 

@@ -26,7 +26,7 @@ import ray
 import ray.data
 
 from resnet_service.batch.items import Image
-from resnet_service.batch.job import Engine, Recipe, classify_batch, local_engine
+from resnet_service.batch.job import ClassifierConfig, Engine, classify_batch, local_engine
 from resnet_service.batch.messages import part_text
 from resnet_service.batch.shards import part_size, plan
 from resnet_service.ray.batch import ray_engine
@@ -55,7 +55,7 @@ def main() -> None:
     files = sorted(path.read_bytes() for path in args.images.glob("*.jpg"))
     taken = [files[index % len(files)] for index in range(args.number)]
     cpus = available_cpus()
-    recipe = Recipe(args.model.absolute())
+    config = ClassifierConfig(args.model.absolute())
     speeds: dict[str, list[Speed]] = {"one thread": [], "processes": [], "threads": [], "ray": []}
     with tempfile.TemporaryDirectory(prefix="batch-", dir="/tmp") as folder:  # short, as Ray's sockets want it
         source = Path(folder) / "images.parquet"
@@ -66,7 +66,7 @@ def main() -> None:
         for number in range(args.rounds):
             for name, found in speeds.items():
                 target = Path(folder) / f"{name}-{number}"
-                found.append(_speed(name, recipe, source, target, cpus, files))
+                found.append(_speed(name, config, source, target, cpus, files))
         row_bytes = sum(path.stat().st_size for path in target.glob("part-*")) / len(taken)
         task_ms = _task_ms()
         ray.shutdown()
@@ -78,7 +78,7 @@ def main() -> None:
         "images": len(taken),
         "image_bytes": round(statistics.mean(map(len, files))),
         "row_bytes": round(row_bytes),
-        "stage_ms": _stages(recipe, files),
+        "stage_ms": _stages(config, files),
         "ray_task_ms": round(task_ms, 1),
         "ray_start_seconds": [round(speed.start_seconds, 1) for speed in speeds["ray"]],
         "listed_bytes": round(listed_bytes),
@@ -92,12 +92,12 @@ def main() -> None:
         args.output.write_text(text + "\n")
 
 
-def _speed(name: str, recipe: Recipe, source: Path, target: Path, cpus: int, files: Sequence[bytes]) -> Speed:
+def _speed(name: str, config: ClassifierConfig, source: Path, target: Path, cpus: int, files: Sequence[bytes]) -> Speed:
     if name == "processes":
-        return Speed(_processes(recipe, cpus, files))
+        return Speed(_processes(config, cpus, files))
     workers = 1 if name == "one thread" else cpus
-    classifier = recipe.open(workers)
-    engine: Engine = ray_engine(recipe, classifier, cpus) if name == "ray" else local_engine(classifier, None, workers)
+    classifier = config.open(workers)
+    engine: Engine = ray_engine(config, classifier, cpus) if name == "ray" else local_engine(classifier, None, workers)
     begun = time.time()
     classify_batch(str(source), str(target), classifier, engine)
     # When a part was written says its file. What the engine reports comes later and several parts together.
@@ -107,11 +107,11 @@ def _speed(name: str, recipe: Recipe, source: Path, target: Path, cpus: int, fil
     return Speed(sum(rows for _, rows in steady[1:]) / (steady[-1][0] - steady[0][0]), written[0][0] - begun)
 
 
-def _processes(recipe: Recipe, count: int, files: Sequence[bytes]) -> float:
+def _processes(config: ClassifierConfig, count: int, files: Sequence[bytes]) -> float:
     """Return images a second of ``count`` processes with a classifier each, nothing read and nothing written."""
     context = multiprocessing.get_context("spawn")
     barrier, spans = context.Barrier(count), context.SimpleQueue()
-    processes = [context.Process(target=_process, args=(recipe, files, barrier, spans)) for _ in range(count)]
+    processes = [context.Process(target=_process, args=(config, files, barrier, spans)) for _ in range(count)]
     for process in processes:
         process.start()
     found = [spans.get() for _ in processes]
@@ -124,8 +124,8 @@ def _processes(recipe: Recipe, count: int, files: Sequence[bytes]) -> float:
 _EACH = 500  # images of each process
 
 
-def _process(recipe: Recipe, files: Sequence[bytes], barrier: Any, spans: Any) -> None:
-    classifier = recipe.open(1)
+def _process(config: ClassifierConfig, files: Sequence[bytes], barrier: Any, spans: Any) -> None:
+    classifier = config.open(1)
     classifier.warm_up()
     barrier.wait()
     begun = time.monotonic()
@@ -134,9 +134,9 @@ def _process(recipe: Recipe, files: Sequence[bytes], barrier: Any, spans: Any) -
     spans.put((begun, time.monotonic()))
 
 
-def _stages(recipe: Recipe, files: Sequence[bytes]) -> dict[str, float]:
+def _stages(config: ClassifierConfig, files: Sequence[bytes]) -> dict[str, float]:
     """Return the milliseconds that each stage of an image takes on one thread."""
-    classifier = recipe.open(1)
+    classifier = config.open(1)
     classifier.warm_up()
     timings = [classifier.classify(files[index % len(files)]).timing_ms for index in range(_EACH)]
     return {
@@ -163,10 +163,10 @@ def _described() -> tuple[float, float]:
     """Return the bytes of a listed image in the driver's memory, and those that are sent to a worker for it."""
     tracemalloc.start()
     images = [Image(f"s3://a-bucket/a-folder/of-images/{n:012}.jpg", None, 100_000 + n) for n in range(_LISTED)]
-    parts = list(plan(images, set()))
+    shards = list(plan(images, set()))
     held, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    return held / _LISTED, sum(len(part_text(part)) for part in parts) / _LISTED
+    return held / _LISTED, sum(len(part_text(shard)) for shard in shards) / _LISTED
 
 
 if __name__ == "__main__":

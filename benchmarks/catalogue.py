@@ -18,7 +18,7 @@ Family = Literal["ours", "peer", "same model"]
 Engine = Literal["torch", "openvino"]
 _ENGINES: tuple[Engine, ...] = ("torch", "openvino")
 
-# Whose answers a server must give: those of the checkpoint in PyTorch, or of one packed model.
+# Whose answers a server must give: those of the checkpoint in PyTorch, or of one exported model.
 Reference = Literal["torch", "int8", "bf16", "fp32"]
 
 
@@ -52,8 +52,8 @@ class Catalogue:
         """Return what is compared."""
         apart = {"WORKERS": self._cpus, "THREADS": "1"}
         return [
-            *(self._packed(precision) for precision in PRECISIONS),
-            self._packed("int8", raw=True),
+            *(self._exported(precision) for precision in PRECISIONS),
+            self._exported("int8", raw=True),
             *(self._checkpoint(runtime) for runtime in ("torch", "torchscript", "torch-dynamic-int8")),
             self._flask(),
             self._litserve("torch", apart),
@@ -88,13 +88,13 @@ class Catalogue:
             groups.append([self._bentoml(engine, settings) for settings in bentoml])
         return [[_with_settings(server) for server in group] for group in groups]
 
-    def _packed(self, precision: Precision, *, raw: bool = False) -> Server:
-        about = f"packed in {precision.upper()}, OpenVINO" + ("; images sent as raw bodies" if raw else "")
+    def _exported(self, precision: Precision, *, raw: bool = False) -> Server:
+        about = f"exported in {precision.upper()}, OpenVINO" + ("; images sent as raw bodies" if raw else "")
         name, title = (f"{precision}-raw", f"{precision.upper()}, raw body") if raw else (precision, precision.upper())
-        return self._ours(name, title, about, self._files.packed[precision], "openvino", precision, raw=raw)
+        return self._ours(name, title, about, self._files.exported[precision], "openvino", precision, raw=raw)
 
     def _streams(self, workers: str, threads: str) -> Server:
-        server = self._packed("int8")
+        server = self._exported("int8")
         command = (*server.command, "--workers", workers, "--threads", threads)
         return replace(server, command=command, about=f"workers {workers}, threads {threads}")
 
@@ -146,7 +146,7 @@ class Catalogue:
         self, title: str, engine: Engine, arguments: tuple[str, ...], settings: Mapping[str, str], **variables: str
     ) -> Server:
         with_torch = engine == "torch"
-        model = self._files.state_dict if with_torch else self._files.packed["int8"]
+        model = self._files.state_dict if with_torch else self._files.exported["int8"]
         python = self._pythons.torch if with_torch else self._pythons.openvino
         return Server(
             name=title.lower() if with_torch else f"{title.lower()}-int8",

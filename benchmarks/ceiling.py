@@ -3,7 +3,7 @@
     python -m benchmarks.ceiling MODEL --seconds 4
 
 prints images a second as JSON. Pixels are the service's own work; the network runs in OpenVINO with one thread a
-process, at the precision that the packed model was made for.
+process, at the precision that the exported model was made for.
 """
 
 import argparse
@@ -50,21 +50,21 @@ def _work(model: Path, cpu: int, seconds: float, start: Barrier, rates: "Queue[f
     from benchmarks.files import Files
     from resnet_service.imaging.decode import decode
     from resnet_service.imaging.preprocess import crop
-    from resnet_service.models.exported import read_packed
+    from resnet_service.models.exported import read_exported
 
-    packed = read_packed(model)
-    metadata = packed.metadata
+    exported = read_exported(model)
+    metadata = exported.metadata
     side = metadata.input_size
     core = openvino.Core()
-    network = core.read_model(packed.data)
+    network = core.read_model(exported.data)
     network.reshape([1, side, side, 3])
-    hint = "bf16" if packed.precision == "bf16" else "f32"
+    hint = "bf16" if exported.precision == "bf16" else "f32"
     settings = {"INFERENCE_PRECISION_HINT": hint, "NUM_STREAMS": 1, "INFERENCE_NUM_THREADS": 1}
     request = core.compile_model(network, "CPU", settings).create_infer_request()
     images = itertools.cycle([path.read_bytes() for path in Files().photographs()])
 
     def one(data: bytes) -> None:
-        pixels = crop(decode(data, enough=2 * metadata.resize_size).image, metadata, exact=False)
+        pixels = crop(decode(data, min_side=2 * metadata.resize_size).image, metadata, exact=False)
         request.infer([pixels[np.newaxis]], share_inputs=True, share_outputs=True)
 
     for data in itertools.islice(images, _WARM_UP_IMAGES):

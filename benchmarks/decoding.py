@@ -48,7 +48,7 @@ def compare(model: Path, images: list[bytes]) -> dict[str, float]:
             answers[way].append(classifier.classify(image))
             times[way].append(1000 * (time.perf_counter() - begin))
         exact = crop(decode(image).image, metadata)
-        fast = crop(decode(image, enough=2 * metadata.resize_size).image, metadata, exact=False)
+        fast = crop(decode(image, min_side=2 * metadata.resize_size).image, metadata, exact=False)
         off.append(float(np.abs(exact.astype(int) - fast).mean()))
     pairs = list(zip(answers["exact"], answers["fast"], strict=True))
     labels = [[[one.label for one in answer.predictions] for answer in pair] for pair in pairs]

@@ -1,4 +1,4 @@
-"""Environments: for the service as its image has it, for peers with PyTorch, and for peers around a packed model.
+"""Environments: for the service as its image has it, for peers with PyTorch, and for peers around an exported model.
 
 Apart from each other and from the one of development, because servers import what they find: TorchServe takes OpenVINO
 in, LitServe takes PyTorch in, FastAPI and Uvicorn take in telemetry and watchers of files, and all would pay in memory

@@ -19,7 +19,7 @@ class Files:
         self.checkpoint = folder / "resnet18.pth"
         self.state_dict = folder / "state_dict.pth"
         self.archive = folder / "archives" / "resnet18.mar"
-        self.packed = {precision: folder / f"resnet18-{precision}.onnx" for precision in PRECISIONS}
+        self.exported = {precision: folder / f"resnet18-{precision}.onnx" for precision in PRECISIONS}
         self.answers = folder / "answers.json"
 
     def photographs(self) -> list[Path]:

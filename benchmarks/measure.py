@@ -59,19 +59,19 @@ class Harness:
         self._plan = plan
         self._results = results
 
-    def run(self, say: Callable[[str], None]) -> None:
+    def run(self, on_message: Callable[[str], None]) -> None:
         """Measure everything. A server that cannot be measured is named among the failures; the others go on."""
         with tempfile.TemporaryDirectory(prefix="benchmarks-", ignore_cleanup_errors=True) as folder:
             for group in self._groups:
-                self._each_alone(group, Path(folder), say)
-                self._all_in_turns(group, Path(folder), say)
+                self._each_alone(group, Path(folder), on_message)
+                self._all_in_turns(group, Path(folder), on_message)
 
-    def _each_alone(self, group: Sequence[Server], folder: Path, say: Callable[[str], None]) -> None:
+    def _each_alone(self, group: Sequence[Server], folder: Path, on_message: Callable[[str], None]) -> None:
         for number in range(self._plan.starts):
-            say(f"start and memory, {number + 1} of {self._plan.starts}")
+            on_message(f"start and memory, {number + 1} of {self._plan.starts}")
             for server in _in_some_order(group, f"start {number}"):
                 if server.name not in self._results.failures:
-                    self._noting_failure(server.name, partial(self._visit, server, number, folder), say)
+                    self._noting_failure(server.name, partial(self._visit, server, number, folder), on_message)
 
     def _visit(self, server: Server, number: int, folder: Path) -> None:
         with running(server, self._files, folder) as up:
@@ -81,14 +81,14 @@ class Harness:
             visit = Visit(server.name, number, up.seconds_to_answer, resident, max(peak[0], resident))
         self._results.visits.append(visit)
 
-    def _all_in_turns(self, group: Sequence[Server], folder: Path, say: Callable[[str], None]) -> None:
+    def _all_in_turns(self, group: Sequence[Server], folder: Path, on_message: Callable[[str], None]) -> None:
         with ExitStack() as stack:
             started: dict[str, RunningServer] = {}
             for server in group:
-                say(f"starting {server.title}")
-                self._noting_failure(server.name, partial(self._start, server, folder, stack, started), say)
+                on_message(f"starting {server.title}")
+                self._noting_failure(server.name, partial(self._start, server, folder, stack, started), on_message)
             for number in range(self._plan.rounds):
-                self._round(number, list(started.values()), say)
+                self._round(number, list(started.values()), on_message)
 
     def _start(self, server: Server, folder: Path, stack: ExitStack, started: dict[str, RunningServer]) -> None:
         """Start a server for good, give it its first load, and freeze it."""
@@ -99,20 +99,20 @@ class Harness:
             up.tree.freeze()
         started[server.name] = up
 
-    def _round(self, number: int, started: Sequence[RunningServer], say: Callable[[str], None]) -> None:
+    def _round(self, number: int, started: Sequence[RunningServer], on_message: Callable[[str], None]) -> None:
         for connections in self._plan.connections:
-            say(f"round {number + 1} of {self._plan.rounds}, {connections} connections")
+            on_message(f"round {number + 1} of {self._plan.rounds}, {connections} connections")
             for up in _in_some_order(started, f"{number} {connections}"):
-                self._measure(up, number, "photographs", connections, say)
+                self._measure(up, number, "photographs", connections, on_message)
             if connections == BUSY:
-                self._ceilings(number, {up.server.name for up in started}, say)
+                self._ceilings(number, {up.server.name for up in started}, on_message)
         if self._plan.large_seconds:
-            say(f"round {number + 1} of {self._plan.rounds}, 12 MP")
+            on_message(f"round {number + 1} of {self._plan.rounds}, 12 MP")
             for up in _in_some_order(started, f"{number} large"):
-                self._measure(up, number, "large", 1, say)
+                self._measure(up, number, "large", 1, on_message)
 
     def _measure(
-        self, up: RunningServer, number: int, kind: ImageKind, connections: int, say: Callable[[str], None]
+        self, up: RunningServer, number: int, kind: ImageKind, connections: int, on_message: Callable[[str], None]
     ) -> None:
         images = self._files.photographs() if kind == "photographs" else self._files.large()
         seconds = self._plan.seconds if kind == "photographs" else self._plan.large_seconds
@@ -123,16 +123,16 @@ class Harness:
             self._results.measurements.append(Measurement(up.server.name, kind, connections, number, *found))
 
         up.tree.thaw()
-        self._noting_failure(up.server.name, load, say)
+        self._noting_failure(up.server.name, load, on_message)
         up.tree.freeze()
 
-    def _ceilings(self, number: int, measured: Set[str], say: Callable[[str], None]) -> None:
+    def _ceilings(self, number: int, measured: Set[str], on_message: Callable[[str], None]) -> None:
         for precision in PRECISIONS:
             if precision in measured:
-                self._noting_failure(f"ceiling {precision}", partial(self._ceiling, precision, number), say)
+                self._noting_failure(f"ceiling {precision}", partial(self._ceiling, precision, number), on_message)
 
     def _ceiling(self, precision: Precision, number: int) -> None:
-        model, seconds = str(self._files.packed[precision]), self._plan.seconds
+        model, seconds = str(self._files.exported[precision]), self._plan.seconds
         done = subprocess.run(
             [sys.executable, "-m", "benchmarks.ceiling", model, "--seconds", str(seconds)],
             cwd=REPOSITORY,
@@ -144,12 +144,12 @@ class Harness:
         )
         self._results.ceilings.append(Ceiling(precision, number, json.loads(done.stdout)["per_second"]))
 
-    def _noting_failure(self, name: str, step: Callable[[], None], say: Callable[[str], None]) -> None:
+    def _noting_failure(self, name: str, step: Callable[[], None], on_message: Callable[[str], None]) -> None:
         try:
             step()
         except (RuntimeError, OSError, subprocess.SubprocessError) as error:
             self._results.failures.setdefault(name, str(error).splitlines()[0])
-            say(f"{name} failed: {error}")
+            on_message(f"{name} failed: {error}")
 
 
 def _in_some_order(servers: Sequence[_T], seed: str) -> list[_T]:

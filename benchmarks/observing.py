@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from resnet_service.api.middleware.request_context import Observer
+from resnet_service.api.middleware.request_context import RequestContextMiddleware
 from resnet_service.observability.logs import formatter, writing
 from resnet_service.observability.metrics import STAGES, Metrics
 from resnet_service.observability.request_context import current
@@ -68,7 +68,7 @@ def _microseconds(work: Callable[[], Awaitable[None]]) -> float:
 def main() -> None:
     """Measure and print."""
     metrics = Metrics()
-    observed = Observer(_answer, metrics)
+    observed = RequestContextMiddleware(_answer, metrics)
 
     async def stages() -> None:
         for _ in range(_TIMES):

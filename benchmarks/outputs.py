@@ -1,4 +1,4 @@
-"""What further outputs cost: the same network packed twice, with and without, run in turns; milliseconds an image.
+"""What further outputs cost: the same network exported twice, with and without, run in turns; milliseconds an image.
 
 python -m benchmarks.outputs A B
 """
@@ -49,7 +49,7 @@ def measure(runtime: Runtime, workers: int, threads: ThreadPoolExecutor) -> dict
 
     def together(_: int) -> None:
         for _ in range(_IMAGES):
-            runtime.logits(pixels, alone=False)
+            runtime.logits(pixels, prefer_latency=False)
 
     ways = {
         "logits, alone": _timed(lambda: [runtime.logits(pixels) for _ in range(_IMAGES)]),

@@ -44,9 +44,9 @@ def main() -> None:
         save_checkpoint(load_checkpoint(args.checkpoint).model, files.checkpoint, _metadata())
     elif not files.checkpoint.exists():
         save_checkpoint(_random_model(files.photographs()), files.checkpoint, _metadata())
-    for precision, packed in files.packed.items():
-        if _stale(packed, files.checkpoint, *(REPOSITORY / "src" / "resnet_service" / "prepare").glob("*.py")):
-            _pack(files, precision, packed)
+    for precision, exported in files.exported.items():
+        if _stale(exported, files.checkpoint, *(REPOSITORY / "src" / "resnet_service" / "prepare").glob("*.py")):
+            _export(files, precision, exported)
     if _stale(files.state_dict, files.checkpoint):
         torch.save(load_checkpoint(files.checkpoint).model.state_dict(), files.state_dict)
     if _stale(files.archive, files.state_dict):
@@ -77,11 +77,11 @@ def _random_model(photographs: list[Path]) -> nn.Module:
     return model.eval()
 
 
-def _pack(files: Files, precision: str, target: Path) -> None:
-    """Pack by the command that users have; random weights lose whatever they lose, and speed does not depend on it."""
+def _export(files: Files, precision: str, target: Path) -> None:
+    """Export by the command that users have. Random weights may lose any accuracy; speed does not depend on it."""
     calibration = ["--calibration", str(files.photographs_folder)] if precision != "fp32" else []
     settings = ["--output", str(target), "--precision", precision, *calibration, "--max-loss", "100"]
-    subprocess.run([sys.executable, "-m", "resnet_service", "pack", str(files.checkpoint), *settings], check=True)
+    subprocess.run([sys.executable, "-m", "resnet_service", "export", str(files.checkpoint), *settings], check=True)
 
 
 def _archive(files: Files, torch_python: Path) -> None:
@@ -101,9 +101,9 @@ def _answers(files: Files) -> dict[str, list[int]]:
     with torch.inference_mode():
         logits = {"torch": model(torch.from_numpy(normalise(pixels, _metadata())).permute(0, 3, 1, 2)).numpy()[0]}
     core = openvino.Core()
-    for precision, packed in files.packed.items():
+    for precision, exported in files.exported.items():
         hint = {"INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32"}
-        logits[precision] = core.compile_model(str(packed), "CPU", hint)([pixels])[0][0]
+        logits[precision] = core.compile_model(str(exported), "CPU", hint)([pixels])[0][0]
     return {name: np.argsort(-found)[:_TOP].tolist() for name, found in logits.items()}
 
 

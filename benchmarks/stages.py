@@ -30,17 +30,17 @@ def main() -> None:
     runtime = open_runtime(args.model, workers=2)
     metadata = runtime.metadata
     labels = LabelSet.numbered(metadata.num_classes)
-    enough = 2 * metadata.resize_size
+    min_side = 2 * metadata.resize_size
     files = [path.read_bytes() for path in args.images]
-    images = [decode(file, enough=enough).image for file in files]
+    images = [decode(file, min_side=min_side).image for file in files]
     crops = np.stack([crop(image, metadata, exact=False) for image in images])
     logits = runtime.logits(crops)
     indices = range(len(files))
     stages: dict[str, Callable[[int], object]] = {
-        "decode": lambda index: decode(files[index], enough=enough),
+        "decode": lambda index: decode(files[index], min_side=min_side),
         "crop, fast": lambda index: crop(images[index], metadata, exact=False),
         "crop, exact": lambda index: crop(images[index], metadata),
-        "infer, busy": lambda index: runtime.logits(crops[index : index + 1], alone=False),
+        "infer, busy": lambda index: runtime.logits(crops[index : index + 1], prefer_latency=False),
         "infer, alone": lambda index: runtime.logits(crops[index : index + 1]),
         "rank": lambda index: rank(logits[index], labels, 5),
     }

@@ -562,8 +562,8 @@ def checkpoint_of_a_virtual_tensor(path: Path) -> None:
     torch.save({"arch": "resnet18", "num_classes": 10, "input_size": 64, "state_dict": state}, path)
 
 
-def _packed(path: Path, change: Callable[[object], None]) -> None:
-    """Write a packed model of two nodes that is sound but for ``change``."""
+def _exported(path: Path, change: Callable[[object], None]) -> None:
+    """Write an exported model of two nodes that is sound but for ``change``."""
     import numpy as np
     from onnx import TensorProto, helper, numpy_helper
 
@@ -600,30 +600,30 @@ def _packed(path: Path, change: Callable[[object], None]) -> None:
     path.write_bytes(model.SerializeToString())
 
 
-def packed_sound(path: Path) -> None:
+def exported_sound(path: Path) -> None:
     """Not a bomb: what the others are made of."""
-    _packed(path, lambda model: None)
+    _exported(path, lambda model: None)
 
 
-def packed_with_weights_elsewhere(path: Path) -> None:
+def exported_with_weights_elsewhere(path: Path) -> None:
     def change(model: object) -> None:
         weight = model.graph.initializer[0]  # type: ignore[attr-defined]
         weight.ClearField("raw_data")
         weight.data_location = 1
         weight.external_data.add(key="location", value="../../../../../../etc/passwd")
 
-    _packed(path, change)
+    _exported(path, change)
 
 
-def packed_with_a_tensor_of_a_petabyte(path: Path) -> None:
+def exported_with_a_tensor_of_a_petabyte(path: Path) -> None:
     def change(model: object) -> None:
         weight = model.graph.initializer[0]  # type: ignore[attr-defined]
         weight.dims[:] = [2**24, 2**24]
 
-    _packed(path, change)
+    _exported(path, change)
 
 
-def packed_that_makes_a_terabyte(path: Path) -> None:
+def exported_that_makes_a_terabyte(path: Path) -> None:
     """A constant that the graph itself makes, of a shape given in 16 bytes."""
 
     def change(model: object) -> None:
@@ -637,14 +637,14 @@ def packed_that_makes_a_terabyte(path: Path) -> None:
         graph.node.append(helper.make_node("Add", ["unsummed", "sum"], ["logits"]))
         graph.node[-2].output[0] = "unsummed"
 
-    _packed(path, change)
+    _exported(path, change)
 
 
 MODELS: Mapping[str, Callable[[Path], None]] = MappingProxyType(
     {
         name: make
         for name, make in list(globals().items())
-        if name.partition("_")[0] in ("checkpoint", "packed") and callable(make)
+        if name.partition("_")[0] in ("checkpoint", "exported") and callable(make)
     }
 )
 
@@ -702,7 +702,7 @@ def measure(name: str, seconds: float = _SECONDS, megabytes: int = 8_000) -> Cos
             path = path.with_suffix(".image")
             path.write_bytes(IMAGES[name]())
         else:
-            path = path.with_suffix(".onnx" if name.startswith("packed") else ".pth")
+            path = path.with_suffix(".onnx" if name.startswith("exported") else ".pth")
             MODELS[name](path)
         limited = ("prlimit", f"--as={megabytes * 2**20}", sys.executable, "-c", _CHILD, str(path))
         begun = time.monotonic()

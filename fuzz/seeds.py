@@ -62,10 +62,10 @@ def checkpoints() -> dict[str, bytes]:
     return made
 
 
-def packed_models(folder: Path) -> dict[str, bytes]:
-    """Return small packed models."""
+def exported_models(folder: Path) -> dict[str, bytes]:
+    """Return small exported models."""
     made: dict[str, bytes] = {}
-    for name in ("packed_sound", "packed_with_weights_elsewhere"):
+    for name in ("exported_sound", "exported_with_weights_elsewhere"):
         path = folder / name
         bombs.MODELS[name](path)
         made[f"{name}.onnx"] = path.read_bytes()
@@ -78,7 +78,7 @@ def main() -> None:
     for target, files in (
         ("decode", images()),
         ("checkpoint", checkpoints()),
-        ("packed", packed_models(CORPUS / "packed")),
+        ("exported", exported_models(CORPUS / "exported")),
     ):
         for name, data in files.items():
             (CORPUS / target / name).write_bytes(data)

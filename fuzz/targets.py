@@ -8,7 +8,7 @@ from types import MappingProxyType
 from resnet_service.errors import ModelError, RequestError
 from resnet_service.imaging.decode import decode
 from resnet_service.models.checkpoint.checkpoint import load_checkpoint
-from resnet_service.models.exported import read_packed
+from resnet_service.models.exported import read_exported
 
 MAX_PIXELS = 250_000
 CORPUS = Path(__file__).parent / "corpus"
@@ -19,7 +19,7 @@ _FOLDER = tempfile.TemporaryDirectory(prefix="fuzz-")
 def fuzz_decode(data: bytes) -> None:
     """Decode an image, as a request does."""
     try:
-        decoded = decode(data, MAX_PIXELS, enough=32)
+        decoded = decode(data, MAX_PIXELS, min_side=32)
     except RequestError:
         return
     assert decoded.image.mode == "RGB"
@@ -36,18 +36,18 @@ def fuzz_checkpoint(data: bytes) -> None:
         return
 
 
-def fuzz_packed(data: bytes) -> None:
-    """Read a packed model, up to where OpenVINO would get it."""
+def fuzz_exported(data: bytes) -> None:
+    """Read an exported model, up to where OpenVINO would get it."""
     path = Path(_FOLDER.name, "model.onnx")
     path.write_bytes(data)
     try:
-        read_packed(path)
+        read_exported(path)
     except ModelError:
         return
 
 
 TARGETS: Mapping[str, Callable[[bytes], None]] = MappingProxyType(
-    {"decode": fuzz_decode, "checkpoint": fuzz_checkpoint, "packed": fuzz_packed}
+    {"decode": fuzz_decode, "checkpoint": fuzz_checkpoint, "exported": fuzz_exported}
 )
 
 

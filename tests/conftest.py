@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from resnet_service.models.discovery import pulled_models
-from tests.support.models import Both, PackedByCommand, random_checkpoint
+from tests.support.models import Both, ExportedByCommand, random_checkpoint
 from tests.support.servers import REPOSITORY, ServerProcess, cli, server_process
 
 
@@ -24,51 +24,51 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def packed(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return that checkpoint packed in FP32; exporting a graph takes many seconds."""
-    from resnet_service.export.export import pack  # NNCF takes seconds to import, and most tests need none of it
+def exported(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return that checkpoint exported in FP32; exporting a graph takes many seconds."""
+    from resnet_service.export.export import export  # NNCF takes seconds to import, and most tests need none of it
 
-    target = tmp_path_factory.mktemp("packed") / "model.onnx"
-    pack(checkpoint, target)
+    target = tmp_path_factory.mktemp("exported") / "model.onnx"
+    export(checkpoint, target)
     return target
 
 
 @pytest.fixture(scope="session")
 def small_network(tmp_path_factory: pytest.TempPathFactory) -> Both:
-    """Return timm's smallest ResNet for 224 pixels with random weights, as checkpoint and packed in FP32."""
-    from resnet_service.export.export import pack
+    """Return timm's smallest ResNet for 224 pixels with random weights, as checkpoint and exported in FP32."""
+    from resnet_service.export.export import export
 
     folder = tmp_path_factory.mktemp("small")
     path = random_checkpoint(folder / "small.pth", arch="timm/test_resnet", input_size=224, resize_size=256)
-    pack(path, folder / "small.onnx")
+    export(path, folder / "small.onnx")
     return Both(path, folder / "small.onnx")
 
 
 @pytest.fixture(scope="session")
-def fashion_packed(tmp_path_factory: pytest.TempPathFactory) -> PackedByCommand:
-    """Return the shipped Fashion-MNIST weights, packed in FP32 by the command line."""
-    target = tmp_path_factory.mktemp("packed") / "fashion.onnx"
-    done = cli("pack", REPOSITORY / "checkpoints" / "resnet18-fashion-mnist.pth", "--output", target)
+def fashion_exported(tmp_path_factory: pytest.TempPathFactory) -> ExportedByCommand:
+    """Return the shipped Fashion-MNIST weights, exported in FP32 by the command line."""
+    target = tmp_path_factory.mktemp("exported") / "fashion.onnx"
+    done = cli("export", REPOSITORY / "checkpoints" / "resnet18-fashion-mnist.pth", "--output", target)
     assert done.returncode == 0, done.stderr
-    return PackedByCommand(target, done)
+    return ExportedByCommand(target, done)
 
 
 @pytest.fixture(scope="session")
-def imagenet_packed() -> Path:
-    """Return what `pull` brings, packed in FP32; fetched once for the checkout, as `make serve` does it."""
+def imagenet_exported() -> Path:
+    """Return what `pull` brings, exported in FP32; fetched once for the checkout, as `make serve` does it."""
     done = cli("pull", "--if-missing", timeout=300)
     assert done.returncode == 0, done.stderr
     return pulled_models(REPOSITORY / "checkpoints")[-1]
 
 
 @pytest.fixture(scope="session")
-def imagenet_checkpoint(imagenet_packed: Path) -> Path:
-    """Return the checkpoint that was pulled, of which the packed model was made."""
-    return imagenet_packed.with_suffix(".pth")
+def imagenet_checkpoint(imagenet_exported: Path) -> Path:
+    """Return the checkpoint that was pulled, of which the exported model was made."""
+    return imagenet_exported.with_suffix(".pth")
 
 
 @pytest.fixture(scope="session")
-def imagenet_server(imagenet_packed: Path) -> Iterator[ServerProcess]:
+def imagenet_server(imagenet_exported: Path) -> Iterator[ServerProcess]:
     """Start the real service with the pulled ImageNet model."""
-    with server_process("--checkpoint", imagenet_packed) as server:
+    with server_process("--checkpoint", imagenet_exported) as server:
         yield server

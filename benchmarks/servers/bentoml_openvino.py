@@ -1,4 +1,4 @@
-"""BentoML around our packed model, image by image or in adaptive batches."""
+"""BentoML around our exported model, image by image or in adaptive batches."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ import bentoml
 import numpy as np
 from PIL.Image import Image
 
-from benchmarks.servers import options, packed_model
+from benchmarks.servers import exported_model, options
 
 SETTINGS = {
     "workers": options.number("WORKERS", 1),
@@ -22,12 +22,12 @@ class Single:
     """Answers each request by itself; the upload is the form field ``file``."""
 
     def __init__(self) -> None:
-        self.model = packed_model.Network(options.model(), threads=THREADS, streams=STREAMS)
+        self.model = exported_model.Network(options.model(), threads=THREADS, streams=STREAMS)
 
     @bentoml.api
     def predict(self, file: Image) -> dict[str, Any]:
         """Answer for one image."""
-        return packed_model.answer(self.model.run(packed_model.crop(file)[np.newaxis])[0])
+        return exported_model.answer(self.model.run(exported_model.crop(file)[np.newaxis])[0])
 
 
 @bentoml.service(**SETTINGS)
@@ -35,10 +35,10 @@ class Batched:
     """Answers requests that wait together at once."""
 
     def __init__(self) -> None:
-        self.model = packed_model.Network(options.model(), threads=THREADS, streams=STREAMS)
+        self.model = exported_model.Network(options.model(), threads=THREADS, streams=STREAMS)
 
     @bentoml.api(batchable=True, max_batch_size=options.number("BATCH", 8), max_latency_ms=10_000)
     def predict(self, file: list[Image]) -> list[dict[str, Any]]:
         """Answer for each image."""
-        pixels = np.stack([packed_model.crop(image) for image in file])
-        return [packed_model.answer(logits) for logits in self.model.run(pixels)]
+        pixels = np.stack([exported_model.crop(image) for image in file])
+        return [exported_model.answer(logits) for logits in self.model.run(pixels)]

@@ -1,4 +1,4 @@
-"""LitServe around our packed model. Workers, their threads and the batch's size come from the harness."""
+"""LitServe around our exported model. Workers, their threads and the batch's size come from the harness."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from fastapi import Request
 from numpy.typing import NDArray
 from PIL import Image
 
-from benchmarks.servers import options, packed_model
+from benchmarks.servers import exported_model, options
 
 
 class ImageClassifier(litserve.LitAPI):
@@ -16,11 +16,11 @@ class ImageClassifier(litserve.LitAPI):
 
     def setup(self, device: str) -> None:
         """Load the network, in each worker."""
-        self.model = packed_model.Network(options.model(), threads=options.number("THREADS", 1))
+        self.model = exported_model.Network(options.model(), threads=options.number("THREADS", 1))
 
     def decode_request(self, request: Request) -> NDArray[np.uint8]:
         """Turn the upload into pixels."""
-        return packed_model.crop(Image.open(request["file"].file))
+        return exported_model.crop(Image.open(request["file"].file))
 
     def batch(self, inputs: list[NDArray[np.uint8]]) -> NDArray[np.uint8]:
         """Join images."""
@@ -28,9 +28,9 @@ class ImageClassifier(litserve.LitAPI):
 
     def predict(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Infer one image, or a batch."""
-        alone = pixels.ndim == 3
-        logits = self.model.run(pixels[np.newaxis] if alone else pixels)
-        return logits[0] if alone else logits
+        prefer_latency = pixels.ndim == 3
+        logits = self.model.run(pixels[np.newaxis] if prefer_latency else pixels)
+        return logits[0] if prefer_latency else logits
 
     def unbatch(self, output: NDArray[np.float32]) -> list[NDArray[np.float32]]:
         """Part images."""
@@ -38,7 +38,7 @@ class ImageClassifier(litserve.LitAPI):
 
     def encode_response(self, output: NDArray[np.float32]) -> dict[str, Any]:
         """Turn logits into the answer."""
-        return packed_model.answer(output)
+        return exported_model.answer(output)
 
 
 if __name__ == "__main__":

@@ -32,9 +32,9 @@ class ImageClassifier(litserve.LitAPI):
 
     def predict(self, pixels: Tensor) -> Tensor:
         """Infer one image, or a batch."""
-        alone = pixels.dim() == 3
-        logits = torch_model.run(self.model, pixels[None] if alone else pixels)
-        return logits[0] if alone else logits
+        prefer_latency = pixels.dim() == 3
+        logits = torch_model.run(self.model, pixels[None] if prefer_latency else pixels)
+        return logits[0] if prefer_latency else logits
 
     def unbatch(self, output: Tensor) -> list[Tensor]:
         """Part images."""

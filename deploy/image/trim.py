@@ -8,8 +8,8 @@ import shutil
 import sys
 from pathlib import Path
 
-# Pattern in site-packages, and why it is not needed. What OpenVINO needs for packed models is the core, the CPU plugin,
-# the ONNX frontend and TBB; the rest are devices that the service never names and file formats that it never reads.
+# Pattern in site-packages, and why it is not needed. For exported models, OpenVINO needs its core, the CPU plugin, the
+# ONNX frontend and TBB; the rest are devices that the service never names and file formats that it never reads.
 UNNEEDED = {
     "openvino/libs/libopenvino_intel_gpu_plugin.so": "GPUs",
     "openvino/libs/cache.json": "tuning of GPU kernels",

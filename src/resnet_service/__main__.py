@@ -1,12 +1,12 @@
 """``python -m resnet_service``, and the command ``resnet-service``."""
 
-from resnet_service.system.memory import objects_that_stay, share_one_heap
+from resnet_service.system.memory import gc_frozen, limit_malloc_arenas
 
 
 def main() -> None:
     """Run the command line."""
-    share_one_heap()
-    with objects_that_stay():
+    limit_malloc_arenas()
+    with gc_frozen():
         from resnet_service.cli.app import main as run
     run()
 

@@ -39,7 +39,7 @@
     ├── RuntimeUnavailable              the chosen runtime's packages are not installed
     ├── TracingUnavailable              what tracing needs is not installed
     ├── UnsuitableRuntime               the chosen runtime does not run this kind of file
-    ├── TooLossy                        packing would change more answers than was allowed
+    ├── TooLossy                        exporting would change more answers than was allowed
     ├── OutputUnavailable               the model gives no class activation map, or no embedding
     ├── UnsoundOutput                   the network answered NaN, infinity or the wrong shape
     ├── NotReady                        still loading, re-checking the model, or already shutting down
@@ -82,7 +82,7 @@ class Unauthorized(RequestError):
     code = "unauthorized"
 
 
-class NoFile(RequestError):
+class MissingImage(RequestError):
     """The request carries no image."""
 
     code = "no_file"
@@ -296,8 +296,8 @@ class UnsuitableRuntime(ServiceError):
     code = "unsuitable_runtime"
 
 
-class TooLossy(ServiceError):
-    """Packing would change more answers than was allowed."""
+class AccuracyLossExceeded(ServiceError):
+    """Exporting would change more answers than was allowed."""
 
     code = "too_lossy"
 
@@ -308,7 +308,7 @@ class OutputUnavailable(ServiceError):
     code = "output_unavailable"
 
 
-class UnsoundOutput(ServiceError):
+class InvalidModelOutput(ServiceError):
     """The network answered NaN, infinity or the wrong shape."""
 
     code = "unsound_output"
@@ -330,7 +330,7 @@ class Overloaded(ServiceError):
         self.retry_after = retry_after
 
 
-class TooManyBytes(Overloaded):
+class BodyBudgetExceeded(Overloaded):
     """As many bytes of bodies as may be held are held."""
 
     code = "too_many_bytes"

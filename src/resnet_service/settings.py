@@ -48,9 +48,9 @@ class Settings(BaseSettings):
     host: str = Field("127.0.0.1", description="Address to listen on; 0.0.0.0 for all.")
     port: int = Field(8080, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
     checkpoint: Path | None = Field(
-        None, description="Model file to serve, packed or not; by default the newest in ./checkpoints."
+        None, description="Model file to serve, exported or not; by default the newest in ./checkpoints."
     )
-    runtime: RuntimeName = Field("auto", description="What runs it; auto: openvino if packed, torch if not.")
+    runtime: RuntimeName = Field("auto", description="What runs it; auto: openvino if exported, torch if not.")
     arch: str | None = Field(
         None, description="Architecture, for a file that is a bare state_dict and does not name it."
     )

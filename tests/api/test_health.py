@@ -6,7 +6,7 @@ from http import HTTPStatus
 import pytest
 
 from resnet_service.api.app import create_app
-from resnet_service.errors import UnsoundOutput
+from resnet_service.errors import InvalidModelOutput
 from resnet_service.inference.fake import FakeClassifier
 from resnet_service.settings import Settings
 from tests.support.images import encoded, noise
@@ -17,7 +17,7 @@ from tests.support.waiting import until
 IMAGE = encoded(noise(40, 30), "JPEG")
 
 
-@pytest.mark.parametrize("failure", [UnsoundOutput("NaN"), RuntimeError("the runtime is broken")])
+@pytest.mark.parametrize("failure", [InvalidModelOutput("NaN"), RuntimeError("the runtime is broken")])
 def test_after_a_failure_it_is_unready_until_a_trial_image_succeeds(
     failure: Exception, caplog: pytest.LogCaptureFixture
 ) -> None:

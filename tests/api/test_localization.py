@@ -72,7 +72,7 @@ def test_names_are_in_the_language_that_is_asked_for(
     predicted = client.post(f"/predict{query}", content=IMAGE, headers=headers)
     listed = client.get(f"/labels{query}", headers=headers)
     names = list(CHINESE) if language == "zh" else ["class 0", "class 1", "class 2"]
-    assert [seen["label"] for seen in predicted.json()["predictions"]] == names
+    assert [ctx["label"] for ctx in predicted.json()["predictions"]] == names
     assert [label["name"] for label in listed.json()["classes"]] == names
     for answer in (predicted, listed):
         assert answer.headers["content-language"] == language

@@ -93,7 +93,7 @@ def test_every_thread_that_infers_warms_up_before_the_new_model_serves() -> None
 
 
 def test_another_model_serves_since_it_came() -> None:
-    executor = InferenceExecutor(1, places=2)
+    executor = InferenceExecutor(1, slots=2)
 
     async def install(opened: ImageClassifier) -> None:
         raise NotImplementedError

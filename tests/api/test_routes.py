@@ -15,7 +15,7 @@ from starlette.routing import Route
 from resnet_service.api import reference
 from resnet_service.api import static as pages
 from resnet_service.api.app import create_app
-from resnet_service.errors import UnsoundOutput
+from resnet_service.errors import InvalidModelOutput
 from resnet_service.inference.fake import FakeClassifier
 from resnet_service.settings import Settings
 from tests.support.images import CAT, encoded, noise
@@ -283,7 +283,7 @@ def test_the_page_is_shut_off_from_other_sites_and_may_use_the_camera(client: ht
     assert set(allowed.values()) == {"()"}
 
 
-@pytest.mark.parametrize("failure", [RuntimeError("a secret"), UnsoundOutput("a secret")])
+@pytest.mark.parametrize("failure", [RuntimeError("a secret"), InvalidModelOutput("a secret")])
 def test_what_is_the_servers_fault_is_a_fixed_sentence(failure: Exception, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.CRITICAL, "uvicorn.error")
     with served(create_app(Settings(), FakeClassifier(failure=failure))) as client:

@@ -22,15 +22,15 @@ from resnet_service.batch.items import Image
 from resnet_service.batch.job import Totals, classify_batch, local_engine
 from resnet_service.batch.messages import outcome_text, part_text, read_outcome, read_part
 from resnet_service.batch.outputs import SCHEMA, Output
-from resnet_service.batch.shards import Part, part_size, plan, task_count
+from resnet_service.batch.shards import Shard, part_size, plan, task_count
 from resnet_service.batch.worker import Outcome, run_part
 from resnet_service.errors import (
     FileNotWritten,
     InvalidBatchInput,
+    InvalidModelOutput,
     InvalidTopK,
     OutputConflict,
     OutputInUse,
-    UnsoundOutput,
 )
 from resnet_service.inference.classifier import ImageClassifier
 from resnet_service.inference.fake import FakeClassifier
@@ -67,10 +67,10 @@ def run(source: object, target: object, classifier: ImageClassifier | None = Non
 
 def rows(target: object) -> list[dict[str, Any]]:
     filesystem, path = fsspec.core.url_to_fs(str(target))
-    parts = [name for name in filesystem.ls(path, detail=False) if name.endswith(".parquet")]
+    shards = [name for name in filesystem.ls(path, detail=False) if name.endswith(".parquet")]
     found = []
-    for part in parts:
-        with filesystem.open(part) as file:
+    for shard in shards:
+        with filesystem.open(shard) as file:
             found += pq.read_table(file).to_pylist()
     return sorted(found, key=lambda row: (row["source"], row["row"] or 0))
 
@@ -182,7 +182,7 @@ def test_a_image_beyond_the_limit_is_not_read_on(folder: Path, tmp_path: Path, m
 
 
 def test_a_network_that_fails_on_a_image_costs_no_other_run(folder: Path, tmp_path: Path) -> None:
-    totals = run(folder, tmp_path / "out", FakeClassifier(failure=UnsoundOutput("The network answered NaN.")))
+    totals = run(folder, tmp_path / "out", FakeClassifier(failure=InvalidModelOutput("The network answered NaN.")))
     assert totals.refused == 40
     assert {row["error"]["code"] for row in rows(tmp_path / "out")} == {"unsound_output"}
 
@@ -190,9 +190,9 @@ def test_a_network_that_fails_on_a_image_costs_no_other_run(folder: Path, tmp_pa
 def test_what_cannot_be_read_now_is_left_to_the_next_run(folder: Path, tmp_path: Path) -> None:
     classifier = FakeClassifier()
 
-    def vanishing(parts: Sequence[Part], output: Output) -> Iterator[Outcome]:
+    def vanishing(shards: Sequence[Shard], output: Output) -> Iterator[Outcome]:
         (folder / "00.png").unlink()
-        return local_engine(classifier, None, 2)(parts, output)
+        return local_engine(classifier, None, 2)(shards, output)
 
     totals = classify_batch(str(folder), str(tmp_path / "out"), classifier, vanishing)
     assert (totals.written, totals.unread) == (39, 1)
@@ -218,11 +218,11 @@ def test_a_second_run_does_only_what_is_missing(folder: Path, tmp_path: Path) ->
 
 def test_taking_parts_away_leaves_the_others_as_they_are() -> None:
     images = [Image(f"/{index:05}") for index in range(10_000)]
-    parts = list(plan(images, set()))
-    assert [image for part in parts for image in part.images] == images
-    done = {image.identity for part in parts[3:9] for image in part.images}
-    assert [part.name for part in plan(images, done)] == [part.name for part in parts[:3] + parts[9:]]
-    assert len({part.name for part in parts}) == len(parts)
+    shards = list(plan(images, set()))
+    assert [image for shard in shards for image in shard.images] == images
+    done = {image.identity for shard in shards[3:9] for image in shard.images}
+    assert [shard.name for shard in plan(images, done)] == [shard.name for shard in shards[:3] + shards[9:]]
+    assert len({shard.name for shard in shards}) == len(shards)
 
 
 @pytest.mark.parametrize(("total", "size"), [(1, 16), (5000, 19), (100_000, 390), (10**7, 1000)])
@@ -239,16 +239,16 @@ def test_parts_grow_with_the_batch(total: int, size: int) -> None:
         (100_000, 10**8, 1000, 20_000),  # the more workers, the longer
     ],
 )
-def test_tasks_are_few_and_enough(parts: int, images: int, workers: int, tasks: int) -> None:
-    assert task_count(parts, images, workers) == tasks
+def test_tasks_are_few_and_enough(shards: int, images: int, workers: int, tasks: int) -> None:
+    assert task_count(shards, images, workers) == tasks
 
 
 def test_doing_a_part_twice_leaves_it_once(folder: Path, tmp_path: Path) -> None:
     output = Output(str(tmp_path / "out"), {})
-    part = next(plan(inputs.list_images(str(folder)), set()))
+    shard = next(plan(inputs.list_images(str(folder)), set()))
     for _ in range(2):
-        run_part(part, FakeClassifier(), output, None)
-    assert len(rows(tmp_path / "out")) == len(part.images)
+        run_part(shard, FakeClassifier(), output, None)
+    assert len(rows(tmp_path / "out")) == len(shard.images)
 
 
 def test_results_of_another_model_are_not_mixed_in(folder: Path, tmp_path: Path) -> None:
@@ -266,8 +266,8 @@ def test_foreign_and_damaged_files_in_the_output_are_named(folder: Path, tmp_pat
     with pytest.raises(OutputConflict, match=r"notes\.txt"):
         run(folder, target)
     (target / "notes.txt").unlink()
-    part = next(target.glob("*.parquet"))
-    part.write_bytes(part.read_bytes()[:-20])
+    shard = next(target.glob("*.parquet"))
+    shard.write_bytes(shard.read_bytes()[:-20])
     with pytest.raises(OutputConflict, match="remove it"):
         run(folder, target)
 
@@ -319,9 +319,9 @@ def test_a_full_disk_ends_the_run_and_keeps_what_is_written(folder: Path, tmp_pa
 
     classifier = FakeClassifier()
 
-    def engine(parts: Sequence[Part], output: Output) -> Iterator[Outcome]:
-        yield run_part(parts[0], classifier, output, None)
-        yield from local_engine(classifier, None, 2)(parts[1:], Full(output.url, {}))
+    def engine(shards: Sequence[Shard], output: Output) -> Iterator[Outcome]:
+        yield run_part(shards[0], classifier, output, None)
+        yield from local_engine(classifier, None, 2)(shards[1:], Full(output.url, {}))
 
     with pytest.raises(FileNotWritten):
         classify_batch(str(folder), str(tmp_path / "out"), classifier, engine)
@@ -400,10 +400,10 @@ def test_a_killed_run_loses_nothing_and_repeats_nothing(tmp_path: Path) -> None:
 
 
 def test_what_goes_between_machines_comes_through() -> None:
-    part = Part((Image("/a/of\udcff any bytes.png", None, 7), Image("s3://photos/in.parquet", 12)))
-    assert read_part(part_text(part)) == part
-    assert read_part(part_text(part)).name == part.name
-    part_text(part).encode("ascii")
+    shard = Shard((Image("/a/of\udcff any bytes.png", None, 7), Image("s3://photos/in.parquet", 12)))
+    assert read_part(part_text(shard)) == shard
+    assert read_part(part_text(shard)).name == shard.name
+    part_text(shard).encode("ascii")
     outcome = Outcome(3, 2, 1, ("a.png: it is damaged.",))
     assert read_outcome(outcome_text(outcome)) == outcome
     with pytest.raises(FileNotWritten, match=r"^The disk is full\.$"):

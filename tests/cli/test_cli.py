@@ -32,26 +32,26 @@ def test_version() -> None:
     assert cli("--version").stdout.strip() == resnet_service.__version__
 
 
-def test_classify_prints_a_table(packed: Path) -> None:
-    done = cli("classify", CAT, "--checkpoint", packed, "--top-k", "3")
+def test_classify_prints_a_table(exported: Path) -> None:
+    done = cli("classify", CAT, "--checkpoint", exported, "--top-k", "3")
     assert done.returncode == 0, done.stderr
     assert str(CAT) in done.stdout
     assert done.stdout.count("class ") == 3
     assert "%" in done.stdout
 
 
-def test_classify_prints_json_a_line_for_each_image(packed: Path) -> None:
-    done = cli("classify", CAT, CAT, "--checkpoint", packed, "--json")
+def test_classify_prints_json_a_line_for_each_image(exported: Path) -> None:
+    done = cli("classify", CAT, CAT, "--checkpoint", exported, "--json")
     first, second = map(json.loads, done.stdout.splitlines())
     assert first["predictions"] == second["predictions"]
     assert first["path"] == str(CAT)
     assert len(first["predictions"]) == 5
 
 
-def test_a_bad_image_does_not_cost_the_others(packed: Path, tmp_path: Path) -> None:
+def test_a_bad_image_does_not_cost_the_others(exported: Path, tmp_path: Path) -> None:
     odd = tmp_path / "[red]odd.jpg"
     odd.write_bytes(b"hello")
-    done = cli("classify", tmp_path / "none.jpg", odd, CAT, "--checkpoint", packed, "--json")
+    done = cli("classify", tmp_path / "none.jpg", odd, CAT, "--checkpoint", exported, "--json")
     assert done.returncode == 1
     assert len(done.stdout.splitlines()) == 1
     of_missing, of_odd = done.stderr.splitlines()
@@ -80,7 +80,7 @@ def test_a_missing_model_is_said_before_pytorch_is_imported(tmp_path: Path) -> N
         "classify --checkpoint none.pth x.png",
         "evaluate none.pth images",
         "inspect none.pth",
-        "pack none.pth",
+        "export none.pth",
         "convert none.pth model.pth",
     )
     done = subprocess.run(

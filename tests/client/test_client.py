@@ -38,7 +38,7 @@ from resnet_service.client import (
     Unreachable,
 )
 from resnet_service.client.calls import RetryPolicy, retry_after
-from resnet_service.errors import UnsoundOutput
+from resnet_service.errors import InvalidModelOutput
 from resnet_service.inference.fake import FakeClassifier
 from resnet_service.settings import Settings
 from tests.support.images import CAT, encoded, noise
@@ -188,7 +188,7 @@ def test_a_refusal_has_code_detail_status(kind: Any, url: str) -> None:
 
 @both_clients
 def test_failures_of_the_service_are_typed(kind: Any) -> None:
-    fake = FakeClassifier(failure=UnsoundOutput("NaN"))
+    fake = FakeClassifier(failure=InvalidModelOutput("NaN"))
     with served(create_app(Settings(), fake)) as http, kind(str(http.base_url)) as client:
         for ask in (client.predict, client.explain, client.overlay, client.embed):
             with pytest.raises(ServerFailed, match="unsound_output") as caught:
@@ -339,7 +339,7 @@ def test_a_busy_service_is_asked_again_for_real() -> None:
 def test_ready_is_asked_once_and_false_when_not() -> None:
     fake = FakeClassifier()
     with served(create_app(Settings(), fake)) as http, Client(str(http.base_url)) as client:
-        fake.failure = fake.warm_up_failure = UnsoundOutput("NaN")
+        fake.failure = fake.warm_up_failure = InvalidModelOutput("NaN")
         with pytest.raises(ServerFailed, match="unsound_output"):
             client.predict(IMAGE)
         assert not client.ready()

@@ -120,15 +120,15 @@ def test_the_first_page_has_every_command() -> None:
 
 
 @pytest.mark.slow
-def test_the_page_of_packed_models_works(tmp_path: Path) -> None:
+def test_the_page_of_exported_models_works(tmp_path: Path) -> None:
     """With the model of the repository as `checkpoints/mine.pth`, and the sample of its data as `images`."""
-    page = (REPOSITORY / "docs" / "packed-models.md").read_text()
-    pack, serve = (shlex.split(command)[1:] for command, _ in console(page))
+    page = (REPOSITORY / "docs" / "exported-models.md").read_text()
+    export, serve = (shlex.split(command)[1:] for command, _ in console(page))
     (tmp_path / "checkpoints").mkdir()
     shutil.copy(REPOSITORY / "checkpoints" / "resnet18-fashion-mnist.pth", tmp_path / "checkpoints" / "mine.pth")
     (tmp_path / "labels").symlink_to(REPOSITORY / "labels")
     (tmp_path / "images").symlink_to(REPOSITORY / "tests" / "data" / "fashion-mnist")
-    program = [sys.executable, "-m", "resnet_service", *pack]
+    program = [sys.executable, "-m", "resnet_service", *export]
     subprocess.run(program, capture_output=True, timeout=300, check=True, cwd=tmp_path)
     server = ServerProcess(*serve[1:], cwd=tmp_path)
     try:

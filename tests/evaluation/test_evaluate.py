@@ -147,9 +147,9 @@ def test_recording_keeps_half_precision(tmp_path: Path, images: Path) -> None:
     ids=["unknown class", "empty"],
 )
 def test_a_bad_data_set_is_one_line_and_nothing_is_written(
-    tmp_path: Path, packed: Path, images: Path, change: Callable[[Path], object], said: str
+    tmp_path: Path, exported: Path, images: Path, change: Callable[[Path], object], said: str
 ) -> None:
-    model = Path(shutil.copy(packed, tmp_path / "model.onnx"))
+    model = Path(shutil.copy(exported, tmp_path / "model.onnx"))
     before = model.read_bytes()
     change(images)
     done = cli("evaluate", model, images, "--record", "--plot", tmp_path / "plots")

@@ -1,4 +1,4 @@
-"""Packing: what comes out answers as the checkpoint does, or is not written."""
+"""Exporting: what comes out answers as the checkpoint does, or is not written."""
 
 import io
 import shutil
@@ -9,19 +9,19 @@ import onnxruntime
 import pytest
 import torch
 
-from resnet_service.errors import InvalidDataset, TooLossy, UnsuitableRuntime
+from resnet_service.errors import AccuracyLossExceeded, InvalidDataset, UnsuitableRuntime
 from resnet_service.export import onnx_graph, parity
-from resnet_service.export.export import default_target, pack, record_evaluation
+from resnet_service.export.export import default_target, export, record_evaluation
 from resnet_service.imaging.decode import decode
 from resnet_service.imaging.preprocess import crop
 from resnet_service.models.checkpoint.checkpoint import load_checkpoint, save_checkpoint
-from resnet_service.models.exported import read_packed
+from resnet_service.models.exported import read_exported
 from resnet_service.models.labels import read_label_set
 from resnet_service.models.metadata import Agreement, EvaluationRecord
 from resnet_service.runtimes.registry import open_runtime
 from resnet_service.system.files import sha256_of
 from tests.support.images import EXAMPLES, encoded, imagenet_photographs, noise
-from tests.support.models import Both, PackedByCommand, metadata, random_checkpoint, random_model
+from tests.support.models import Both, ExportedByCommand, metadata, random_checkpoint, random_model
 from tests.support.servers import REPOSITORY, cli
 
 SAMPLE = REPOSITORY / "tests" / "data" / "fashion-mnist"
@@ -33,26 +33,26 @@ def crops(count: int, side: int = 64) -> np.ndarray:
 
 
 @pytest.fixture
-def fp32(packed: Path) -> Path:
+def fp32(exported: Path) -> Path:
     """Return the random checkpoint in FP32, beside ``int8``."""
-    return packed
+    return exported
 
 
 @pytest.fixture(scope="module")
 def int8(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the shipped model in INT8, calibrated with 100 images of the sample."""
-    target = tmp_path_factory.mktemp("packed") / "fashion-int8.onnx"
-    pack(FASHION, target, precision="int8", images=SAMPLE)
+    target = tmp_path_factory.mktemp("exported") / "fashion-int8.onnx"
+    export(FASHION, target, precision="int8", images=SAMPLE)
     return target
 
 
 @pytest.fixture(scope="module")
 def small_int8(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a small network of random weights in INT8, calibrated with 100 images of the sample."""
-    folder = tmp_path_factory.mktemp("packed")
+    folder = tmp_path_factory.mktemp("exported")
     _, labels = read_label_set(REPOSITORY / "labels" / "fashion-mnist.json")
     source = random_checkpoint(folder / "model.pth", arch="timm/test_resnet", labels=labels)
-    pack(source, folder / "small-int8.onnx", precision="int8", images=SAMPLE, max_loss=100)
+    export(source, folder / "small-int8.onnx", precision="int8", images=SAMPLE, max_loss=100)
     return folder / "small-int8.onnx"
 
 
@@ -64,11 +64,11 @@ def test_fp32_gives_the_checkpoints_logits(checkpoint: Path, fp32: Path) -> None
     assert (np.argsort(-found, axis=1) == np.argsort(-expected, axis=1)).all()
 
 
-def test_fp32_ranks_photographs_as_real_weights_do(imagenet_checkpoint: Path, imagenet_packed: Path) -> None:
-    reference, packed = open_runtime(imagenet_checkpoint), open_runtime(imagenet_packed)
+def test_fp32_ranks_photographs_as_real_weights_do(imagenet_checkpoint: Path, imagenet_exported: Path) -> None:
+    reference, exported = open_runtime(imagenet_checkpoint), open_runtime(imagenet_exported)
     paths = [*sorted(EXAMPLES.glob("*.jpg")), *(path for path, _ in imagenet_photographs())]
     pixels = np.stack([crop(decode(path.read_bytes()).image, reference.metadata) for path in paths])
-    expected, found = reference.logits(pixels), packed.logits(pixels)
+    expected, found = reference.logits(pixels), exported.logits(pixels)
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-3)
     assert (np.argsort(-found)[:, :5] == np.argsort(-expected)[:, :5]).all()
 
@@ -81,28 +81,28 @@ LARGER = ["mobilenet_v3_small", "shufflenet_v2_x0_5", "timm/resnet26t"]
 def test_other_architectures_pack_too(tmp_path: Path, arch: str) -> None:
     """Some thirty seconds for each that people use, of which the exporter takes most."""
     path = random_checkpoint(tmp_path / "model.pth", arch=arch)
-    written = pack(path, tmp_path / "model.onnx")
+    written = export(path, tmp_path / "model.onnx")
     assert written.packing is not None
     assert written.packing.agreement.max_logit_difference < 1e-3
 
 
 def test_a_small_network_packs_too(small_network: Both) -> None:
-    packing = read_packed(small_network.packed).metadata.packing
+    packing = read_exported(small_network.exported).metadata.packing
     assert packing is not None
     assert packing.agreement.max_logit_difference < 1e-3
 
 
 def test_the_file_says_what_it_was_made_of(checkpoint: Path, fp32: Path) -> None:
-    packed = read_packed(fp32)
+    exported = read_exported(fp32)
     source = load_checkpoint(checkpoint)
-    packing = packed.metadata.packing
+    packing = exported.metadata.packing
     assert packing is not None
     assert packing.checkpoint_sha256 == source.sha256 == sha256_of(checkpoint.read_bytes())
     assert packing.calibration is None
     assert packing.agreement.top1_agreement == 100
-    assert {"torch", "onnx", "nncf", "openvino"} <= packed.metadata.library_versions.keys()
+    assert {"torch", "onnx", "nncf", "openvino"} <= exported.metadata.library_versions.keys()
     changed = {"packing", "library_versions"}
-    assert packed.metadata.model_dump(exclude=changed) == source.metadata.model_dump(exclude=changed)
+    assert exported.metadata.model_dump(exclude=changed) == source.metadata.model_dump(exclude=changed)
 
 
 @pytest.mark.slow
@@ -123,7 +123,7 @@ SLOW_INT8 = pytest.param("int8", marks=pytest.mark.slow)
 @pytest.mark.parametrize("made", ["small_int8", SLOW_INT8])
 def test_int8_is_measured(made: str, request: pytest.FixtureRequest) -> None:
     path: Path = request.getfixturevalue(made)
-    metadata = read_packed(path).metadata
+    metadata = read_exported(path).metadata
     packing = metadata.packing
     assert packing is not None
     assert packing.precision == "int8"
@@ -137,7 +137,7 @@ def test_int8_is_measured(made: str, request: pytest.FixtureRequest) -> None:
 @pytest.mark.slow
 def test_int8_is_small_and_answers_alike(int8: Path) -> None:
     """15 s. Of the file that ships, test_fashion_mnist.py says the same in the fast suite."""
-    packing = read_packed(int8).metadata.packing
+    packing = read_exported(int8).metadata.packing
     assert packing is not None
     assert int8.stat().st_size < 12_000_000
     assert packing.agreement.top1_agreement >= 97
@@ -156,7 +156,7 @@ def test_int8_is_computed_in_int8(made: str, layers: int, request: pytest.Fixtur
 
 @pytest.mark.slow
 def test_bf16_halves_the_file(tmp_path: Path) -> None:
-    written = pack(FASHION, tmp_path / "model.onnx", precision="bf16", images=SAMPLE)
+    written = export(FASHION, tmp_path / "model.onnx", precision="bf16", images=SAMPLE)
     assert (tmp_path / "model.onnx").stat().st_size < 23_000_000
     assert written.packing is not None
     assert written.packing.agreement.top1_agreement >= 98
@@ -167,8 +167,8 @@ def test_weights_beyond_half_precision_are_kept_whole(tmp_path: Path) -> None:
     model = random_model("timm/test_resnet")
     model.fc.weight.data[0, 0] = 1e6  # type: ignore[union-attr, operator]
     save_checkpoint(model, tmp_path / "model.pth", metadata(arch="timm/test_resnet"))
-    exported, _ = onnx_graph.export(load_checkpoint(tmp_path / "model.pth"))
-    onnx_graph.halve(exported)
+    exported, _ = onnx_graph.export_graph(load_checkpoint(tmp_path / "model.pth"))
+    onnx_graph.store_weights_fp16(exported)
     (kept,) = (one for one in exported.graph.initializer if one.name.endswith("fc.weight"))
     assert onnxruntime.InferenceSession(exported.SerializeToString()) is not None
     assert kept.data_type == 1
@@ -176,28 +176,28 @@ def test_weights_beyond_half_precision_are_kept_whole(tmp_path: Path) -> None:
 
 def test_loss_is_counted_in_points_where_classes_are_known() -> None:
     lossy = Agreement(pictures=100, top1_agreement=90, top1_loss=1.2, max_logit_difference=1)
-    with pytest.raises(TooLossy, match=r"1\.20 points of top-1 accuracy"):
-        parity.refuse_loss(lossy, "int8", 1.0)
-    parity.refuse_loss(lossy, "int8", 1.2)
+    with pytest.raises(AccuracyLossExceeded, match=r"1\.20 points of top-1 accuracy"):
+        parity.check_accuracy_loss(lossy, "int8", 1.0)
+    parity.check_accuracy_loss(lossy, "int8", 1.2)
 
 
 def test_loss_is_what_changed_where_they_are_not() -> None:
     lossy = Agreement(pictures=200, top1_agreement=98.5, max_logit_difference=1)
-    with pytest.raises(TooLossy, match=r"1\.50 % of first answers change"):
-        parity.refuse_loss(lossy, "int8", 1.0)
-    parity.refuse_loss(lossy, "int8", 1.5)
+    with pytest.raises(AccuracyLossExceeded, match=r"1\.50 % of first answers change"):
+        parity.check_accuracy_loss(lossy, "int8", 1.0)
+    parity.check_accuracy_loss(lossy, "int8", 1.5)
 
 
 def test_fp32_may_only_round() -> None:
     off = Agreement(pictures=9, top1_agreement=100, max_logit_difference=0.002)
-    with pytest.raises(TooLossy, match="rounding"):
-        parity.refuse_loss(off, "fp32", 100)
+    with pytest.raises(AccuracyLossExceeded, match="rounding"):
+        parity.check_accuracy_loss(off, "fp32", 100)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("precision", ["bf16", "int8"])
 def test_without_images_nothing_is_changed_unmeasured(checkpoint: Path, tmp_path: Path, precision: str) -> None:
-    done = cli("pack", checkpoint, "--precision", precision, "--output", tmp_path / "m.onnx")
+    done = cli("export", checkpoint, "--precision", precision, "--output", tmp_path / "m.onnx")
     assert done.returncode == 1
     assert "--calibration" in done.stderr
     assert not (tmp_path / "m.onnx").exists()
@@ -207,7 +207,7 @@ def test_too_few_images_are_refused(checkpoint: Path, tmp_path: Path) -> None:
     for number in range(19):
         (tmp_path / f"{number}.png").write_bytes(encoded(noise(64, 64, number), "PNG"))
     with pytest.raises(InvalidDataset, match="19 readable images; at least 20"):
-        pack(checkpoint, tmp_path / "m.onnx", precision="int8", images=tmp_path)
+        export(checkpoint, tmp_path / "m.onnx", precision="int8", images=tmp_path)
 
 
 def test_too_lossy_is_not_written_and_what_was_left_out_is_said(tmp_path: Path) -> None:
@@ -219,18 +219,18 @@ def test_too_lossy_is_not_written_and_what_was_left_out_is_said(tmp_path: Path) 
     (tmp_path / "images" / "notes.txt").write_text("hello")
     said: list[str] = []
     # Without classes there are no points to lose.
-    with pytest.raises(TooLossy, match="first answers change"):
-        pack(
+    with pytest.raises(AccuracyLossExceeded, match="first answers change"):
+        export(
             checkpoint,
             tmp_path / "m.onnx",
             precision="int8",
             images=tmp_path / "images",
             max_loss=-1,
-            say=said.append,
+            on_message=said.append,
         )
     assert not (tmp_path / "m.onnx").exists()
-    assert any("Left out notes.txt: These bytes are not an image" in sentence for sentence in said)
-    assert any("12 images" in sentence for sentence in said)
+    assert any("Left out notes.txt: These bytes are not an image" in summary for summary in said)
+    assert any("12 images" in summary for summary in said)
 
 
 def test_calibration_and_comparison_share_no_image() -> None:
@@ -253,8 +253,8 @@ def test_an_architecture_that_cannot_be_exported_says_so(checkpoint: Path) -> No
 
     loaded = load_checkpoint(checkpoint)
     object.__setattr__(loaded, "model", Stubborn())
-    with pytest.raises(UnsuitableRuntime, match="cannot be packed"):
-        onnx_graph.export(loaded)
+    with pytest.raises(UnsuitableRuntime, match="cannot be exported"):
+        onnx_graph.export_graph(loaded)
 
 
 @pytest.mark.parametrize("made", ["fp32", "small_int8", SLOW_INT8])
@@ -276,15 +276,15 @@ def test_an_evaluation_is_recorded_without_touching_the_graph(tmp_path: Path, fp
     record = EvaluationRecord(dataset="d", sha256="0" * 64, pictures=9, top1=50, top5=90, calibration_error=0.1)
     record_evaluation(path, record)
     record_evaluation(path, record.model_copy(update={"top1": 60}))
-    after, before = read_packed(path), read_packed(fp32)
+    after, before = read_exported(path), read_exported(fp32)
     assert [kept.top1 for kept in after.metadata.evaluations] == [60]
     assert after.metadata.packing == before.metadata.packing
     np.testing.assert_array_equal(open_runtime(path).logits(crops(1)), open_runtime(fp32).logits(crops(1)))
 
 
 @pytest.mark.slow
-def test_the_command_packs_inspects_and_evaluates(tmp_path: Path, fashion_packed: PackedByCommand) -> None:
-    path, done = fashion_packed
+def test_the_command_packs_inspects_and_evaluates(tmp_path: Path, fashion_exported: ExportedByCommand) -> None:
+    path, done = fashion_exported
     assert "Compared with the checkpoint on 16 images: 100.00 %" in done.stderr
     assert f"Wrote {path}: FP32, {path.stat().st_size / 1e6:.1f} MB" in done.stderr
     target = tmp_path / "fashion.onnx"
@@ -293,7 +293,7 @@ def test_the_command_packs_inspects_and_evaluates(tmp_path: Path, fashion_packed
     assert "checkpoint_sha256" in inspected.stdout
     evaluated = cli("evaluate", target, SAMPLE, "--record")
     assert evaluated.returncode == 0, evaluated.stderr
-    (record,) = read_packed(target).metadata.evaluations
+    (record,) = read_exported(target).metadata.evaluations
     assert (record.dataset, record.pictures) == ("fashion-mnist", 200)  # in place of the one over 10,000
 
 

@@ -16,7 +16,7 @@ from tests.support.publisher import Publisher
 from tests.support.servers import cli, cli_here, file_server
 
 NOBODY = "http://127.0.0.1:9"  # the discard port: refuses at once
-SILENT: dict[str, Any] = {"say": lambda sentence: None, "progress": lambda done, total: None}
+SILENT: dict[str, Any] = {"on_message": lambda summary: None, "progress": lambda done, total: None}
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +32,7 @@ def test_published_weights_become_a_checkpoint_with_provenance(tmp_path: Path, p
             publisher.weights,
             tmp_path,
             url,
-            say=lambda sentence: None,
+            on_message=lambda summary: None,
             progress=lambda done, total: seen.append((done, total)),
         )
     loaded = load_checkpoint(pulled.path)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from fuzz.damage import damaged
-from fuzz.targets import TARGETS, corpus, fuzz_checkpoint, fuzz_packed
+from fuzz.targets import TARGETS, corpus, fuzz_checkpoint, fuzz_exported
 from resnet_service.imaging.decode import ACCEPTED_FORMATS, decode
 from tests.support.damaged import IMAGES, decode_damaged
 from tests.support.servers import REPOSITORY
@@ -46,9 +46,9 @@ def test_damaged_images_leave_no_memory_behind(name: str) -> None:
     assert float(done.stdout) < 20
 
 
-@pytest.mark.parametrize("target", [fuzz_checkpoint, fuzz_packed])
+@pytest.mark.parametrize("target", [fuzz_checkpoint, fuzz_exported])
 def test_damaged_model_files_are_read_or_refused(target: object) -> None:
-    name = "checkpoint" if target is fuzz_checkpoint else "packed"
+    name = "checkpoint" if target is fuzz_checkpoint else "exported"
     threads = threading.active_count()
     for path in corpus(name):
         for seed in range(FILES_EACH):

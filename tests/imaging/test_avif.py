@@ -77,15 +77,15 @@ def frame(*, own_size: bool, timing: bool = False, ids: bool = False) -> bytes:
 
 def container(*items: bytes, cut: int | None = None, size: int | None = None) -> bytes:
     """Keep coded items within ``meta``; where ``cut`` is given, each in two parts."""
-    infos, places, kept = b"", b"", b"".join(items)
+    infos, slots, kept = b"", b"", b"".join(items)
     at = 0
     for number, item in enumerate(items, 1):
         infos += bombs._box(b"infe", b"\2\0\0\0" + struct.pack(">HH4s", number, 0, b"av01") + b"\0")
         length = len(item) if size is None else size
         parts = [(at, length)] if cut is None else [(at, cut), (at + cut, length - cut)]
-        places += struct.pack(">HHHH", number, 1, 0, len(parts)) + b"".join(struct.pack(">II", *part) for part in parts)
+        slots += struct.pack(">HHHH", number, 1, 0, len(parts)) + b"".join(struct.pack(">II", *part) for part in parts)
         at += len(item)
-    located = b"\1\0\0\0\x44\0" + struct.pack(">H", len(items)) + places
+    located = b"\1\0\0\0\x44\0" + struct.pack(">H", len(items)) + slots
     named = b"\0\0\0\0" + struct.pack(">H", len(items)) + infos
     boxes = bombs._box(b"iinf", named) + bombs._box(b"iloc", located) + bombs._box(b"idat", kept)
     return bombs._box(b"ftyp", b"avif\0\0\0\0avifmif1") + bombs._box(b"meta", bytes(4) + boxes)

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from resnet_service.errors import BrokenImage, NoFile, NotAnImage, RequestError, TooManyPixels
+from resnet_service.errors import BrokenImage, MissingImage, NotAnImage, RequestError, TooManyPixels
 from resnet_service.imaging.decode import ACCEPTED_FORMATS, decode
 from tests.support.images import encoded, noise
 
@@ -144,7 +144,7 @@ def test_other_files_are_not_images(data: bytes, said: str) -> None:
 
 
 def test_nothing_is_no_file() -> None:
-    with pytest.raises(NoFile, match="0 bytes"):
+    with pytest.raises(MissingImage, match="0 bytes"):
         decode(b"")
 
 
@@ -213,7 +213,7 @@ def test_the_name_of_a_file_is_not_evidence() -> None:
 )
 def test_a_jpeg_is_decoded_no_smaller_than_is_enough(width: int, height: int) -> None:
     data = encoded(noise(width, height), "JPEG")
-    decoded = decode(data, enough=512)
+    decoded = decode(data, min_side=512)
     shorter = min(decoded.image.size)
     assert shorter >= min(512, width, height)
     assert shorter < 1024 or shorter == min(width, height) // 8
@@ -228,22 +228,22 @@ def test_a_jpeg_is_decoded_no_smaller_than_is_enough(width: int, height: int) ->
 @pytest.mark.parametrize("progressive", [False, True])
 def test_reduced_decoding_keeps_colours(mode: str, progressive: bool) -> None:
     data = encoded(noise(2000, 1500).convert(mode), "JPEG", progressive=progressive)
-    small, whole = (decode(data, enough=enough).image.resize((32, 24)) for enough in (300, None))
+    small, whole = (decode(data, min_side=min_side).image.resize((32, 24)) for min_side in (300, None))
     assert np.abs(np.asarray(small, int) - np.asarray(whole, int)).mean() < 1.5
 
 
 def test_reduced_decoding_turns_upright_and_reports_the_displayed_size() -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
-    decoded = decode(encoded(noise(2000, 1000), "JPEG", exif=exif), enough=200)
+    decoded = decode(encoded(noise(2000, 1000), "JPEG", exif=exif), min_side=200)
     assert decoded.image.size == (250, 500)
     assert (decoded.width, decoded.height) == (1000, 2000)
 
 
 def test_the_pixel_limit_is_for_the_whole_image() -> None:
     with pytest.raises(TooManyPixels):
-        decode(encoded(noise(2000, 1000), "JPEG"), max_pixels=1_999_999, enough=10)
+        decode(encoded(noise(2000, 1000), "JPEG"), max_pixels=1_999_999, min_side=10)
 
 
 def test_reduced_decoding_is_for_jpeg_alone() -> None:
-    assert decode(encoded(noise(2000, 1000), "PNG"), enough=10).image.size == (2000, 1000)
+    assert decode(encoded(noise(2000, 1000), "PNG"), min_side=10).image.size == (2000, 1000)

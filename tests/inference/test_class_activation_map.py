@@ -9,8 +9,8 @@ import torch
 from PIL import Image
 from torch import nn
 
-from resnet_service.errors import InvalidClassId, OutputUnavailable, UnsoundOutput
-from resnet_service.export.export import pack
+from resnet_service.errors import InvalidClassId, InvalidModelOutput, OutputUnavailable
+from resnet_service.export.export import export
 from resnet_service.imaging.preprocess import crop, normalise
 from resnet_service.inference.class_activation_map import activation_map, check_class_id
 from resnet_service.inference.classifier import Classifier
@@ -19,7 +19,7 @@ from resnet_service.models.checkpoint.checkpoint import load_checkpoint, save_ch
 from resnet_service.models.labels import LabelSet
 from resnet_service.runtimes.registry import open_runtime
 from tests.support.images import CAT, encoded, noise
-from tests.support.models import Both, PackedByCommand, as_older_version, metadata
+from tests.support.models import Both, ExportedByCommand, as_older_version, metadata
 from tests.support.servers import REPOSITORY
 
 FASHION = REPOSITORY / "checkpoints" / "resnet18-fashion-mnist.pth"
@@ -30,10 +30,10 @@ SHOES = [path.read_bytes() for path in sorted(SAMPLE.rglob("*.png"))[::40]]
 
 @pytest.fixture(params=["random", pytest.param("fashion", marks=pytest.mark.slow)])
 def both(request: pytest.FixtureRequest) -> Both:
-    """Return a resnet18 for 64 pixels, as checkpoint and packed in FP32: random weights, and those that ship."""
+    """Return a resnet18 for 64 pixels, as checkpoint and exported in FP32: random weights, and those that ship."""
     if request.param == "random":
-        return Both(request.getfixturevalue("checkpoint"), request.getfixturevalue("packed"))
-    shipped: PackedByCommand = request.getfixturevalue("fashion_packed")
+        return Both(request.getfixturevalue("checkpoint"), request.getfixturevalue("exported"))
+    shipped: ExportedByCommand = request.getfixturevalue("fashion_exported")
     return Both(FASHION, shipped.path)
 
 
@@ -76,7 +76,7 @@ def test_the_formula() -> None:
 def test_no_map_of_unsound_features(bad: float) -> None:
     features = np.ones((3, 2, 2), np.float32)
     features[1, 0, 1] = bad
-    with pytest.raises(UnsoundOutput):
+    with pytest.raises(InvalidModelOutput):
         activation_map(features, np.ones(3, np.float32))
 
 
@@ -88,7 +88,7 @@ def test_there_is_no_such_class(class_id: int) -> None:
 
 @pytest.mark.parametrize("image", SHOES, ids=range(len(SHOES)))
 def test_64_pixels_equal_the_reference(both: Both, image: bytes) -> None:
-    answer = classifier(both.packed).explain(image)
+    answer = classifier(both.exported).explain(image)
     assert answer.values.shape == (2, 2)
     np.testing.assert_allclose(answer.values, reference(both.checkpoint, image, answer.class_id), rtol=0, atol=1e-3)
 
@@ -96,15 +96,15 @@ def test_64_pixels_equal_the_reference(both: Both, image: bytes) -> None:
 @pytest.mark.parametrize("class_id", [None, 0, 9])
 @pytest.mark.parametrize("image", [CAT.read_bytes(), encoded(noise(300, 500), "PNG")], ids=["cat", "noise"])
 def test_224_pixels_equal_the_reference(small_network: Both, image: bytes, class_id: int | None) -> None:
-    checkpoint, packed = small_network
-    answer = classifier(packed).explain(image, class_id)
+    checkpoint, exported = small_network
+    answer = classifier(exported).explain(image, class_id)
     assert answer.values.shape == (7, 7)
     assert class_id in (None, answer.class_id)
     np.testing.assert_allclose(answer.values, reference(checkpoint, image, answer.class_id), rtol=0, atol=1e-3)
 
 
 def test_the_reference_runtime_explains_and_embeds_alike(small_network: Both) -> None:
-    ours, theirs = classifier(small_network.packed), classifier(small_network.checkpoint)
+    ours, theirs = classifier(small_network.exported), classifier(small_network.checkpoint)
     assert ours.outputs == theirs.outputs
     mine, yours = ours.explain(CAT.read_bytes()), theirs.explain(CAT.read_bytes())
     assert mine.class_id == yours.class_id
@@ -114,7 +114,7 @@ def test_the_reference_runtime_explains_and_embeds_alike(small_network: Both) ->
 
 
 def test_explaining_answers_what_classifying_does(both: Both) -> None:
-    opened = classifier(both.packed)
+    opened = classifier(both.exported)
     for image in SHOES:
         best = opened.classify(image, 1).predictions[0]
         explained = opened.explain(image)
@@ -133,9 +133,9 @@ def test_a_maps_mean_is_its_logit_without_the_bias(
 ) -> None:
     source, path = FASHION, INT8
     if name == "random":
-        source, path = request.getfixturevalue("checkpoint"), request.getfixturevalue("packed")
+        source, path = request.getfixturevalue("checkpoint"), request.getfixturevalue("exported")
     elif name == "fashion":
-        path = request.getfixturevalue("fashion_packed").path
+        path = request.getfixturevalue("fashion_exported").path
     runtime = open_runtime(path)
     assert runtime.class_weights is not None
     bias = load(source).model.fc.bias.detach().numpy()  # type: ignore[union-attr, operator]
@@ -165,7 +165,7 @@ def test_int8_explains_with_the_weights_that_it_multiplies_with() -> None:
 
 @pytest.mark.parametrize("image", [CAT.read_bytes(), encoded(Image.new("RGB", (60, 90)), "PNG")], ids=["cat", "black"])
 def test_a_vector_can_have_length_one(both: Both, image: bytes) -> None:
-    opened = classifier(both.packed)
+    opened = classifier(both.exported)
     plain, normalised = opened.embed(image).vector, opened.embed(image, normalise=True).vector
     assert plain.dtype == normalised.dtype == np.float32
     assert plain.shape == (512,)
@@ -178,7 +178,7 @@ def test_a_vector_can_have_length_one(both: Both, image: bytes) -> None:
     [("mobilenet_v3_small", 64, 1024), ("squeezenet1_1", 64, None), ("timm/test_vit", 160, 64)],
 )
 def test_networks_that_end_otherwise_say_so(tmp_path: Path, arch: str, side: int, length: int | None) -> None:
-    """In the reference runtime, which reads a network's end by the same code that packing does."""
+    """In the reference runtime, which reads a network's end by the same code that exporting does."""
     path = tmp_path / "model.pth"
     save_checkpoint(build(arch, 10), path, metadata(arch=arch, input_size=side, resize_size=side))
     opened = classifier(path)
@@ -192,10 +192,10 @@ def test_networks_that_end_otherwise_say_so(tmp_path: Path, arch: str, side: int
         assert opened.embed(CAT.read_bytes()).vector.shape == (length,)
 
 
-def test_a_packed_file_knows_how_its_network_ends(tmp_path: Path) -> None:
+def test_a_exported_file_knows_how_its_network_ends(tmp_path: Path) -> None:
     path = tmp_path / "model.pth"
     save_checkpoint(build("timm/test_vit", 10), path, metadata(arch="timm/test_vit", input_size=160, resize_size=160))
-    written = pack(path, tmp_path / "model.onnx")
+    written = export(path, tmp_path / "model.onnx")
     assert written.packing is not None
     assert written.packing.outputs is not None
     assert written.packing.outputs.embedding == 64
@@ -216,10 +216,10 @@ def test_optimised_runtimes_give_scores_only(checkpoint: Path, runtime: str) -> 
             ask(CAT.read_bytes())
 
 
-def test_files_of_older_versions_say_that_they_can_be_packed_again(tmp_path: Path, packed: Path) -> None:
-    older = as_older_version(packed, tmp_path / "older.onnx")
+def test_files_of_older_versions_say_that_they_can_be_exported_again(tmp_path: Path, exported: Path) -> None:
+    older = as_older_version(exported, tmp_path / "older.onnx")
     opened = classifier(older)
-    assert opened.classify(SHOES[0]).predictions == classifier(packed).classify(SHOES[0]).predictions
+    assert opened.classify(SHOES[0]).predictions == classifier(exported).classify(SHOES[0]).predictions
     for ask in (opened.explain, opened.embed):
-        with pytest.raises(OutputUnavailable, match="packed by an older version"):
+        with pytest.raises(OutputUnavailable, match="exported by an older version"):
             ask(SHOES[0])

@@ -97,9 +97,9 @@ async def until(condition: Callable[[], bool]) -> None:
 
 
 @contextmanager
-def held_up(threads: int = 1, places: int | None = None) -> Iterator[tuple[InferenceExecutor, threading.Event]]:
+def held_up(threads: int = 1, slots: int | None = None) -> Iterator[tuple[InferenceExecutor, threading.Event]]:
     """Yield an executor, and the gate that the work of the tests waits at."""
-    executor, gate = InferenceExecutor(threads, places), threading.Event()
+    executor, gate = InferenceExecutor(threads, slots), threading.Event()
     try:
         yield executor, gate
     finally:
@@ -108,7 +108,7 @@ def held_up(threads: int = 1, places: int | None = None) -> Iterator[tuple[Infer
 
 
 def test_there_are_as_many_places_as_was_said() -> None:
-    with held_up(threads=2, places=5) as (executor, _):
+    with held_up(threads=2, slots=5) as (executor, _):
         permits = [executor.admit() for _ in range(5)]
         with pytest.raises(Overloaded):
             executor.admit()
@@ -121,7 +121,7 @@ def test_there_are_as_many_places_as_was_said() -> None:
 
 def test_retry_after_is_the_time_to_work_off_the_queue() -> None:
     async def main() -> int:
-        with held_up(threads=2, places=20) as (executor, _):
+        with held_up(threads=2, slots=20) as (executor, _):
             with executor.admit() as permit:
                 await permit.run(time.sleep, 0.3, deadline=10)
             for _ in range(20):
@@ -157,7 +157,7 @@ def test_work_that_nobody_waits_for_never_begins(ending: str) -> None:
     begun: list[str] = []
 
     async def main() -> None:
-        with held_up(places=2) as (executor, gate):
+        with held_up(slots=2) as (executor, gate):
             first = asyncio.create_task(executor.admit().run(gate.wait, deadline=10))
             await until(lambda: executor.running == 1)
             second = asyncio.create_task(

@@ -11,7 +11,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from resnet_service.errors import UnsoundOutput
+from resnet_service.errors import InvalidModelOutput
 from resnet_service.inference.classifier import Classifier
 from resnet_service.inference.loader import open_classifier
 from resnet_service.settings import Settings
@@ -108,8 +108,8 @@ def test_two_threads_never_import_the_same(model: str) -> None:
 
 def test_a_model_that_cannot_answer_is_not_opened(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(self: Classifier) -> None:
-        raise UnsoundOutput("NaN")
+        raise InvalidModelOutput("NaN")
 
     monkeypatch.setattr(Classifier, "warm_up", fail)
-    with pytest.raises(UnsoundOutput):
+    with pytest.raises(InvalidModelOutput):
         open_classifier(Settings(checkpoint=Path(MODEL)))

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from resnet_service.errors import InvalidTopK, UnsoundOutput
+from resnet_service.errors import InvalidModelOutput, InvalidTopK
 from resnet_service.inference.ranking import check_top_k, rank, softmax
 from resnet_service.models.labels import LabelSet
 
@@ -33,7 +33,7 @@ def test_any_finite_logits_give_probabilities(logits: np.ndarray) -> None:
     "logits", [[0, np.nan, 0, 0, 0], [np.inf, 0, 0, 0, 0], [0, 0, 0, 0], [[0, 0, 0, 0, 0]]], ids=str
 )
 def test_unsound_output_is_never_ranked(logits: list[float]) -> None:
-    with pytest.raises(UnsoundOutput):
+    with pytest.raises(InvalidModelOutput):
         rank(np.array(logits, np.float32), FIVE, 1)
 
 

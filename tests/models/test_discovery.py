@@ -32,11 +32,11 @@ def test_none_is_an_error(tmp_path: Path) -> None:
         choose_model(None, tmp_path)
 
 
-def test_the_packed_one_before_its_checkpoint(tmp_path: Path) -> None:
+def test_the_exported_one_before_its_checkpoint(tmp_path: Path) -> None:
     make(tmp_path, "resnet18-fashion-mnist.pth", age=0)
     embedded = make(tmp_path, "resnet18-fashion-mnist-int8.onnx", age=50)
     assert choose_model(None, tmp_path) == embedded
     make(tmp_path, "model.pth", age=100)
-    packed = make(tmp_path, "model.onnx", age=90)
+    exported = make(tmp_path, "model.onnx", age=90)
     make(tmp_path, "notes.txt", age=0)
-    assert choose_model(None, tmp_path) == packed
+    assert choose_model(None, tmp_path) == exported

@@ -1,4 +1,4 @@
-"""What a packed file must be before any ONNX parser sees it."""
+"""What an exported file must be before any ONNX parser sees it."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
 from resnet_service.errors import InvalidMetadata, ModelError, ModelFileNotFound, SuspiciousModel, UnreadableModel
-from resnet_service.models.exported import METADATA_KEY, graph_bytes, read_packed
+from resnet_service.models.exported import METADATA_KEY, graph_bytes, read_exported
 from resnet_service.models.metadata import Agreement, ModelMetadata, Packing
 from resnet_service.system.files import sha256_of
 
@@ -35,7 +35,7 @@ def small_model() -> onnx.ModelProto:
 
 
 def described(model: onnx.ModelProto) -> bytes:
-    """Serialise ``model`` with the metadata that a packed one has."""
+    """Serialise ``model`` with the metadata that an exported one has."""
     packing = Packing(
         checkpoint_sha256="0" * 64,
         graph_sha256=sha256_of(model.graph.SerializeToString()),
@@ -56,8 +56,8 @@ def path(tmp_path: Path) -> Path:
 def test_an_honest_one_is_read(path: Path) -> None:
     data = described(small_model())
     path.write_bytes(data)
-    packed = read_packed(path)
-    assert (packed.data, packed.precision, packed.sha256) == (data, "fp32", sha256_of(data))
+    exported = read_exported(path)
+    assert (exported.data, exported.precision, exported.sha256) == (data, "fp32", sha256_of(data))
     assert graph_bytes(data) == small_model().graph.SerializeToString()
 
 
@@ -104,12 +104,14 @@ def sparse_weight(model: onnx.ModelProto) -> None:
         (sparse_weight, "sparse"),
     ],
 )
-def test_what_no_packed_model_has_is_refused(path: Path, change: Callable[[onnx.ModelProto], None], said: str) -> None:
+def test_what_no_exported_model_has_is_refused(
+    path: Path, change: Callable[[onnx.ModelProto], None], said: str
+) -> None:
     model = small_model()
     change(model)
     path.write_bytes(described(model))
     with pytest.raises(SuspiciousModel, match=said):
-        read_packed(path)
+        read_exported(path)
 
 
 def test_too_many_nodes_are_refused(path: Path) -> None:
@@ -117,7 +119,7 @@ def test_too_many_nodes_are_refused(path: Path) -> None:
     model.graph.node.extend(helper.make_node("Relu", ["logits"], [f"out{number}"]) for number in range(20_001))
     path.write_bytes(described(model))
     with pytest.raises(SuspiciousModel, match="nodes"):
-        read_packed(path)
+        read_exported(path)
 
 
 def test_a_changed_weight_is_noticed(path: Path) -> None:
@@ -125,13 +127,13 @@ def test_a_changed_weight_is_noticed(path: Path) -> None:
     data[data.index(np.ones((3, 3), np.float32).tobytes()) + 2] ^= 0x40
     path.write_bytes(data)
     with pytest.raises(UnreadableModel, match="damaged or altered"):
-        read_packed(path)
+        read_exported(path)
 
 
 def test_a_foreign_onnx_file_is_named_as_such(path: Path) -> None:
     path.write_bytes(small_model().SerializeToString())
-    with pytest.raises(InvalidMetadata, match="not written by `resnet-service pack`"):
-        read_packed(path)
+    with pytest.raises(InvalidMetadata, match="not written by `resnet-service export`"):
+        read_exported(path)
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"arch": 3}', "{}"])
@@ -140,28 +142,28 @@ def test_metadata_that_are_none_are_refused(path: Path, text: str) -> None:
     helper.set_model_props(model, {METADATA_KEY: text})
     path.write_bytes(model.SerializeToString())
     with pytest.raises(InvalidMetadata):
-        read_packed(path)
+        read_exported(path)
 
 
-def test_metadata_of_a_checkpoint_do_not_make_a_packed_model(path: Path) -> None:
+def test_metadata_of_a_checkpoint_do_not_make_a_exported_model(path: Path) -> None:
     model = small_model()
     metadata = ModelMetadata(arch="resnet18", num_classes=3, input_size=8, resize_size=8)
     helper.set_model_props(model, {METADATA_KEY: metadata.model_dump_json()})
     path.write_bytes(model.SerializeToString())
-    with pytest.raises(InvalidMetadata, match="how it was packed"):
-        read_packed(path)
+    with pytest.raises(InvalidMetadata, match="how it was exported"):
+        read_exported(path)
 
 
 @pytest.mark.parametrize("data", [b"hello", b"PK\x03\x04" + bytes(100), bytes(100), b"\xff" * 100])
 def test_other_files_are_refused(path: Path, data: bytes) -> None:
     path.write_bytes(data)
     with pytest.raises(UnreadableModel, match="not a complete ONNX file"):
-        read_packed(path)
+        read_exported(path)
 
 
 def test_no_file_is_an_error_of_its_own(path: Path) -> None:
     with pytest.raises(ModelFileNotFound):
-        read_packed(path)
+        read_exported(path)
 
 
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.9, 0.999])
@@ -169,7 +171,7 @@ def test_truncated_files_are_refused(path: Path, share: float) -> None:
     data = described(small_model())
     path.write_bytes(data[: int(len(data) * share)])
     with pytest.raises((UnreadableModel, InvalidMetadata)):
-        read_packed(path)
+        read_exported(path)
 
 
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -180,8 +182,8 @@ def test_damage_anywhere_is_a_model_error_or_harmless(path: Path, data: st.DataO
         whole[data.draw(st.integers(0, len(whole) - 1))] = data.draw(st.integers(0, 255))
     path.write_bytes(whole)
     try:
-        packed = read_packed(path)
+        exported = read_exported(path)
     except ModelError:
         return
     # What was hit lies outside the graph: names of the producer, a metadata value that is still valid.
-    assert graph_bytes(packed.data) == small_model().graph.SerializeToString()
+    assert graph_bytes(exported.data) == small_model().graph.SerializeToString()

@@ -15,21 +15,21 @@ import numpy as np
 import pytest
 
 from resnet_service.models.checkpoint.checkpoint import load_checkpoint
-from resnet_service.models.exported import read_packed
+from resnet_service.models.exported import read_exported
 from resnet_service.models.labels import read_label_set
 from resnet_service.system.files import sha256_of
 from tests.support.servers import REPOSITORY, ServerProcess, cli, server_process
 
 CHECKPOINT = REPOSITORY / "checkpoints" / "resnet18-fashion-mnist.pth"
 LABELS = REPOSITORY / "labels" / "fashion-mnist.json"
-PACKED = REPOSITORY / "checkpoints" / "resnet18-fashion-mnist-int8.onnx"
+EXPORTED = REPOSITORY / "checkpoints" / "resnet18-fashion-mnist-int8.onnx"
 CARD = CHECKPOINT.with_suffix(".md")
 SAMPLE = REPOSITORY / "tests" / "data" / "fashion-mnist"
 
 
 @pytest.fixture(
     scope="module",
-    params=[pytest.param(CHECKPOINT, marks=pytest.mark.slow, id="checkpoint"), pytest.param(PACKED, id="packed")],
+    params=[pytest.param(CHECKPOINT, marks=pytest.mark.slow, id="checkpoint"), pytest.param(EXPORTED, id="exported")],
 )
 def server(request: pytest.FixtureRequest) -> Iterator[ServerProcess]:
     with server_process("--checkpoint", request.param) as server:
@@ -59,20 +59,20 @@ def test_metadata_shows_the_recorded_accuracy(server: ServerProcess) -> None:
 
 def test_the_card_says_what_the_files_say() -> None:
     (record,) = load_checkpoint(CHECKPOINT).metadata.evaluations
-    (packed,) = read_packed(PACKED).metadata.evaluations
-    assert f"| {record.top1:.2f} % | {packed.top1:.2f} % |" in CARD.read_text()
+    (exported,) = read_exported(EXPORTED).metadata.evaluations
+    assert f"| {record.top1:.2f} % | {exported.top1:.2f} % |" in CARD.read_text()
 
 
 def test_int8_loses_at_most_a_third_of_a_point() -> None:
     """Both were measured on all 10,000 test images."""
     (record,) = load_checkpoint(CHECKPOINT).metadata.evaluations
-    metadata = read_packed(PACKED).metadata
+    metadata = read_exported(EXPORTED).metadata
     assert metadata.evaluations[0].sha256 == record.sha256
     assert record.top1 - metadata.evaluations[0].top1 <= 0.3
 
 
-def test_the_packed_model_is_made_of_the_checkpoint_that_ships() -> None:
-    packing = read_packed(PACKED).metadata.packing
+def test_the_exported_model_is_made_of_the_checkpoint_that_ships() -> None:
+    packing = read_exported(EXPORTED).metadata.packing
     assert packing is not None
     assert packing.checkpoint_sha256 == sha256_of(CHECKPOINT.read_bytes())
     assert (packing.precision, packing.agreement.pictures) == ("int8", 1000)
@@ -81,11 +81,11 @@ def test_the_packed_model_is_made_of_the_checkpoint_that_ships() -> None:
 
 def test_the_files_are_small() -> None:
     assert CHECKPOINT.stat().st_size <= 23_000_000
-    assert PACKED.stat().st_size <= 12_000_000
+    assert EXPORTED.stat().st_size <= 12_000_000
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("model", [CHECKPOINT, PACKED], ids=["checkpoint", "packed"])
+@pytest.mark.parametrize("model", [CHECKPOINT, EXPORTED], ids=["checkpoint", "exported"])
 def test_it_is_served_where_nothing_was_pulled_or_named(tmp_path: Path, model: Path) -> None:
     (tmp_path / "checkpoints").mkdir()
     (tmp_path / "labels").mkdir()

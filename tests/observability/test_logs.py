@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 
 from resnet_service.observability.logs import BackgroundWriter, formatter, printable, writing
-from resnet_service.observability.request_context import Observation, current
+from resnet_service.observability.request_context import RequestContext, current
 from tests.support.images import encoded, noise
 from tests.support.servers import REPOSITORY, ServerProcess, server_process
 from tests.support.wire import connected, read_to_end
@@ -69,7 +69,7 @@ def test_a_traceback_cannot_forge_a_line_and_shows_no_values(log_format: str) ->
 
 
 def test_lines_carry_the_request_of_their_context_and_only_what_is_listed() -> None:
-    token = current.set(Observation("mine"))
+    token = current.set(RequestContext("mine"))
     try:
         line = json.loads(formatter("json").format(record("It happened.", status=200, authorization="Bearer secret")))
     finally:

@@ -373,15 +373,15 @@ def test_500_has_the_id_and_is_counted_and_its_traceback_has_the_id(caplog: pyte
 
 
 def test_the_thread_that_infers_knows_the_request() -> None:
-    seen: list[str | None] = []
+    ctx: list[str | None] = []
 
     class Asking(FakeClassifier):
         def classify(self, data: bytes, top_k: int | None = None) -> Classification:
             request = current.get()
-            seen.append(None if request is None else request.request_id)
+            ctx.append(None if request is None else request.request_id)
             return super().classify(data, top_k)
 
     with served(create_app(Settings(), Asking())) as client:
         for number in range(3):
             client.post("/predict", content=IMAGE, headers={"X-Request-ID": f"mine-{number}"}).raise_for_status()
-    assert [name for name in seen if name is not None] == ["mine-0", "mine-1", "mine-2"]
+    assert [name for name in ctx if name is not None] == ["mine-0", "mine-1", "mine-2"]

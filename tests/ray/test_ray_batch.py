@@ -62,7 +62,7 @@ def local_rows(images: Path, tmp_path_factory: pytest.TempPathFactory) -> list[d
 
 
 def rows(folder: Path) -> list[dict[str, Any]]:
-    found = [row for part in folder.glob("part-*.parquet") for row in pq.read_table(part).to_pylist()]
+    found = [row for shard in folder.glob("part-*.parquet") for row in pq.read_table(shard).to_pylist()]
     return sorted(found, key=lambda row: int(row["row"]))
 
 

@@ -176,13 +176,13 @@ def test_metrics_and_headers_are_there(client: httpx.Client) -> None:
     assert answer.headers.get_list("cross-origin-resource-policy") == ["same-origin"]
 
 
-def many(client: httpx.Client, at_once: int, enough: Callable[[list[httpx.Response]], bool]) -> list[httpx.Response]:
+def many(client: httpx.Client, at_once: int, min_side: Callable[[list[httpx.Response]], bool]) -> list[httpx.Response]:
     """Ask, so many at once, until there are answers enough or the time is over."""
     image = CAT.read_bytes()
     answers: list[httpx.Response] = []
     deadline = time.monotonic() + WAIT_SECONDS
     with ThreadPoolExecutor(at_once) as pool:
-        while not enough(answers) and time.monotonic() < deadline:
+        while not min_side(answers) and time.monotonic() < deadline:
             answers += pool.map(lambda _: client.post("/predict", content=image), range(2 * at_once))
     return answers
 
@@ -204,11 +204,11 @@ def test_what_finds_no_place_is_a_problem_with_429(client: httpx.Client) -> None
 def test_it_grows_and_what_ray_itself_refuses_is_429_too(client: httpx.Client, cluster: Cluster) -> None:
     by_ray: list[httpx.Response] = []
 
-    def enough(answers: list[httpx.Response]) -> bool:
+    def min_side(answers: list[httpx.Response]) -> bool:
         by_ray[:] = [answer for answer in answers if answer.status_code == 429 and not is_problem(answer)]
         return bool(by_ray) and cluster.replicas() >= 2
 
-    answers = many(client, 8 * PLACES, enough)
+    answers = many(client, 8 * PLACES, min_side)
     assert {answer.status_code for answer in answers} == {200, 429}
     assert cluster.replicas() >= 2, "it did not grow"
     assert by_ray

@@ -248,9 +248,9 @@ def test_the_wheel_holds_the_package_with_licence_page_and_labels(built: tuple[P
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", [0, 1], ids=["wheel", "source"])
 def test_nothing_says_on_which_machine_it_was_made(kind: int, built: tuple[Path, Path]) -> None:
-    places = [REPOSITORY, Path.home(), sys.prefix, built[0].parent]
+    slots = [REPOSITORY, Path.home(), sys.prefix, built[0].parent]
     for name, data in contents(built[kind]).items():
-        assert [place for place in places if f"{place}/".encode() in data] == [], name
+        assert [place for place in slots if f"{place}/".encode() in data] == [], name
 
 
 @pytest.mark.slow

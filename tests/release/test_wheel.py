@@ -26,7 +26,7 @@ SUITE = (
     *("api/test_reload", "api/test_routes", "api/routes/test_predict_batch", "inference/test_executor"),
     *("models/test_metadata", "server/test_healthcheck", "system/test_files", "test_errors"),
 )
-PACKED = REPOSITORY / "checkpoints" / "resnet18-fashion-mnist-int8.onnx"
+EXPORTED = REPOSITORY / "checkpoints" / "resnet18-fashion-mnist-int8.onnx"
 
 
 @pytest.fixture(scope="module")
@@ -99,10 +99,10 @@ def test_the_serving_environment_holds_what_is_needed_and_neither_torch_nor_cuda
 def test_the_serving_environment_serves(python: Path, tmp_path: Path) -> None:
     # It is the environment's own package that runs, not this checkout's.
     environment = {"PYTHONPATH": "", "PYTHONSAFEPATH": "1"}
-    with server_process("--checkpoint", PACKED, python=python, **environment) as server:
+    with server_process("--checkpoint", EXPORTED, python=python, **environment) as server:
         answer = httpx.post(f"{server.url}/predict", content=CAT.read_bytes(), timeout=60)
         assert answer.status_code == 200
-        assert answer.json()["model"]["name"] == PACKED.stem
+        assert answer.json()["model"]["name"] == EXPORTED.stem
         assert httpx.get(f"{server.url}/metadata").json()["runtime"] == "openvino"
         opened = os.readlink(f"/proc/{server.process.pid}/exe")
         mapped = Path(f"/proc/{server.process.pid}/maps").read_text()

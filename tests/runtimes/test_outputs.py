@@ -1,4 +1,4 @@
-"""What packed files say of their further outputs, and what of it is believed."""
+"""What exported files say of their further outputs, and what of it is believed."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -9,14 +9,14 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from resnet_service.errors import InvalidMetadata, ModelError, NonFiniteWeights, UnsoundOutput
+from resnet_service.errors import InvalidMetadata, InvalidModelOutput, ModelError, NonFiniteWeights
 from resnet_service.inference.classifier import Classifier
 from resnet_service.models.labels import LabelSet
 from resnet_service.runtimes.registry import open_runtime
 from tests.support.models import rewritten
 from tests.support.servers import REPOSITORY, cli
 
-PACKED = REPOSITORY / "checkpoints" / "resnet18-fashion-mnist-int8.onnx"
+EXPORTED = REPOSITORY / "checkpoints" / "resnet18-fashion-mnist-int8.onnx"
 TRUE: dict[str, Any] = {"embedding": 512, "feature_map": [512, 2, 2]}
 
 Change = Callable[[onnx.GraphProto], None]
@@ -91,7 +91,7 @@ def from_the_image(graph: onnx.GraphProto) -> None:
 def test_what_the_graph_does_not_give_is_refused_when_it_is_opened(
     tmp_path: Path, change: Change | None, outputs: dict[str, object], kind: type[ModelError]
 ) -> None:
-    path = rewritten(PACKED, tmp_path / "false.onnx", change, **outputs)
+    path = rewritten(EXPORTED, tmp_path / "false.onnx", change, **outputs)
     with pytest.raises(kind) as caught:
         open_runtime(path)
     assert len(str(caught.value).splitlines()) == 1
@@ -104,14 +104,14 @@ def test_what_is_not_finite_never_gets_ready(tmp_path: Path, name: str) -> None:
     def spoil(graph: onnx.GraphProto) -> None:
         instead(name, "Div", np.zeros((), np.float32))(graph)
 
-    path = rewritten(PACKED, tmp_path / "false.onnx", spoil)
+    path = rewritten(EXPORTED, tmp_path / "false.onnx", spoil)
     opened = Classifier(open_runtime(path), LabelSet.numbered(10))
-    with pytest.raises(UnsoundOutput):
+    with pytest.raises(InvalidModelOutput):
         opened.warm_up()
 
 
 def test_the_server_refuses_such_a_file_in_one_line(tmp_path: Path) -> None:
-    path = rewritten(PACKED, tmp_path / "false.onnx", embedding=256, feature_map=[256, 2, 2])
+    path = rewritten(EXPORTED, tmp_path / "false.onnx", embedding=256, feature_map=[256, 2, 2])
     done = cli("serve", "--port", "0", "--checkpoint", path, timeout=60)
     assert done.returncode != 0
     assert "Traceback" not in done.stderr
@@ -119,6 +119,6 @@ def test_the_server_refuses_such_a_file_in_one_line(tmp_path: Path) -> None:
 
 
 def test_one_rewritten_with_the_truth_is_served(tmp_path: Path) -> None:
-    opened = Classifier(open_runtime(rewritten(PACKED, tmp_path / "true.onnx", **TRUE)), LabelSet.numbered(10))
+    opened = Classifier(open_runtime(rewritten(EXPORTED, tmp_path / "true.onnx", **TRUE)), LabelSet.numbered(10))
     opened.warm_up()
     assert opened.outputs.embedding == 512

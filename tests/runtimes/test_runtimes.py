@@ -1,4 +1,4 @@
-"""The runtimes: all give the same answers, each runs the files it is for, and serving a packed model needs no torch."""
+"""Runtimes give the same answers, each runs the files it is for, and serving an exported model needs no PyTorch."""
 
 import contextlib
 import os
@@ -48,47 +48,47 @@ PIXELS = np.stack([np.asarray(noise(64, 64, seed)) for seed in range(8)])
 @pytest.mark.parametrize(
     ("runtime", "tolerance"), [("torch", 0), ("torchscript", 1e-4), ("torch-dynamic-int8", 0.05), ("openvino", 1e-3)]
 )
-def test_all_runtimes_answer_alike(checkpoint: Path, packed: Path, runtime: RuntimeName, tolerance: float) -> None:
+def test_all_runtimes_answer_alike(checkpoint: Path, exported: Path, runtime: RuntimeName, tolerance: float) -> None:
     expected = open_runtime(checkpoint).logits(PIXELS)
-    opened = open_runtime(packed if runtime == "openvino" else checkpoint, runtime)
+    opened = open_runtime(exported if runtime == "openvino" else checkpoint, runtime)
     assert opened.name == runtime
     np.testing.assert_allclose(opened.logits(PIXELS), expected, rtol=0, atol=tolerance)
     np.testing.assert_allclose(opened.logits(PIXELS[:1]), expected[:1], rtol=0, atol=max(tolerance, 1e-5))
 
 
-def test_auto_is_what_fits_the_file(checkpoint: Path, packed: Path) -> None:
-    assert open_runtime(packed).name == "openvino"
+def test_auto_is_what_fits_the_file(checkpoint: Path, exported: Path) -> None:
+    assert open_runtime(exported).name == "openvino"
     assert open_runtime(checkpoint).name == "torch"
 
 
 @pytest.mark.parametrize("runtime", ["torch", "torchscript", "torch-dynamic-int8"])
-def test_a_packed_model_does_not_run_in_torch(packed: Path, runtime: RuntimeName) -> None:
+def test_a_exported_model_does_not_run_in_torch(exported: Path, runtime: RuntimeName) -> None:
     with pytest.raises(UnsuitableRuntime, match="needs the checkpoint"):
-        open_runtime(packed, runtime)
+        open_runtime(exported, runtime)
 
 
 def test_a_checkpoint_does_not_run_in_openvino(checkpoint: Path) -> None:
-    with pytest.raises(UnsuitableRuntime, match=f"resnet-service pack {checkpoint}"):
+    with pytest.raises(UnsuitableRuntime, match=f"resnet-service export {checkpoint}"):
         open_runtime(checkpoint, "openvino")
 
 
 @pytest.mark.parametrize("threads", [0, 1, 2])
-def test_alone_and_busy_answer_alike(packed: Path, threads: int) -> None:
-    runtime = OpenVINORuntime.open(packed, workers=2, threads=threads)
-    np.testing.assert_allclose(runtime.logits(PIXELS), runtime.logits(PIXELS, alone=False), rtol=0, atol=1e-4)
+def test_alone_and_busy_answer_alike(exported: Path, threads: int) -> None:
+    runtime = OpenVINORuntime.open(exported, workers=2, threads=threads)
+    np.testing.assert_allclose(runtime.logits(PIXELS), runtime.logits(PIXELS, prefer_latency=False), rtol=0, atol=1e-4)
 
 
 @pytest.mark.parametrize("alone", [True, False])
-def test_threads_get_their_own_answers(packed: Path, alone: bool) -> None:
+def test_threads_get_their_own_answers(exported: Path, prefer_latency: bool) -> None:
     """More of them than there are requests in the pool, some of them saying that they are alone and all being wrong."""
-    runtime = OpenVINORuntime.open(packed, workers=2)
-    assert len(PIXELS) > 2 + runtime.ahead
+    runtime = OpenVINORuntime.open(exported, workers=2)
+    assert len(PIXELS) > 2 + runtime.prefetch
     expected = runtime.logits(PIXELS)
     wrong: list[int] = []
 
     def ask(index: int) -> None:
         for _ in range(50):
-            found = runtime.logits(PIXELS[index : index + 1], alone=alone)[0]
+            found = runtime.logits(PIXELS[index : index + 1], prefer_latency=prefer_latency)[0]
             if not np.allclose(found, expected[index], rtol=0, atol=1e-4):
                 wrong.append(index)
 
@@ -102,14 +102,14 @@ def test_threads_get_their_own_answers(packed: Path, alone: bool) -> None:
 
 
 @pytest.mark.parametrize("alone", [True, False])
-def test_no_thread_is_bound_to_a_cpu(packed: Path, alone: bool) -> None:
+def test_no_thread_is_bound_to_a_cpu(exported: Path, prefer_latency: bool) -> None:
     """The next process on this machine would bind its own to the same."""
-    runtime = OpenVINORuntime.open(packed, workers=2)
+    runtime = OpenVINORuntime.open(exported, workers=2)
     done = threading.Event()
 
     def work() -> None:
         while not done.is_set():
-            runtime.logits(PIXELS, alone=alone)
+            runtime.logits(PIXELS, prefer_latency=prefer_latency)
 
     thread = threading.Thread(target=work)
     thread.start()
@@ -133,7 +133,7 @@ class Recording:
     outputs = Outputs()
     logits_only = "It gives logits only."
     class_weights = None
-    ahead = 0
+    prefetch = 0
 
     def __init__(self) -> None:
         self.metadata = metadata()
@@ -141,13 +141,13 @@ class Recording:
         self.gate = threading.Event()
         self.entered = threading.Semaphore(0)
 
-    def logits(self, crops: np.ndarray, *, alone: bool = True) -> np.ndarray:
-        self.calls.append(alone)
+    def logits(self, crops: np.ndarray, *, prefer_latency: bool = True) -> np.ndarray:
+        self.calls.append(prefer_latency)
         self.entered.release()
         assert self.gate.wait(20)
         return np.zeros((len(crops), 10), np.float32)
 
-    def features(self, pixels: np.ndarray, *, alone: bool = True) -> Features:
+    def features(self, pixels: np.ndarray, *, prefer_latency: bool = True) -> Features:
         raise NotImplementedError
 
 
@@ -197,7 +197,7 @@ def test_while_networks_are_computed_the_next_images_are_decoded_and_then_kept_n
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_no_more_images_are_decoded_at_once_than_there_are_workers(
-    packed: Path, monkeypatch: pytest.MonkeyPatch, workers: int
+    exported: Path, monkeypatch: pytest.MonkeyPatch, workers: int
 ) -> None:
     now, most, lock = 0, 0, threading.Lock()
 
@@ -212,7 +212,7 @@ def test_no_more_images_are_decoded_at_once_than_there_are_workers(
         return decode(*args, **options)
 
     monkeypatch.setattr("resnet_service.inference.classifier.decode", counted)
-    classifier, cat = Classifier.open(packed, workers=workers), CAT.read_bytes()
+    classifier, cat = Classifier.open(exported, workers=workers), CAT.read_bytes()
     asks = [lambda: classifier.classify(cat), lambda: classifier.embed(cat), lambda: classifier.score([cat])] * 2
     with ThreadPoolExecutor(len(asks)) as threads:
         for asked in [threads.submit(ask) for ask in asks]:
@@ -220,7 +220,7 @@ def test_no_more_images_are_decoded_at_once_than_there_are_workers(
     assert most == workers
 
 
-def test_what_is_drawn_on_counts_as_decoded_until_it_is_drawn(packed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_drawn_on_counts_as_decoded_until_it_is_drawn(exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     drawing, drawn = threading.Event(), threading.Event()
 
     def held_back(*args: Any) -> bytes:
@@ -229,7 +229,7 @@ def test_what_is_drawn_on_counts_as_decoded_until_it_is_drawn(packed: Path, monk
         return draw(*args)
 
     monkeypatch.setattr("resnet_service.inference.classifier.draw", held_back)
-    classifier, cat = Classifier.open(packed, workers=1), CAT.read_bytes()
+    classifier, cat = Classifier.open(exported, workers=1), CAT.read_bytes()
     with ThreadPoolExecutor(2) as threads:
         explained = threads.submit(classifier.explain, cat, None, "overlay")
         assert drawing.wait(20)
@@ -242,11 +242,11 @@ def test_what_is_drawn_on_counts_as_decoded_until_it_is_drawn(packed: Path, monk
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_the_server_has_threads_for_what_the_runtime_queues_and_no_more_places(packed: Path, workers: int) -> None:
-    app = create_app(Settings(checkpoint=packed, workers=workers, queue=2))
+def test_the_server_has_threads_for_what_the_runtime_queues_and_no_more_places(exported: Path, workers: int) -> None:
+    app = create_app(Settings(checkpoint=exported, workers=workers, queue=2))
     with served(app) as client:
         service = app.state.service
-        assert service.executor.threads == workers + service.classifier.ahead > workers
+        assert service.executor.threads == workers + service.classifier.prefetch > workers
         permits = [service.executor.admit() for _ in range(3 * workers)]
         with pytest.raises(Overloaded):
             service.executor.admit()
@@ -255,13 +255,13 @@ def test_the_server_has_threads_for_what_the_runtime_queues_and_no_more_places(p
         assert client.post("/predict", content=CAT.read_bytes()).status_code == HTTPStatus.OK
 
 
-def test_no_call_that_the_runtime_can_queue_waits_for_another(packed: Path) -> None:
+def test_no_call_that_the_runtime_can_queue_waits_for_another(exported: Path) -> None:
     """Each has an infer request: all wait together at the barrier, which is where a request would compute."""
-    runtime = OpenVINORuntime.open(packed, workers=2)
-    together = threading.Barrier(2 + runtime.ahead, timeout=20)
+    runtime = OpenVINORuntime.open(exported, workers=2)
+    together = threading.Barrier(2 + runtime.prefetch, timeout=20)
 
     def ask() -> None:
-        with runtime._busy.one():
+        with runtime._throughput.one():
             together.wait()
 
     with ThreadPoolExecutor(together.parties) as threads:
@@ -272,7 +272,7 @@ def test_no_call_that_the_runtime_can_queue_waits_for_another(packed: Path) -> N
 def onnx_file(
     path: Path, *, taken: tuple[int, list[int | str]], given: list[int | str], operator: str = "Cast"
 ) -> Path:
-    """Write a packed file whose network is a stub, sound on the outside."""
+    """Write an exported file whose network is a stub, sound on the outside."""
     node = helper.make_node(operator, ["pixels"], ["logits"])
     if operator == "Cast":
         node.attribute.append(helper.make_attribute("to", TensorProto.FLOAT))
@@ -327,10 +327,10 @@ def test_the_service_runs_in_it_and_says_so(checkpoint: Path, runtime: str) -> N
         assert "Warning" not in server.log
 
 
-def test_scores_over_http_are_those_of_the_checkpoint(checkpoint: Path, packed: Path) -> None:
+def test_scores_over_http_are_those_of_the_checkpoint(checkpoint: Path, exported: Path) -> None:
     classifier = Classifier.open(checkpoint, decoding="exact")
     expected = classifier.classify(CAT.read_bytes())
-    with server_process("--checkpoint", packed, "--decode", "exact") as server:
+    with server_process("--checkpoint", exported, "--decode", "exact") as server:
         body = httpx.post(f"{server.url}/predict", content=CAT.read_bytes()).json()
         about = httpx.get(f"{server.url}/metadata").json()
     assert [one["label"] for one in body["predictions"]] == [one.label for one in expected.predictions]
@@ -356,11 +356,11 @@ FORBIDDEN = (
 )
 
 
-def test_serving_a_packed_model_imports_nothing_heavy(packed: Path) -> None:
+def test_serving_a_exported_model_imports_nothing_heavy(exported: Path) -> None:
     script = (
         "import sys; from pathlib import Path; import resnet_service.cli.app, resnet_service.server.server\n"
         "from resnet_service.inference.classifier import Classifier\n"
-        f"Classifier.open(Path({str(packed)!r}), workers=2).warm_up()\n"
+        f"Classifier.open(Path({str(exported)!r}), workers=2).warm_up()\n"
         f"print([name for name in {FORBIDDEN!r} if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True)
@@ -372,11 +372,11 @@ def test_without_torch_a_checkpoint_is_refused_with_advice(tmp_path: Path, check
     done = cli("classify", "--checkpoint", checkpoint, CAT, PYTHONPATH=str(tmp_path))
     assert done.returncode == 1
     assert "torch is not installed" in done.stderr
-    assert "or serve a packed model" in done.stderr
+    assert "or serve an exported model" in done.stderr
 
 
 @pytest.mark.slow
-def test_an_environment_without_torch_serves_a_packed_model(packed: Path, tmp_path: Path) -> None:
+def test_an_environment_without_torch_serves_a_exported_model(exported: Path, tmp_path: Path) -> None:
     """The wheel and what it depends on, nothing else."""
     subprocess.run([sys.executable, "-m", "venv", tmp_path / "venv"], check=True, timeout=60)
     python = tmp_path / "venv" / "bin" / "python"
@@ -387,7 +387,7 @@ def test_an_environment_without_torch_serves_a_packed_model(packed: Path, tmp_pa
     assert not names & {"torch", "torchvision", "timm", "onnx", "nncf", "triton"}
     assert not [name for name in names if name.startswith(("nvidia", "cuda"))]
     done = subprocess.run(
-        [python, "-m", "resnet_service", "classify", "--checkpoint", packed, "--json", CAT],
+        [python, "-m", "resnet_service", "classify", "--checkpoint", exported, "--json", CAT],
         capture_output=True,
         text=True,
         timeout=60,
@@ -395,14 +395,14 @@ def test_an_environment_without_torch_serves_a_packed_model(packed: Path, tmp_pa
         cwd=tmp_path,
     )
     assert done.returncode == 0, done.stderr
-    expected = Classifier.open(packed).classify(CAT.read_bytes())
+    expected = Classifier.open(exported).classify(CAT.read_bytes())
     assert expected.predictions[0].label in done.stdout
     size = sum(file.stat().st_size for file in (tmp_path / "venv").rglob("*") if file.is_file())
     assert size < 450e6
 
 
-def test_logits_feed_the_ranking(packed: Path) -> None:
-    runtime = open_runtime(packed)
-    classifier = Classifier.open(packed)
+def test_logits_feed_the_ranking(exported: Path) -> None:
+    runtime = open_runtime(exported)
+    classifier = Classifier.open(exported)
     (best, *_) = rank(runtime.logits(PIXELS[:1])[0], classifier.labels, 1)
     assert best.class_id == int(runtime.logits(PIXELS[:1])[0].argmax())

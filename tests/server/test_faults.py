@@ -24,7 +24,7 @@ from tests.support.publisher import Publisher
 from tests.support.servers import REPOSITORY, ServerProcess, file_server, server_process
 from tests.support.waiting import until
 
-PACKED = REPOSITORY / "checkpoints" / "resnet18-fashion-mnist-int8.onnx"
+EXPORTED = REPOSITORY / "checkpoints" / "resnet18-fashion-mnist-int8.onnx"
 IMAGE = CAT.read_bytes()
 
 # Run before a command: what it writes is on its way to the disk for ever, so that it can be killed at that moment.
@@ -35,7 +35,7 @@ def fsync(descriptor):
     time.sleep(600)
 os.fsync = fsync
 """
-PACK = "from resnet_service.cli.app import main\nmain()\n"
+EXPORT = "from resnet_service.cli.app import main\nmain()\n"
 # `pull` itself asks for files whose digests are torchvision's; this is the function that it calls, with our own file.
 PULL = """
 import sys
@@ -115,9 +115,9 @@ def test_a_pack_that_is_killed_leaves_the_old_model_whole(checkpoint: Path, tmp_
     source = Path(shutil.copy(checkpoint, tmp_path / "model.pth"))
     target = tmp_path / "model.onnx"
     target.write_bytes(b"the old one")
-    kill_while_writing(started(STALLED_DISK + PACK, "pack", source))
+    kill_while_writing(started(STALLED_DISK + EXPORT, "export", source))
     assert target.read_bytes() == b"the old one"
-    with started(PACK, "pack", source) as process:
+    with started(EXPORT, "export", source) as process:
         assert process.wait(240) == 0
     assert sorted(os.listdir(tmp_path)) == ["model.onnx", "model.pth"]
     with server_process("--checkpoint", target) as server:
@@ -130,7 +130,7 @@ def limited_disk() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("command", ["convert", "pack"])
+@pytest.mark.parametrize("command", ["convert", "export"])
 def test_a_full_disk_is_one_line_and_no_half_file(command: str, checkpoint: Path, tmp_path: Path) -> None:
     if command == "convert":
         torch.save(random_model().state_dict(), tmp_path / "bare.pth")
@@ -138,7 +138,7 @@ def test_a_full_disk_is_one_line_and_no_half_file(command: str, checkpoint: Path
         target = "model.pth"
     else:
         shutil.copy(checkpoint, tmp_path / "bare.pth")
-        arguments = ["pack", "bare.pth", "--output", "model.onnx"]
+        arguments = ["export", "bare.pth", "--output", "model.onnx"]
         target = "model.onnx"
     done = subprocess.run(
         [sys.executable, "-m", "resnet_service", *arguments],
@@ -187,7 +187,7 @@ OTHER_DAMAGE = [overwrite, empty, make_a_folder]
     "damage", [truncate, Path.unlink, *(pytest.param(damage, marks=pytest.mark.slow) for damage in OTHER_DAMAGE)]
 )
 def test_it_serves_on_whatever_happens_to_the_model_file(damage: Callable[[Path], None], tmp_path: Path) -> None:
-    path = Path(shutil.copy(PACKED, tmp_path / "model.onnx"))
+    path = Path(shutil.copy(EXPORTED, tmp_path / "model.onnx"))
     with server_process("--checkpoint", path) as server:
         before = httpx.post(f"{server.url}/predict", content=IMAGE).json()["predictions"]
         first = version(server)
@@ -200,7 +200,7 @@ def test_it_serves_on_whatever_happens_to_the_model_file(damage: Callable[[Path]
         assert httpx.get(f"{server.url}/health/ready").status_code == 200
         if path.is_dir():
             path.rmdir()
-        shutil.copy(PACKED, path)
+        shutil.copy(EXPORTED, path)
         server.process.send_signal(signal.SIGHUP)
         until(lambda: server.log.count("Serving ") == 2, seconds=60)
         server.stop()
@@ -211,7 +211,7 @@ def test_it_serves_on_whatever_happens_to_the_model_file(damage: Callable[[Path]
 @pytest.mark.parametrize("reader", ["gone", pytest.param("asleep", marks=pytest.mark.slow)])
 def test_it_serves_on_where_nobody_reads_its_log(reader: str, tmp_path: Path) -> None:
     """Each reload of a file that is gone logs a line; a pipe of 4 KB has room for a few of them."""
-    path = Path(shutil.copy(PACKED, tmp_path / f"{'m' * 200}.onnx"))
+    path = Path(shutil.copy(EXPORTED, tmp_path / f"{'m' * 200}.onnx"))
     reading, writing = os.pipe()
     fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, 4096)
     process = subprocess.Popen(

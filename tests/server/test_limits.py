@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from resnet_service.api.app import create_app
-from resnet_service.api.middleware.body_limits import HeldBytes
+from resnet_service.api.middleware.body_limits import BodyBudget
 from resnet_service.errors import InvalidSettings
 from resnet_service.inference.fake import FakeClassifier
 from resnet_service.settings import Settings, load_settings
@@ -236,11 +236,11 @@ BODY = 20_000
 
 
 @contextmanager
-def holding(most: int = 50_000, **settings: Any) -> Iterator[tuple[str, HeldBytes]]:
+def holding(most: int = 50_000, **settings: Any) -> Iterator[tuple[str, BodyBudget]]:
     """Serve with room for ``most`` bytes of bodies; at the end, none must be held."""
     chosen = Settings(max_body_bytes=BODY, max_batch_bytes=BODY, max_receiving_bytes=most, **settings)
     app = create_app(chosen, FakeClassifier())
-    held: HeldBytes = app.state.held_bytes
+    held: BodyBudget = app.state.held_bytes
     with served(app) as client:
         yield str(client.base_url), held
         assert client.post("/predict", content=IMAGE).status_code == 200
@@ -283,7 +283,7 @@ def test_what_nobody_promised_is_counted_as_it_comes() -> None:
 def test_bytes_are_held_until_the_answer_and_a_promise_holds_none() -> None:
     gate = threading.Event()
     app = create_app(Settings(workers=1), FakeClassifier(gate=gate))
-    held: HeldBytes = app.state.held_bytes
+    held: BodyBudget = app.state.held_bytes
     with served(app) as client, connected(str(client.base_url)) as asking, connected(str(client.base_url)) as promising:
         promising.sendall(head(Content_Length=1_000_000))
         asking.sendall(head(Content_Length=len(IMAGE)) + IMAGE)

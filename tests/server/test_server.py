@@ -18,7 +18,7 @@ from tests.support.images import CAT
 from tests.support.models import metadata, random_model
 from tests.support.servers import REPOSITORY, START_SECONDS, ServerProcess, cli, server_process
 
-PACKED = REPOSITORY / "checkpoints" / "resnet18-fashion-mnist-int8.onnx"
+EXPORTED = REPOSITORY / "checkpoints" / "resnet18-fashion-mnist-int8.onnx"
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +69,7 @@ def test_many_clients_at_once_each_get_their_own_answer(server: ServerProcess) -
 
 @pytest.mark.parametrize("ending", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_it_gracefully(ending: signal.Signals) -> None:
-    with server_process("--checkpoint", PACKED) as server:
+    with server_process("--checkpoint", EXPORTED) as server:
         server.process.send_signal(ending)
         assert server.process.wait(20) == (0 if ending == signal.SIGTERM else 130)
         server.stop()
@@ -90,7 +90,7 @@ def test_a_taken_port_is_one_line() -> None:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        said = one_line(cli("serve", "--checkpoint", PACKED, "--port", str(port)))
+        said = one_line(cli("serve", "--checkpoint", EXPORTED, "--port", str(port)))
     assert f"port {port}: Address already in use" in said
 
 

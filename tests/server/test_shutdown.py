@@ -18,7 +18,7 @@ from tests.support.servers import REPOSITORY, ServerProcess, server_process
 from tests.support.waiting import until
 from tests.support.wire import connected, head, read_answer, read_to_end
 
-PACKED = REPOSITORY / "checkpoints" / "resnet18-fashion-mnist-int8.onnx"
+EXPORTED = REPOSITORY / "checkpoints" / "resnet18-fashion-mnist-int8.onnx"
 IMAGE = CAT.read_bytes()
 REQUEST = head(Content_Length=len(IMAGE)) + IMAGE
 
@@ -32,7 +32,7 @@ def test_every_accepted_request_is_answered(delay: str) -> None:
     """The image has few bytes and many pixels: all are sent long before most are answered."""
     dear = encoded(Image.new("RGB", (1500, 1500)), "PNG")
     request = head(Content_Length=len(dear)) + dear
-    with server_process("--checkpoint", PACKED, "--queue", "200", "--drain-delay", delay) as server:
+    with server_process("--checkpoint", EXPORTED, "--queue", "200", "--drain-delay", delay) as server:
         with ExitStack() as open_:
             connections = [open_.enter_context(connected(server.url)) for _ in range(300)]
             for connection in connections[:200]:
@@ -51,7 +51,7 @@ def test_every_accepted_request_is_answered(delay: str) -> None:
 
 
 def test_a_request_that_is_on_its_way_when_draining_begins_is_answered() -> None:
-    with server_process("--checkpoint", PACKED) as server:
+    with server_process("--checkpoint", EXPORTED) as server:
         with connected(server.url) as idle, connected(server.url) as fresh:
             idle.sendall(head("GET", "/health/live"))
             assert read_answer(idle).startswith(b"HTTP/1.1 200 ")
@@ -75,7 +75,7 @@ def listens(url: str) -> bool:
 
 
 def test_it_is_unready_at_once_and_answers_until_the_delay_is_over() -> None:
-    with server_process("--checkpoint", PACKED, "--drain-delay", "3") as server:
+    with server_process("--checkpoint", EXPORTED, "--drain-delay", "3") as server:
         assert httpx.get(f"{server.url}/health/ready").status_code == 200
         begun = time.monotonic()
         server.process.send_signal(signal.SIGTERM)
@@ -99,7 +99,7 @@ def test_it_is_unready_at_once_and_answers_until_the_delay_is_over() -> None:
     ],
 )
 def test_a_second_signal_ends_it_at_once(delay: str, ending: signal.Signals) -> None:
-    with server_process("--checkpoint", PACKED, "--drain-delay", delay) as server, connected(server.url) as slow:
+    with server_process("--checkpoint", EXPORTED, "--drain-delay", delay) as server, connected(server.url) as slow:
         slow.sendall(REQUEST[:-1])
         httpx.get(f"{server.url}/health/live")
         server.process.send_signal(signal.SIGTERM)

@@ -22,7 +22,7 @@ from pathlib import Path
 from resnet_service.inference.classifier import Classifier
 Classifier.open(Path("checkpoints/resnet18-fashion-mnist-int8.onnx")).warm_up()
 """
-PACKING = """
+EXPORTING = """
 import resnet_service.export.onnx_graph
 import nncf
 nncf.telemetry.telemetry.start_session("test")
@@ -34,7 +34,7 @@ print(*told, sep="; ")
 """
 
 
-@pytest.mark.parametrize("work", [SERVING, PACKING], ids=["serving", "packing"])
+@pytest.mark.parametrize("work", [SERVING, EXPORTING], ids=["serving", "exporting"])
 def test_no_process_of_ours_reports_its_use(work: str, tmp_path: Path) -> None:
     environment = {
         "HOME": str(tmp_path),

@@ -48,7 +48,7 @@ def asks(sent: bytes, status: int, **how: float) -> tuple[Exchange, int | None]:
     return exchange, status
 
 
-def alone(sent: bytes, status: int) -> tuple[Exchange, int | None]:
+def prefer_latency(sent: bytes, status: int) -> tuple[Exchange, int | None]:
     """Send over a connection that is opened and closed for it."""
 
     async def exchange(url: str, clients: Clients) -> int | None:
@@ -82,7 +82,7 @@ def mixture() -> list[tuple[Exchange, int | None]]:
     ):
         for side in (33, 120, 300):
             image = encoded(noise(side, side * 3 // 4, seed), file_format, **options)
-            mixed += [asks(request(image), 200), asks(form(image), 200), alone(request(image), 200)]
+            mixed += [asks(request(image), 200), asks(form(image), 200), prefer_latency(request(image), 200)]
     photograph = (EXAMPLES / "cat.jpg").read_bytes()
     modes = [encoded(noise(80, 60).convert(mode), "PNG") for mode in ("L", "1", "P", "RGBA")]
     modes.append(encoded(noise(80, 60).convert("CMYK"), "JPEG"))
@@ -102,9 +102,9 @@ def mixture() -> list[tuple[Exchange, int | None]]:
         asks(request(photograph, Content_Type=FORM), 400),
         asks(request(path="/nowhere", method="GET"), 404),
         asks(request(method="GET"), 405),
-        alone(head(Content_Length=50_000_000), 413),
-        alone(b"hello\r\n\r\n", 400),
-        alone(head(X="x" * 20_000), 431),
+        prefer_latency(head(Content_Length=50_000_000), 413),
+        prefer_latency(b"hello\r\n\r\n", 400),
+        prefer_latency(head(X="x" * 20_000), 431),
     ]
     # Longer than a body may take to keep its place in the queue.
     mixed += [asks(request(photograph), 200, pieces=3, pause=0.2)] * 2

@@ -23,7 +23,7 @@ def decode_damaged(name: str, seeds: range) -> set[str]:
         data = damaged(IMAGES[name], seed)
         begun = time.process_time()
         try:
-            decode(data, max_pixels=1_000_000, enough=32)
+            decode(data, max_pixels=1_000_000, min_side=32)
             answers.add("read")
         except RequestError as error:
             answers.add(error.code)

@@ -31,10 +31,10 @@ class Gated(NamedTuple):
     def ask(self) -> "Future[httpx.Response]":
         return self.clients.submit(self.client.post, "/predict", content=IMAGE)
 
-    def fill(self, places: int) -> "list[Future[httpx.Response]]":
+    def fill(self, slots: int) -> "list[Future[httpx.Response]]":
         """Take all places, and return when they are taken."""
-        asked = [self.ask() for _ in range(places)]
-        until(lambda: self.executor.running + self.executor.waiting == places)
+        asked = [self.ask() for _ in range(slots)]
+        until(lambda: self.executor.running + self.executor.waiting == slots)
         return asked
 
 

@@ -12,20 +12,20 @@ from torch import nn
 
 from resnet_service.models import architectures
 from resnet_service.models.checkpoint.checkpoint import save_checkpoint
-from resnet_service.models.exported import METADATA_KEY, graph_bytes, read_packed
+from resnet_service.models.exported import METADATA_KEY, graph_bytes, read_exported
 from resnet_service.models.metadata import ModelMetadata
 from resnet_service.system.files import sha256_of
 
 
 class Both(NamedTuple):
-    """A checkpoint, and the packed model made of it."""
+    """A checkpoint, and the exported model made of it."""
 
     checkpoint: Path
-    packed: Path
+    exported: Path
 
 
-class PackedByCommand(NamedTuple):
-    """A file that the command line packed, and what it said."""
+class ExportedByCommand(NamedTuple):
+    """A file that the command line exported, and what it said."""
 
     path: Path
     done: subprocess.CompletedProcess[str]
@@ -54,13 +54,13 @@ def random_checkpoint(path: Path, **changes: Any) -> Path:
 
 
 def rewritten(
-    packed: Path, target: Path, change: Callable[[onnx.GraphProto], None] | None = None, **outputs: object
+    exported: Path, target: Path, change: Callable[[onnx.GraphProto], None] | None = None, **outputs: object
 ) -> Path:
-    """Write a packed model with another graph, or with other ``outputs`` in its metadata, and a digest that fits.
+    """Write an exported model with another graph, or with other ``outputs`` in its metadata, and a digest that fits.
 
     That is what somebody can do who wants to deceive: the digest is no signature. Without ``outputs`` they stay.
     """
-    read = read_packed(packed)
+    read = read_exported(exported)
     model = onnx.load_model_from_string(read.data)
     if change is not None:
         change(model.graph)
@@ -73,13 +73,13 @@ def rewritten(
     return target
 
 
-def as_older_version(packed: Path, target: Path) -> Path:
-    """Write a packed model as version 0.2 did: logits alone, and no word of outputs in its metadata."""
+def as_older_version(exported: Path, target: Path) -> Path:
+    """Write an exported model as version 0.2 did: logits alone, and no word of outputs in its metadata."""
 
     def strip(graph: onnx.GraphProto) -> None:
         del graph.output[1:]
 
-    rewritten(packed, target, strip, embedding=None)
+    rewritten(exported, target, strip, embedding=None)
     model = onnx.load_model_from_string(target.read_bytes())
     said = json.loads(model.metadata_props[0].value)
     del said["packing"]["outputs"]

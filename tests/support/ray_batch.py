@@ -17,9 +17,9 @@ from typing import Any
 import ray
 from ray.cluster_utils import Cluster
 
-from resnet_service.batch.job import Recipe, Totals, classify_batch
+from resnet_service.batch.job import ClassifierConfig, Totals, classify_batch
 from resnet_service.batch.outputs import Output, Result
-from resnet_service.batch.shards import Part
+from resnet_service.batch.shards import Shard
 from resnet_service.batch.worker import Outcome
 from resnet_service.errors import ClusterFailed
 from resnet_service.ray.batch import ray_engine
@@ -52,9 +52,9 @@ def main() -> None:
     nodes = [cluster.add_node(num_cpus=1) for _ in range(_NODES)]
     cluster.wait_for_nodes(_WAIT_SECONDS)
     ray.init(address=cluster.address, log_to_driver=False)
-    recipe = Recipe(args.model)
-    classifier = recipe.open(1)
-    engine = ray_engine(recipe, classifier, None)
+    config = ClassifierConfig(args.model)
+    classifier = config.open(1)
+    engine = ray_engine(config, classifier, None)
     killed_at: list[int] = []
 
     def kill(totals: Totals) -> None:
@@ -62,9 +62,9 @@ def main() -> None:
             killed_at.append(totals.written)
             cluster.remove_node(nodes[0], allow_graceful=False)
 
-    def deadly(parts: Sequence[Part], output: Output) -> Iterator[Outcome]:
-        few = parts[:_FEW_PARTS]
-        yield from ray_engine(recipe, classifier, None, restarts=1)(few, DeadlyOutput(output, few[7].name))
+    def deadly(shards: Sequence[Shard], output: Output) -> Iterator[Outcome]:
+        few = shards[:_FEW_PARTS]
+        yield from ray_engine(config, classifier, None, restarts=1)(few, DeadlyOutput(output, few[7].name))
 
     def batch(name: str, **options: Any) -> dict[str, object]:
         target = str(args.output / name)

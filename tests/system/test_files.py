@@ -5,13 +5,13 @@ from pathlib import Path
 import pytest
 
 from resnet_service.errors import FileNotWritten
-from resnet_service.system.files import sha256_of, write_whole
+from resnet_service.system.files import atomic_write, sha256_of
 
 
 def test_written_files_are_complete_readable_and_alone(tmp_path: Path) -> None:
     path = tmp_path / "new" / "file"
-    write_whole(path, b"first")
-    write_whole(path, b"second")
+    atomic_write(path, b"first")
+    atomic_write(path, b"second")
     assert path.read_bytes() == b"second"
     assert path.stat().st_mode & 0o777 == 0o644
     assert os.listdir(path.parent) == ["file"]
@@ -21,7 +21,7 @@ def test_what_cannot_be_written_says_why_and_leaves_nothing(tmp_path: Path) -> N
     (tmp_path / "taken").mkdir()
     (tmp_path / "taken" / "inside").touch()
     with pytest.raises(FileNotWritten, match="taken cannot be written: Is a directory"):
-        write_whole(tmp_path / "taken", b"data")
+        atomic_write(tmp_path / "taken", b"data")
     assert os.listdir(tmp_path) == ["taken"]
 
 
@@ -32,7 +32,7 @@ def test_what_a_killed_writer_left_is_removed_and_what_another_one_writes_is_not
         path.write_bytes(b"half")
     with left[1].open() as alive:
         fcntl.flock(alive, fcntl.LOCK_EX)
-        write_whole(tmp_path / "model[1].pth", b"whole")
+        atomic_write(tmp_path / "model[1].pth", b"whole")
     assert set(tmp_path.iterdir()) == {tmp_path / "model[1].pth", left[1], *others}
 
 

@@ -13,7 +13,7 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
 from resnet_service.api.dependencies import Service, started_service
-from resnet_service.errors import DeadlineExceeded, Overloaded, RequestError, ServiceError, UnsoundOutput
+from resnet_service.errors import DeadlineExceeded, InvalidModelOutput, Overloaded, RequestError, ServiceError
 from resnet_service.inference.classifier import Timing
 from resnet_service.inference.executor import Permit
 from resnet_service.observability.request_context import current
@@ -39,8 +39,8 @@ class Admission:
         self._service = service
         self._request = request
         self._permit = self._admit()
-        self._lending = asyncio.get_running_loop().call_later(_PROMPT_SECONDS, self._lend)
-        self._lent = False
+        self._releasing = asyncio.get_running_loop().call_later(_PROMPT_SECONDS, self._release_slot)
+        self._released = False
 
     def __enter__(self) -> Self:
         return self
@@ -48,7 +48,7 @@ class Admission:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._lending.cancel()
+        self._releasing.cancel()
         self._permit.release()
 
     async def run(self, function: Callable[..., T], *args: object) -> T:
@@ -63,7 +63,7 @@ class Admission:
             ClientDisconnect: The client has left.
 
         """
-        self._take_place()
+        self._ensure_slot()
         return await self._while_client_stays(
             self._work(self._permit, function, *args, deadline=self._service.settings.deadline, keep=False)
         )
@@ -82,12 +82,12 @@ class Admission:
             ClientDisconnect: The client has left.
 
         """
-        self._take_place()
-        with ExitStack() as places:
+        self._ensure_slot()
+        with ExitStack() as slots:
             permits = [self._permit]
             while len(permits) < min(len(pieces), self._service.executor.threads):
                 try:
-                    permits.append(places.enter_context(self._service.executor.admit()))
+                    permits.append(slots.enter_context(self._service.executor.admit()))
                 except Overloaded:
                     break
             return await self._while_client_stays(self._share_out(function, pieces, permits))
@@ -105,9 +105,9 @@ class Admission:
             for index, piece in waiting:
                 try:
                     results[index] = await self._work(permit, function, *piece, deadline=end - loop.time(), keep=True)
-                except (RequestError, UnsoundOutput) as error:
-                    if isinstance(error, UnsoundOutput):
-                        self._service.health.doubt()
+                except (RequestError, InvalidModelOutput) as error:
+                    if isinstance(error, InvalidModelOutput):
+                        self._service.health.mark_unhealthy()
                     results[index] = error
 
         tasks = [asyncio.ensure_future(work_off(permit)) for permit in permits]
@@ -120,17 +120,17 @@ class Admission:
                 task.cancel()
         return [results[index] for index in range(len(pieces))]
 
-    def _take_place(self) -> None:
+    def _ensure_slot(self) -> None:
         """Be sure of the place, now that there is something to do with it.
 
         Raises:
             Overloaded: It was lent, and all are taken.
 
         """
-        self._lending.cancel()
-        if (seen := current.get()) is not None:
-            self._observe("receive", time.perf_counter() - seen.begun)
-        if self._lent:
+        self._releasing.cancel()
+        if (ctx := current.get()) is not None:
+            self._observe("receive", time.perf_counter() - ctx.begun)
+        if self._released:
             self._permit = self._admit()
 
     async def _work(self, permit: Permit, function: Callable[..., T], *args: object, deadline: float, keep: bool) -> T:
@@ -155,8 +155,8 @@ class Admission:
             raise
         except Exception as error:
             # An error of ours has an owner. This one is the runtime's, or the model's.
-            if isinstance(error, UnsoundOutput) or not isinstance(error, ServiceError):
-                self._service.health.doubt()
+            if isinstance(error, InvalidModelOutput) or not isinstance(error, ServiceError):
+                self._service.health.mark_unhealthy()
             raise
         finally:
             departure.cancel()
@@ -175,16 +175,16 @@ class Admission:
 
     def _observe(self, stage: str, seconds: float) -> None:
         self._service.metrics.stage(stage, seconds)
-        if (seen := current.get()) is not None:
-            seen.add(stage, seconds)
+        if (ctx := current.get()) is not None:
+            ctx.add(stage, seconds)
 
     async def _departure(self) -> None:
         """Return when the client has left; after the body, that is all there is to receive."""
         while (await self._request.receive())["type"] != "http.disconnect":
             pass
 
-    def _lend(self) -> None:
-        self._lent = True
+    def _release_slot(self) -> None:
+        self._released = True
         self._permit.release()
 
 

@@ -14,10 +14,10 @@ from resnet_service.api import problem_details as problems
 from resnet_service.api import reference
 from resnet_service.api import static as pages
 from resnet_service.api.dependencies import LifespanState, Service
-from resnet_service.api.middleware.api_key import RequireKey
-from resnet_service.api.middleware.body_limits import BodyLimit, HeldBytes
-from resnet_service.api.middleware.early_response import EarlyAnswer
-from resnet_service.api.middleware.request_context import Observer
+from resnet_service.api.middleware.api_key import APIKeyMiddleware
+from resnet_service.api.middleware.body_limits import BodyBudget, BodyLimitsMiddleware
+from resnet_service.api.middleware.early_response import EarlyResponseMiddleware
+from resnet_service.api.middleware.request_context import RequestContextMiddleware
 from resnet_service.api.openapi import document
 from resnet_service.api.reload import Reloader
 from resnet_service.api.routes import huggingface as hub
@@ -27,11 +27,11 @@ from resnet_service.api_keys import KeyRing
 from resnet_service.errors import ServiceError
 from resnet_service.inference.classifier import ImageClassifier
 from resnet_service.inference.executor import InferenceExecutor
-from resnet_service.inference.loader import Opening, open_classifier, worker_count
+from resnet_service.inference.loader import ModelLoader, open_classifier, worker_count
 from resnet_service.observability.metrics import Metrics
 from resnet_service.observability.tracing import Tracer, open_tracer
 from resnet_service.settings import Settings, load_settings
-from resnet_service.system.memory import release_freed
+from resnet_service.system.memory import trim_heap
 
 log = logging.getLogger("resnet_service")
 
@@ -39,7 +39,7 @@ log = logging.getLogger("resnet_service")
 def create_app(
     settings: Settings | None = None,
     classifier: ImageClassifier | None = None,
-    opening: Opening | None = None,
+    opening: ModelLoader | None = None,
     tracer: Tracer | None = None,
 ) -> FastAPI:
     """Make the application; the model is loaded when the server starts it.
@@ -75,16 +75,16 @@ def create_app(
             service.serve(opened)
             _show(opened, metrics)
             log.info(_start_line(opened, workers))
-            await asyncio.to_thread(release_freed)
+            await asyncio.to_thread(trim_heap)
 
         try:
-            loaded = await (asyncio.to_thread(open_) if opening is None else opening.take())
+            loaded = await (asyncio.to_thread(open_) if opening is None else opening.result())
             # Threads ahead of the workers are no more places: they have the next image ready.
-            threads, places = workers + loaded.ahead, workers * (1 + chosen.queue)
-            with closing(InferenceExecutor(threads, places)) as executor:
+            threads, slots = workers + loaded.prefetch, workers * (1 + chosen.queue)
+            with closing(InferenceExecutor(threads, slots)) as executor:
                 # Every thread answers once before any client waits for it.
                 await executor.run_on_each(loaded.warm_thread)
-                release_freed()
+                trim_heap()
                 reloader = Reloader(open_, install)
                 app.state.service = service = Service(chosen, loaded, executor, reloader, ring, metrics)
                 metrics.watch(
@@ -126,7 +126,7 @@ def create_app(
     )
     app.state.settings = chosen
     app.state.startup_error = None
-    app.state.held_bytes = held = HeldBytes(chosen.max_receiving_bytes)
+    app.state.held_bytes = held = BodyBudget(chosen.max_receiving_bytes)
     for router in (routes.health, routes.router, routes.inference, v2.router, v2.health, v2.inference, hub.inference):
         app.include_router(router)
     pages.install(app)
@@ -134,7 +134,7 @@ def create_app(
     problems.install(app)
     # The last one added meets a request first.
     app.add_middleware(
-        BodyLimit,
+        BodyLimitsMiddleware,
         max_bytes=chosen.max_body_bytes,
         held=held,
         seconds=chosen.body_seconds,
@@ -144,8 +144,8 @@ def create_app(
     open_paths = _open_paths(chosen)
     document.describe(app, None if ring is None else open_paths)
     if ring is not None:
-        app.add_middleware(RequireKey, ring=ring, open_paths=open_paths)
-    app.add_middleware(EarlyAnswer, max_bytes=chosen.max_body_bytes)
+        app.add_middleware(APIKeyMiddleware, ring=ring, open_paths=open_paths)
+    app.add_middleware(EarlyResponseMiddleware, max_bytes=chosen.max_body_bytes)
     if chosen.cors_origins:
         # Outside of the keys: browsers ask in advance, without a key, whether they may send one.
         app.add_middleware(
@@ -155,7 +155,7 @@ def create_app(
             allow_headers=["Authorization", "Content-Type", "X-API-Key", "X-Request-ID"],
             expose_headers=["Retry-After", "Server-Timing", "X-Request-ID"],
         )
-    app.add_middleware(Observer, metrics=metrics, tracer=traced)
+    app.add_middleware(RequestContextMiddleware, metrics=metrics, tracer=traced)
     return app
 
 

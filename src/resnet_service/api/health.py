@@ -27,7 +27,7 @@ class Health:
         """Whether a load balancer should send requests."""
         return self._sound and not self.draining
 
-    def doubt(self) -> None:
+    def mark_unhealthy(self) -> None:
         """Be unready until a check succeeds; the first begins now."""
         self._sound = False
         if self._checking is None:

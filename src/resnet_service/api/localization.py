@@ -43,7 +43,7 @@ def preferred(accept_language: str) -> tuple[Language, ...]:
     return tuple(sorted(wanted, key=lambda language: -weights[language]))
 
 
-class Reader:
+class LabelLocale:
     """Who reads one answer; ``wanted`` are the languages it asked for, best first.
 
     FastAPI puts what it says into the answer's head, unless the route returns a response of its own: that has to carry
@@ -79,14 +79,14 @@ async def _reader(
             json_schema_extra={"enum": list(LANGUAGES)},
         ),
     ] = None,
-) -> Reader:
+) -> LabelLocale:
     if lang is None:
         field = ",".join(request.headers.getlist("accept-language"))
-        return Reader(preferred(field[:_MAX_CHARACTERS]), response)
+        return LabelLocale(preferred(field[:_MAX_CHARACTERS]), response)
     wanted = [language for language in LANGUAGES if language == lang]
     if not wanted:
         raise UnsupportedLanguage(f"lang is {lang[:40]!r}; class names are in one of: {', '.join(LANGUAGES)}.")
-    return Reader(wanted, response)
+    return LabelLocale(wanted, response)
 
 
-ReadBy = Annotated[Reader, Depends(_reader)]
+RequestedLocale = Annotated[LabelLocale, Depends(_reader)]

@@ -7,7 +7,7 @@ from starlette.datastructures import FormData, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
-from resnet_service.errors import MalformedForm, NoFile, TooManyImages, UnsupportedMediaType
+from resnet_service.errors import MalformedForm, MissingImage, TooManyImages, UnsupportedMediaType
 
 FIELD = "file"
 FIELDS = "files"
@@ -34,7 +34,7 @@ async def read_image(request: Request, max_bytes: int) -> bytes:
         max_bytes: The limit that the body is already held to; parts up to it stay in memory.
 
     Raises:
-        NoFile: An empty body, or a form without that field.
+        MissingImage: An empty body, or a form without that field.
         MalformedForm: A multipart body that cannot be parsed.
         UnsupportedMediaType: Any other content type.
         BodyTooLarge: From the stream.
@@ -48,7 +48,7 @@ async def read_image(request: Request, max_bytes: int) -> bytes:
     else:
         raise UnsupportedMediaType(f"A body of type {media_type[:100]} is not read here. {_HOW}")
     if not data:
-        raise NoFile(f"The request carries no image. {_HOW}")
+        raise MissingImage(f"The request carries no image. {_HOW}")
     return data
 
 
@@ -61,7 +61,7 @@ async def read_images(request: Request, max_bytes: int, max_images: int) -> list
         max_images: As many files may there be.
 
     Raises:
-        NoFile: A form without that field.
+        MissingImage: A form without that field.
         MalformedForm: A multipart body that cannot be parsed, or that has text in that field.
         TooManyImages: More files.
         UnsupportedMediaType: Any other content type.
@@ -75,7 +75,7 @@ async def read_images(request: Request, max_bytes: int, max_images: int) -> list
     try:
         parts = form.getlist(FIELDS)
         if not parts:
-            raise NoFile(f"The form has no file in the field {FIELDS!r}. {_HOW_SEVERAL}")
+            raise MissingImage(f"The form has no file in the field {FIELDS!r}. {_HOW_SEVERAL}")
         files = [part for part in parts if isinstance(part, UploadFile)]
         if len(files) < len(parts):
             raise MalformedForm(f"The field {FIELDS!r} has text where a file should be. {_HOW_SEVERAL}")
@@ -93,7 +93,7 @@ async def _from_form(request: Request, max_bytes: int) -> bytes:
     try:
         part = form.get(FIELD)
         if not isinstance(part, UploadFile):
-            raise NoFile(f"The form has no file in the field {FIELD!r}. {_HOW}")
+            raise MissingImage(f"The form has no file in the field {FIELD!r}. {_HOW}")
         return await part.read()
     finally:
         await form.close()

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 
 from resnet_service.batch.items import Image, as_text
 from resnet_service.batch.storage import Place, locate
-from resnet_service.errors import BodyTooLarge, InvalidBatchInput, NoFile, RequestError
+from resnet_service.errors import BodyTooLarge, InvalidBatchInput, MissingImage, RequestError
 
 # One image's bytes may be many times what the service takes from strangers; still, memory is bounded by it.
 MAX_IMAGE_BYTES = 64 * 2**20
@@ -181,15 +181,15 @@ def _groups(images: Iterator[Image]) -> Iterator[list[Image]]:
 
 def _read_files(group: list[Image]) -> list[Read]:
     """Read whole files together, which object stores' file systems do at the same time."""
-    places = [locate(image.source) for image in group]
+    slots = [locate(image.source) for image in group]
     # A range, since ``cat`` would take brackets in names for globs, and so that no file is read beyond the limit. An
     # empty object has no range.
     wanted = [index for index, image in enumerate(group) if image.size != 0]
     contents: list[Any] = [b""] * len(group)
     if wanted:
-        paths = [places[index].path for index in wanted]
+        paths = [slots[index].path for index in wanted]
         ends = [MAX_IMAGE_BYTES + 1] * len(paths)
-        found = places[0].filesystem.cat_ranges(paths, [0] * len(paths), ends, on_error="return")
+        found = slots[0].filesystem.cat_ranges(paths, [0] * len(paths), ends, on_error="return")
         for index, content in zip(wanted, found, strict=True):
             contents[index] = content
     return [_judged(image, as_text(image.source), content) for image, content in zip(group, contents, strict=True)]
@@ -228,7 +228,9 @@ def _from_batch(batch: pa.RecordBatch, columns: _Columns, group: list[Image | No
         if image is not None:
             path = None if paths is None else paths[index].as_py()
             content = data[index].as_py()
-            yield _judged(image, path or image.name, NoFile("The row has no image.") if content is None else content)
+            yield _judged(
+                image, path or image.name, MissingImage("The row has no image.") if content is None else content
+            )
 
 
 def _column(batch: pa.RecordBatch, name: str, field: str | None) -> pa.Array:

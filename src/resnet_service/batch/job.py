@@ -10,7 +10,7 @@ from typing import NamedTuple
 from resnet_service.batch.inputs import list_images
 from resnet_service.batch.local import run_local
 from resnet_service.batch.outputs import Output
-from resnet_service.batch.shards import Part, plan
+from resnet_service.batch.shards import Shard, plan
 from resnet_service.batch.worker import Outcome
 from resnet_service.inference.classifier import Classifier, Fidelity, ImageClassifier
 from resnet_service.inference.ranking import check_top_k
@@ -19,7 +19,7 @@ from resnet_service.runtimes.registry import RuntimeName
 _SHOWN = 10
 
 
-class Recipe(NamedTuple):
+class ClassifierConfig(NamedTuple):
     """How images are to be classified; arguments as for ``Classifier.open``, and how many classes to name."""
 
     model: Path
@@ -82,12 +82,12 @@ class Totals:
 
 
 # Takes the parts and the output; yields what became of each part.
-Engine = Callable[[Sequence[Part], Output], Iterator[Outcome]]
+Engine = Callable[[Sequence[Shard], Output], Iterator[Outcome]]
 
 
 def local_engine(classifier: ImageClassifier, top_k: int | None, workers: int) -> Engine:
     """Return the engine of this machine."""
-    return lambda parts, output: run_local(parts, classifier, output, top_k=top_k, workers=workers)
+    return lambda shards, output: run_local(shards, classifier, output, top_k=top_k, workers=workers)
 
 
 def classify_batch(
@@ -121,12 +121,12 @@ def classify_batch(
     images = list_images(source, outside=output.url)
     with output.held():
         done = output.done()
-        parts = list(plan(images, done))
-        missing = sum(len(part.images) for part in parts)
+        shards = list(plan(images, done))
+        missing = sum(len(shard.images) for shard in shards)
         totals = Totals(len(images), before=len(images) - missing)
         progress(totals)
         begun = time.monotonic()
-        for outcome in engine(parts, output) if parts else ():
+        for outcome in engine(shards, output) if shards else ():
             totals.add(outcome)
             totals.seconds = time.monotonic() - begun
             progress(totals)

@@ -9,18 +9,18 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 
 from resnet_service.batch.outputs import Output
-from resnet_service.batch.shards import Part
+from resnet_service.batch.shards import Shard
 from resnet_service.batch.worker import Outcome, run_part
 from resnet_service.inference.classifier import ImageClassifier
 
 
 def run_local(
-    parts: Sequence[Part], classifier: ImageClassifier, output: Output, *, top_k: int | None, workers: int
+    shards: Sequence[Shard], classifier: ImageClassifier, output: Output, *, top_k: int | None, workers: int
 ) -> Iterator[Outcome]:
     """Do all parts; yield what became of each when it is done.
 
     Args:
-        parts: What to do.
+        shards: What to do.
         classifier: Opened for at least ``workers`` images at once.
         output: Where results go.
         top_k: Answers for each image; ``None`` for the default.
@@ -31,11 +31,11 @@ def run_local(
 
     """
     with ThreadPoolExecutor(workers, thread_name_prefix="batch") as pool:
-        coming = iter(parts)
+        coming = iter(shards)
         running: set[Future[Outcome]] = set()
         while True:
-            for part in coming:
-                running.add(pool.submit(run_part, part, classifier, output, top_k))
+            for shard in coming:
+                running.add(pool.submit(run_part, shard, classifier, output, top_k))
                 if len(running) >= 2 * workers:
                     break
             if not running:

@@ -4,18 +4,18 @@ import json
 
 from resnet_service import errors
 from resnet_service.batch.items import Image
-from resnet_service.batch.shards import Part
+from resnet_service.batch.shards import Shard
 from resnet_service.batch.worker import Outcome
 
 
-def part_text(part: Part) -> str:
+def part_text(shard: Shard) -> str:
     """Write what a worker needs to know of a part."""
-    return json.dumps(part.images)  # ASCII, so that names with any bytes come through
+    return json.dumps(shard.images)  # ASCII, so that names with any bytes come through
 
 
-def read_part(text: str) -> Part:
+def read_part(text: str) -> Shard:
     """Read what ``part_text`` wrote."""
-    return Part(tuple(Image(*fields) for fields in json.loads(text)))
+    return Shard(tuple(Image(*fields) for fields in json.loads(text)))
 
 
 def outcome_text(outcome: Outcome | errors.ServiceError) -> str:

@@ -17,7 +17,7 @@ from resnet_service.batch.items import Image
 from resnet_service.batch.storage import locate
 from resnet_service.errors import FileNotWritten, OutputConflict, OutputInUse, ServiceError
 from resnet_service.inference.classifier import Classification
-from resnet_service.system.files import write_whole
+from resnet_service.system.files import atomic_write
 
 _KEY = b"resnet_service"
 _READERS = 16  # of parts at the same time, since an object store answers each after tens of milliseconds
@@ -48,7 +48,7 @@ class Result(NamedTuple):
 
 
 class Output:
-    """A folder of ``part-….parquet``, local or on an fsspec URL; can be sent to other machines."""
+    """A folder of ``shard-….parquet``, local or on an fsspec URL; can be sent to other machines."""
 
     def __init__(self, url: str, made_by: dict[str, object]) -> None:
         """Name the folder.
@@ -130,7 +130,7 @@ class Output:
         pq.write_table(table, buffer, compression="zstd")
         place = locate(self.url, OutputConflict)
         if place.local:
-            write_whole(Path(place.path) / name, buffer.getvalue())
+            atomic_write(Path(place.path) / name, buffer.getvalue())
             return
         try:
             place.filesystem.pipe_file(f"{place.path.rstrip('/')}/{name}", buffer.getvalue())

@@ -16,7 +16,7 @@ _TASKS_PER_WORKER = 4  # at least, so that all workers end at about the same tim
 
 
 @dataclass(frozen=True)
-class Part:
+class Shard:
     """Images whose results go into one file. The same images always make the same name."""
 
     images: tuple[Image, ...]
@@ -35,13 +35,13 @@ def part_size(total: int) -> int:
     return min(_LARGEST, max(_SMALLEST, total // _WISHED))
 
 
-def task_count(parts: int, images: int, workers: int) -> int:
-    """Return into how many tasks ``parts`` with ``images`` in all are gathered for a cluster's ``workers``."""
+def task_count(shards: int, images: int, workers: int) -> int:
+    """Return into how many tasks ``shards`` with ``images`` in all are gathered for a cluster's ``workers``."""
     wished = images // max(_TASK_IMAGES, _TASK_IMAGES_PER_WORKER * workers)
-    return min(parts, max(wished, _TASKS_PER_WORKER * workers))
+    return min(shards, max(wished, _TASKS_PER_WORKER * workers))
 
 
-def plan(images: Sequence[Image], done: set[tuple[str, int | None]]) -> Iterator[Part]:
+def plan(images: Sequence[Image], done: set[tuple[str, int | None]]) -> Iterator[Shard]:
     """Divide what is not ``done``.
 
     The size depends on all images and not on the missing ones. So as long as the input stays the same, taking whole
@@ -51,4 +51,4 @@ def plan(images: Sequence[Image], done: set[tuple[str, int | None]]) -> Iterator
     missing = [image for image in images if image.identity not in done]
     size = part_size(len(images))
     for start in range(0, len(missing), size):
-        yield Part(tuple(missing[start : start + size]))
+        yield Shard(tuple(missing[start : start + size]))

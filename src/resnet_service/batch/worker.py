@@ -6,8 +6,8 @@ from typing import NamedTuple
 
 from resnet_service.batch.inputs import Read, read_images
 from resnet_service.batch.outputs import Output, Result
-from resnet_service.batch.shards import Part
-from resnet_service.errors import RequestError, ServiceError, UnsoundOutput
+from resnet_service.batch.shards import Shard
+from resnet_service.errors import InvalidModelOutput, RequestError, ServiceError
 from resnet_service.inference.classifier import Classification, ImageClassifier
 
 _SHOWN = 3
@@ -25,7 +25,7 @@ class Outcome(NamedTuple):
     examples: tuple[str, ...]
 
 
-def run_part(part: Part, classifier: ImageClassifier, output: Output, top_k: int | None) -> Outcome:
+def run_part(shard: Shard, classifier: ImageClassifier, output: Output, top_k: int | None) -> Outcome:
     """Classify one part's images, one after the other, and write their rows. A bad image costs no other.
 
     Raises:
@@ -35,7 +35,7 @@ def run_part(part: Part, classifier: ImageClassifier, output: Output, top_k: int
     results: list[Result] = []
     examples: list[str] = []
     unread = 0
-    for group in _ahead(part):
+    for group in _ahead(shard):
         for read in group:
             if read.unread is not None:
                 unread += 1
@@ -46,7 +46,7 @@ def run_part(part: Part, classifier: ImageClassifier, output: Output, top_k: int
                 if isinstance(answer, ServiceError):
                     examples.append(f"{read.path}: {answer}")
     if results:
-        output.write(part.name, results)
+        output.write(shard.name, results)
     refused = sum(isinstance(result.answer, ServiceError) for result in results)
     return Outcome(len(results), refused, unread, tuple(examples[:_SHOWN]))
 
@@ -56,13 +56,13 @@ def _answer(read: Read, classifier: ImageClassifier, top_k: int | None) -> Class
         return read.error
     try:
         return classifier.classify(read.data, top_k)
-    except (RequestError, UnsoundOutput) as error:  # of this image, today and tomorrow
+    except (RequestError, InvalidModelOutput) as error:  # of this image, today and tomorrow
         return error
 
 
-def _ahead(part: Part) -> Iterator[list[Read]]:
+def _ahead(shard: Shard) -> Iterator[list[Read]]:
     """Read one group ahead of the one that is being classified."""
-    groups = read_images(part.images)
+    groups = read_images(shard.images)
     with ThreadPoolExecutor(1, thread_name_prefix="reading") as reader:
         coming = reader.submit(next, groups, None)
         while (group := coming.result()) is not None:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-    from resnet_service.batch.job import Engine, Recipe, Totals
+    from resnet_service.batch.job import ClassifierConfig, Engine, Totals
     from resnet_service.evaluation.evaluate import Evaluation
     from resnet_service.inference.classifier import Classification, Classifier
     from resnet_service.models.metadata import ModelMetadata, Precision
@@ -36,12 +36,12 @@ Arch = Annotated[str | None, typer.Option(help="Architecture, where the file doe
 Labels = Annotated[Path | None, typer.Option(help="Label set file.")]
 Runtime = Annotated[
     Literal["auto", "openvino", "torch", "torchscript", "torch-dynamic-int8"],
-    typer.Option(help="auto: openvino for packed models, torch for checkpoints."),
+    typer.Option(help="auto: openvino for exported models, torch for checkpoints."),
 ]
 Calibration = Annotated[
     Path | None, typer.Option(help="Images such as will be served: a folder of them, or a data set as for evaluate.")
 ]
-MaxLoss = Annotated[float, typer.Option(help="Points of top-1 that the packed model may lose on images held out.")]
+MaxLoss = Annotated[float, typer.Option(help="Points of top-1 that the exported model may lose on images held out.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 EngineName = Annotated[
     Literal["local", "ray"],
@@ -178,7 +178,7 @@ def classify_batch(
         from resnet_service.models.discovery import choose_model
         from resnet_service.system.cpus import available_cpus
 
-        recipe = job.Recipe(choose_model(checkpoint).absolute(), runtime, arch, labels, decode, top_k)
+        recipe = job.ClassifierConfig(choose_model(checkpoint).absolute(), runtime, arch, labels, decode, top_k)
         at_once = workers or available_cpus()
         # With Ray it is opened here too: a model that cannot serve is found out before any machine is asked.
         classifier = recipe.open(at_once if engine == "local" else 1)
@@ -202,7 +202,7 @@ def classify_batch(
         raise typer.Exit(1)
 
 
-def _ray_engine(recipe: "Recipe", classifier: "Classifier", workers: int | None) -> "Engine":
+def _ray_engine(recipe: "ClassifierConfig", classifier: "Classifier", workers: int | None) -> "Engine":
     try:
         from resnet_service.ray.batch import ray_engine
     except ModuleNotFoundError as error:
@@ -231,21 +231,21 @@ def _batch_progress() -> "Iterator[Callable[[Totals], None]]":
 
 @app.command()
 def inspect(
-    checkpoint: Annotated[Path, typer.Argument(help="Model file, packed or not.")],
+    checkpoint: Annotated[Path, typer.Argument(help="Model file, exported or not.")],
     arch: Arch = None,
     as_json: AsJson = False,
 ) -> None:
     """Check a model file as serve would, and show what it says about itself."""
     with one_line_errors():
-        from resnet_service.models.exported import SUFFIX, read_packed
+        from resnet_service.models.exported import SUFFIX, read_exported
         from resnet_service.models.labels import labels_for
         from resnet_service.system.files import check_model_file
 
         check_model_file(checkpoint)
         facts: dict[str, Any]
         if checkpoint.suffix == SUFFIX:
-            packed = read_packed(checkpoint)
-            metadata, sha256, facts = packed.metadata, packed.sha256, {}
+            exported = read_exported(checkpoint)
+            metadata, sha256, facts = exported.metadata, exported.sha256, {}
         else:
             from resnet_service.models.checkpoint.checkpoint import load_checkpoint
 
@@ -274,7 +274,7 @@ def pull(
     calibration: Calibration = None,
     max_loss: MaxLoss = 1.0,
 ) -> None:
-    """Fetch ImageNet weights, check them, write a checkpoint, and pack it: FP32, or INT8 with --calibration."""
+    """Fetch ImageNet weights, check them, write a checkpoint, and export it: FP32, or INT8 with --calibration."""
     from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
 
     with one_line_errors():
@@ -293,17 +293,17 @@ def pull(
                 arch,
                 into,
                 weights_url=weights_url or sources.TORCHVISION_URL,
-                say=lambda sentence: bars.console.print(_plain(sentence)),
+                on_message=lambda summary: bars.console.print(_plain(summary)),
                 progress=lambda done, total: bars.update(bar, completed=done, total=total),
             )
         err().print(f"Wrote {pulled.path}: {_summary(pulled.metadata)}")
-        _pack(pulled.path, None, "int8" if calibration else "fp32", calibration, max_loss, None)
+        _export(pulled.path, None, "int8" if calibration else "fp32", calibration, max_loss, None)
 
 
 @app.command()
-def pack(
+def export(
     checkpoint: Annotated[Path, typer.Argument(help="The checkpoint.")],
-    output: Annotated[Path | None, typer.Option(help="The packed model to write; by default beside it.")] = None,
+    output: Annotated[Path | None, typer.Option(help="The exported model to write; by default beside it.")] = None,
     precision: Annotated[
         Literal["fp32", "bf16", "int8"], typer.Option(help="fp32 answers the same; the others nearly, and sooner.")
     ] = "fp32",
@@ -311,11 +311,11 @@ def pack(
     max_loss: MaxLoss = 1.0,
     labels: Labels = None,
 ) -> None:
-    """Make a packed model of a checkpoint: smaller and faster, and served without PyTorch."""
-    _pack(checkpoint, output, precision, calibration, max_loss, labels)
+    """Make an exported model of a checkpoint: smaller and faster, and served without PyTorch."""
+    _export(checkpoint, output, precision, calibration, max_loss, labels)
 
 
-def _pack(
+def _export(
     checkpoint: Path,
     output: Path | None,
     precision: "Precision",
@@ -328,20 +328,20 @@ def _pack(
 
         check_model_file(checkpoint)
         try:
-            from resnet_service.export import export as packing
+            from resnet_service.export import export as exporting
         except ModuleNotFoundError as error:
             raise RuntimeUnavailable(
-                f"Packing needs the package {error.name}: pip install 'resnet-service[torch]'."
+                f"Exporting needs the package {error.name}: pip install 'resnet-service[torch]'."
             ) from error
-        target = output or packing.default_target(checkpoint, precision)
-        packing.pack(
+        target = output or exporting.default_target(checkpoint, precision)
+        exporting.export(
             checkpoint,
             target,
             precision=precision,
             images=calibration,
             max_loss=max_loss,
             label_file=labels,
-            say=lambda sentence: err().print(_plain(sentence)),
+            on_message=lambda summary: err().print(_plain(summary)),
         )
         err().print(f"Wrote {target}: {precision.upper()}, {target.stat().st_size / 1e6:.1f} MB")
 
@@ -393,7 +393,7 @@ def convert(
 
 @app.command()
 def evaluate(
-    checkpoint: Annotated[Path, typer.Argument(help="Model file, packed or not.")],
+    checkpoint: Annotated[Path, typer.Argument(help="Model file, exported or not.")],
     dataset: Annotated[
         Path,
         typer.Argument(help="Folder of class-named folders, .csv of path,label, or folder of Fashion-MNIST's files."),
@@ -445,9 +445,9 @@ def _record(model: Path, found: "Evaluation") -> None:
     from resnet_service.models.exported import SUFFIX
 
     if model.suffix == SUFFIX:
-        from resnet_service.export import export as packing
+        from resnet_service.export import export as exporting
 
-        packing.record_evaluation(model, found.record())
+        exporting.record_evaluation(model, found.record())
     else:
         from resnet_service.models.checkpoint import checkpoint
 
@@ -483,12 +483,12 @@ def _print_evaluation(found: "Evaluation") -> None:
 
 
 def _read(image: Path) -> bytes:
-    from resnet_service.errors import NoFile
+    from resnet_service.errors import MissingImage
 
     try:
         return image.read_bytes()
     except OSError as error:
-        raise NoFile(f"The file cannot be read: {error.strerror}.") from error
+        raise MissingImage(f"The file cannot be read: {error.strerror}.") from error
 
 
 def _as_dict(answer: "Classification") -> dict[str, Any]:

@@ -16,7 +16,7 @@ from resnet_service.models.metadata import EvaluationRecord
 
 CALIBRATION_BINS = 15
 _TOP = 5
-_AHEAD = 4  # samples read before their turn, for each worker
+_PREFETCH = 4  # samples read before their turn, for each worker
 
 
 class CalibrationBin(NamedTuple):
@@ -201,6 +201,6 @@ def _in_order(
 ) -> Iterator[_Outcome | str]:
     """Map in ``workers`` threads, in order, holding no more than a few samples in memory."""
     with ThreadPoolExecutor(workers, thread_name_prefix="evaluation") as pool:
-        window = workers * _AHEAD
+        window = workers * _PREFETCH
         for start in range(0, len(samples), window):
             yield from pool.map(function, samples[start : start + window])

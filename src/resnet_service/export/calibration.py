@@ -1,4 +1,4 @@
-"""The images that a packed model is calibrated with, and others that it is compared on."""
+"""The images that an exported model is calibrated with, and others that it is compared on."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -32,7 +32,11 @@ class Images(NamedTuple):
 
 
 def choose_images(
-    folder: Path | None, precision: Precision, metadata: ModelMetadata, labels: LabelSet, say: Callable[[str], None]
+    folder: Path | None,
+    precision: Precision,
+    metadata: ModelMetadata,
+    labels: LabelSet,
+    on_message: Callable[[str], None],
 ) -> Images:
     """Read the images of ``folder``, in random order, always the same one: some to calibrate with, others to compare.
 
@@ -51,7 +55,7 @@ def choose_images(
             )
         return Images([], _made_up(metadata.input_size), None, None)
     opened, labelled = open_images(folder, labels)
-    crops, classes = _read(opened, metadata, say)
+    crops, classes = _read(opened, metadata, on_message)
     if len(crops) < FEWEST_IMAGES:
         raise InvalidDataset(f"{folder} has {len(crops)} readable images; at least {FEWEST_IMAGES} are needed.")
     used = min(CALIBRATION_IMAGES, len(crops) // 2) if precision == "int8" else 0
@@ -59,7 +63,9 @@ def choose_images(
     return Images(crops[:used], crops[used:], classes[used:] if labelled else None, calibration)
 
 
-def _read(opened: Dataset, metadata: ModelMetadata, say: Callable[[str], None]) -> tuple[list[Pixels], list[int]]:
+def _read(
+    opened: Dataset, metadata: ModelMetadata, on_message: Callable[[str], None]
+) -> tuple[list[Pixels], list[int]]:
     """Prepare a random choice of images, always the same one, exactly as the reference transforms do."""
     order = np.random.default_rng(0).permutation(len(opened.samples))
     crops: list[Pixels] = []
@@ -71,7 +77,7 @@ def _read(opened: Dataset, metadata: ModelMetadata, say: Callable[[str], None]) 
         try:
             crops.append(crop(decode(sample.read()).image, metadata))
         except (RequestError, OSError) as error:
-            say(f"Left out {sample.name}: {error}")
+            on_message(f"Left out {sample.name}: {error}")
         else:
             classes.append(sample.class_id)
     return crops, classes

@@ -1,7 +1,7 @@
-"""Checkpoint to packed model: one ONNX file that takes pixels as they are and carries its own metadata.
+"""Checkpoint to exported model: one ONNX file that takes pixels as they are and carries its own metadata.
 
-What packing changes is measured before the file is written: the packed bytes are opened by the runtime that will serve
-them, and their answers compared with the checkpoint's on images that calibration has not seen.
+What exporting changes is measured before the file is written: the runtime that will serve the exported bytes opens
+them, and their answers are compared with the checkpoint's on images that calibration has not seen.
 """
 
 from collections.abc import Callable
@@ -11,19 +11,25 @@ from pathlib import Path
 import onnx
 
 from resnet_service.export.calibration import choose_images
-from resnet_service.export.onnx_graph import export, give_class_weights, halve, quantize, with_metadata
-from resnet_service.export.parity import compare, refuse_loss, sentence
+from resnet_service.export.onnx_graph import (
+    export_graph,
+    give_class_weights,
+    quantize,
+    store_weights_fp16,
+    with_metadata,
+)
+from resnet_service.export.parity import check_accuracy_loss, compare, summary
 from resnet_service.models.checkpoint.checkpoint import load_checkpoint
-from resnet_service.models.exported import SUFFIX, PackedModel, graph_bytes, read_packed
+from resnet_service.models.exported import SUFFIX, ExportedModel, graph_bytes, read_exported
 from resnet_service.models.labels import labels_for
 from resnet_service.models.metadata import EvaluationRecord, ModelMetadata, Packing, Precision
-from resnet_service.system.files import sha256_of, write_whole
+from resnet_service.system.files import atomic_write, sha256_of
 
 DEFAULT_MAX_LOSS = 1.0  # percentage points of top-1
 _LIBRARIES = ("onnx", "nncf", "openvino")  # the versions at work go into the file, beside those of the training
 
 
-def pack(
+def export(
     checkpoint_file: Path,
     target: Path,
     *,
@@ -31,46 +37,46 @@ def pack(
     images: Path | None = None,
     max_loss: float = DEFAULT_MAX_LOSS,
     label_file: Path | None = None,
-    say: Callable[[str], None] = lambda _: None,
+    on_message: Callable[[str], None] = lambda _: None,
 ) -> ModelMetadata:
-    """Pack a checkpoint; return the metadata that the packed model carries.
+    """Export a checkpoint; return the metadata that the exported model carries.
 
     Args:
         checkpoint_file: The checkpoint.
-        target: Where the packed model goes.
+        target: Where the exported model goes.
         precision: ``fp32`` answers as the checkpoint does; ``bf16`` and ``int8`` are faster and answer nearly so.
         images: Real ones such as will be served: a data set as for ``evaluate``, or a folder of images. Needed for
             ``bf16`` and ``int8``. Part of them calibrates, the rest is held out to compare on.
         max_loss: Percentage points of top-1 that may be lost on those; where the images have no classes, the share of
             first answers that change.
         label_file: Label set to use instead of the one that the checkpoint names.
-        say: Told what is going on, a sentence at a time.
+        on_message: Told what is going on, a sentence at a time.
 
     Raises:
         ModelError: The checkpoint cannot be loaded.
         DatasetError: The images cannot be used, or are too few.
-        TooLossy: The packed model would answer too differently; nothing is written.
+        AccuracyLossExceeded: The exported model would answer too differently; nothing is written.
         FileNotWritten: The disk is full, or the like.
 
     """
     checkpoint = load_checkpoint(checkpoint_file)
     labels = labels_for(checkpoint.metadata, checkpoint_file, label_file)
-    chosen = choose_images(images, precision, checkpoint.metadata, labels, say)
-    say(f"Exporting {checkpoint.metadata.arch}")
-    model, outputs = export(checkpoint)
+    chosen = choose_images(images, precision, checkpoint.metadata, labels, on_message)
+    on_message(f"Exporting {checkpoint.metadata.arch}")
+    model, outputs = export_graph(checkpoint)
     if precision == "int8":
-        say(f"Quantizing with {len(chosen.calibration)} images")
+        on_message(f"Quantizing with {len(chosen.calibration)} images")
         model = quantize(model, chosen.calibration)
     elif precision == "bf16":
-        halve(model)
+        store_weights_fp16(model)
     if outputs.feature_map is not None:
         give_class_weights(model)
 
     serialised = model.SerializeToString()
-    packed = PackedModel(serialised, checkpoint.metadata, precision, sha256_of(serialised), outputs)
-    agreement = compare(checkpoint, packed, chosen)
-    say(sentence(agreement))
-    refuse_loss(agreement, precision, max_loss)
+    exported = ExportedModel(serialised, checkpoint.metadata, precision, sha256_of(serialised), outputs)
+    agreement = compare(checkpoint, exported, chosen)
+    on_message(summary(agreement))
+    check_accuracy_loss(agreement, precision, max_loss)
     packing = Packing(
         checkpoint_sha256=checkpoint.sha256,
         graph_sha256=sha256_of(graph_bytes(serialised)),
@@ -82,29 +88,29 @@ def pack(
     metadata = checkpoint.metadata.model_copy(
         update={
             "packing": packing,
-            # What was measured with the checkpoint is true of the packed model only where both answer the same.
+            # What was measured with the checkpoint is true of the exported model only where both answer the same.
             "evaluations": checkpoint.metadata.evaluations if precision == "fp32" else (),
             "library_versions": checkpoint.metadata.library_versions | {name: version(name) for name in _LIBRARIES},
         }
     )
-    write_whole(target, with_metadata(model, metadata))
+    atomic_write(target, with_metadata(model, metadata))
     return metadata
 
 
 def default_target(checkpoint_file: Path, precision: Precision) -> Path:
-    """Return where a packed model goes when nobody says: beside its checkpoint, the precision in its name."""
+    """Return where an exported model goes when nobody says: beside its checkpoint, the precision in its name."""
     return checkpoint_file.with_name(checkpoint_file.stem + ("" if precision == "fp32" else f"-{precision}") + SUFFIX)
 
 
 def record_evaluation(path: Path, record: EvaluationRecord) -> None:
-    """Add a record to the metadata of the packed model ``path``, in place of an older one of the same data set.
+    """Add a record to the metadata of the exported model ``path``, in place of an older one of the same data set.
 
     Raises:
-        ModelError: Not a packed model.
+        ModelError: Not an exported model.
         FileNotWritten: The disk is full, or the like; the old file is whole.
 
     """
-    packed = read_packed(path)
-    kept = tuple(old for old in packed.metadata.evaluations if old.dataset != record.dataset)
-    metadata = packed.metadata.model_copy(update={"evaluations": (*kept, record)})
-    write_whole(path, with_metadata(onnx.load_model_from_string(packed.data), metadata))
+    exported = read_exported(path)
+    kept = tuple(old for old in exported.metadata.evaluations if old.dataset != record.dataset)
+    metadata = exported.metadata.model_copy(update={"evaluations": (*kept, record)})
+    atomic_write(path, with_metadata(onnx.load_model_from_string(exported.data), metadata))

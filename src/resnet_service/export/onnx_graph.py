@@ -17,7 +17,7 @@ from resnet_service.errors import UnsuitableRuntime
 from resnet_service.models.checkpoint.checkpoint import Checkpoint
 from resnet_service.models.exported import CLASS_WEIGHTS, EMBEDDING, FEATURE_MAP, INPUT, METADATA_KEY, OUTPUT
 from resnet_service.models.metadata import ModelMetadata, Outputs
-from resnet_service.models.traced import Untraceable, trace
+from resnet_service.models.traced import UntraceableModel, trace
 
 log = logging.getLogger("resnet_service")
 
@@ -39,7 +39,7 @@ class _FromPixels(nn.Module):
         return logits
 
 
-def export(checkpoint: Checkpoint) -> tuple[onnx.ModelProto, Outputs]:
+def export_graph(checkpoint: Checkpoint) -> tuple[onnx.ModelProto, Outputs]:
     """Make the graph: ``pixels``, uint8 [N, S, S, 3], any N, in; ``logits``, float32 [N, classes], out.
 
     Further outputs, where the network has them: ``embedding``, float32 [N, C], and ``feature_map``, float32
@@ -57,7 +57,7 @@ def export(checkpoint: Checkpoint) -> tuple[onnx.ModelProto, Outputs]:
         warnings.simplefilter("ignore")  # the exporter's are about its own next versions
         try:
             network, outputs, _ = trace(network, example)
-        except Untraceable as error:
+        except UntraceableModel as error:
             # The exporter has further ways to make a graph, none of which can be asked for its tail.
             log.info("%s gives logits only: %s", checkpoint.metadata.arch, error)
         try:
@@ -72,7 +72,7 @@ def export(checkpoint: Checkpoint) -> tuple[onnx.ModelProto, Outputs]:
             )
         except torch.onnx.OnnxExporterError as error:
             raise UnsuitableRuntime(
-                f"{checkpoint.metadata.arch} cannot be packed: PyTorch cannot export it to ONNX. Serve its checkpoint."
+                f"{checkpoint.metadata.arch} cannot be exported to ONNX by PyTorch. Serve its checkpoint."
             ) from error
     if program is None:
         raise TypeError("torch.onnx.export gave no program, as it does only when it writes a file")
@@ -128,7 +128,7 @@ def quantize(model: onnx.ModelProto, crops: list[NDArray[np.uint8]]) -> onnx.Mod
     return quantized
 
 
-def halve(model: onnx.ModelProto) -> None:
+def store_weights_fp16(model: onnx.ModelProto) -> None:
     """Store large FP32 weights as FP16: of their 10 bits after the point BF16 keeps 7, and the file halves."""
     halved: dict[str, onnx.NodeProto] = {}
     for weight in model.graph.initializer:

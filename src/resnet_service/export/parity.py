@@ -1,22 +1,22 @@
-"""How a packed model answers compared with its checkpoint, and whether that is near enough."""
+"""How an exported model answers compared with its checkpoint, and whether that is near enough."""
 
 import numpy as np
 import torch
 
-from resnet_service.errors import TooLossy
+from resnet_service.errors import AccuracyLossExceeded
 from resnet_service.export.calibration import Images
 from resnet_service.imaging.preprocess import normalise
 from resnet_service.models.checkpoint.checkpoint import Checkpoint
-from resnet_service.models.exported import PackedModel
+from resnet_service.models.exported import ExportedModel
 from resnet_service.models.metadata import Agreement, Precision
 from resnet_service.runtimes.openvino import OpenVINORuntime
 
 FP32_TOLERANCE = 1e-3  # of a logit
 
 
-def compare(checkpoint: Checkpoint, packed: PackedModel, images: Images) -> Agreement:
-    """Answer the held-out images with both, the packed model through the runtime that serves it."""
-    runtime = OpenVINORuntime(packed)
+def compare(checkpoint: Checkpoint, exported: ExportedModel, images: Images) -> Agreement:
+    """Answer the held-out images with both, the exported model through the runtime that serves it."""
+    runtime = OpenVINORuntime(exported)
     expected, found = [], []
     with torch.inference_mode():
         for image in images.held_out:
@@ -36,8 +36,8 @@ def compare(checkpoint: Checkpoint, packed: PackedModel, images: Images) -> Agre
     )
 
 
-def refuse_loss(agreement: Agreement, precision: Precision, max_loss: float) -> None:
-    """Raise where the packed model answers too differently.
+def check_accuracy_loss(agreement: Agreement, precision: Precision, max_loss: float) -> None:
+    """Raise where the exported model answers too differently.
 
     Args:
         agreement: What ``compare`` found.
@@ -46,26 +46,26 @@ def refuse_loss(agreement: Agreement, precision: Precision, max_loss: float) -> 
             change, which is the most that can have been lost.
 
     Raises:
-        TooLossy: With the figures.
+        AccuracyLossExceeded: With the figures.
 
     """
     if precision == "fp32" and agreement.max_logit_difference > FP32_TOLERANCE:
-        raise TooLossy(
-            f"Packed in FP32, the model's logits differ by {agreement.max_logit_difference} from the checkpoint's, "
-            f"and only {FP32_TOLERANCE} is rounding; this architecture cannot be packed. Serve the checkpoint."
+        raise AccuracyLossExceeded(
+            f"Exported in FP32, the model's logits differ by {agreement.max_logit_difference} from the checkpoint's, "
+            f"and only {FP32_TOLERANCE} is rounding; this architecture cannot be exported. Serve the checkpoint."
         )
     if agreement.top1_loss is None:
         loss, lost = 100 - agreement.top1_agreement, "% of first answers change"
     else:
         loss, lost = agreement.top1_loss, "points of top-1 accuracy are lost"
     if loss > max_loss:
-        raise TooLossy(
+        raise AccuracyLossExceeded(
             f"In {precision.upper()}, {loss:.2f} {lost} on {agreement.pictures} images; --max-loss allows "
             f"{max_loss:g}. Nothing was written. More images or more typical ones may help; a higher precision will."
         )
 
 
-def sentence(agreement: Agreement) -> str:
+def summary(agreement: Agreement) -> str:
     """Say what was found, for people."""
     lost = "" if agreement.top1_loss is None else f", {agreement.top1_loss:.2f} points of top-1 lost"
     return (

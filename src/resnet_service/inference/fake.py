@@ -28,7 +28,7 @@ class FakeClassifier:
     """
 
     runtime_name = "fake"
-    ahead = 0
+    prefetch = 0
     precision: Precision = "fp32"
     model = ModelIdentity("fake", "resnet18", "000000000000")
     outputs = Outputs(embedding=4, feature_map=(4, 2, 2))

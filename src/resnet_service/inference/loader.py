@@ -33,13 +33,13 @@ def open_classifier(settings: Settings) -> Classifier:
     return classifier
 
 
-class Opening:
+class ModelLoader:
     """A model that is loaded in a thread of its own, so that its caller can import the web framework meanwhile.
 
     What the thread will need is imported before it begins: two threads that import at once can meet half a module.
 
     Raises:
-        ServiceError: There is no such file, or nothing that runs it; ``take`` raises what is found out later.
+        ServiceError: There is no such file, or nothing that runs it; ``result`` raises what is found out later.
 
     """
 
@@ -49,7 +49,7 @@ class Opening:
         # No daemon: a process that ends while OpenVINO compiles would abort.
         threading.Thread(target=_open, args=(settings, self._result), name="opening").start()
 
-    async def take(self) -> Classifier:
+    async def result(self) -> Classifier:
         """Return the classifier, once, and do not keep it: it should go when another takes its place."""
         result, self._result = self._result, Future()
         return await asyncio.wrap_future(result)

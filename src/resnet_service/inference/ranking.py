@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from resnet_service.errors import InvalidTopK, UnsoundOutput
+from resnet_service.errors import InvalidModelOutput, InvalidTopK
 from resnet_service.models.labels import LabelSet
 
 DEFAULT_TOP_K = 5
@@ -44,11 +44,11 @@ def check_sound(logits: NDArray[np.float32], labels: LabelSet) -> None:
     """Accept one image's logits, float32 [classes].
 
     Raises:
-        UnsoundOutput: The wrong number of logits, NaN or infinity.
+        InvalidModelOutput: The wrong number of logits, NaN or infinity.
 
     """
     if logits.shape != (len(labels),) or not np.isfinite(logits).all():
-        raise UnsoundOutput("The model's output is not a finite number for each class.")
+        raise InvalidModelOutput("The model's output is not a finite number for each class.")
 
 
 def best(scores: NDArray[np.floating], top_k: int) -> list[int]:
@@ -60,7 +60,7 @@ def rank(logits: NDArray[np.float32], labels: LabelSet, top_k: int) -> list[Rank
     """Rank one image's logits, float32 [classes]; equal scores come in the order of their class index.
 
     Raises:
-        UnsoundOutput: The wrong number of logits, NaN or infinity.
+        InvalidModelOutput: The wrong number of logits, NaN or infinity.
 
     """
     check_sound(logits, labels)

@@ -34,7 +34,7 @@ def choose_model(named: Path | None, folder: Path = FOLDER) -> Path:
 def pulled_models(folder: Path = FOLDER) -> list[Path]:
     """Return the models in ``folder`` that did not come with the repository, the newest last.
 
-    A model that was pulled and then packed is there twice; the packed one, being newer, comes after its checkpoint.
+    A model that was pulled and then exported is there twice; the exported one, being newer, comes after its checkpoint.
     """
     others = (path for path in folder.glob("*") if path.suffix in _SUFFIXES and path.name not in _EMBEDDED)
     return sorted(others, key=lambda path: path.stat().st_mtime_ns)

@@ -1,9 +1,9 @@
-"""A packed model's bytes: whether they are an ONNX file of ours, whole and self-contained, and the metadata inside.
+"""An exported model's bytes: whether they are an ONNX file of ours, whole and self-contained, and the metadata inside.
 
 The file is judged before any ONNX parser sees it, by walking protobuf's wire format, of which these few lines are all
 that is needed. The ``onnx`` package would parse first and check later, and cost every start its import.
 
-Field numbers are those of ``onnx.proto``, IR version 13. What packing never writes is refused: weights in other files
+Field numbers are those of ``onnx.proto``, IR version 13. What exporting never writes is refused: weights in other files
 (whose path could lead anywhere), graphs within graphs (loops), functions, operators of other domains.
 """
 
@@ -37,8 +37,8 @@ _ENTRY_KEY, _ENTRY_VALUE = 1, 2
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 
 
-class PackedModel(NamedTuple):
-    """A packed file that was read once and found sound: its bytes, what it says about itself, the file's SHA-256.
+class ExportedModel(NamedTuple):
+    """An exported file that was read once and found sound: its bytes, what it says about itself, the file's SHA-256.
 
     ``outputs`` is ``None`` for files of before 0.3, which give logits only.
     """
@@ -56,14 +56,14 @@ class _Field(NamedTuple):
     end: int  # of bytes; for a number, 0
 
 
-def read_packed(path: Path) -> PackedModel:
-    """Read a packed model and check everything that can be checked without running it.
+def read_exported(path: Path) -> ExportedModel:
+    """Read an exported model and check everything that can be checked without running it.
 
     Raises:
         ModelFileNotFound: No such file.
-        UnreadableModel: Not an ONNX file, truncated, or altered since it was packed.
-        SuspiciousModel: It refers to other files, or has parts that no packed model has.
-        InvalidMetadata: An ONNX file that ``pack`` did not write, or its metadata are not valid.
+        UnreadableModel: Not an ONNX file, truncated, or altered since it was exported.
+        SuspiciousModel: It refers to other files, or has parts that no exported model has.
+        InvalidMetadata: An ONNX file that ``export`` did not write, or its metadata are not valid.
 
     """
     data = read_model_file(path)
@@ -75,8 +75,8 @@ def read_packed(path: Path) -> PackedModel:
         ) from error
     if metadata is None:
         raise InvalidMetadata(
-            f"{path} is an ONNX file, but was not written by `resnet-service pack`: it does not say what images it "
-            "takes nor what its outputs mean. Pack its checkpoint."
+            f"{path} is an ONNX file, but was not written by `resnet-service export`: it does not say what images it "
+            "takes nor what its outputs mean. Export its checkpoint."
         )
     try:
         content = json.loads(metadata)
@@ -84,10 +84,12 @@ def read_packed(path: Path) -> PackedModel:
         raise InvalidMetadata(f"{path}: the metadata are not JSON.") from error
     parsed = ModelMetadata.parse(content if isinstance(content, dict) else {}, str(path))
     if parsed.packing is None:
-        raise InvalidMetadata(f"{path}: the metadata do not say how it was packed.")
+        raise InvalidMetadata(f"{path}: the metadata do not say how it was exported.")
     if sha256_of(graph) != parsed.packing.graph_sha256:
-        raise UnreadableModel(f"{path} was damaged or altered since it was packed; copy it again, or pack it again.")
-    return PackedModel(data, parsed, parsed.packing.precision, sha256_of(data), parsed.packing.outputs)
+        raise UnreadableModel(
+            f"{path} was damaged or altered after it was exported. Copy it again, or export it again."
+        )
+    return ExportedModel(data, parsed, parsed.packing.precision, sha256_of(data), parsed.packing.outputs)
 
 
 def graph_bytes(data: bytes) -> bytes:
@@ -102,7 +104,7 @@ def _walk(data: memoryview, where: str) -> tuple[memoryview, bytes | None]:
     opsets = 0
     for field in _fields(data, 0, len(data)):
         if field.number in (_MODEL_FUNCTIONS, _MODEL_TRAINING):
-            raise SuspiciousModel(f"{where} has functions or training parts, which no packed model has.")
+            raise SuspiciousModel(f"{where} has functions or training parts, which no exported model has.")
         if field.number == _MODEL_GRAPH:
             graphs.append(field)
             _check_graph(data, field, where)
@@ -123,7 +125,7 @@ def _check_graph(data: memoryview, graph: _Field, where: str) -> None:
             nodes += 1
             _check_node(data, field, where)
         elif field.number == _GRAPH_SPARSE:
-            raise SuspiciousModel(f"{where} has sparse weights, which no packed model has.")
+            raise SuspiciousModel(f"{where} has sparse weights, which no exported model has.")
         if nodes > MAX_NODES:
             raise SuspiciousModel(f"{where} has more than {MAX_NODES:,} nodes.")
 
@@ -138,13 +140,15 @@ def _check_node(data: memoryview, node: _Field, where: str) -> None:
             if part.number in (_ATTRIBUTE_TENSOR, _ATTRIBUTE_TENSORS):
                 _check_tensor(data, part, where)
             elif part.number in (*_ATTRIBUTE_GRAPHS, *_ATTRIBUTE_SPARSE):
-                raise SuspiciousModel(f"{where} has graphs within graphs or sparse tensors, which no packed model has.")
+                raise SuspiciousModel(
+                    f"{where} has graphs within graphs or sparse tensors, which no exported model has."
+                )
 
 
 def _check_tensor(data: memoryview, tensor: _Field, where: str) -> None:
     for field in _fields(data, tensor.value, tensor.end):
         if field.number in (_TENSOR_EXTERNAL, _TENSOR_LOCATION):
-            raise SuspiciousModel(f"{where} refers to weights in another file; a packed model has them all inside.")
+            raise SuspiciousModel(f"{where} refers to weights in another file; an exported model has them all inside.")
 
 
 def _entry(data: memoryview, entry: _Field) -> dict[bytes, bytes]:

@@ -82,8 +82,8 @@ def find_label_file(name: str, model_path: Path) -> Path:
         candidate = folder / f"{name}.json"
         if candidate.is_file():
             return candidate
-    places = ", ".join(str(folder) for folder in folders)
-    raise InvalidLabelSet(f"The model wants the label set {name!r}, but no {name}.json lies in {places}.")
+    slots = ", ".join(str(folder) for folder in folders)
+    raise InvalidLabelSet(f"The model wants the label set {name!r}, but no {name}.json lies in {slots}.")
 
 
 class LabelFile(NamedTuple):

@@ -62,7 +62,7 @@ class Calibration(_Record):
 
 
 class Agreement(_Record):
-    """How a packed model answers compared with its checkpoint, on images that calibration has not seen."""
+    """How an exported model answers compared with its checkpoint, on images that calibration has not seen."""
 
     pictures: int = Field(ge=1)
     top1_agreement: float = Field(ge=0, le=100, description="same first answer, in percent of the images")
@@ -88,14 +88,14 @@ class Outputs(_Record):
 
 
 class Packing(_Record):
-    """What a packed model was made of, how, and what that changed: measured when it was packed."""
+    """What an exported model was made of, how, and what that changed: measured when it was exported."""
 
     checkpoint_sha256: Sha256
     graph_sha256: Sha256 = Field(description="of the serialised ONNX graph: damage is noticed before it is parsed")
     precision: Precision
     calibration: Calibration | None = None
     agreement: Agreement
-    outputs: Outputs | None = Field(None, description="besides logits; none is known of files packed before 0.3")
+    outputs: Outputs | None = Field(None, description="besides logits; none is known of files exported before 0.3")
 
 
 class ModelMetadata(_Record):
@@ -116,7 +116,7 @@ class ModelMetadata(_Record):
     labels: LabelSetReference | None = None
     provenance: Provenance | None = None
     evaluations: tuple[EvaluationRecord, ...] = ()
-    packing: Packing | None = Field(None, description="of a packed model; a checkpoint has none")
+    packing: Packing | None = Field(None, description="of an exported model; a checkpoint has none")
     library_versions: dict[str, str] = Field(default_factory=dict)
 
     @model_validator(mode="before")

@@ -27,11 +27,11 @@ _CARRIES = {
 }
 
 
-class Untraceable(ValueError):
+class UntraceableModel(ValueError):
     """The network does what a traced graph cannot hold, such as choosing its way by the data."""
 
 
-class Tailed(NamedTuple):
+class TracedModel(NamedTuple):
     """A traced network that returns (logits, embedding, feature map), as far as it has them, in this order."""
 
     network: fx.GraphModule
@@ -39,7 +39,7 @@ class Tailed(NamedTuple):
     class_weights: Tensor | None  # float32 [classes, C], where there is a feature map
 
 
-def trace(network: nn.Module, example: Tensor) -> Tailed:
+def trace(network: nn.Module, example: Tensor) -> TracedModel:
     """Trace a network, and have it return what comes before its logits.
 
     Args:
@@ -47,13 +47,13 @@ def trace(network: nn.Module, example: Tensor) -> Tailed:
         example: An input for a batch of 2 or more; only its first dimension may differ in later calls.
 
     Raises:
-        Untraceable: PyTorch cannot make a graph of it.
+        UntraceableModel: PyTorch cannot make a graph of it.
 
     """
     try:
         program = torch.export.export(network, (example,), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},))
     except Exception as error:  # of torch's own and Python's errors, any can come out of foreign code
-        raise Untraceable(type(error).__name__) from error
+        raise UntraceableModel(type(error).__name__) from error
     # Guards would check each input's shape; who calls has done so.
     traced = program.module(check_guards=False)
     if not isinstance(traced, fx.GraphModule):
@@ -74,7 +74,7 @@ def trace(network: nn.Module, example: Tensor) -> Tailed:
     # The traced code packs its result as the network did, and the network gave one tensor.
     traced.graph.set_codegen(fx.graph.CodeGen())
     traced.recompile()
-    return Tailed(traced, outputs, weights)
+    return TracedModel(traced, outputs, weights)
 
 
 def _averaged(node: fx.Node) -> fx.Node | None:

@@ -14,10 +14,10 @@ from contextlib import contextmanager
 from typing import Literal
 
 from resnet_service.observability.request_context import current
-from resnet_service.system.imports import without
+from resnet_service.system.imports import import_blocked
 
 # For tracebacks with local variables, which are never shown here; and a twentieth of a server's start.
-with without("rich"):
+with import_blocked("rich"):
     import structlog
     from structlog.typing import EventDict, Processor
 
@@ -103,9 +103,9 @@ def printable(text: str, longest: int = _LONGEST) -> str:
 
 
 def _add_request_id(logger: object, name: str, event: EventDict) -> EventDict:
-    seen = current.get()
-    if seen is not None:
-        event["request_id"] = seen.request_id
+    ctx = current.get()
+    if ctx is not None:
+        event["request_id"] = ctx.request_id
     return event
 
 

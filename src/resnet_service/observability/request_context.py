@@ -12,7 +12,7 @@ _ACCEPTED = re.compile(rb"[A-Za-z0-9._:=+/-]{1,128}")
 
 
 @dataclass(slots=True)
-class Observation:
+class RequestContext:
     """One request, as far as it has come.
 
     ``begun`` is when its head had arrived, in seconds of ``time.perf_counter``. ``code`` is that of the first problem
@@ -31,14 +31,14 @@ class Observation:
         self.stages[stage] = self.stages.get(stage, 0) + seconds
 
 
-current: ContextVar[Observation | None] = ContextVar("observation", default=None)
+current: ContextVar[RequestContext | None] = ContextVar("request_context", default=None)
 
 
 def note_problem(code: str) -> None:
     """Note with which problem the request of now is answered; later ones do not count."""
-    seen = current.get()
-    if seen is not None and seen.code is None:
-        seen.code = code
+    ctx = current.get()
+    if ctx is not None and ctx.code is None:
+        ctx.code = code
 
 
 def request_id(headers: list[tuple[bytes, bytes]]) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from resnet_service import __version__
 from resnet_service.errors import TracingUnavailable
-from resnet_service.observability.request_context import Observation
+from resnet_service.observability.request_context import RequestContext
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider
@@ -38,12 +38,12 @@ class Tracer:
         self._extract = propagate.extract
 
     def record(
-        self, seen: Observation, *, route: str, method: str, status: int, headers: list[tuple[bytes, bytes]]
+        self, ctx: RequestContext, *, route: str, method: str, status: int, headers: list[tuple[bytes, bytes]]
     ) -> str:
         """Make the spans of a request that ends now; return its trace's ID, 32 hexadecimal digits.
 
         Args:
-            seen: The request.
+            ctx: The request.
             route: Its route's template.
             method: Its HTTP method.
             status: Of its answer.
@@ -52,15 +52,15 @@ class Tracer:
         """
         carrier = {name.decode("latin-1"): value.decode("latin-1") for name, value in headers if name in _CONTEXT}
         end = time.time_ns()
-        begin = end - round((time.perf_counter() - seen.begun) * 1e9)
+        begin = end - round((time.perf_counter() - ctx.begun) * 1e9)
         attributes: dict[str, Any] = {
             "http.request.method": method,
             "http.route": route,
             "http.response.status_code": status,
-            "resnet_service.request_id": seen.request_id,
+            "resnet_service.request_id": ctx.request_id,
         }
-        if seen.code is not None:
-            attributes["error.type"] = seen.code
+        if ctx.code is not None:
+            attributes["error.type"] = ctx.code
         span = self._tracer.start_span(
             f"{method} {route}",
             context=self._extract(carrier),
@@ -71,7 +71,7 @@ class Tracer:
         if status >= _SERVER_ERROR:
             span.set_status(self._trace.StatusCode.ERROR)
         within = self._trace.set_span_in_context(span)
-        for stage, seconds in seen.stages.items():
+        for stage, seconds in ctx.stages.items():
             after = begin + round(seconds * 1e9)
             self._tracer.start_span(stage, context=within, start_time=begin).end(end_time=after)
             begin = after

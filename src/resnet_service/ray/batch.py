@@ -18,15 +18,15 @@ import ray.data
 import ray.exceptions
 from ray.util.annotations import RayDeprecationWarning
 
-from resnet_service.batch.job import Engine, Recipe
+from resnet_service.batch.job import ClassifierConfig, Engine
 from resnet_service.batch.messages import outcome_text, part_text, read_outcome, read_part
 from resnet_service.batch.outputs import Output
-from resnet_service.batch.shards import Part, task_count
+from resnet_service.batch.shards import Shard, task_count
 from resnet_service.batch.worker import Outcome, run_part
 from resnet_service.errors import ClusterFailed, ServiceError
 from resnet_service.inference.classifier import ImageClassifier
 from resnet_service.models.labels import label_file_for
-from resnet_service.system.files import read_model_file, write_whole
+from resnet_service.system.files import atomic_write, read_model_file
 
 _WAITING = 2  # parts that a worker has got, so that it need not wait for the driver
 # Nodes come and go, and their workers are started again elsewhere. But what ends its worker each time (an image that
@@ -40,18 +40,18 @@ class ModelFiles:
     The compiled network is no file, and each process needs its own: OpenVINO rearranges the weights for the CPU.
     """
 
-    def __init__(self, recipe: Recipe, label_file: Path | None) -> None:
-        self._recipe = recipe
-        self._model = read_model_file(recipe.model)
+    def __init__(self, config: ClassifierConfig, label_file: Path | None) -> None:
+        self._recipe = config
+        self._model = read_model_file(config.model)
         self._labels = None if label_file is None else label_file.read_bytes()
 
-    def unpack(self, folder: Path) -> Recipe:
+    def unpack(self, folder: Path) -> ClassifierConfig:
         """Write the files into ``folder``; return the recipe for them."""
         model, label_file = folder / self._recipe.model.name, None
-        write_whole(model, self._model)
+        atomic_write(model, self._model)
         if self._labels is not None:
             label_file = folder / "labels.json"
-            write_whole(label_file, self._labels)
+            atomic_write(label_file, self._labels)
         return self._recipe._replace(model=model, label_file=label_file)
 
 
@@ -60,10 +60,10 @@ class PartWorker:
 
     def __init__(self, files: "ray.ObjectRef[ModelFiles]", output: Output) -> None:
         with tempfile.TemporaryDirectory(prefix="resnet-service-") as folder:  # the runtime keeps nothing open
-            recipe = ray.get(files).unpack(Path(folder))
-            self._classifier = recipe.open(workers=1)
+            config = ray.get(files).unpack(Path(folder))
+            self._classifier = config.open(workers=1)
         self._output = output
-        self._top_k = recipe.top_k
+        self._top_k = config.top_k
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         """Do the part in ``row``; return what became of it, or the error of ours that ends the run."""
@@ -76,7 +76,7 @@ class PartWorker:
 
 
 def ray_engine(
-    recipe: Recipe, classifier: ImageClassifier, workers: int | None, *, restarts: int = _RESTARTS
+    config: ClassifierConfig, classifier: ImageClassifier, workers: int | None, *, restarts: int = _RESTARTS
 ) -> Engine:
     """Return the engine of the cluster that ``RAY_ADDRESS`` names, or else of a Ray on this machine.
 
@@ -84,21 +84,21 @@ def ray_engine(
     stores, or a shared file system.
 
     Args:
-        recipe: How to classify.
+        config: How to classify.
         classifier: Opened by it; tells which label file is meant.
         workers: Actors, each with a CPU; by default as many as the cluster has, and more where it grows.
         restarts: How many times a worker may die, with its node or alone, before the run ends.
 
     """
 
-    def run(parts: Sequence[Part], output: Output) -> Iterator[Outcome]:
-        label_file = label_file_for(classifier.metadata, recipe.model, recipe.label_file)
+    def run(shards: Sequence[Shard], output: Output) -> Iterator[Outcome]:
+        label_file = label_file_for(classifier.metadata, config.model, config.label_file)
         try:
             _connect()
-            files = ray.put(ModelFiles(recipe, None if label_file is None else label_file.path))
-            rows: list[dict[str, Any]] = [{"part": part_text(part)} for part in parts]
+            files = ray.put(ModelFiles(config, None if label_file is None else label_file.path))
+            rows: list[dict[str, Any]] = [{"part": part_text(shard)} for shard in shards]
             cpus = max(1, int(ray.cluster_resources().get("CPU", 1)))
-            tasks = task_count(len(parts), sum(len(part.images) for part in parts), workers or cpus)
+            tasks = task_count(len(shards), sum(len(shard.images) for shard in shards), workers or cpus)
             pool = ray.data.ActorPoolStrategy(
                 min_size=1,
                 max_size=workers,

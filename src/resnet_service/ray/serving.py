@@ -19,7 +19,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from resnet_service.api.app import create_app
 from resnet_service.server.server import EVERY_ANSWER
 from resnet_service.settings import Settings, load_settings
-from resnet_service.system.memory import collect_less_often, keep_heap_compact
+from resnet_service.system.memory import limit_gc, limit_heap
 
 _RETRY_SECONDS = 1
 _EVERY_ANSWER = [(name.lower().encode(), value.encode()) for name, value in EVERY_ANSWER]
@@ -72,17 +72,17 @@ def build(settings: Settings | None = None, *, max_replicas: int = 100, cpus: fl
     given = settings or load_settings()
     workers = given.workers or 1
     chosen = given.model_copy(update={"workers": workers})
-    places = workers * (1 + chosen.queue)
+    slots = workers * (1 + chosen.queue)
 
     def application() -> ASGIApp:
-        keep_heap_compact()
-        collect_less_often()
+        limit_heap()
+        limit_gc()
         return AsServed(create_app(chosen))
 
     deployment = serve.deployment(
         name="resnet-service",
-        max_ongoing_requests=2 * places,
-        max_queued_requests=places,
+        max_ongoing_requests=2 * slots,
+        max_queued_requests=slots,
         backpressure_config=BackpressureConfig(status_code=429, retry_after_s=_RETRY_SECONDS),
         autoscaling_config=AutoscalingConfig(
             min_replicas=1, max_replicas=max_replicas, target_ongoing_requests=2 * workers

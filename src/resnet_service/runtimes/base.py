@@ -44,16 +44,16 @@ class Runtime(Protocol):
         ...
 
     @property
-    def ahead(self) -> int:
+    def prefetch(self) -> int:
         """Calls that it can queue beyond its workers, lest threads of its own stand idle; 0 where it has none."""
         ...
 
-    def logits(self, crops: NDArray[np.uint8], *, alone: bool = True) -> NDArray[np.float32]:
+    def logits(self, crops: NDArray[np.uint8], *, prefer_latency: bool = True) -> NDArray[np.float32]:
         """Run the network.
 
         Args:
             crops: uint8 [N, S, S, 3], RGB in 0 ... 255.
-            alone: No other image is being worked on, so that all CPUs may be spent on this one.
+            prefer_latency: No other image is being worked on, so that all CPUs may be spent on this one.
 
         Returns:
             float32 [N, classes].
@@ -76,6 +76,6 @@ class Runtime(Protocol):
         """The last linear layer's weights as they are multiplied with, float32 [classes, D], if there are maps."""
         ...
 
-    def features(self, pixels: NDArray[np.uint8], *, alone: bool = True) -> Features:
+    def features(self, pixels: NDArray[np.uint8], *, prefer_latency: bool = True) -> Features:
         """Run the network on one image, uint8 [S, S, 3]; only where ``outputs`` has an embedding."""
         ...

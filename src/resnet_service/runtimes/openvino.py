@@ -1,4 +1,4 @@
-"""The fast runtime: a packed model, compiled by OpenVINO; no PyTorch needed.
+"""The fast runtime: an exported model, compiled by OpenVINO; no PyTorch needed.
 
 The network is compiled in two forms. *Alone*: one stream that spreads an image over all threads, for the least
 latency. *Busy*: one single-threaded stream a worker, for the most images a second. Which one a call takes, its
@@ -27,8 +27,8 @@ from resnet_service.models.exported import (
     FEATURE_MAP,
     INPUT,
     OUTPUT,
-    PackedModel,
-    read_packed,
+    ExportedModel,
+    read_exported,
 )
 from resnet_service.models.metadata import Outputs, Precision
 from resnet_service.runtimes.base import Features
@@ -39,19 +39,19 @@ _HINTS: dict[Precision, str] = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}
 
 # Such that one call waits in OpenVINO's own queue while another is being handed over. What a stream that has to wait
 # costs: "What bounds it" in benchmarks/README.md.
-_AHEAD = 2
+_PREFETCH = 2
 
 
 class OpenVINORuntime:
-    """A packed model on the CPU."""
+    """An exported model on the CPU."""
 
     name = "openvino"
 
-    def __init__(self, packed: PackedModel, *, workers: int = 1, threads: int = 0) -> None:
+    def __init__(self, exported: ExportedModel, *, workers: int = 1, threads: int = 0) -> None:
         """Compile the network.
 
         Args:
-            packed: The model.
+            exported: The model.
             workers: Networks that are computed at once, each in a stream of its own.
             threads: CPU threads for one call; 0 for ``workers`` threads when a call is alone, one when it is not.
 
@@ -59,21 +59,21 @@ class OpenVINORuntime:
             ModelError: OpenVINO cannot run it, or it does not take or give what its metadata say.
 
         """
-        self.metadata = packed.metadata
-        self.sha256 = packed.sha256
-        self.precision: Precision = packed.precision
-        self.outputs = packed.outputs or Outputs()
+        self.metadata = exported.metadata
+        self.sha256 = exported.sha256
+        self.precision: Precision = exported.precision
+        self.outputs = exported.outputs or Outputs()
         self.logits_only = (
-            "This model was packed by an older version and gives scores only: pack it again (resnet-service pack)."
-            if packed.outputs is None
+            "An older version exported this model, so it gives scores only; export it again (resnet-service export)."
+            if exported.outputs is None
             else ""
         )
         core = openvino.Core()
         try:
-            model = core.read_model(packed.data)
-            _check(model, packed, self.outputs)
+            model = core.read_model(exported.data)
+            _check(model, exported, self.outputs)
             self.class_weights = _take_class_weights(model) if self.outputs.feature_map else None
-            side = packed.metadata.input_size
+            side = exported.metadata.input_size
             model.reshape({INPUT: [1, side, side, 3]})  # fixed shapes are faster, and memory cannot grow with them
             # By default each process binds its threads to CPUs, beginning with the first: two on one machine that are
             # both allowed all of its CPUs, as containers with a quota are, would share one and leave the others idle.
@@ -86,27 +86,27 @@ class OpenVINORuntime:
                 busy, *others = compilers.map(lambda form: core.compile_model(model, "CPU", form), forms)
         except RuntimeError as error:
             raise UnreadableModel(f"OpenVINO cannot run this model: {str(error).strip().splitlines()[-1]}") from error
-        self.ahead = _AHEAD
-        self._busy = _Requests(busy, workers + self.ahead)
-        self._alone = _Requests(others[0], 1) if others else self._busy
+        self.prefetch = _PREFETCH
+        self._throughput = _Requests(busy, workers + self.prefetch)
+        self._latency = _Requests(others[0], 1) if others else self._throughput
 
     @classmethod
     def open(cls, path: Path, *, workers: int = 1, threads: int = 0) -> Self:
-        """Read and compile the packed model ``path``; arguments and errors as for the class and ``read_packed``."""
-        return cls(read_packed(path), workers=workers, threads=threads)
+        """Read and compile the exported model ``path``; arguments and errors as for the class and ``read_exported``."""
+        return cls(read_exported(path), workers=workers, threads=threads)
 
-    def logits(self, crops: NDArray[np.uint8], *, alone: bool = True) -> NDArray[np.float32]:
+    def logits(self, crops: NDArray[np.uint8], *, prefer_latency: bool = True) -> NDArray[np.float32]:
         """Run the network on uint8 [N, S, S, 3], one image after the other; return float32 [N, classes]."""
-        requests = self._alone if alone else self._busy
+        requests = self._latency if prefer_latency else self._throughput
         output = np.empty((len(crops), self.metadata.num_classes), np.float32)
         with requests.one() as request:
             for image, row in zip(crops, output, strict=True):
                 row[:] = request.run(image)
         return output
 
-    def features(self, pixels: NDArray[np.uint8], *, alone: bool = True) -> Features:
+    def features(self, pixels: NDArray[np.uint8], *, prefer_latency: bool = True) -> Features:
         """Run the network on uint8 [S, S, 3] and return what comes before its logits too."""
-        requests = self._alone if alone else self._busy
+        requests = self._latency if prefer_latency else self._throughput
         with requests.one() as request:
             logits = request.run(pixels).copy()
             feature_map = request.output(FEATURE_MAP) if self.outputs.feature_map else None
@@ -150,17 +150,17 @@ class _Requests:
             self._free.put(request)
 
 
-def _check(model: openvino.Model, packed: PackedModel, outputs: Outputs) -> None:
+def _check(model: openvino.Model, exported: ExportedModel, outputs: Outputs) -> None:
     """Compare what the network takes and gives with what its metadata say."""
-    side, classes = packed.metadata.input_size, packed.metadata.num_classes
+    side, classes = exported.metadata.input_size, exported.metadata.num_classes
     taken = {
         port.any_name: (port.element_type.get_type_name(), port.partial_shape.to_string()) for port in model.inputs
     }
     if taken != {INPUT: ("u8", f"[?,{side},{side},3]")}:
-        raise InvalidMetadata(f"The packed network takes {taken}, which is not what its metadata say.")
+        raise InvalidMetadata(f"The exported network takes {taken}, which is not what its metadata say.")
     given = {port.any_name: port.partial_shape for port in model.outputs}
     if OUTPUT not in given or given[OUTPUT].rank.get_length() != 2 or given[OUTPUT][1].get_length() != classes:
-        raise ClassCountMismatch(f"The packed network gives {given}, but its metadata have {classes} classes.")
+        raise ClassCountMismatch(f"The exported network gives {given}, but its metadata have {classes} classes.")
     expected = {OUTPUT: f"[?,{classes}]"}
     if outputs.embedding:
         expected[EMBEDDING] = f"[?,{outputs.embedding}]"
@@ -169,7 +169,7 @@ def _check(model: openvino.Model, packed: PackedModel, outputs: Outputs) -> None
         expected[CLASS_WEIGHTS] = f"[{classes},{outputs.embedding}]"
     types = {port.element_type.get_type_name() for port in model.outputs}
     if {name: shape.to_string() for name, shape in given.items()} != expected or types != {"f32"}:
-        raise InvalidMetadata(f"The packed network gives {given}, in {types}, which is not what its metadata say.")
+        raise InvalidMetadata(f"The exported network gives {given}, in {types}, which is not what its metadata say.")
 
 
 def _take_class_weights(model: openvino.Model) -> NDArray[np.float32]:
@@ -188,13 +188,13 @@ def _take_class_weights(model: openvino.Model) -> NDArray[np.float32]:
     try:
         constant = openvino.Model([result.input_value(0)], [])
     except RuntimeError as error:
-        raise InvalidMetadata("The packed network's class weights are not constant.") from error
+        raise InvalidMetadata("The exported network's class weights are not constant.") from error
     for node in constant.get_ordered_ops():
         if node.get_type_name() == "Identity":  # has no reference implementation, and needs none
             replace_output_update_name(node.output(0), node.input_value(0))
     weights = np.empty(constant.output(0).get_shape(), np.float32)
     if not constant.evaluate([openvino.Tensor(weights, shared_memory=True)], []):
-        raise UnreadableModel("OpenVINO cannot compute the packed network's class weights.")
+        raise UnreadableModel("OpenVINO cannot compute the exported network's class weights.")
     if not np.isfinite(weights).all():
-        raise NonFiniteWeights("The packed network's class weights have NaN or infinity.")
+        raise NonFiniteWeights("The exported network's class weights have NaN or infinity.")
     return weights

@@ -8,7 +8,7 @@ from resnet_service.errors import RuntimeUnavailable, UnsuitableRuntime
 from resnet_service.models.exported import SUFFIX
 from resnet_service.runtimes.base import Runtime
 from resnet_service.system.files import check_model_file
-from resnet_service.system.imports import without
+from resnet_service.system.imports import import_blocked
 
 RuntimeName = Literal["auto", "openvino", "torch", "torchscript", "torch-dynamic-int8"]
 
@@ -23,9 +23,9 @@ def open_runtime(
     """Load a model file into a runtime.
 
     Args:
-        path: A checkpoint (``.pth``), or a packed model (``.onnx``).
-        runtime: ``auto`` is ``openvino`` for packed models and ``torch`` for checkpoints.
-        arch: Architecture of a bare ``state_dict``; checkpoints and packed models name their own.
+        path: A checkpoint (``.pth``), or an exported model (``.onnx``).
+        runtime: ``auto`` is ``openvino`` for exported models and ``torch`` for checkpoints.
+        arch: Architecture of a bare ``state_dict``; checkpoints and exported models name their own.
         workers: Networks that are computed at once.
         threads: CPU threads for one call; 0 for the best that the runtime can do.
 
@@ -40,25 +40,26 @@ def open_runtime(
 
 def find_runtime(path: Path, runtime: RuntimeName = "auto") -> Opener:
     """Import what ``open_runtime`` will need for this file, and return what opens it; arguments and errors as there."""
-    packed = path.suffix == SUFFIX
-    chosen = ("openvino" if packed else "torch") if runtime == "auto" else runtime
+    exported = path.suffix == SUFFIX
+    chosen = ("openvino" if exported else "torch") if runtime == "auto" else runtime
     if chosen == "openvino":
-        if not packed:
+        if not exported:
             raise UnsuitableRuntime(
-                f"The runtime openvino runs packed models ({SUFFIX}), and {path} is not one; "
-                f"pack it first: resnet-service pack {path}"
+                f"The runtime openvino runs exported models ({SUFFIX}), and {path} is not one; "
+                f"export it first: resnet-service export {path}"
             )
         check_model_file(path)
         try:
-            with without("openvino.tools.ovc"):  # its converter of models: unused here, and half of the import's time
+            # OpenVINO's model converter is unused here and takes half of the import's time.
+            with import_blocked("openvino.tools.ovc"):
                 from resnet_service.runtimes.openvino import OpenVINORuntime
         except ModuleNotFoundError as error:
             raise RuntimeUnavailable(f"Serving {path} needs the package {error.name}: pip install openvino.") from error
         return lambda path, arch, workers, threads: OpenVINORuntime.open(path, workers=workers, threads=threads)
-    if packed:
+    if exported:
         raise UnsuitableRuntime(
-            f"{path} is a packed model, which the runtime openvino runs; the runtime {chosen} needs the checkpoint "
-            "that it was packed from."
+            f"{path} is an exported model, which the runtime openvino runs; the runtime {chosen} needs the checkpoint "
+            "that it was exported from."
         )
     check_model_file(path)
     try:
@@ -66,7 +67,7 @@ def find_runtime(path: Path, runtime: RuntimeName = "auto") -> Opener:
     except ModuleNotFoundError as error:
         raise RuntimeUnavailable(
             f"Serving {path} needs PyTorch, and {error.name} is not installed: pip install 'resnet-service[torch]', "
-            "or serve a packed model, which needs none."
+            "or serve an exported model, which needs none."
         ) from error
     optimise = OPTIMISATIONS[chosen]
     return lambda path, arch, workers, threads: TorchRuntime.open(path, optimise, arch=arch, threads=threads or 1)

@@ -1,6 +1,6 @@
 """The reference runtime, a checkpoint run by PyTorch as it is; and the two optimisations that tutorials recommend.
 
-What they bring is measured in `docs/benchmarks`; neither comes near a packed model.
+What they bring is measured in `docs/benchmarks`; neither comes near an exported model.
 """
 
 import warnings
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from resnet_service.imaging.preprocess import normalise
 from resnet_service.models.checkpoint.checkpoint import Checkpoint, load_checkpoint
 from resnet_service.models.metadata import ModelMetadata, Outputs, Precision
-from resnet_service.models.traced import Untraceable, trace
+from resnet_service.models.traced import UntraceableModel, trace
 from resnet_service.runtimes.base import Features
 
 Forward = Callable[[Tensor], Tensor]
@@ -36,7 +36,7 @@ class TorchRuntime:
 
     def __init__(self, checkpoint: Checkpoint, optimisation: Optimisation) -> None:
         self.name = optimisation.name
-        self.ahead = 0  # PyTorch computes in the caller's thread
+        self.prefetch = 0  # PyTorch computes in the caller's thread
         self.precision: Precision = optimisation.precision
         self.metadata: ModelMetadata = checkpoint.metadata
         self.sha256: str = checkpoint.sha256
@@ -53,7 +53,7 @@ class TorchRuntime:
             return
         try:
             self._features, self.outputs, weights = trace(model, torch.cat([example, example]))
-        except Untraceable:
+        except UntraceableModel:
             self.logits_only = f"PyTorch cannot trace {self.metadata.arch}, so that it gives scores only."
         else:
             self.class_weights = None if weights is None else weights.numpy()
@@ -67,16 +67,16 @@ class TorchRuntime:
         torch.set_num_threads(threads)
         return cls(load_checkpoint(path, arch=arch), optimisation)
 
-    def logits(self, crops: NDArray[np.uint8], *, alone: bool = True) -> NDArray[np.float32]:
+    def logits(self, crops: NDArray[np.uint8], *, prefer_latency: bool = True) -> NDArray[np.float32]:
         """Run the network on uint8 [N, S, S, 3]; return float32 [N, classes].
 
-        ``alone`` changes nothing: PyTorch's number of threads cannot be chosen for one call.
+        ``prefer_latency`` changes nothing: PyTorch's number of threads cannot be chosen for one call.
         """
         with torch.inference_mode():
             output: NDArray[np.float32] = self._forward(self._tensor(crops)).numpy()
         return output
 
-    def features(self, pixels: NDArray[np.uint8], *, alone: bool = True) -> Features:
+    def features(self, pixels: NDArray[np.uint8], *, prefer_latency: bool = True) -> Features:
         """Run the network on uint8 [S, S, 3] and return what comes before its logits too."""
         with torch.inference_mode():
             logits, embedding, *feature_maps = (

@@ -17,7 +17,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from resnet_service.api.dependencies import Service
 from resnet_service.api.problem_details import respond_to
 from resnet_service.errors import HeadTooLarge, MalformedRequest, RequestTooSlow, ServiceError, TooManyConnections
-from resnet_service.observability.request_context import Observation, new_request_id, request_id
+from resnet_service.observability.request_context import RequestContext, new_request_id, request_id
 
 log = logging.getLogger("resnet_service.access")
 
@@ -249,17 +249,17 @@ class BoundedProtocol(HttpToolsProtocol):
                 self.transport.close()
                 return
             # It is this request's body that is refused. For the application, the client has left.
-            seen: Observation | None = self.cycle.scope["state"].setdefault(
-                "observation", Observation(request_id(self.headers))
+            ctx: RequestContext | None = self.cycle.scope["state"].setdefault(
+                "request_context", RequestContext(request_id(self.headers))
             )
             self._disconnect()
         else:
-            seen = None
+            ctx = None
         # In a context of its own: the loop calls us in that of whichever request came last.
         response = Context().run(respond_to, error)
-        if seen is not None:  # and its observer counts it
-            seen.refused = response.status_code, error.code
-            name = seen.request_id
+        if ctx is not None:  # and its observer counts it
+            ctx.refused = response.status_code, error.code
+            name = ctx.request_id
         else:
             name = new_request_id()
             self.service.metrics.refused(response.status_code, error.code)

@@ -15,7 +15,7 @@ from fastapi import FastAPI
 from resnet_service.api.app import create_app
 from resnet_service.api.dependencies import Service
 from resnet_service.errors import ServiceError
-from resnet_service.inference.loader import Opening
+from resnet_service.inference.loader import ModelLoader
 from resnet_service.server.http_protocol import BoundedProtocol, sweep
 from resnet_service.settings import Settings
 
@@ -26,7 +26,7 @@ log = logging.getLogger("resnet_service")
 EVERY_ANSWER = (("X-Content-Type-Options", "nosniff"), ("Cross-Origin-Resource-Policy", "same-origin"))
 
 
-def serve(listener: socket.socket, settings: Settings, opening: Opening) -> None:
+def serve(listener: socket.socket, settings: Settings, opening: ModelLoader) -> None:
     """Serve the model that is being opened, until a signal ends it.
 
     Raises:

@@ -3,10 +3,10 @@
 import socket
 
 from resnet_service.errors import AddressUnavailable
-from resnet_service.inference.loader import Opening
+from resnet_service.inference.loader import ModelLoader
 from resnet_service.settings import Settings
-from resnet_service.system.imports import hide
-from resnet_service.system.memory import collect_less_often, keep_heap_compact, objects_that_stay
+from resnet_service.system.imports import block_import
+from resnet_service.system.memory import gc_frozen, limit_gc, limit_heap
 
 
 def start(settings: Settings) -> None:
@@ -20,13 +20,13 @@ def start(settings: Settings) -> None:
         ServiceError: The model cannot be served; nothing was answered in the meantime.
 
     """
-    keep_heap_compact()
-    collect_less_often()
+    limit_heap()
+    limit_gc()
     # FastAPI asks of each type whether it is one of Pydantic's first version, and imports all of that to find out.
-    hide("pydantic.v1")
+    block_import("pydantic.v1")
     with _listener(settings.host, settings.port) as listener:
-        with objects_that_stay():
-            opening = Opening(settings)
+        with gc_frozen():
+            opening = ModelLoader(settings)
             from resnet_service.server.server import serve
 
         serve(listener, settings, opening)

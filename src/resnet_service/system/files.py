@@ -14,7 +14,7 @@ MAX_MODEL_BYTES = 4 * 2**30
 _PARTIAL = ".partial"
 
 
-def write_whole(path: Path, data: bytes) -> None:
+def atomic_write(path: Path, data: bytes) -> None:
     """Write ``data`` to ``path`` such that a crash at any moment leaves the old file or the new one, never a part.
 
     The bytes are on disk under another name before they take the place of ``path``, and that step is atomic. Who is

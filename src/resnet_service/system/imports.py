@@ -5,13 +5,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 
-def hide(module: str) -> None:
+def block_import(module: str) -> None:
     """Let ``module`` seem not to be installed for as long as this process lives, unless it is imported already."""
     sys.modules.setdefault(module, None)  # type: ignore[arg-type]  # to Python: there is none
 
 
 @contextmanager
-def without(module: str) -> Iterator[None]:
+def import_blocked(module: str) -> Iterator[None]:
     """Let ``module`` seem not to be installed, unless it is imported already."""
     if module in sys.modules:
         yield

@@ -17,7 +17,7 @@ _KEPT = 8 << 20
 _NEW_OBJECTS = 5_000
 
 
-def share_one_heap() -> None:
+def limit_malloc_arenas() -> None:
     """Let all threads have one heap, as each by default has not; to be called before there are any, NumPy's included.
 
     Each heap costs memory, and what a large image leaves in one is holes there, which another cannot use.
@@ -25,19 +25,19 @@ def share_one_heap() -> None:
     _mallopt(_M_ARENA_MAX, 1)
 
 
-def keep_heap_compact() -> None:
+def limit_heap() -> None:
     """Give what is freed back to the operating system, and share one heap where that was not said before.
 
     By default, after the first large image was freed, others up to 32 MB are kept in the heap. With large blocks
     outside of it, the same load is served in less memory and no more time.
     """
-    share_one_heap()
+    limit_malloc_arenas()
     _mallopt(_M_MMAP_THRESHOLD, _LARGE)
     _mallopt(_M_TRIM_THRESHOLD, _KEPT)
 
 
 @contextmanager
-def objects_that_stay() -> Iterator[None]:
+def gc_frozen() -> Iterator[None]:
     """Look for no garbage in between, while packages are imported, and never among what is there at the end.
 
     They make more than a hundred thousand objects that live as long as the process. To go through all of these again
@@ -51,7 +51,7 @@ def objects_that_stay() -> Iterator[None]:
         gc.enable()
 
 
-def collect_less_often() -> None:
+def limit_gc() -> None:
     """Look for garbage among new objects after 5,000 of them; by default, Python does after 700.
 
     What requests leave goes with its last reference, nearly all of it. So this costs little memory, and saves time.
@@ -59,7 +59,7 @@ def collect_less_often() -> None:
     gc.set_threshold(_NEW_OBJECTS)
 
 
-def release_freed() -> None:
+def trim_heap() -> None:
     """Give back what was freed while a model was loaded: the file, and the network as it was before it was compiled."""
     gc.collect()
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)

@@ -27,7 +27,7 @@ from tests.support.wire import connected, head, read_answer
 
 OLD, NEW, THIRD = "the-old-key-0123456789", "the-new-key-0123456789", "a-third-key-0123456789"
 IMAGE = encoded(noise(40, 30), "JPEG")
-PACKED = REPOSITORY / "checkpoints" / "resnet18-fashion-mnist-int8.onnx"
+EXPORTED = REPOSITORY / "checkpoints" / "resnet18-fashion-mnist-int8.onnx"
 OPEN = [
     "/",
     "/web/app.js",
@@ -310,7 +310,7 @@ def test_keys_rotate_while_it_serves(tmp_path: Path) -> None:
         answers = (httpx.get(f"{server.url}/labels", headers=bearer(key)) for key in (OLD, NEW, THIRD))
         return [answer.status_code for answer in answers]
 
-    arguments = ("--checkpoint", PACKED, "--api-keys-file", file, "--log-level", "debug")
+    arguments = ("--checkpoint", EXPORTED, "--api-keys-file", file, "--log-level", "debug")
     with server_process(*arguments, RESNET_SERVICE_API_KEYS=THIRD) as server:
         assert statuses() == [200, 401, 200]
         file.write_text(f"{OLD}\n{NEW}\n")
@@ -333,7 +333,7 @@ def test_keys_rotate_while_it_serves(tmp_path: Path) -> None:
 @pytest.mark.parametrize("content", ["# none yet\n", "too-short\n"])
 def test_a_bad_file_ends_the_start_in_one_line(content: str, tmp_path: Path) -> None:
     (tmp_path / "keys").write_text(content)
-    done = cli("serve", "--checkpoint", PACKED, "--port", "0", "--api-keys-file", tmp_path / "keys")
+    done = cli("serve", "--checkpoint", EXPORTED, "--port", "0", "--api-keys-file", tmp_path / "keys")
     assert done.returncode == 1
     assert done.stderr.startswith("error: The file of API keys")
     assert done.stderr.count("\n") == 1
@@ -341,7 +341,7 @@ def test_a_bad_file_ends_the_start_in_one_line(content: str, tmp_path: Path) -> 
 
 
 def test_a_weak_key_ends_the_start_in_one_line() -> None:
-    done = cli("serve", "--checkpoint", PACKED, "--port", "0", RESNET_SERVICE_API_KEYS="hunter2")
+    done = cli("serve", "--checkpoint", EXPORTED, "--port", "0", RESNET_SERVICE_API_KEYS="hunter2")
     assert done.returncode == 1
     assert "key 1 has 7 characters" in done.stderr
     assert done.stderr.count("\n") == 1

@@ -25,7 +25,7 @@ from resnet_service.api.app import create_app
 from resnet_service.api.openapi import document, examples
 from resnet_service.api.problem_details import STATUS, is_foreign
 from resnet_service.api_keys import Keys
-from resnet_service.errors import OutputUnavailable, UnsoundOutput
+from resnet_service.errors import InvalidModelOutput, OutputUnavailable
 from resnet_service.inference.classifier import Classifier
 from resnet_service.inference.fake import FakeClassifier
 from resnet_service.settings import Settings
@@ -33,7 +33,7 @@ from tests.support.images import encoded, noise
 from tests.support.servers import REPOSITORY, served
 from tests.support.wire import connected, head, read_answer
 
-PACKED = REPOSITORY / "checkpoints" / f"{examples.MODEL}.onnx"
+EXPORTED = REPOSITORY / "checkpoints" / f"{examples.MODEL}.onnx"
 IMAGE = encoded(noise(24, 16), "PNG")
 HUGE = encoded(Image.new("1", (8000, 7000)), "PNG")  # of few bytes
 KEY = "a-key-of-a-test-0123456789"
@@ -217,7 +217,7 @@ def test_the_examples_of_a_running_service_name_its_model() -> None:
 
 @pytest.fixture(scope="module")
 def shipped() -> Iterator[httpx.Client]:
-    with served(create_app(Settings(), Classifier.open(PACKED))) as client:
+    with served(create_app(Settings(), Classifier.open(EXPORTED))) as client:
         yield client
 
 
@@ -488,7 +488,7 @@ def slow() -> Iterator[dict[str, Ask]]:
 @contextmanager
 def broken() -> Iterator[dict[str, Ask]]:
     """What a service says that is not started, and what one does that fails."""
-    unsound = FakeClassifier(failure=UnsoundOutput("NaN"))
+    unsound = FakeClassifier(failure=InvalidModelOutput("NaN"))
     with (
         service(unsound) as (_, client),
         service() as (app, other),

@@ -23,7 +23,7 @@ from tests.support.models import as_older_version, metadata
 from tests.support.problems import assert_problem
 from tests.support.servers import REPOSITORY, served
 
-PACKED = REPOSITORY / "checkpoints" / "resnet18-fashion-mnist-int8.onnx"
+EXPORTED = REPOSITORY / "checkpoints" / "resnet18-fashion-mnist-int8.onnx"
 SHOE = next((REPOSITORY / "tests" / "data" / "fashion-mnist").rglob("*.png")).read_bytes()
 IMAGE = encoded(noise(40, 30), "PNG")
 CHINESE = ("猫", "狗", "鸟")
@@ -38,7 +38,7 @@ def client() -> Iterator[httpx.Client]:
 
 @pytest.fixture(scope="module")
 def shipped() -> Classifier:
-    return Classifier.open(PACKED)
+    return Classifier.open(EXPORTED)
 
 
 @pytest.fixture(scope="module")
@@ -177,11 +177,11 @@ def test_the_overlay_lies_where_the_region_says(real: httpx.Client) -> None:
     image = noise(300, 200)
     data = encoded(image, "PNG")
     drawn = opened(real.post("/explain", content=data))
-    seen = real.post("/explain?format=json", content=data).json()["region"]
+    ctx = real.post("/explain?format=json", content=data).json()["region"]
     changed = (np.asarray(drawn) != np.asarray(image)).any(axis=2)
     columns = np.flatnonzero(changed.any(axis=0))
-    assert columns[0] == pytest.approx(seen["left"], abs=1)
-    assert columns[-1] + 1 == pytest.approx(seen["left"] + seen["width"], abs=1)
+    assert columns[0] == pytest.approx(ctx["left"], abs=1)
+    assert columns[-1] + 1 == pytest.approx(ctx["left"] + ctx["width"], abs=1)
     assert opened(real.post("/explain?format=map", content=data)).size == (64, 64)
 
 
@@ -219,13 +219,13 @@ def test_vectors_of_length_one(real: httpx.Client, headers: dict[str, str]) -> N
 # What a model does not give
 
 
-def test_a_file_of_before_says_that_it_can_be_packed_again(tmp_path: Path) -> None:
-    older = Classifier.open(as_older_version(PACKED, tmp_path / "older.onnx"))
+def test_a_file_of_before_says_that_it_can_be_exported_again(tmp_path: Path) -> None:
+    older = Classifier.open(as_older_version(EXPORTED, tmp_path / "older.onnx"))
     with served(create_app(Settings(), older)) as client:
         assert client.post("/predict", content=SHOE).status_code == 200
         for path in ("/explain", "/explain?format=json", "/embed"):
             answer = client.post(path, content=SHOE)
-            assert_problem(answer, HTTPStatus.NOT_IMPLEMENTED, "output_unavailable", "pack it again")
+            assert_problem(answer, HTTPStatus.NOT_IMPLEMENTED, "output_unavailable", "export it again")
         assert client.get("/metadata").json()["outputs"] == {"embedding": None, "feature_map": None}
         assert client.get("/health/ready").status_code == 200
 
@@ -234,7 +234,7 @@ class Made:
     """A network whose answers are made up."""
 
     name = "made"
-    ahead = 0
+    prefetch = 0
     precision: Precision = "fp32"
     sha256 = "0" * 64
     logits_only = ""
@@ -246,10 +246,10 @@ class Made:
         self.class_weights = weights
         self.made = features
 
-    def logits(self, crops: np.ndarray, *, alone: bool = True) -> np.ndarray:
+    def logits(self, crops: np.ndarray, *, prefer_latency: bool = True) -> np.ndarray:
         return np.repeat(self.made.logits[np.newaxis], len(crops), axis=0)
 
-    def features(self, pixels: np.ndarray, *, alone: bool = True) -> Features:
+    def features(self, pixels: np.ndarray, *, prefer_latency: bool = True) -> Features:
         return self.made
 
 

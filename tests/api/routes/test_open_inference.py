@@ -25,7 +25,7 @@ from tritonclient.utils import InferenceServerException
 
 from resnet_service.api.app import create_app
 from resnet_service.api.open_inference.tensors import HEADER, MAX_JSON_VALUES
-from resnet_service.errors import InvalidTensor, TooManyPixels, UnsoundOutput
+from resnet_service.errors import InvalidModelOutput, InvalidTensor, TooManyPixels
 from resnet_service.imaging.decode import decode
 from resnet_service.imaging.preprocess import crop, denormalise, normalise
 from resnet_service.inference.classifier import Classifier, Scores
@@ -61,8 +61,8 @@ def triton(client: httpx.Client) -> Iterator[InferenceServerClient]:
 def crops(classifier: Classifier, *images: bytes) -> NDArray[np.uint8]:
     # As the classifier under test prepares them: fast.
     metadata = classifier.metadata
-    enough = 2 * metadata.resize_size
-    return np.stack([crop(decode(data, enough=enough).image, metadata, exact=False) for data in images])
+    min_side = 2 * metadata.resize_size
+    return np.stack([crop(decode(data, min_side=min_side).image, metadata, exact=False) for data in images])
 
 
 def filled(name: str, datatype: str, values: NDArray[Any], *, binary: bool = True) -> InferInput:
@@ -226,7 +226,7 @@ def test_kserve_asks_and_infers(client: httpx.Client, classifier: Classifier, bi
 def test_not_ready_is_not_ready_for_them_either() -> None:
     fake = FakeClassifier()
     with served(create_app(Settings(), fake)) as client:
-        fake.failure = fake.warm_up_failure = UnsoundOutput("NaN")
+        fake.failure = fake.warm_up_failure = InvalidModelOutput("NaN")
         assert client.post("/v2/models/fake/infer", json=request(IMAGE)).json() == {
             "error": "The service failed to answer; its log says why."
         }
@@ -505,8 +505,8 @@ def test_a_networks_nan_is_found_in_every_row(classifier: Classifier, monkeypatc
     broken = np.zeros((2, 10), np.float32)
     broken[1, 3] = np.nan
     runtime = classifier._runtime
-    monkeypatch.setattr(runtime, "logits", lambda crops, *, alone=True: broken)
-    with pytest.raises(UnsoundOutput):
+    monkeypatch.setattr(runtime, "logits", lambda crops, *, prefer_latency=True: broken)
+    with pytest.raises(InvalidModelOutput):
         classifier.score_crops(np.zeros((2, 28, 28, 3), np.uint8))
 
 

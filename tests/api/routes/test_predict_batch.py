@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from resnet_service.api.app import create_app
-from resnet_service.errors import BrokenImage, UnsoundOutput
+from resnet_service.errors import BrokenImage, InvalidModelOutput
 from resnet_service.inference.classifier import Classification
 from resnet_service.inference.fake import FakeClassifier
 from resnet_service.settings import Settings
@@ -92,11 +92,11 @@ def test_answers_are_in_the_order_of_the_images_whichever_was_done_first() -> No
 
 
 def test_what_the_network_fails_at_fails_alone_and_is_doubted() -> None:
-    classifier = Uneven({41: UnsoundOutput("NaN in logit 7"), 43: BrokenImage("It is torn.")})
+    classifier = Uneven({41: InvalidModelOutput("NaN in logit 7"), 43: BrokenImage("It is torn.")})
     classifier.warm_up_failure = None
     app = create_app(Settings(workers=1, queue=0), classifier)
     with served(app) as client:
-        classifier.warm_up_failure = UnsoundOutput("still")
+        classifier.warm_up_failure = InvalidModelOutput("still")
         answer = client.post("/predict/batch", files=form(wide(40), wide(41), wide(42), wide(43)))
         assert answer.status_code == 200, answer.text
         codes = [one.get("error", {}).get("code") for one in answer.json()["results"]]

@@ -9,7 +9,7 @@ from resnet_service.api_keys import KeyRing
 from resnet_service.errors import Unauthorized
 
 
-class RequireKey:
+class APIKeyMiddleware:
     """Answer 401 before anything else is done for a request without a valid key: no route, no place, no body.
 
     ``open_paths`` need none to be read. Whatever is not among them does, paths that do not exist included: so a route

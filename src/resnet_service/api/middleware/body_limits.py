@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from resnet_service.api.problem_details import respond_to
-from resnet_service.errors import BodyTooLarge, RequestTooSlow, ServiceError, TooManyBytes
+from resnet_service.errors import BodyBudgetExceeded, BodyTooLarge, RequestTooSlow, ServiceError
 
 # Seconds before the rate counts: a slow start, or a moment without reception, is no attack.
 _GRACE = 5.0
@@ -14,7 +14,7 @@ _GRACE = 5.0
 _RETRY_SECONDS = 1
 
 
-class HeldBytes:
+class BodyBudget:
     """The bytes of all bodies that are in memory at once, from their arrival to the answer; ``most`` of them.
 
     What is counted is what has come, not what was promised: a promise costs its sender nothing.
@@ -28,31 +28,31 @@ class HeldBytes:
         """See whether a body of ``size`` bytes fits beside what is held; hold nothing for it.
 
         Raises:
-            TooManyBytes: It does not.
+            BodyBudgetExceeded: It does not.
 
         """
         if self.now + size > self.most:
-            raise TooManyBytes(
+            raise BodyBudgetExceeded(
                 f"The service holds as many bytes of images as it may. Try again in {_RETRY_SECONDS} s.",
                 retry_after=_RETRY_SECONDS,
             )
 
-    def take(self, size: int) -> None:
+    def acquire(self, size: int) -> None:
         """Hold ``size`` bytes more.
 
         Raises:
-            TooManyBytes: They do not fit; they are not held.
+            BodyBudgetExceeded: They do not fit; they are not held.
 
         """
         self.expect(size)
         self.now += size
 
-    def give_back(self, size: int) -> None:
+    def release(self, size: int) -> None:
         """Hold ``size`` bytes less."""
         self.now -= size
 
 
-class BodyLimit:
+class BodyLimitsMiddleware:
     """Refuse bodies of more than ``max_bytes``, and those that take more than ``seconds`` or come below ``min_rate``.
 
     A ``Content-Length`` beyond the limit is refused before anything is read; what is read is counted all the same,
@@ -66,7 +66,7 @@ class BodyLimit:
         self,
         app: ASGIApp,
         max_bytes: int,
-        held: HeldBytes,
+        held: BodyBudget,
         seconds: float = 60,
         min_rate: int = 0,
         by_path: Mapping[str, int] | None = None,
@@ -115,7 +115,7 @@ class BodyLimit:
             received += size
             if received > max_bytes:
                 raise _refusal(received, max_bytes)
-            self._held.take(size)
+            self._held.acquire(size)
             held += size
             complete = not message.get("more_body", False)
             return message
@@ -123,7 +123,7 @@ class BodyLimit:
         try:
             await self._app(scope, bounded_receive, send)
         finally:
-            self._held.give_back(held)
+            self._held.release(held)
 
     def _allowance(self, received: int) -> float:
         """Return the seconds in which more than ``received`` bytes must have come."""

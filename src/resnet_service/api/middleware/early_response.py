@@ -8,7 +8,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 _DRAIN_SECONDS = 5.0
 
 
-class EarlyAnswer:
+class EarlyResponseMiddleware:
     """Read on, for a bounded while, where the answer is given before the body has been read.
 
     Closing a connection with unread bytes resets it, and a reset destroys the answer on its way to the client. So the

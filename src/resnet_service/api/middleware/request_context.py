@@ -10,7 +10,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from resnet_service.api.problem_details import unexpected
 from resnet_service.observability.logs import printable
 from resnet_service.observability.metrics import UNMATCHED, Metrics
-from resnet_service.observability.request_context import Observation, current, request_id
+from resnet_service.observability.request_context import RequestContext, current, request_id
 from resnet_service.observability.tracing import Tracer
 
 log = logging.getLogger("resnet_service.access")
@@ -22,7 +22,7 @@ _LONGEST_PATH = 200
 _PROBES = ("/live", "/ready", "/metrics")
 
 
-class Observer:
+class RequestContextMiddleware:
     """Give each request an ID, count it, time it, and write one line about it when it has been answered.
 
     ``X-Request-ID`` goes onto every answer, ``Server-Timing`` onto those that went through stages. An exception that
@@ -41,10 +41,10 @@ class Observer:
             return
         state = scope.setdefault("state", {})
         # There is one already where the connection was refused before this could begin.
-        seen = state.get("observation") or Observation(request_id(scope["headers"]))
-        state["observation"] = seen
+        ctx = state.get("request_context") or RequestContext(request_id(scope["headers"]))
+        state["request_context"] = ctx
         # Never reset: the server's own lines about this request come after it, in the task that is this request's.
-        current.set(seen)
+        current.set(ctx)
         self._metrics.begin()
         status = received = sent = 0
         left = broken = False
@@ -62,7 +62,7 @@ class Observer:
             nonlocal status, sent
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message["headers"] = [*message.get("headers", ()), *_headers(seen)]
+                message["headers"] = [*message.get("headers", ()), *_headers(ctx)]
             else:
                 sent += len(message.get("body", b""))
             await send(message)
@@ -77,34 +77,34 @@ class Observer:
             raise
         finally:
             if left:
-                status, seen.code = seen.refused or (CLIENT_LEFT, "client_disconnected")
+                status, ctx.code = ctx.refused or (CLIENT_LEFT, "client_disconnected")
             elif broken:
-                seen.code = "internal_error"
+                ctx.code = "internal_error"
             elif status < 400:
-                seen.code = None
-            elif seen.code is None:
-                seen.code = f"http_{status}"
-            self._answered(scope, seen, status, received, sent)
+                ctx.code = None
+            elif ctx.code is None:
+                ctx.code = f"http_{status}"
+            self._answered(scope, ctx, status, received, sent)
 
-    def _answered(self, scope: Scope, seen: Observation, status: int, received: int, sent: int) -> None:
+    def _answered(self, scope: Scope, ctx: RequestContext, status: int, received: int, sent: int) -> None:
         route = _template(scope)
         method = scope["method"]
-        seconds = time.perf_counter() - seen.begun
-        self._metrics.answered(route, method, status, seconds, seen.code)
+        seconds = time.perf_counter() - ctx.begun
+        self._metrics.answered(route, method, status, seconds, ctx.code)
         level = logging.WARNING if status >= 500 else logging.INFO
         if route.endswith(_PROBES):
             level = logging.DEBUG
         fields: dict[str, object] = {}
         if self._tracer is not None and level > logging.DEBUG:
             fields["trace_id"] = self._tracer.record(
-                seen, route=route, method=method, status=status, headers=scope["headers"]
+                ctx, route=route, method=method, status=status, headers=scope["headers"]
             )
         if not log.isEnabledFor(level):
             return
         fields |= {"method": method, "route": route, "status": status, "ms": round(1000 * seconds, 2)}
         fields |= {"received": received, "sent": sent}
-        if seen.code is not None:
-            fields["code"] = seen.code
+        if ctx.code is not None:
+            fields["code"] = ctx.code
         if route == UNMATCHED:
             fields["path"] = printable(scope["path"], _LONGEST_PATH)
         log.log(level, "request", extra=fields)
@@ -121,9 +121,9 @@ def _template(scope: Scope) -> str:
     return UNMATCHED
 
 
-def _headers(seen: Observation) -> list[tuple[bytes, bytes]]:
-    headers = [(b"x-request-id", seen.request_id.encode("ascii"))]
-    if seen.stages:
-        timing = ", ".join(f"{stage};dur={1000 * seconds:.3f}" for stage, seconds in seen.stages.items())
+def _headers(ctx: RequestContext) -> list[tuple[bytes, bytes]]:
+    headers = [(b"x-request-id", ctx.request_id.encode("ascii"))]
+    if ctx.stages:
+        timing = ", ".join(f"{stage};dur={1000 * seconds:.3f}" for stage, seconds in ctx.stages.items())
         headers.append((b"server-timing", timing.encode("ascii")))
     return headers

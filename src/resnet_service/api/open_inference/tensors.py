@@ -132,7 +132,7 @@ def infer(classifier: ImageClassifier, body: bytes, json_length: str | None, max
         InvalidTensor: What it asks is not what the model takes or gives, or the data do not fit the shape.
         TooManyImages: More than ``max_batch``.
         RequestError: An image cannot be answered.
-        UnsoundOutput: The network failed.
+        InvalidModelOutput: The network failed.
 
     """
     request, binary = _read(body, json_length)

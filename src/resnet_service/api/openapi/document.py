@@ -64,7 +64,7 @@ class Kind(NamedTuple):
 # they put some; a test sees that each is said.
 _DETAILS: dict[type[errors.ServiceError], str] = {
     errors.Unauthorized: "This needs an API key. Send one as `Authorization: Bearer KEY` or as `X-API-Key: KEY`.",
-    errors.NoFile: "The request carries no image. Send a form with the image in the field 'file' "
+    errors.MissingImage: "The request carries no image. Send a form with the image in the field 'file' "
     "(curl -F file=@cat.jpg), or the bytes themselves as image/*.",
     errors.MalformedForm: "The form cannot be read: Missing boundary in multipart. Send a form with the image in the "
     "field 'file' (curl -F file=@cat.jpg), or the bytes themselves as image/*.",
@@ -86,13 +86,13 @@ _DETAILS: dict[type[errors.ServiceError], str] = {
     errors.MalformedRequest: "This is not a well-formed HTTP request.",
     errors.RequestTooSlow: "The request's headers came too slowly.",
     errors.Overloaded: "The service is busy. Try again in 1 s.",
-    errors.TooManyBytes: "The service holds as many bytes of images as it may. Try again in 1 s.",
+    errors.BodyBudgetExceeded: "The service holds as many bytes of images as it may. Try again in 1 s.",
     errors.TooManyConnections: "Too many connections are open. Try again in a moment.",
     errors.DeadlineExceeded: "There was no answer within 30 s. Try again later.",
     errors.NotReady: "The service is not ready: it is shutting down, or checking its model. Try again in a moment.",
     errors.OutputUnavailable: "vgg11 does not end in global average pooling and one linear layer, as class activation "
     "maps need; answers of this model cannot be explained.",
-    errors.UnsoundOutput: INTERNAL,
+    errors.InvalidModelOutput: INTERNAL,
 }
 
 # Two kinds that no class of ours stands for.
@@ -113,10 +113,10 @@ _NO_OPERATION = (
 # What a connection answers before it knows of any route, and therefore in our own shape everywhere.
 _ANYWHERE = (errors.MalformedRequest, errors.RequestTooSlow, errors.HeadTooLarge, errors.TooManyConnections)
 # Wherever a body is read, and wherever there is inference.
-BODY = (errors.BodyTooLarge, errors.TooManyBytes, errors.RequestTooSlow)
+BODY = (errors.BodyTooLarge, errors.BodyBudgetExceeded, errors.RequestTooSlow)
 INFERENCE = (errors.Overloaded, errors.NotReady, errors.DeadlineExceeded)
 # Of what is no image, or none that is read.
-IMAGE = (errors.NoFile, errors.NotAnImage, errors.BrokenImage, errors.TooManyPixels, errors.UnsoundOutput)
+IMAGE = (errors.MissingImage, errors.NotAnImage, errors.BrokenImage, errors.TooManyPixels, errors.InvalidModelOutput)
 
 _HEADERS = {
     HTTPStatus.TOO_MANY_REQUESTS: {

@@ -9,7 +9,7 @@ from resnet_service import __version__
 from resnet_service.api.admission import Admitted, InferenceRoute
 from resnet_service.api.content_negotiation import preferred
 from resnet_service.api.dependencies import StartedService
-from resnet_service.api.localization import ReadBy
+from resnet_service.api.localization import RequestedLocale
 from resnet_service.api.middleware.body_limits import megabytes
 from resnet_service.api.openapi import document, examples
 from resnet_service.api.openapi.document import answered, refused
@@ -31,7 +31,7 @@ from resnet_service.errors import (
     InvalidClassId,
     InvalidTopK,
     MalformedForm,
-    NoFile,
+    MissingImage,
     NotReady,
     OutputUnavailable,
     ServiceError,
@@ -110,7 +110,7 @@ async def predict(
     request: Request,
     service: StartedService,
     admitted: Admitted,
-    reader: ReadBy,
+    reader: RequestedLocale,
     top_k: TopK = None,
 ) -> PredictResponse:
     """Answer with the most probable classes of one JPEG, PNG, WebP, GIF (first frame), BMP, TIFF or AVIF image.
@@ -136,7 +136,7 @@ async def predict(
     responses={
         **answered("An answer for each image, in their order.", "batch"),
         **refused(
-            NoFile,
+            MissingImage,
             MalformedForm,
             UnsupportedMediaType,
             TooManyImages,
@@ -148,7 +148,7 @@ async def predict(
     },
 )
 async def predict_batch(
-    request: Request, service: StartedService, admitted: Admitted, reader: ReadBy, top_k: TopK = None
+    request: Request, service: StartedService, admitted: Admitted, reader: RequestedLocale, top_k: TopK = None
 ) -> BatchResponse:
     """Answer with the most probable classes of each image, in the order of the form's fields `files`.
 
@@ -188,7 +188,7 @@ async def explain(
     request: Request,
     service: StartedService,
     admitted: Admitted,
-    reader: ReadBy,
+    reader: RequestedLocale,
     class_id: Annotated[int | None, Query(description="The class to explain; by default the most probable.")] = None,
     format_: Annotated[
         MapForm | None,
@@ -247,7 +247,7 @@ async def embed(
 ) -> Response:
     """Answer with what the network's last layer takes: images that look alike to the network have like vectors.
 
-    Vectors of different models, or of one model packed differently, have nothing to do with each other.
+    Vectors of different models, or of one model exported differently, have nothing to do with each other.
 
     ```console
     $ curl -F file=@sneaker.png http://localhost:8080/embed
@@ -309,7 +309,7 @@ async def metadata(service: StartedService) -> MetadataResponse:
         **refused(UnsupportedLanguage, NotReady),
     },
 )
-async def labels(service: StartedService, reader: ReadBy) -> LabelsResponse:
+async def labels(service: StartedService, reader: RequestedLocale) -> LabelsResponse:
     """Answer with all classes of the model, in the order of its outputs.
 
     ```console

@@ -26,7 +26,7 @@ from resnet_service.errors import (
 from resnet_service.models import architectures
 from resnet_service.models.checkpoint.pytorch import load_values
 from resnet_service.models.metadata import EvaluationRecord, ModelMetadata
-from resnet_service.system.files import read_model_file, sha256_of, write_whole
+from resnet_service.system.files import atomic_write, read_model_file, sha256_of
 
 _STATE = "state_dict"
 _STATES_IN_TRAINING = (_STATE, "model_state_dict", "model")  # as training scripts mostly name it
@@ -217,7 +217,7 @@ def _assemble(state: Mapping[str, Tensor], metadata: ModelMetadata, where: str) 
 def _write(content: Mapping[str, Any], path: Path) -> None:
     buffer = io.BytesIO()
     torch.save(content, buffer)
-    write_whole(path, buffer.getvalue())
+    atomic_write(path, buffer.getvalue())
 
 
 def _some(names: list[str]) -> str:

@@ -1,4 +1,4 @@
-"""What the peers around our packed model share: decode and resize by Pillow, infer by OpenVINO, as the service does.
+"""What the peers around our exported model share: decode and resize by Pillow, infer by OpenVINO, as the service does.
 
 Not by importing the service: someone who takes the model file elsewhere writes these lines.
 """
@@ -18,7 +18,7 @@ RESIZE, CROP = 256, 224
 
 
 class Network:
-    """The packed model, compiled for the CPU; may be called from several threads at once."""
+    """The exported model, compiled for the CPU; may be called from several threads at once."""
 
     def __init__(self, path: Path, *, threads: int, streams: int = 1) -> None:
         """Compile ``path`` for ``streams`` calls at once, which have ``threads`` CPU threads in all."""
