@@ -14,7 +14,7 @@ help:
 	@echo "make serve CALIBRATION=DIR    the same in INT8, calibrated with the images in DIR"
 	@echo "make test           install what tests need, lint, run the tests"
 	@echo "make test SLOW=1    the same with the long proofs"
-	@echo "make lint           ruff and mypy"
+	@echo "make lint           ruff, mypy and codespell"
 	@echo "make format         let ruff format the code"
 	@echo "make image          build the container image resnet-service, with the model in the repository"
 	@echo "make image MODEL=checkpoints/pets-int8.onnx    the same with your own exported model"
@@ -39,6 +39,7 @@ lint: $(VENV)/.test
 	@$(BIN)/ruff check
 	@$(BIN)/ruff format --check --quiet
 	@$(BIN)/mypy
+	@$(BIN)/codespell
 
 format: $(VENV)/.test
 	@$(BIN)/ruff check --fix

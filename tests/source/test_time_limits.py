@@ -10,9 +10,9 @@ def limit(request: pytest.FixtureRequest) -> float:
 
 
 def test_an_ordinary_test_has_a_limit(request: pytest.FixtureRequest) -> None:
-    assert 0 < limit(request) <= 120
+    assert limit(request) > 0
 
 
 @pytest.mark.slow
 def test_a_slow_test_has_a_longer_one(request: pytest.FixtureRequest) -> None:
-    assert 120 < limit(request) <= 900
+    assert limit(request) > float(request.config.getini("timeout"))
