@@ -7,13 +7,14 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test lint format bench fuzz openapi tables lock audit sbom release image clean
+.PHONY: help serve test coverage lint format bench fuzz openapi tables lock audit sbom release image clean
 
 help:
 	@echo "make serve          install, fetch a model if there is none, export it, serve on port $(PORT)"
 	@echo "make serve CALIBRATION=DIR    the same in INT8, calibrated with the images in DIR"
 	@echo "make test           install what tests need, lint, run the tests"
 	@echo "make test SLOW=1    the same with the long proofs"
+	@echo "make coverage       which lines and branches the in-process tests reach"
 	@echo "make lint           ruff, mypy and codespell"
 	@echo "make format         let ruff format the code"
 	@echo "make image          build the container image resnet-service, with the model in the repository"
@@ -34,6 +35,11 @@ serve: $(VENV)/.serve
 
 test: lint
 	@$(BIN)/python -m pytest $(if $(SLOW),,-m "not slow") $(ARGS)
+
+# A tracer slows what it measures, so tests with time limits may fail here; the report comes all the same.
+coverage: $(VENV)/.test
+	@$(BIN)/python -m coverage run -m pytest -q -m "not slow" -o timeout=600 $(ARGS) || echo "Some tests failed under the tracer; make test judges them."
+	@$(BIN)/python -m coverage report
 
 lint: $(VENV)/.test
 	@$(BIN)/ruff check
@@ -81,7 +87,7 @@ image:
 	    --build-arg REVISION=$(shell git rev-parse HEAD 2>/dev/null || echo unknown) .
 
 clean:
-	rm -rf $(VENV) .venv-ray build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-ray build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage
 
 # Stamps say what is installed; each is renewed when what it depends on changes.
 $(VENV)/.venv:
