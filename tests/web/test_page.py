@@ -1,6 +1,7 @@
 """The page in a real browser, used as people use it. Takes about a minute in all."""
 
 import base64
+import dataclasses
 import importlib.util
 import json
 from collections.abc import Callable, Iterator
@@ -14,7 +15,6 @@ from starlette import routing
 from starlette.responses import JSONResponse, Response
 
 from resnet_service.api.app import create_app
-from resnet_service.inference.classifier import ModelIdentity
 from resnet_service.inference.fake import FakeClassifier
 from resnet_service.models.labels import read_label_set
 from resnet_service.settings import Settings
@@ -46,7 +46,9 @@ class Imagenet(FakeClassifier):
             "provenance": {"source": "a publisher", "licence": "a licence"},
             "evaluations": [{**evaluation, **scores}],
         }
-        self.metadata = self.metadata.model_validate({**self.metadata.model_dump(), **changes})
+        metadata = self.model.metadata
+        metadata = metadata.model_validate({**metadata.model_dump(), **changes})
+        self.model = dataclasses.replace(self.model, metadata=metadata)
 
 
 def with_maps(app: FastAPI) -> FastAPI:
@@ -221,7 +223,7 @@ def test_without_samples_that_fit_the_classes_there_are_none(browser: Browser) -
         expect(card(page).get_by_role("button", name="more")).to_have_count(0)
 
 
-def test_a_image_that_the_browser_cannot_show_is_answered(page: Page) -> None:
+def test_an_image_that_the_browser_cannot_show_is_answered(page: Page) -> None:
     choose(page, {"name": "scan.tiff", "mimeType": "image/tiff", "buffer": encoded(noise(50, 50), "TIFF")})
     expect(card(page).locator(".image .note").first).to_contain_text("cannot show this kind of image")
     expect(card(page).locator(".class")).to_have_count(3)
@@ -451,7 +453,7 @@ def test_another_model_is_noticed_by_its_answers(browser: Browser) -> None:
     with served(app) as client, visit(browser, str(client.base_url)) as page:
         expect(page.locator("#model")).to_contain_text("000000000000")
         other = Imagenet()
-        other.model = ModelIdentity("newer", "resnet18", "111111111111")
+        other.model = dataclasses.replace(other.model, name="newer", version="111111111111")
         app.state.service.serve(other)
         choose(page, IMAGE)
         expect(page.locator("#model")).to_contain_text("newer")
@@ -617,7 +619,7 @@ def test_the_policy_keeps_foreign_scripts_out(browser: Browser, url: str) -> Non
     assert "Content Security Policy" in "".join(visitor.errors)
 
 
-def test_the_cat_is_a_image_like_any_other(page: Page) -> None:
+def test_the_cat_is_an_image_like_any_other(page: Page) -> None:
     """A photograph from the repository, through the real decoder."""
     page.set_input_files("#file", CAT)
     expect(card(page).locator(".time")).to_contain_text("451 × 300 JPEG")
