@@ -15,7 +15,7 @@ help:
 	@echo "make test           install what tests need, lint, run the tests"
 	@echo "make test SLOW=1    the same with the long proofs"
 	@echo "make coverage       which lines and branches the in-process tests reach"
-	@echo "make lint           ruff, mypy and codespell"
+	@echo "make lint           ruff, mypy, codespell and the layers of packages (import-linter)"
 	@echo "make format         let ruff format the code"
 	@echo "make image          build the container image resnet-service, with the model in the repository"
 	@echo "make image MODEL=checkpoints/pets-int8.onnx    the same with your own exported model"
@@ -46,6 +46,7 @@ lint: $(VENV)/.test
 	@$(BIN)/ruff format --check --quiet
 	@$(BIN)/mypy
 	@$(BIN)/codespell
+	@$(BIN)/lint-imports --no-logo --no-cache > $(VENV)/imports.log || { cat $(VENV)/imports.log; exit 1; }
 
 format: $(VENV)/.test
 	@$(BIN)/ruff check --fix

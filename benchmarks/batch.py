@@ -26,8 +26,8 @@ import ray
 import ray.data
 
 from resnet_service.batch.items import Image
-from resnet_service.batch.job import ClassifierConfig, Engine, classify_batch, local_engine
-from resnet_service.batch.messages import part_text
+from resnet_service.batch.job import BatchConfig, Engine, classify_batch, local_engine
+from resnet_service.batch.messages import shard_text
 from resnet_service.batch.shards import part_size, plan
 from resnet_service.ray.batch import ray_engine
 from resnet_service.system.cpus import available_cpus
@@ -55,7 +55,7 @@ def main() -> None:
     files = sorted(path.read_bytes() for path in args.images.glob("*.jpg"))
     taken = [files[index % len(files)] for index in range(args.number)]
     cpus = available_cpus()
-    config = ClassifierConfig(args.model.absolute())
+    config = BatchConfig(args.model.absolute())
     speeds: dict[str, list[Speed]] = {"one thread": [], "processes": [], "threads": [], "ray": []}
     with tempfile.TemporaryDirectory(prefix="batch-", dir="/tmp") as folder:  # short, as Ray's sockets want it
         source = Path(folder) / "images.parquet"
@@ -92,7 +92,7 @@ def main() -> None:
         args.output.write_text(text + "\n")
 
 
-def _speed(name: str, config: ClassifierConfig, source: Path, target: Path, cpus: int, files: Sequence[bytes]) -> Speed:
+def _speed(name: str, config: BatchConfig, source: Path, target: Path, cpus: int, files: Sequence[bytes]) -> Speed:
     if name == "processes":
         return Speed(_processes(config, cpus, files))
     workers = 1 if name == "one thread" else cpus
@@ -107,7 +107,7 @@ def _speed(name: str, config: ClassifierConfig, source: Path, target: Path, cpus
     return Speed(sum(rows for _, rows in steady[1:]) / (steady[-1][0] - steady[0][0]), written[0][0] - begun)
 
 
-def _processes(config: ClassifierConfig, count: int, files: Sequence[bytes]) -> float:
+def _processes(config: BatchConfig, count: int, files: Sequence[bytes]) -> float:
     """Return images a second of ``count`` processes with a classifier each, nothing read and nothing written."""
     context = multiprocessing.get_context("spawn")
     barrier, spans = context.Barrier(count), context.SimpleQueue()
@@ -124,7 +124,7 @@ def _processes(config: ClassifierConfig, count: int, files: Sequence[bytes]) -> 
 _EACH = 500  # images of each process
 
 
-def _process(config: ClassifierConfig, files: Sequence[bytes], barrier: Any, spans: Any) -> None:
+def _process(config: BatchConfig, files: Sequence[bytes], barrier: Any, spans: Any) -> None:
     classifier = config.open(1)
     classifier.warm_up()
     barrier.wait()
@@ -134,7 +134,7 @@ def _process(config: ClassifierConfig, files: Sequence[bytes], barrier: Any, spa
     spans.put((begun, time.monotonic()))
 
 
-def _stages(config: ClassifierConfig, files: Sequence[bytes]) -> dict[str, float]:
+def _stages(config: BatchConfig, files: Sequence[bytes]) -> dict[str, float]:
     """Return the milliseconds that each stage of an image takes on one thread."""
     classifier = config.open(1)
     classifier.warm_up()
@@ -166,7 +166,7 @@ def _described() -> tuple[float, float]:
     shards = list(plan(images, set()))
     held, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    return held / _LISTED, sum(len(part_text(shard)) for shard in shards) / _LISTED
+    return held / _LISTED, sum(len(shard_text(shard)) for shard in shards) / _LISTED
 
 
 if __name__ == "__main__":

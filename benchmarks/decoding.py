@@ -18,7 +18,9 @@ from PIL import Image
 
 from resnet_service.imaging.decode import decode
 from resnet_service.imaging.preprocess import crop
-from resnet_service.inference.classifier import Classification, Classifier, Fidelity
+from resnet_service.inference.classifier import Classifier, ClassifierConfig
+from resnet_service.inference.results import Classification
+from resnet_service.types import Fidelity
 
 _TWELVE_MEGAPIXELS = 12_000_000
 
@@ -37,8 +39,10 @@ def main() -> None:
 
 def compare(model: Path, images: list[bytes]) -> dict[str, float]:
     """Answer each image in both ways, alternating; return means over the images, times as medians."""
-    ways: dict[Fidelity, Classifier] = {way: Classifier.open(model, decoding=way) for way in ("exact", "fast")}
-    metadata = ways["exact"].metadata
+    ways: dict[Fidelity, Classifier] = {
+        way: Classifier.open(model, ClassifierConfig(decoding=way)) for way in ("exact", "fast")
+    }
+    metadata = ways["exact"].model.metadata
     answers: dict[Fidelity, list[Classification]] = {"exact": [], "fast": []}
     times: dict[Fidelity, list[float]] = {"exact": [], "fast": []}
     off = []

@@ -669,7 +669,7 @@ path = Path(sys.argv[1])
 if path.suffix == ".image":
     from resnet_service.imaging.decode import decode
     data = path.read_bytes()
-    read = lambda: decode(data, enough=512)
+    read = lambda: decode(data, min_side=512)
 elif path.suffix == ".pth":
     from resnet_service.models.checkpoint.checkpoint import load_checkpoint
     read = lambda: load_checkpoint(path)

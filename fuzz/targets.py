@@ -23,7 +23,7 @@ def fuzz_decode(data: bytes) -> None:
     except RequestError:
         return
     assert decoded.image.mode == "RGB"
-    assert decoded.width * decoded.height <= MAX_PIXELS
+    assert decoded.info.width * decoded.info.height <= MAX_PIXELS
 
 
 def fuzz_checkpoint(data: bytes) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from resnet_service.inference.classifier import Classifier
+from resnet_service.inference.classifier import Classifier, ClassifierConfig
 from tests.support.images import CAT
 
 WRITTEN_BY_1_0 = Path("tests/data/written-by-1.0.0")
@@ -32,7 +32,7 @@ ANSWERS = json.loads((WRITTEN_BY_1_0 / "answers.json").read_text())
 
 @pytest.mark.parametrize("name", ["small.pth", "small.onnx"])
 def test_a_model_file_of_version_1_0_is_served_as_it_was(name: str) -> None:
-    classifier = Classifier.open(WRITTEN_BY_1_0 / name, decoding="exact")
+    classifier = Classifier.open(WRITTEN_BY_1_0 / name, ClassifierConfig(decoding="exact"))
     classifier.warm_up()
     assert classifier.model.version == ANSWERS[name]["version"]
     logits = classifier.score([CAT.read_bytes()]).logits[0]

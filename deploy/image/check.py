@@ -25,7 +25,7 @@ def main() -> None:
     ):
         if named != true:
             sys.exit(f"error: the image's label would say {named!r}: build with --build-arg {argument}={true}.")
-    print(f"{model} {true}: {classifier.runtime_name}, {classifier.precision}")
+    print(f"{model} {true}: {classifier.model.runtime}, {classifier.model.precision}")
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
     ServiceError
     ├── RequestError                    what a client sent cannot be answered
     │   ├── Unauthorized                the request carries no valid API key
-    │   ├── NoFile                      the request carries no image
+    │   ├── MissingImage                the request carries no image
     │   ├── MalformedForm               a multipart body that is not one
     │   ├── MalformedJSON               a JSON body that is not one, or not what the route reads
     │   ├── InvalidTensor               a tensor's name, type, shape or data are not what the model takes or gives
@@ -39,12 +39,12 @@
     ├── RuntimeUnavailable              the chosen runtime's packages are not installed
     ├── TracingUnavailable              what tracing needs is not installed
     ├── UnsuitableRuntime               the chosen runtime does not run this kind of file
-    ├── TooLossy                        exporting would change more answers than was allowed
+    ├── AccuracyLossExceeded            exporting would change more answers than was allowed
     ├── OutputUnavailable               the model gives no class activation map, or no embedding
-    ├── UnsoundOutput                   the network answered NaN, infinity or the wrong shape
+    ├── InvalidModelOutput              the network answered NaN, infinity or the wrong shape
     ├── NotReady                        still loading, re-checking the model, or already shutting down
     ├── Overloaded                      as many requests as may wait are waiting
-    │   └── TooManyBytes                as many bytes of bodies as may be held are held
+    │   └── BodyBudgetExceeded          as many bytes of bodies as may be held are held
     ├── TooManyConnections              as many connections as may be open are open
     ├── DeadlineExceeded                no answer within the time that a request may take
     ├── DatasetError                    a data set cannot be evaluated on

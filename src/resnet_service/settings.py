@@ -9,10 +9,8 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from resnet_service.api_keys import Keys
 from resnet_service.errors import InvalidSettings
-from resnet_service.imaging.decode import DEFAULT_MAX_PIXELS
-from resnet_service.inference.classifier import Fidelity
-from resnet_service.models.metadata import describe
-from resnet_service.runtimes.registry import RuntimeName
+from resnet_service.types import DEFAULT_MAX_PIXELS, Fidelity, RuntimeName
+from resnet_service.validation import describe
 
 ENV_PREFIX = "RESNET_SERVICE_"
 # Variables only, no flags: on a command line, everybody on the machine can read them.

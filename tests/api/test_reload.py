@@ -9,7 +9,7 @@ from resnet_service.api.app import create_app
 from resnet_service.api.dependencies import Service
 from resnet_service.api.reload import Reloader
 from resnet_service.errors import UnreadableModel
-from resnet_service.inference.classifier import ImageClassifier
+from resnet_service.inference.base import ImageClassifier
 from resnet_service.inference.executor import InferenceExecutor
 from resnet_service.inference.fake import FakeClassifier
 from resnet_service.settings import Settings

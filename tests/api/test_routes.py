@@ -45,7 +45,7 @@ def client() -> Iterator[httpx.Client]:
     ],
     ids=["form", "misnamed", "raw", "mistyped", "octets", "untyped", "chunked"],
 )
-def test_predict_takes_a_image_in_every_usual_way(client: httpx.Client, request_: dict[str, Any]) -> None:
+def test_predict_takes_an_image_in_every_usual_way(client: httpx.Client, request_: dict[str, Any]) -> None:
     answer = client.post("/predict", **request_)
     assert answer.status_code == 200, answer.text
     body = answer.json()

@@ -20,10 +20,10 @@ import pytest
 from resnet_service.batch import inputs
 from resnet_service.batch.items import Image
 from resnet_service.batch.job import Totals, classify_batch, local_engine
-from resnet_service.batch.messages import outcome_text, part_text, read_outcome, read_part
+from resnet_service.batch.messages import outcome_text, read_outcome, read_shard, shard_text
 from resnet_service.batch.outputs import SCHEMA, Output
 from resnet_service.batch.shards import Shard, part_size, plan, task_count
-from resnet_service.batch.worker import Outcome, run_part
+from resnet_service.batch.worker import Outcome, run_shard
 from resnet_service.errors import (
     FileNotWritten,
     InvalidBatchInput,
@@ -32,7 +32,7 @@ from resnet_service.errors import (
     OutputConflict,
     OutputInUse,
 )
-from resnet_service.inference.classifier import ImageClassifier
+from resnet_service.inference.base import ImageClassifier
 from resnet_service.inference.fake import FakeClassifier
 from tests.support.images import encoded, noise
 from tests.support.servers import REPOSITORY, cli
@@ -80,7 +80,7 @@ def write_parquet(file: Path, columns: dict[str, Any], row_group_size: int = 7) 
     return file
 
 
-def test_a_folder_becomes_a_row_a_image(folder: Path, tmp_path: Path) -> None:
+def test_a_folder_becomes_a_row_an_image(folder: Path, tmp_path: Path) -> None:
     totals = run(folder, tmp_path / "out")
     found = rows(tmp_path / "out")
     assert [row["path"] for row in found] == sorted(str(path) for path in folder.rglob("*.png"))
@@ -168,20 +168,22 @@ def test_bad_images_are_rows_with_an_error(folder: Path, tmp_path: Path) -> None
     assert any(example.startswith(f"{folder}/text.png: These bytes") for example in totals.examples)
 
 
-def test_a_row_without_a_image_is_a_row_with_an_error(tmp_path: Path) -> None:
+def test_a_row_without_an_image_is_a_row_with_an_error(tmp_path: Path) -> None:
     file = write_parquet(tmp_path / "in.parquet", {"image": [IMAGE, None]})
     assert run(file, tmp_path / "out").refused == 1
     assert [row["error"] and row["error"]["code"] for row in rows(tmp_path / "out")] == [None, "no_file"]
 
 
-def test_a_image_beyond_the_limit_is_not_read_on(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_image_beyond_the_limit_is_not_read_on(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(inputs, "MAX_IMAGE_BYTES", len(IMAGE))
     (folder / "large.png").write_bytes(IMAGE + b"x")
     assert run(folder, tmp_path / "out").refused == 1
     assert [row["error"]["code"] for row in rows(tmp_path / "out") if row["error"]] == ["body_too_large"]
 
 
-def test_a_network_that_fails_on_a_image_costs_no_other_run(folder: Path, tmp_path: Path) -> None:
+def test_a_network_that_fails_on_an_image_costs_no_other_run(folder: Path, tmp_path: Path) -> None:
     totals = run(folder, tmp_path / "out", FakeClassifier(failure=InvalidModelOutput("The network answered NaN.")))
     assert totals.refused == 40
     assert {row["error"]["code"] for row in rows(tmp_path / "out")} == {"unsound_output"}
@@ -247,7 +249,7 @@ def test_doing_a_part_twice_leaves_it_once(folder: Path, tmp_path: Path) -> None
     output = Output(str(tmp_path / "out"), {})
     shard = next(plan(inputs.list_images(str(folder)), set()))
     for _ in range(2):
-        run_part(shard, FakeClassifier(), output, None)
+        run_shard(shard, FakeClassifier(), output, None)
     assert len(rows(tmp_path / "out")) == len(shard.images)
 
 
@@ -320,7 +322,7 @@ def test_a_full_disk_ends_the_run_and_keeps_what_is_written(folder: Path, tmp_pa
     classifier = FakeClassifier()
 
     def engine(shards: Sequence[Shard], output: Output) -> Iterator[Outcome]:
-        yield run_part(shards[0], classifier, output, None)
+        yield run_shard(shards[0], classifier, output, None)
         yield from local_engine(classifier, None, 2)(shards[1:], Full(output.url, {}))
 
     with pytest.raises(FileNotWritten):
@@ -401,9 +403,9 @@ def test_a_killed_run_loses_nothing_and_repeats_nothing(tmp_path: Path) -> None:
 
 def test_what_goes_between_machines_comes_through() -> None:
     shard = Shard((Image("/a/of\udcff any bytes.png", None, 7), Image("s3://photos/in.parquet", 12)))
-    assert read_part(part_text(shard)) == shard
-    assert read_part(part_text(shard)).name == shard.name
-    part_text(shard).encode("ascii")
+    assert read_shard(shard_text(shard)) == shard
+    assert read_shard(shard_text(shard)).name == shard.name
+    shard_text(shard).encode("ascii")
     outcome = Outcome(3, 2, 1, ("a.png: it is damaged.",))
     assert read_outcome(outcome_text(outcome)) == outcome
     with pytest.raises(FileNotWritten, match=r"^The disk is full\.$"):

@@ -10,9 +10,10 @@ import pytest
 from resnet_service.errors import InvalidDataset
 from resnet_service.evaluation.datasets import Dataset, Sample
 from resnet_service.evaluation.evaluate import CALIBRATION_BINS, Evaluation, evaluate
-from resnet_service.inference.classifier import Classification, Timing
+from resnet_service.imaging.decode import ImageInfo
 from resnet_service.inference.fake import FakeClassifier
 from resnet_service.inference.ranking import RankedClass
+from resnet_service.inference.results import Classification, Timing
 from resnet_service.models.checkpoint.checkpoint import load_checkpoint
 from tests.support.images import encoded, noise
 from tests.support.models import random_checkpoint
@@ -35,7 +36,7 @@ class Scripted(FakeClassifier):
     def classify(self, data: bytes, top_k: int | None = None) -> Classification:
         confidence, *classes = data
         ranked = [RankedClass(class_id, f"class {class_id}", confidence / 100) for class_id in classes]
-        return Classification(ranked, "PNG", 8, 8, Timing(0, 0, 0, float(confidence)))
+        return Classification(ranked, ImageInfo("PNG", 8, 8), Timing(0, 0, 0, float(confidence)))
 
 
 def scripted(*answers: tuple[int, int, int]) -> Evaluation:

@@ -31,12 +31,12 @@ OTHERS = noise(65, 48).convert("RGBA").rotate(180)
 )
 def test_what_encoders_write_has_the_pixels_that_it_says(data: bytes, images: int) -> None:
     assert coded_pixels(data) in {65 * 48 * images, 65 * 48 * max(1, images - 1)}
-    assert decode(data).width == 65
+    assert decode(data).info.width == 65
 
 
 def test_more_pixels_than_the_container_says_are_refused_before_they_are_decoded() -> None:
     honest = encoded(Image.new("L", (2_000, 2_000), 128), "AVIF", speed=10, quality=1)
-    assert decode(honest).width == 2_000
+    assert decode(honest).info.width == 2_000
     with pytest.raises(TooManyPixels, match="16x16 pixels, but 4,000,000"):
         decode(bombs._avif_saying(honest, 16, 16))
 

@@ -111,21 +111,21 @@ def test_honest_files_stay_far_below_the_limits() -> None:
         encoded(large, "TIFF", compression="tiff_lzw"),
         encoded(large, "AVIF", save_all=True, append_images=[large.rotate(90)] * 3, speed=10, exif=exif),
     ):
-        assert decode(data).width == 600
+        assert decode(data).info.width == 600
 
 
 def test_a_tile_may_be_larger_than_a_small_image() -> None:
     # A photograph's viewer writes tiles of 256 or 512 pixels, whatever the image's size.
     side = 512
     entries = {**bombs._grey(20, 10), 322: (4, 1, side), 323: (4, 1, side), 324: (4, 1, 8), 325: (4, 1, side**2)}
-    assert decode(bombs._tiff(entries, bytes(side**2))).width == 20
+    assert decode(bombs._tiff(entries, bytes(side**2))).info.width == 20
 
 
 @pytest.mark.parametrize("scans", [decoder_limits.MAX_SCANS - 1, decoder_limits.MAX_SCANS])
 def test_scans_are_counted_to_the_last(scans: int) -> None:
     data = bombs._progressive(64, 64, scans)  # and one that comes first
     if scans < decoder_limits.MAX_SCANS:
-        assert decode(data).width == 64
+        assert decode(data).info.width == 64
     else:
         with pytest.raises(BrokenImage, match="scans"):
             decode(data)
@@ -133,12 +133,12 @@ def test_scans_are_counted_to_the_last(scans: int) -> None:
 
 def test_what_looks_like_scans_behind_the_image_does_not_count() -> None:
     """Telephones put a film behind the photograph."""
-    assert decode(encoded(noise(64, 64), "JPEG") + b"\xff\xda" * 1000).width == 64
+    assert decode(encoded(noise(64, 64), "JPEG") + b"\xff\xda" * 1000).info.width == 64
 
 
 def test_run_lengths_of_a_usual_size_are_read() -> None:
     row = b"\xff\x11\x01\x22\0\0"
-    assert decode(bombs._bmp(256, 256, 1, row * 256 + b"\0\1")).width == 256
+    assert decode(bombs._bmp(256, 256, 1, row * 256 + b"\0\1")).info.width == 256
 
 
 def test_the_pixels_of_an_animation_are_one_frame() -> None:

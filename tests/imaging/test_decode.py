@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from resnet_service.errors import BrokenImage, MissingImage, NotAnImage, RequestError, TooManyPixels
-from resnet_service.imaging.decode import ACCEPTED_FORMATS, decode
+from resnet_service.imaging.decode import decode
+from resnet_service.types import ACCEPTED_FORMATS
 from tests.support.images import encoded, noise
 
 IMAGE = noise(48, 32)
@@ -27,7 +28,7 @@ def pixels(data: bytes) -> np.ndarray:
 @pytest.mark.parametrize("file_format", ACCEPTED_FORMATS)
 def test_every_accepted_format_decodes(file_format: str) -> None:
     decoded = decode(encoded(IMAGE, file_format))
-    assert (decoded.format, decoded.width, decoded.height) == (file_format, 48, 32)
+    assert (decoded.info.format, decoded.info.width, decoded.info.height) == (file_format, 48, 32)
     assert decoded.image.mode == "RGB"
     difference = np.abs(np.asarray(decoded.image).astype(int) - np.asarray(IMAGE).astype(int))
     assert difference.mean() < 20
@@ -99,7 +100,7 @@ def test_exif_orientation_is_undone(file_format: str, orientation: int) -> None:
     exif = Image.Exif()
     exif[EXIF_ORIENTATION] = orientation
     decoded = decode(encoded(stored, file_format, exif=exif))
-    assert (decoded.width, decoded.height) == (48, 32)
+    assert (decoded.info.width, decoded.info.height) == (48, 32)
     assert np.abs(np.asarray(decoded.image).astype(int) - np.asarray(upright).astype(int)).mean() < 8
 
 
@@ -205,7 +206,7 @@ def test_the_name_of_a_file_is_not_evidence() -> None:
     buffer = io.BytesIO()
     buffer.name = "cat.jpg"
     IMAGE.save(buffer, "PNG")
-    assert decode(buffer.getvalue()).format == "PNG"
+    assert decode(buffer.getvalue()).info.format == "PNG"
 
 
 @pytest.mark.parametrize(
@@ -217,7 +218,7 @@ def test_a_jpeg_is_decoded_no_smaller_than_is_enough(width: int, height: int) ->
     shorter = min(decoded.image.size)
     assert shorter >= min(512, width, height)
     assert shorter < 1024 or shorter == min(width, height) // 8
-    assert (decoded.width, decoded.height) == (width, height)
+    assert (decoded.info.width, decoded.info.height) == (width, height)
     whole = decode(data).image
     assert whole.size == (width, height)
     small, reference = (image.resize((64, 64)) for image in (decoded.image, whole))
@@ -237,7 +238,7 @@ def test_reduced_decoding_turns_upright_and_reports_the_displayed_size() -> None
     exif[0x0112] = 6
     decoded = decode(encoded(noise(2000, 1000), "JPEG", exif=exif), min_side=200)
     assert decoded.image.size == (250, 500)
-    assert (decoded.width, decoded.height) == (1000, 2000)
+    assert (decoded.info.width, decoded.info.height) == (1000, 2000)
 
 
 def test_the_pixel_limit_is_for_the_whole_image() -> None:

@@ -13,7 +13,7 @@ from resnet_service.errors import InvalidClassId, InvalidModelOutput, OutputUnav
 from resnet_service.export.export import export
 from resnet_service.imaging.preprocess import crop, normalise
 from resnet_service.inference.class_activation_map import activation_map, check_class_id
-from resnet_service.inference.classifier import Classifier
+from resnet_service.inference.classifier import Classifier, ClassifierConfig
 from resnet_service.models.architectures import build
 from resnet_service.models.checkpoint.checkpoint import load_checkpoint, save_checkpoint
 from resnet_service.models.labels import LabelSet
@@ -41,7 +41,7 @@ def both(request: pytest.FixtureRequest) -> Both:
 def classifier(path: Path) -> Classifier:
     """Open a file once for all tests: compiling takes a second."""
     opened = open_runtime(path)
-    return Classifier(opened, LabelSet.numbered(opened.metadata.num_classes), decoding="exact")
+    return Classifier(opened, LabelSet.numbered(opened.metadata.num_classes), config=ClassifierConfig(decoding="exact"))
 
 
 load = functools.cache(load_checkpoint)
@@ -105,7 +105,7 @@ def test_224_pixels_equal_the_reference(small_network: Both, image: bytes, class
 
 def test_the_reference_runtime_explains_and_embeds_alike(small_network: Both) -> None:
     ours, theirs = classifier(small_network.exported), classifier(small_network.checkpoint)
-    assert ours.outputs == theirs.outputs
+    assert ours.model.outputs == theirs.model.outputs
     mine, yours = ours.explain(CAT.read_bytes()), theirs.explain(CAT.read_bytes())
     assert mine.class_id == yours.class_id
     np.testing.assert_allclose(mine.values, yours.values, rtol=0, atol=1e-3)
@@ -182,7 +182,7 @@ def test_networks_that_end_otherwise_say_so(tmp_path: Path, arch: str, side: int
     path = tmp_path / "model.pth"
     save_checkpoint(build(arch, 10), path, metadata(arch=arch, input_size=side, resize_size=side))
     opened = classifier(path)
-    assert opened.outputs.embedding == length
+    assert opened.model.outputs.embedding == length
     with pytest.raises(OutputUnavailable, match=f"{arch} does not end in global average pooling"):
         opened.explain(CAT.read_bytes())
     if length is None:
@@ -192,7 +192,7 @@ def test_networks_that_end_otherwise_say_so(tmp_path: Path, arch: str, side: int
         assert opened.embed(CAT.read_bytes()).vector.shape == (length,)
 
 
-def test_a_exported_file_knows_how_its_network_ends(tmp_path: Path) -> None:
+def test_an_exported_file_knows_how_its_network_ends(tmp_path: Path) -> None:
     path = tmp_path / "model.pth"
     save_checkpoint(build("timm/test_vit", 10), path, metadata(arch="timm/test_vit", input_size=160, resize_size=160))
     written = export(path, tmp_path / "model.onnx")
@@ -210,7 +210,7 @@ def test_a_exported_file_knows_how_its_network_ends(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("runtime", ["torchscript", "torch-dynamic-int8"])
 def test_optimised_runtimes_give_scores_only(checkpoint: Path, runtime: str) -> None:
-    opened = Classifier.open(checkpoint, runtime=runtime)  # type: ignore[arg-type]
+    opened = Classifier.open(checkpoint, ClassifierConfig(runtime=runtime))  # type: ignore[arg-type]
     for ask in (opened.explain, opened.embed):
         with pytest.raises(OutputUnavailable, match=f"The runtime {runtime} gives scores only"):
             ask(CAT.read_bytes())

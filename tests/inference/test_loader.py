@@ -87,8 +87,8 @@ def test_all_threads_of_a_server_share_one_heap_in_which_garbage_is_looked_for_s
 def test_what_is_imported_is_never_looked_through_again() -> None:
     script = (
         "import gc\n"
-        "from resnet_service.system.memory import objects_that_stay\n"
-        "with objects_that_stay():\n"
+        "from resnet_service.system.memory import gc_frozen\n"
+        "with gc_frozen():\n"
         "    assert not gc.isenabled()\n"
         "    import fastapi\n"
         "print(gc.isenabled(), gc.get_freeze_count() > 10_000, len(gc.get_objects()) < 1_000)\n"

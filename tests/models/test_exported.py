@@ -145,7 +145,7 @@ def test_metadata_that_are_none_are_refused(path: Path, text: str) -> None:
         read_exported(path)
 
 
-def test_metadata_of_a_checkpoint_do_not_make_a_exported_model(path: Path) -> None:
+def test_metadata_of_a_checkpoint_do_not_make_an_exported_model(path: Path) -> None:
     model = small_model()
     metadata = ModelMetadata(arch="resnet18", num_classes=3, input_size=8, resize_size=8)
     helper.set_model_props(model, {METADATA_KEY: metadata.model_dump_json()})

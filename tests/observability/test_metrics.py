@@ -1,6 +1,7 @@
 """What is counted and measured, over a real socket, and what the documents and the dashboard say of it."""
 
 import asyncio
+import dataclasses
 import itertools
 import json
 import re
@@ -17,8 +18,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from resnet_service.api.admission import Admitted, InferenceRoute
 from resnet_service.api.app import create_app
 from resnet_service.errors import BrokenImage
-from resnet_service.inference.classifier import Classification, ModelIdentity, Timing
 from resnet_service.inference.fake import FakeClassifier
+from resnet_service.inference.results import Classification, Timing
 from resnet_service.observability.metrics import BUCKETS, OTHER_METHOD, STAGES, Metrics, metrics_table
 from resnet_service.observability.request_context import current
 from resnet_service.settings import Settings
@@ -136,7 +137,7 @@ def test_a_slow_body_is_time_of_receiving(client: httpx.Client) -> None:
     assert float(re.findall(r"receive;dur=([\d.]+)", told)[0]) >= 450  # the service may begin to count later than we
 
 
-def test_a_image_that_fails_has_waited_all_the_same(client: httpx.Client) -> None:
+def test_an_image_that_fails_has_waited_all_the_same(client: httpx.Client) -> None:
     assert client.post("/predict", content=IMAGE[:300]).headers["server-timing"].startswith("receive;dur=")
     assert figure(client, "stage_duration_seconds_count", stage="queue") == 1
     assert figure(client, "stage_duration_seconds_count", stage="decode") == 0
@@ -234,7 +235,7 @@ def test_a_reload_shows_the_new_model_and_not_the_old() -> None:
         app = create_app(Settings(), classifier)
         async with app.router.lifespan_context(app):
             service = app.state.service
-            classifier.model = ModelIdentity("new", "resnet18", "111111111111")
+            classifier.model = dataclasses.replace(classifier.model, name="new", version="111111111111")
             service.reloader.request()
             async with asyncio.timeout(10):
                 while service.reloader.busy:

@@ -121,4 +121,4 @@ def test_the_server_refuses_such_a_file_in_one_line(tmp_path: Path) -> None:
 def test_one_rewritten_with_the_truth_is_served(tmp_path: Path) -> None:
     opened = Classifier(open_runtime(rewritten(EXPORTED, tmp_path / "true.onnx", **TRUE)), LabelSet.numbered(10))
     opened.warm_up()
-    assert opened.outputs.embedding == 512
+    assert opened.model.outputs.embedding == 512

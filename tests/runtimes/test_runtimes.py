@@ -28,16 +28,17 @@ from resnet_service.errors import (
 )
 from resnet_service.imaging.decode import DecodedImage, decode
 from resnet_service.imaging.heatmap import draw
-from resnet_service.inference.classifier import Classifier
+from resnet_service.inference.classifier import Classifier, ClassifierConfig
 from resnet_service.inference.ranking import rank
 from resnet_service.models.exported import METADATA_KEY
 from resnet_service.models.labels import LabelSet
-from resnet_service.models.metadata import Agreement, ModelMetadata, Outputs, Packing, Precision
+from resnet_service.models.metadata import Agreement, ModelMetadata, Outputs, Packing
 from resnet_service.runtimes.base import Features
 from resnet_service.runtimes.openvino import OpenVINORuntime
-from resnet_service.runtimes.registry import RuntimeName, open_runtime
+from resnet_service.runtimes.registry import open_runtime
 from resnet_service.settings import Settings
 from resnet_service.system.files import sha256_of
+from resnet_service.types import Precision, RuntimeName
 from tests.support.images import CAT, noise
 from tests.support.models import metadata
 from tests.support.servers import REPOSITORY, cli, served, server_process
@@ -62,7 +63,7 @@ def test_auto_is_what_fits_the_file(checkpoint: Path, exported: Path) -> None:
 
 
 @pytest.mark.parametrize("runtime", ["torch", "torchscript", "torch-dynamic-int8"])
-def test_a_exported_model_does_not_run_in_torch(exported: Path, runtime: RuntimeName) -> None:
+def test_an_exported_model_does_not_run_in_torch(exported: Path, runtime: RuntimeName) -> None:
     with pytest.raises(UnsuitableRuntime, match="needs the checkpoint"):
         open_runtime(exported, runtime)
 
@@ -151,9 +152,9 @@ class Recording:
         raise NotImplementedError
 
 
-def test_a_image_is_alone_until_another_is_in_work() -> None:
+def test_an_image_is_alone_until_another_is_in_work() -> None:
     runtime = Recording()
-    classifier = Classifier(runtime, LabelSet.numbered(10), workers=2)
+    classifier = Classifier(runtime, LabelSet.numbered(10), config=ClassifierConfig(workers=2))
     threads = [threading.Thread(target=classifier.classify, args=(CAT.read_bytes(),)) for _ in range(2)]
     for thread in threads:
         thread.start()
@@ -180,7 +181,7 @@ def test_while_networks_are_computed_the_next_images_are_decoded_and_then_kept_n
 
     monkeypatch.setattr("resnet_service.inference.classifier.decode", noted)
     runtime, cat = Recording(), CAT.read_bytes()
-    classifier = Classifier(runtime, LabelSet.numbered(10), workers=1)
+    classifier = Classifier(runtime, LabelSet.numbered(10), config=ClassifierConfig(workers=1))
     asks = [lambda: classifier.classify(cat), lambda: classifier.classify(cat), lambda: classifier.score([cat])]
     with ThreadPoolExecutor(len(asks)) as threads:
         asked = [threads.submit(ask) for ask in asks]
@@ -212,7 +213,7 @@ def test_no_more_images_are_decoded_at_once_than_there_are_workers(
         return decode(*args, **options)
 
     monkeypatch.setattr("resnet_service.inference.classifier.decode", counted)
-    classifier, cat = Classifier.open(exported, workers=workers), CAT.read_bytes()
+    classifier, cat = Classifier.open(exported, ClassifierConfig(workers=workers)), CAT.read_bytes()
     asks = [lambda: classifier.classify(cat), lambda: classifier.embed(cat), lambda: classifier.score([cat])] * 2
     with ThreadPoolExecutor(len(asks)) as threads:
         for asked in [threads.submit(ask) for ask in asks]:
@@ -229,7 +230,7 @@ def test_what_is_drawn_on_counts_as_decoded_until_it_is_drawn(exported: Path, mo
         return draw(*args)
 
     monkeypatch.setattr("resnet_service.inference.classifier.draw", held_back)
-    classifier, cat = Classifier.open(exported, workers=1), CAT.read_bytes()
+    classifier, cat = Classifier.open(exported, ClassifierConfig(workers=1)), CAT.read_bytes()
     with ThreadPoolExecutor(2) as threads:
         explained = threads.submit(classifier.explain, cat, None, "overlay")
         assert drawing.wait(20)
@@ -246,7 +247,7 @@ def test_the_server_has_threads_for_what_the_runtime_queues_and_no_more_places(e
     app = create_app(Settings(checkpoint=exported, workers=workers, queue=2))
     with served(app) as client:
         service = app.state.service
-        assert service.executor.threads == workers + service.classifier.prefetch > workers
+        assert service.executor.threads == workers + service.classifier.model.prefetch > workers
         permits = [service.executor.admit() for _ in range(3 * workers)]
         with pytest.raises(Overloaded):
             service.executor.admit()
@@ -328,7 +329,7 @@ def test_the_service_runs_in_it_and_says_so(checkpoint: Path, runtime: str) -> N
 
 
 def test_scores_over_http_are_those_of_the_checkpoint(checkpoint: Path, exported: Path) -> None:
-    classifier = Classifier.open(checkpoint, decoding="exact")
+    classifier = Classifier.open(checkpoint, ClassifierConfig(decoding="exact"))
     expected = classifier.classify(CAT.read_bytes())
     with server_process("--checkpoint", exported, "--decode", "exact") as server:
         body = httpx.post(f"{server.url}/predict", content=CAT.read_bytes()).json()
@@ -356,11 +357,11 @@ FORBIDDEN = (
 )
 
 
-def test_serving_a_exported_model_imports_nothing_heavy(exported: Path) -> None:
+def test_serving_an_exported_model_imports_nothing_heavy(exported: Path) -> None:
     script = (
         "import sys; from pathlib import Path; import resnet_service.cli.app, resnet_service.server.server\n"
-        "from resnet_service.inference.classifier import Classifier\n"
-        f"Classifier.open(Path({str(exported)!r}), workers=2).warm_up()\n"
+        "from resnet_service.inference.classifier import Classifier, ClassifierConfig\n"
+        f"Classifier.open(Path({str(exported)!r}), ClassifierConfig(workers=2)).warm_up()\n"
         f"print([name for name in {FORBIDDEN!r} if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True)
@@ -376,7 +377,7 @@ def test_without_torch_a_checkpoint_is_refused_with_advice(tmp_path: Path, check
 
 
 @pytest.mark.slow
-def test_an_environment_without_torch_serves_a_exported_model(exported: Path, tmp_path: Path) -> None:
+def test_an_environment_without_torch_serves_an_exported_model(exported: Path, tmp_path: Path) -> None:
     """The wheel and what it depends on, nothing else."""
     subprocess.run([sys.executable, "-m", "venv", tmp_path / "venv"], check=True, timeout=60)
     python = tmp_path / "venv" / "bin" / "python"
@@ -404,5 +405,5 @@ def test_an_environment_without_torch_serves_a_exported_model(exported: Path, tm
 def test_logits_feed_the_ranking(exported: Path) -> None:
     runtime = open_runtime(exported)
     classifier = Classifier.open(exported)
-    (best, *_) = rank(runtime.logits(PIXELS[:1])[0], classifier.labels, 1)
+    (best, *_) = rank(runtime.logits(PIXELS[:1])[0], classifier.model.labels, 1)
     assert best.class_id == int(runtime.logits(PIXELS[:1])[0].argmax())

@@ -363,7 +363,7 @@ FORMS = {
 
 @pytest.mark.parametrize("name", FORMS)
 @pytest.mark.parametrize("piece", [65_536, 100], ids=["at once", "in pieces"])
-def test_no_form_costs_much_more_than_a_image_of_its_size(
+def test_no_form_costs_much_more_than_an_image_of_its_size(
     name: str, piece: int, metered: tuple[str, LoopMeter]
 ) -> None:
     """And none keeps the loop from turning for a tenth of a second, so that probes are answered meanwhile."""

@@ -17,7 +17,7 @@ from typing import Any
 import ray
 from ray.cluster_utils import Cluster
 
-from resnet_service.batch.job import ClassifierConfig, Totals, classify_batch
+from resnet_service.batch.job import BatchConfig, Totals, classify_batch
 from resnet_service.batch.outputs import Output, Result
 from resnet_service.batch.shards import Shard
 from resnet_service.batch.worker import Outcome
@@ -52,7 +52,7 @@ def main() -> None:
     nodes = [cluster.add_node(num_cpus=1) for _ in range(_NODES)]
     cluster.wait_for_nodes(_WAIT_SECONDS)
     ray.init(address=cluster.address, log_to_driver=False)
-    config = ClassifierConfig(args.model)
+    config = BatchConfig(args.model)
     classifier = config.open(1)
     engine = ray_engine(config, classifier, None)
     killed_at: list[int] = []

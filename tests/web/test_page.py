@@ -1,6 +1,7 @@
 """The page in a real browser, used as people use it. Takes about a minute in all."""
 
 import base64
+import dataclasses
 import importlib.util
 import json
 from collections.abc import Callable, Iterator
@@ -14,7 +15,6 @@ from starlette import routing
 from starlette.responses import JSONResponse, Response
 
 from resnet_service.api.app import create_app
-from resnet_service.inference.classifier import ModelIdentity
 from resnet_service.inference.fake import FakeClassifier
 from resnet_service.models.labels import read_label_set
 from resnet_service.settings import Settings
@@ -46,7 +46,9 @@ class Imagenet(FakeClassifier):
             "provenance": {"source": "a publisher", "licence": "a licence"},
             "evaluations": [{**evaluation, **scores}],
         }
-        self.metadata = self.metadata.model_validate({**self.metadata.model_dump(), **changes})
+        metadata = self.model.metadata
+        metadata = metadata.model_validate({**metadata.model_dump(), **changes})
+        self.model = dataclasses.replace(self.model, metadata=metadata)
 
 
 def with_maps(app: FastAPI) -> FastAPI:
@@ -451,7 +453,7 @@ def test_another_model_is_noticed_by_its_answers(browser: Browser) -> None:
     with served(app) as client, visit(browser, str(client.base_url)) as page:
         expect(page.locator("#model")).to_contain_text("000000000000")
         other = Imagenet()
-        other.model = ModelIdentity("newer", "resnet18", "111111111111")
+        other.model = dataclasses.replace(other.model, name="newer", version="111111111111")
         app.state.service.serve(other)
         choose(page, IMAGE)
         expect(page.locator("#model")).to_contain_text("newer")

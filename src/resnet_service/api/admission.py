@@ -14,8 +14,8 @@ from starlette.responses import Response
 
 from resnet_service.api.dependencies import Service, started_service
 from resnet_service.errors import DeadlineExceeded, InvalidModelOutput, Overloaded, RequestError, ServiceError
-from resnet_service.inference.classifier import Timing
 from resnet_service.inference.executor import Permit
+from resnet_service.inference.results import Timing
 from resnet_service.observability.request_context import current
 
 T = TypeVar("T")

@@ -25,7 +25,7 @@ from resnet_service.api.routes import open_inference as v2
 from resnet_service.api.routes import predict as routes
 from resnet_service.api_keys import KeyRing
 from resnet_service.errors import ServiceError
-from resnet_service.inference.classifier import ImageClassifier
+from resnet_service.inference.base import ImageClassifier
 from resnet_service.inference.executor import InferenceExecutor
 from resnet_service.inference.loader import ModelLoader, open_classifier, worker_count
 from resnet_service.observability.metrics import Metrics
@@ -80,7 +80,7 @@ def create_app(
         try:
             loaded = await (asyncio.to_thread(open_) if opening is None else opening.result())
             # Threads ahead of the workers are no more places: they have the next image ready.
-            threads, slots = workers + loaded.prefetch, workers * (1 + chosen.queue)
+            threads, slots = workers + loaded.model.prefetch, workers * (1 + chosen.queue)
             with closing(InferenceExecutor(threads, slots)) as executor:
                 # Every thread answers once before any client waits for it.
                 await executor.run_on_each(loaded.warm_thread)
@@ -181,18 +181,18 @@ def _open_paths(settings: Settings) -> frozenset[str]:
 
 
 def _show(classifier: ImageClassifier, metrics: Metrics) -> None:
-    name, arch, version = classifier.model
+    model = classifier.model
     metrics.serve(
-        name=name, arch=arch, version=version, runtime=classifier.runtime_name, precision=classifier.precision
+        name=model.name, arch=model.arch, version=model.version, runtime=model.runtime, precision=model.precision
     )
 
 
 def _start_line(classifier: ImageClassifier, workers: int) -> str:
     """Say what is being served, and whose weights they are."""
-    name, arch, version = classifier.model
-    provenance = classifier.metadata.provenance
+    model = classifier.model
+    provenance = model.metadata.provenance
     source = provenance.source if provenance else "a source that the file does not name"
     return (
-        f"Serving {name} {version}: {arch} from {source}; {len(classifier.labels)} classes, "
-        f"{classifier.runtime_name} runtime in {classifier.precision.upper()}, {workers} at once"
+        f"Serving {model.name} {model.version}: {model.arch} from {source}; {len(model.labels)} classes, "
+        f"{model.runtime} runtime in {model.precision.upper()}, {workers} at once"
     )

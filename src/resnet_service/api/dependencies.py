@@ -10,7 +10,7 @@ from resnet_service.api.health import Health
 from resnet_service.api.reload import Reloader
 from resnet_service.api_keys import KeyRing
 from resnet_service.errors import NotReady
-from resnet_service.inference.classifier import ImageClassifier
+from resnet_service.inference.base import ImageClassifier
 from resnet_service.inference.executor import InferenceExecutor
 from resnet_service.observability.metrics import Metrics
 from resnet_service.settings import Settings

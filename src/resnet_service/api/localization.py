@@ -8,7 +8,7 @@ from typing import Annotated
 from fastapi import Depends, Query, Request, Response
 
 from resnet_service.errors import UnsupportedLanguage
-from resnet_service.inference.classifier import ImageClassifier
+from resnet_service.inference.base import ImageClassifier
 from resnet_service.models.label_translations import LANGUAGES, ORIGINAL, Language
 
 # What browsers send has about a hundred characters and ten ranges; more is read no further.
@@ -61,11 +61,11 @@ class LabelLocale:
         Where the model has none in a language that is wanted, it is the label set itself. Call it with the classifier
         that answered, before the route returns: it makes the answer's head say which language it is.
         """
-        known: tuple[Language, ...] = (ORIGINAL, *classifier.translations)
+        known: tuple[Language, ...] = (ORIGINAL, *classifier.model.translations)
         language = next((language for language in self._wanted if language in known), ORIGINAL)
         self.headers = {"Content-Language": language, "Vary": "Accept-Language"}
         self._response.headers.update(self.headers)
-        return None if language == ORIGINAL else classifier.translations[language]
+        return None if language == ORIGINAL else classifier.model.translations[language]
 
 
 async def _reader(

@@ -5,7 +5,7 @@ import logging
 from collections.abc import Awaitable, Callable
 
 from resnet_service.errors import ServiceError
-from resnet_service.inference.classifier import ImageClassifier
+from resnet_service.inference.base import ImageClassifier
 
 log = logging.getLogger("resnet_service")
 

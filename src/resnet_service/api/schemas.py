@@ -6,12 +6,15 @@ from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from resnet_service.inference import classifier as core
-from resnet_service.inference.classifier import Classification, ImageClassifier
+from resnet_service.imaging.decode import ImageInfo
+from resnet_service.inference import results
+from resnet_service.inference.base import ImageClassifier, ServedModel
 from resnet_service.inference.ranking import RankedClass
+from resnet_service.inference.results import Classification
 from resnet_service.models.label_translations import Language
 from resnet_service.models.labels import ClassLabel
-from resnet_service.models.metadata import ModelMetadata, Outputs, Precision
+from resnet_service.models.metadata import ModelMetadata, Outputs
+from resnet_service.types import Precision
 
 
 class Prediction(BaseModel):
@@ -35,6 +38,11 @@ class Model(BaseModel):
     arch: str = Field(examples=["resnet18"])
     version: str = Field(description="From the model file's SHA-256.", examples=["5c106cde386e"])
 
+    @classmethod
+    def of(cls, model: ServedModel) -> Self:
+        """Name the model that answered."""
+        return cls(name=model.name, arch=model.arch, version=model.version)
+
 
 class Image(BaseModel):
     """What was sent: the format by its bytes, the size in pixels as displayed (EXIF orientation applied)."""
@@ -42,6 +50,11 @@ class Image(BaseModel):
     format: str = Field(examples=["JPEG"])
     width: int = Field(examples=[500])
     height: int = Field(examples=[375])
+
+    @classmethod
+    def of(cls, info: ImageInfo) -> Self:
+        """Describe the image that was sent."""
+        return cls(**info._asdict())
 
 
 class Timing(BaseModel):
@@ -53,7 +66,7 @@ class Timing(BaseModel):
     total: float = Field(description="The stages' sum; what the network and the queue cost is not in it.")
 
     @classmethod
-    def of(cls, spent: core.Timing) -> Self:
+    def of(cls, spent: results.Timing) -> Self:
         """Round to microseconds."""
         return cls(**{stage: round(milliseconds, 3) for stage, milliseconds in spent._asdict().items()})
 
@@ -71,8 +84,8 @@ class PredictResponse(BaseModel):
         """Put a classifier's answer into its form on the wire; ``names`` instead of the label set's own, if given."""
         return cls(
             predictions=[Prediction.of(ranked, names) for ranked in answer.predictions],
-            model=Model(**classifier.model._asdict()),
-            image=Image(format=answer.format, width=answer.width, height=answer.height),
+            model=Model.of(classifier.model),
+            image=Image.of(answer.image),
             timing_ms=Timing.of(answer.timing_ms),
         )
 
@@ -103,7 +116,7 @@ class ExplainResponse(BaseModel):
     timing_ms: Timing
 
     @classmethod
-    def of(cls, answer: core.Explanation, classifier: ImageClassifier, names: Sequence[str] | None = None) -> Self:
+    def of(cls, answer: results.Explanation, classifier: ImageClassifier, names: Sequence[str] | None = None) -> Self:
         """Put a classifier's answer into its form on the wire; ``names`` instead of the label set's own, if given."""
         return cls(
             class_id=answer.class_id,
@@ -111,8 +124,8 @@ class ExplainResponse(BaseModel):
             score=answer.score,
             map=answer.values.tolist(),
             region=Region(**answer.region._asdict()),
-            image=Image(format=answer.format, width=answer.width, height=answer.height),
-            model=Model(**classifier.model._asdict()),
+            image=Image.of(answer.image),
+            model=Model.of(classifier.model),
             timing_ms=Timing.of(answer.timing_ms),
         )
 
@@ -128,14 +141,14 @@ class EmbedResponse(BaseModel):
     timing_ms: Timing
 
     @classmethod
-    def of(cls, answer: core.Embedding, classifier: ImageClassifier, *, normalized: bool) -> Self:
+    def of(cls, answer: results.Embedding, classifier: ImageClassifier, *, normalized: bool) -> Self:
         """Put a classifier's answer into its form on the wire."""
         return cls(
             embedding=answer.vector.tolist(),
             dimensions=len(answer.vector),
             normalized=normalized,
-            image=Image(format=answer.format, width=answer.width, height=answer.height),
-            model=Model(**classifier.model._asdict()),
+            image=Image.of(answer.image),
+            model=Model.of(classifier.model),
             timing_ms=Timing.of(answer.timing_ms),
         )
 
@@ -254,7 +267,7 @@ class BatchResponse(BaseModel):
         """Put answers and problems, one for each file, into their form on the wire; ``names`` as for one answer."""
         return cls(
             results=[_batched(file, answer, names) for file, answer in zip(files, answers, strict=True)],
-            model=Model(**classifier.model._asdict()),
+            model=Model.of(classifier.model),
         )
 
 
@@ -266,6 +279,6 @@ def _batched(
     return BatchedPrediction(
         filename=file,
         predictions=[Prediction.of(ranked, names) for ranked in answer.predictions],
-        image=Image(format=answer.format, width=answer.width, height=answer.height),
+        image=Image.of(answer.image),
         timing_ms=Timing.of(answer.timing_ms),
     )

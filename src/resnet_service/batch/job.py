@@ -3,43 +3,33 @@
 import hashlib
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import NamedTuple
 
 from resnet_service.batch.inputs import list_images
 from resnet_service.batch.local import run_local
 from resnet_service.batch.outputs import Output
 from resnet_service.batch.shards import Shard, plan
 from resnet_service.batch.worker import Outcome
-from resnet_service.inference.classifier import Classifier, Fidelity, ImageClassifier
+from resnet_service.inference.base import ImageClassifier
+from resnet_service.inference.classifier import DEFAULT_CONFIG, Classifier, ClassifierConfig
 from resnet_service.inference.ranking import check_top_k
-from resnet_service.runtimes.registry import RuntimeName
+from resnet_service.types import Fidelity
 
 _SHOWN = 10
 
 
-class ClassifierConfig(NamedTuple):
-    """How images are to be classified; arguments as for ``Classifier.open``, and how many classes to name."""
+@dataclass(frozen=True)
+class BatchConfig:
+    """How a batch is classified: the model file, how it is opened, and how many classes are named for each image."""
 
     model: Path
-    runtime: RuntimeName = "auto"
-    arch: str | None = None
-    label_file: Path | None = None
-    decoding: Fidelity = "fast"
+    classifier: ClassifierConfig = DEFAULT_CONFIG
     top_k: int | None = None
 
     def open(self, workers: int) -> Classifier:
         """Open the classifier for ``workers`` images at once, a thread each; errors as for ``Classifier.open``."""
-        return Classifier.open(
-            self.model,
-            runtime=self.runtime,
-            arch=self.arch,
-            label_file=self.label_file,
-            workers=workers,
-            threads=1,
-            decoding=self.decoding,
-        )
+        return Classifier.open(self.model, replace(self.classifier, workers=workers, threads=1))
 
 
 @dataclass
@@ -117,7 +107,7 @@ def classify_batch(
         FileNotWritten: Results cannot be written. What was written before stays, and the next run goes on from there.
 
     """
-    output = Output(target, _made_by(classifier, check_top_k(top_k, len(classifier.labels)), decoding))
+    output = Output(target, _made_by(classifier, check_top_k(top_k, len(classifier.model.labels)), decoding))
     images = list_images(source, outside=output.url)
     with output.held():
         done = output.done()
@@ -134,11 +124,11 @@ def classify_batch(
 
 
 def _made_by(classifier: ImageClassifier, top_k: int, decoding: Fidelity) -> dict[str, object]:
-    names = "\0".join(label.name for label in classifier.labels.classes)
+    names = "\0".join(label.name for label in classifier.model.labels.classes)
     return {
         "model": classifier.model.name,
         "version": classifier.model.version,
-        "runtime": classifier.runtime_name,
+        "runtime": classifier.model.runtime,
         "labels": hashlib.sha256(names.encode()).hexdigest()[:12],
         "top_k": top_k,
         "decode": decoding,

@@ -10,8 +10,8 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 
 from resnet_service.batch.outputs import Output
 from resnet_service.batch.shards import Shard
-from resnet_service.batch.worker import Outcome, run_part
-from resnet_service.inference.classifier import ImageClassifier
+from resnet_service.batch.worker import Outcome, run_shard
+from resnet_service.inference.base import ImageClassifier
 
 
 def run_local(
@@ -27,7 +27,7 @@ def run_local(
         workers: Threads.
 
     Raises:
-        ServiceError: As for ``run_part``; parts that are in work are finished first.
+        ServiceError: As for ``run_shard``; parts that are in work are finished first.
 
     """
     with ThreadPoolExecutor(workers, thread_name_prefix="batch") as pool:
@@ -35,7 +35,7 @@ def run_local(
         running: set[Future[Outcome]] = set()
         while True:
             for shard in coming:
-                running.add(pool.submit(run_part, shard, classifier, output, top_k))
+                running.add(pool.submit(run_shard, shard, classifier, output, top_k))
                 if len(running) >= 2 * workers:
                     break
             if not running:

@@ -8,13 +8,13 @@ from resnet_service.batch.shards import Shard
 from resnet_service.batch.worker import Outcome
 
 
-def part_text(shard: Shard) -> str:
+def shard_text(shard: Shard) -> str:
     """Write what a worker needs to know of a part."""
     return json.dumps(shard.images)  # ASCII, so that names with any bytes come through
 
 
-def read_part(text: str) -> Shard:
-    """Read what ``part_text`` wrote."""
+def read_shard(text: str) -> Shard:
+    """Read what ``shard_text`` wrote."""
     return Shard(tuple(Image(*fields) for fields in json.loads(text)))
 
 

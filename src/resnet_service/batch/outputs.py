@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from resnet_service.batch.items import Image
 from resnet_service.batch.storage import locate
 from resnet_service.errors import FileNotWritten, OutputConflict, OutputInUse, ServiceError
-from resnet_service.inference.classifier import Classification
+from resnet_service.inference.results import Classification
 from resnet_service.system.files import atomic_write
 
 _KEY = b"resnet_service"
@@ -174,7 +174,5 @@ def _row(result: Result) -> dict[str, object]:
     answer = result.answer
     return known | {
         "predictions": [ranked._asdict() for ranked in answer.predictions],
-        "format": answer.format,
-        "width": answer.width,
-        "height": answer.height,
+        **answer.image._asdict(),
     }

@@ -8,7 +8,8 @@ from resnet_service.batch.inputs import Read, read_images
 from resnet_service.batch.outputs import Output, Result
 from resnet_service.batch.shards import Shard
 from resnet_service.errors import InvalidModelOutput, RequestError, ServiceError
-from resnet_service.inference.classifier import Classification, ImageClassifier
+from resnet_service.inference.base import ImageClassifier
+from resnet_service.inference.results import Classification
 
 _SHOWN = 3
 
@@ -25,7 +26,7 @@ class Outcome(NamedTuple):
     examples: tuple[str, ...]
 
 
-def run_part(shard: Shard, classifier: ImageClassifier, output: Output, top_k: int | None) -> Outcome:
+def run_shard(shard: Shard, classifier: ImageClassifier, output: Output, top_k: int | None) -> Outcome:
     """Classify one part's images, one after the other, and write their rows. A bad image costs no other.
 
     Raises:

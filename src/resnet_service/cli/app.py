@@ -20,10 +20,12 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-    from resnet_service.batch.job import ClassifierConfig, Engine, Totals
+    from resnet_service.batch.job import BatchConfig, Engine, Totals
     from resnet_service.evaluation.evaluate import Evaluation
-    from resnet_service.inference.classifier import Classification, Classifier
-    from resnet_service.models.metadata import ModelMetadata, Precision
+    from resnet_service.inference.classifier import Classifier
+    from resnet_service.inference.results import Classification
+    from resnet_service.models.metadata import ModelMetadata
+    from resnet_service.types import Precision
 
 app = typer.Typer(
     help="Serve an image classifier from one validated checkpoint.",
@@ -124,16 +126,13 @@ def classify(
 ) -> None:
     """Name what is in images, without a server. An image that fails is reported; the others are still answered."""
     with one_line_errors():
-        from resnet_service.inference.classifier import Classifier
+        from resnet_service.inference.classifier import Classifier, ClassifierConfig
         from resnet_service.models.discovery import choose_model
         from resnet_service.system.cpus import available_cpus
 
         classifier = Classifier.open(
             choose_model(checkpoint),
-            runtime=runtime,
-            arch=arch,
-            label_file=labels,
-            threads=available_cpus(),
+            ClassifierConfig(runtime=runtime, arch=arch, label_file=labels, threads=available_cpus()),
         )
     failed = 0
     for image in images:
@@ -175,18 +174,23 @@ def classify_batch(
             raise RuntimeUnavailable(
                 f"classify-batch needs the package {error.name}: pip install 'resnet-service[batch]'."
             ) from error
+        from resnet_service.inference.classifier import ClassifierConfig
         from resnet_service.models.discovery import choose_model
         from resnet_service.system.cpus import available_cpus
 
-        recipe = job.ClassifierConfig(choose_model(checkpoint).absolute(), runtime, arch, labels, decode, top_k)
+        config = job.BatchConfig(
+            choose_model(checkpoint).absolute(),
+            ClassifierConfig(runtime=runtime, arch=arch, label_file=labels, decoding=decode),
+            top_k,
+        )
         at_once = workers or available_cpus()
         # With Ray it is opened here too: a model that cannot serve is found out before any machine is asked.
-        classifier = recipe.open(at_once if engine == "local" else 1)
+        classifier = config.open(at_once if engine == "local" else 1)
         classifier.warm_up()
         chosen = (
             job.local_engine(classifier, top_k, at_once)
             if engine == "local"
-            else _ray_engine(recipe, classifier, workers)
+            else _ray_engine(config, classifier, workers)
         )
         with _batch_progress() as progress:
             totals = job.classify_batch(
@@ -202,14 +206,14 @@ def classify_batch(
         raise typer.Exit(1)
 
 
-def _ray_engine(recipe: "ClassifierConfig", classifier: "Classifier", workers: int | None) -> "Engine":
+def _ray_engine(config: "BatchConfig", classifier: "Classifier", workers: int | None) -> "Engine":
     try:
         from resnet_service.ray.batch import ray_engine
     except ModuleNotFoundError as error:
         raise RuntimeUnavailable(
             f"--engine ray needs the package {error.name}: pip install 'resnet-service[ray]'."
         ) from error
-    return ray_engine(recipe, classifier, workers)
+    return ray_engine(config, classifier, workers)
 
 
 @contextmanager
@@ -237,13 +241,14 @@ def inspect(
 ) -> None:
     """Check a model file as serve would, and show what it says about itself."""
     with one_line_errors():
-        from resnet_service.models.exported import SUFFIX, read_exported
+        from resnet_service.models.exported import read_exported
         from resnet_service.models.labels import labels_for
         from resnet_service.system.files import check_model_file
+        from resnet_service.types import EXPORTED_SUFFIX
 
         check_model_file(checkpoint)
         facts: dict[str, Any]
-        if checkpoint.suffix == SUFFIX:
+        if checkpoint.suffix == EXPORTED_SUFFIX:
             exported = read_exported(checkpoint)
             metadata, sha256, facts = exported.metadata, exported.sha256, {}
         else:
@@ -413,14 +418,14 @@ def evaluate(
     with one_line_errors():
         from resnet_service.evaluation.datasets import open_dataset
         from resnet_service.evaluation.evaluate import evaluate as evaluate_on
-        from resnet_service.inference.classifier import Classifier
+        from resnet_service.inference.classifier import Classifier, ClassifierConfig
         from resnet_service.system.cpus import available_cpus
 
         plots = _plots() if plot else None
         at_once = workers or available_cpus()
-        classifier = Classifier.open(checkpoint, runtime=runtime, label_file=labels, workers=at_once)
+        classifier = Classifier.open(checkpoint, ClassifierConfig(runtime=runtime, label_file=labels, workers=at_once))
         classifier.warm_up()
-        opened = open_dataset(dataset, classifier.labels)
+        opened = open_dataset(dataset, classifier.model.labels)
         with Progress(BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), console=err(), transient=True) as bars:
             bar = bars.add_task("", total=len(opened.samples))
             found = evaluate_on(
@@ -442,9 +447,9 @@ def evaluate(
 
 
 def _record(model: Path, found: "Evaluation") -> None:
-    from resnet_service.models.exported import SUFFIX
+    from resnet_service.types import EXPORTED_SUFFIX
 
-    if model.suffix == SUFFIX:
+    if model.suffix == EXPORTED_SUFFIX:
         from resnet_service.export import export as exporting
 
         exporting.record_evaluation(model, found.record())
@@ -493,8 +498,8 @@ def _read(image: Path) -> bytes:
 
 def _as_dict(answer: "Classification") -> dict[str, Any]:
     return {
-        **answer._asdict(),
         "predictions": [ranked._asdict() for ranked in answer.predictions],
+        **answer.image._asdict(),
         "timing_ms": answer.timing_ms._asdict(),
     }
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from resnet_service.errors import InvalidDataset, RequestError
 from resnet_service.evaluation.datasets import Dataset, Sample
-from resnet_service.inference.classifier import ImageClassifier
+from resnet_service.inference.base import ImageClassifier
 from resnet_service.models.labels import LabelSet
 from resnet_service.models.metadata import EvaluationRecord
 
@@ -170,7 +170,7 @@ def evaluate(
     return Evaluation(
         dataset=dataset.name,
         sha256=dataset.sha256,
-        labels=classifier.labels,
+        labels=classifier.model.labels,
         truth=np.array([class_id for class_id, _ in readable]),
         answers=np.array([outcome.answer for _, outcome in readable]),
         confidences=np.array([outcome.confidence for _, outcome in readable]),
@@ -182,7 +182,7 @@ def evaluate(
 
 def _classify(classifier: ImageClassifier, sample: Sample) -> _Outcome | str:
     try:
-        answer = classifier.classify(sample.read(), min(_TOP, len(classifier.labels)))
+        answer = classifier.classify(sample.read(), min(_TOP, len(classifier.model.labels)))
     except OSError as error:
         return f"The file cannot be read: {error.strerror}."
     except RequestError as error:

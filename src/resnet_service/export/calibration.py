@@ -12,7 +12,8 @@ from resnet_service.evaluation.datasets import Dataset, open_images
 from resnet_service.imaging.decode import decode
 from resnet_service.imaging.preprocess import crop
 from resnet_service.models.labels import LabelSet
-from resnet_service.models.metadata import Calibration, ModelMetadata, Precision
+from resnet_service.models.metadata import Calibration, ModelMetadata
+from resnet_service.types import Precision
 
 CALIBRATION_IMAGES = 300
 HELD_OUT_IMAGES = 1000

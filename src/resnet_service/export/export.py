@@ -20,12 +20,12 @@ from resnet_service.export.onnx_graph import (
 )
 from resnet_service.export.parity import check_accuracy_loss, compare, summary
 from resnet_service.models.checkpoint.checkpoint import load_checkpoint
-from resnet_service.models.exported import SUFFIX, ExportedModel, graph_bytes, read_exported
+from resnet_service.models.exported import ExportedModel, graph_bytes, read_exported
 from resnet_service.models.labels import labels_for
-from resnet_service.models.metadata import EvaluationRecord, ModelMetadata, Packing, Precision
+from resnet_service.models.metadata import EvaluationRecord, ModelMetadata, Packing
 from resnet_service.system.files import atomic_write, sha256_of
+from resnet_service.types import DEFAULT_MAX_LOSS, EXPORTED_SUFFIX, Precision
 
-DEFAULT_MAX_LOSS = 1.0  # percentage points of top-1
 _LIBRARIES = ("onnx", "nncf", "openvino")  # the versions at work go into the file, beside those of the training
 
 
@@ -99,7 +99,9 @@ def export(
 
 def default_target(checkpoint_file: Path, precision: Precision) -> Path:
     """Return where an exported model goes when nobody says: beside its checkpoint, the precision in its name."""
-    return checkpoint_file.with_name(checkpoint_file.stem + ("" if precision == "fp32" else f"-{precision}") + SUFFIX)
+    return checkpoint_file.with_name(
+        checkpoint_file.stem + ("" if precision == "fp32" else f"-{precision}") + EXPORTED_SUFFIX
+    )
 
 
 def record_evaluation(path: Path, record: EvaluationRecord) -> None:

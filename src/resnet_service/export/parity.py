@@ -8,8 +8,9 @@ from resnet_service.export.calibration import Images
 from resnet_service.imaging.preprocess import normalise
 from resnet_service.models.checkpoint.checkpoint import Checkpoint
 from resnet_service.models.exported import ExportedModel
-from resnet_service.models.metadata import Agreement, Precision
+from resnet_service.models.metadata import Agreement
 from resnet_service.runtimes.openvino import OpenVINORuntime
+from resnet_service.types import Precision
 
 FP32_TOLERANCE = 1e-3  # of a logit
 

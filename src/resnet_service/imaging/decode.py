@@ -14,14 +14,15 @@ from PIL import Image
 
 from resnet_service.errors import BrokenImage, MissingImage, NotAnImage, TooManyPixels
 from resnet_service.imaging.decoder_limits import check_file, check_opened
+from resnet_service.types import ACCEPTED_FORMATS, DEFAULT_MAX_PIXELS
 
 # Pillow warns of corrupt metadata in words that differ with each file, and Python remembers each of them to say it only
 # once: a log to fill and a leak to drip, at the will of strangers. What matters is raised, not warned of.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
-DEFAULT_MAX_PIXELS = 50_000_000
-
-ACCEPTED_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
+# A JPEG that is decoded at a reduced scale keeps at least this many times the pixels that the resize asks for. With a
+# factor of one, the resize has nothing left to average, and images differ visibly from the reference.
+DRAFT_MARGIN = 2
 
 # (offset, bytes) that every file of a format has; what a file is called, or says it is, does not count.
 _SIGNATURES: dict[str, tuple[tuple[int, bytes], ...]] = {
@@ -67,13 +68,19 @@ _SIDEWAYS = {
 }
 
 
-class DecodedImage(NamedTuple):
-    """An upright image in mode RGB, with what its file said: format, and full size in pixels as displayed."""
+class ImageInfo(NamedTuple):
+    """What an image file is: its format by its bytes, and its full size in pixels as displayed."""
 
-    image: Image.Image
     format: str
     width: int
     height: int
+
+
+class DecodedImage(NamedTuple):
+    """An upright image in mode RGB, which may be smaller than its file says; and what the file says."""
+
+    image: Image.Image
+    info: ImageInfo
 
 
 def decode(data: bytes, max_pixels: int = DEFAULT_MAX_PIXELS, *, min_side: int | None = None) -> DecodedImage:
@@ -120,7 +127,7 @@ def decode(data: bytes, max_pixels: int = DEFAULT_MAX_PIXELS, *, min_side: int |
         raise BrokenImage(
             f"This looks like a {file_format} image, but it is damaged or incomplete and cannot be decoded."
         ) from error
-    return DecodedImage(image, file_format, width, height)
+    return DecodedImage(image, ImageInfo(file_format, width, height))
 
 
 def _identify(data: bytes) -> str:

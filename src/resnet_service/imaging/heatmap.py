@@ -4,15 +4,13 @@ Values are stretched such that a map's least is dark violet and its greatest yel
 """
 
 import io
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from resnet_service.imaging.preprocess import Region
-
-MapForm = Literal["overlay", "map", "json"]
+from resnet_service.types import MapForm
 
 LONGEST_SIDE = 1024  # of an overlay, in pixels: PNG's compression takes time with each
 OPACITY = 0.5

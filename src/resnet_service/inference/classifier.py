@@ -5,173 +5,56 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NamedTuple, Protocol, Self
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from resnet_service.errors import InvalidModelOutput, OutputUnavailable, RequestError, TooManyPixels
-from resnet_service.imaging.decode import DEFAULT_MAX_PIXELS, DecodedImage, decode
-from resnet_service.imaging.heatmap import MapForm, draw
+from resnet_service.imaging.decode import DRAFT_MARGIN, DecodedImage, ImageInfo, decode
+from resnet_service.imaging.heatmap import draw
 from resnet_service.imaging.preprocess import Region, crop, region
+from resnet_service.inference.base import ServedModel
 from resnet_service.inference.class_activation_map import activation_map, check_class_id
-from resnet_service.inference.ranking import RankedClass, check_sound, check_top_k, rank, softmax
+from resnet_service.inference.ranking import check_sound, check_top_k, rank, softmax
+from resnet_service.inference.results import Classification, Embedding, Explanation, Scores, Timing
 from resnet_service.models.label_translations import Translations, translations_beside
 from resnet_service.models.labels import LabelSet, label_file_for
-from resnet_service.models.metadata import ModelMetadata, Outputs, Precision
 from resnet_service.runtimes.base import Features, Runtime
-from resnet_service.runtimes.registry import RuntimeName, open_runtime
+from resnet_service.runtimes.registry import open_runtime
+from resnet_service.types import DEFAULT_MAX_PIXELS, Fidelity, MapForm, RuntimeName
 
 _VERSION_DIGITS = 12
 
-Fidelity = Literal["exact", "fast"]
 
-# A JPEG that is decoded at a reduced scale keeps at least this many times the pixels that the resize asks for: at one
-# time, the resize has nothing left to average, and images differ visibly from the reference.
-_DRAFT_MARGIN = 2
+@dataclass(frozen=True)
+class ClassifierConfig:
+    """How a model file is opened and run.
 
+    Args:
+        runtime: What runs it; ``auto`` for the one that fits the file.
+        arch: Architecture of a bare ``state_dict``; a checkpoint names its own.
+        label_file: Label set to use instead of the one that the model names.
+        workers: Images that are decoded, and networks that are computed, at once.
+        threads: CPU threads for one inference; 0 for the best that the runtime can do.
+        max_pixels: Images with more are refused before they are decoded.
+        decoding: ``exact`` prepares pixels as the reference transforms do, to the bit; ``fast`` decodes large JPEGs at
+            a reduced scale and resizes only what the crop shows.
 
-class ModelIdentity(NamedTuple):
-    """What is being served: the file's ``name``, its ``arch``, and a ``version`` from the file's SHA-256."""
-
-    name: str
-    arch: str
-    version: str
-
-
-class Timing(NamedTuple):
-    """Milliseconds spent in each stage of one answer."""
-
-    decode: float
-    preprocess: float
-    inference: float
-    total: float
-
-
-class Classification(NamedTuple):
-    """The answer for one image: most probable classes first; format and displayed size of what was sent."""
-
-    predictions: list[RankedClass]
-    format: str
-    width: int
-    height: int
-    timing_ms: Timing
-
-
-class _Sent(NamedTuple):
-    """What is told of an image that was sent, when its pixels are no longer needed."""
-
-    format: str
-    width: int
-    height: int
-
-
-class Scores(NamedTuple):
-    """The network's answers for several images: finite logits, float32 [N, classes]; and what all of them took."""
-
-    logits: NDArray[np.float32]
-    timing_ms: Timing
-
-
-class Explanation(NamedTuple):
-    """Which places of an image speak for a class.
-
-    ``values`` float32 [h, w], as ``activation_map`` has them, lie over ``region`` of the displayed image, in its
-    pixels. ``png`` is empty where only numbers were asked for. What drawing it took is not in the timing.
     """
 
-    class_id: int
-    label: str
-    score: float
-    values: NDArray[np.float32]
-    region: Region
-    png: bytes
-    format: str
-    width: int
-    height: int
-    timing_ms: Timing
+    runtime: RuntimeName = "auto"
+    arch: str | None = None
+    label_file: Path | None = None
+    workers: int = 1
+    threads: int = 0
+    max_pixels: int = DEFAULT_MAX_PIXELS
+    decoding: Fidelity = "fast"
 
 
-class Embedding(NamedTuple):
-    """An image as a vector, float32 [D]."""
-
-    vector: NDArray[np.float32]
-    format: str
-    width: int
-    height: int
-    timing_ms: Timing
-
-
-class ImageClassifier(Protocol):
-    """What the HTTP layer needs; ``Classifier`` is one, and tests hand in others."""
-
-    @property
-    def model(self) -> ModelIdentity:
-        """What is being served."""
-        ...
-
-    @property
-    def metadata(self) -> ModelMetadata:
-        """The model's metadata."""
-        ...
-
-    @property
-    def labels(self) -> LabelSet:
-        """The names of the model's classes."""
-        ...
-
-    @property
-    def translations(self) -> Translations:
-        """All of these names in each other language that they are known in, in the same order."""
-        ...
-
-    @property
-    def runtime_name(self) -> str:
-        """What runs the network."""
-        ...
-
-    @property
-    def precision(self) -> Precision:
-        """What the network is computed in."""
-        ...
-
-    @property
-    def prefetch(self) -> int:
-        """Threads that may call it beyond its workers, so that these always have an image."""
-        ...
-
-    @property
-    def outputs(self) -> Outputs:
-        """What it can answer with besides scores: maps where there is a feature map, vectors where an embedding."""
-        ...
-
-    def warm_up(self) -> None:
-        """Make the first real request as fast as the later ones, or raise."""
-        ...
-
-    def warm_thread(self) -> None:
-        """Make the first real request of the calling thread as fast as the later ones; ``warm_up`` went before."""
-        ...
-
-    def classify(self, data: bytes, top_k: int | None = None) -> Classification:
-        """Answer for one image's encoded bytes."""
-        ...
-
-    def score(self, images: Sequence[bytes]) -> Scores:
-        """Answer for each of several images' encoded bytes."""
-        ...
-
-    def score_crops(self, crops: NDArray[np.uint8]) -> Scores:
-        """Answer for pixels as the network sees them, uint8 [N, S, S, 3]."""
-
-    def explain(self, data: bytes, class_id: int | None = None, form: MapForm = "json") -> Explanation:
-        """Say which places of an image speak for a class."""
-        ...
-
-    def embed(self, data: bytes, normalise: bool = False) -> Embedding:
-        """Turn an image into a vector."""
-        ...
+DEFAULT_CONFIG = ClassifierConfig()
 
 
 class Classifier:
@@ -182,55 +65,34 @@ class Classifier:
         runtime: Runtime,
         labels: LabelSet,
         *,
-        translations: Translations | None = None,
         name: str = "model",
-        workers: int = 1,
-        max_pixels: int = DEFAULT_MAX_PIXELS,
-        decoding: Fidelity = "fast",
+        translations: Translations | None = None,
+        config: ClassifierConfig = DEFAULT_CONFIG,
     ) -> None:
         self._runtime = runtime
-        # Images as large as may be sent are the most memory that a request takes: no more of them than workers, while
-        # the threads ahead hold crops. More decoders than CPUs would gain nothing, too.
-        self._decoders = threading.Semaphore(workers)
-        self._max_pixels = max_pixels
-        self._exact = decoding == "exact"
-        self._min_side = None if self._exact else _DRAFT_MARGIN * runtime.metadata.resize_size
+        # Decoded images dominate a request's memory, so at most ``workers`` of them exist; threads that prefetch hold
+        # crops. More decoders than CPUs would not be faster either.
+        self._decoders = threading.Semaphore(config.workers)
+        self._max_pixels = config.max_pixels
+        self._exact = config.decoding == "exact"
+        self._min_side = None if self._exact else DRAFT_MARGIN * runtime.metadata.resize_size
         self._in_work = 0
         self._in_work_lock = threading.Lock()
-        self.labels = labels
-        self.translations: Translations = translations or {}
-        self.metadata = runtime.metadata
-        self.runtime_name = runtime.name
-        self.prefetch = runtime.prefetch
-        self.precision = runtime.precision
-        self.outputs = runtime.outputs
-        self.model = ModelIdentity(name, runtime.metadata.arch, runtime.sha256[:_VERSION_DIGITS])
+        self.model = ServedModel(
+            name=name,
+            version=runtime.sha256[:_VERSION_DIGITS],
+            metadata=runtime.metadata,
+            labels=labels,
+            translations=translations or {},
+            runtime=runtime.name,
+            precision=runtime.precision,
+            outputs=runtime.outputs,
+            prefetch=runtime.prefetch,
+        )
 
     @classmethod
-    def open(
-        cls,
-        path: Path,
-        *,
-        runtime: RuntimeName = "auto",
-        arch: str | None = None,
-        label_file: Path | None = None,
-        workers: int = 1,
-        threads: int = 0,
-        max_pixels: int = DEFAULT_MAX_PIXELS,
-        decoding: Fidelity = "fast",
-    ) -> Self:
-        """Load a model file and its labels.
-
-        Args:
-            path: The model file, a checkpoint or an exported one.
-            runtime: What runs it; ``auto`` for the one that fits the file.
-            arch: Architecture of a bare ``state_dict``; a checkpoint names its own.
-            label_file: Label set to use instead of searching the one that the model names.
-            workers: Images that are decoded, and networks that are computed, at once.
-            threads: CPU threads for one inference; 0 for the best that the runtime can do.
-            max_pixels: Images with more are refused before they are decoded.
-            decoding: ``exact`` prepares pixels as the reference transforms do, to the bit; ``fast`` decodes large JPEGs
-                at a reduced scale and resizes only what the crop shows.
+    def open(cls, path: Path, config: ClassifierConfig = DEFAULT_CONFIG) -> Self:
+        """Load the model file ``path``, a checkpoint or an exported model, and its labels.
 
         Raises:
             ModelError: The model or its labels are missing, damaged, unsafe or contradict each other.
@@ -238,17 +100,11 @@ class Classifier:
             RuntimeUnavailable: The packages that the model needs are not installed.
 
         """
-        opened = open_runtime(path, runtime, arch=arch, workers=workers, threads=threads)
-        file = label_file_for(opened.metadata, path, label_file)
-        return cls(
-            opened,
-            LabelSet.numbered(opened.metadata.num_classes) if file is None else file.labels,
-            translations=None if file is None else translations_beside(file),
-            name=path.stem,
-            workers=workers,
-            max_pixels=max_pixels,
-            decoding=decoding,
-        )
+        runtime = open_runtime(path, config.runtime, arch=config.arch, workers=config.workers, threads=config.threads)
+        file = label_file_for(runtime.metadata, path, config.label_file)
+        labels = LabelSet.numbered(runtime.metadata.num_classes) if file is None else file.labels
+        translations = None if file is None else translations_beside(file)
+        return cls(runtime, labels, name=path.stem, translations=translations, config=config)
 
     def warm_up(self) -> None:
         """Run a grey image through all that answers, so that a model that cannot answer never gets ready.
@@ -258,11 +114,11 @@ class Classifier:
                 is not finite.
 
         """
-        side = self.metadata.input_size
+        side = self.model.metadata.input_size
         grey = np.full((1, side, side, 3), 128, dtype=np.uint8)
         for prefer_latency in (True, False):
-            rank(self._runtime.logits(grey, prefer_latency=prefer_latency)[0], self.labels, 1)
-        if self.outputs.embedding is not None:
+            rank(self._runtime.logits(grey, prefer_latency=prefer_latency)[0], self.model.labels, 1)
+        if self.model.outputs.embedding is not None:
             features = self._runtime.features(grey[0])
             _check_embedding(features.embedding)
             if self._runtime.class_weights is not None:
@@ -275,8 +131,12 @@ class Classifier:
             InvalidModelOutput: The network failed.
 
         """
-        side = self.metadata.input_size
-        rank(self._runtime.logits(np.full((1, side, side, 3), 128, np.uint8), prefer_latency=False)[0], self.labels, 1)
+        side = self.model.metadata.input_size
+        rank(
+            self._runtime.logits(np.full((1, side, side, 3), 128, np.uint8), prefer_latency=False)[0],
+            self.model.labels,
+            1,
+        )
 
     def classify(self, data: bytes, top_k: int | None = None) -> Classification:
         """Answer for one image.
@@ -290,14 +150,14 @@ class Classifier:
             InvalidModelOutput: The network failed.
 
         """
-        wanted = check_top_k(top_k, len(self.labels))
+        wanted = check_top_k(top_k, len(self.model.labels))
         watch = _Stopwatch()
         with self._working():
-            sent, pixels = self._take(data, watch)
+            info, pixels = self._crop_of(data, watch)
             logits = self._runtime.logits(pixels[np.newaxis], prefer_latency=self._in_work == 1)
-        predictions = rank(logits[0], self.labels, wanted)
+        predictions = rank(logits[0], self.model.labels, wanted)
         watch.mark()
-        return Classification(predictions, *sent, watch.timing())
+        return Classification(predictions, info, watch.timing())
 
     def explain(self, data: bytes, class_id: int | None = None, form: MapForm = "json") -> Explanation:
         """Say which places of one image speak for a class.
@@ -313,12 +173,12 @@ class Classifier:
             InvalidModelOutput: The network failed.
 
         """
-        asked = None if class_id is None else check_class_id(class_id, len(self.labels))
+        asked = None if class_id is None else check_class_id(class_id, len(self.model.labels))
         weights = self._runtime.class_weights
         if weights is None:
             raise OutputUnavailable(
                 self._runtime.logits_only
-                or f"{self.metadata.arch} does not end in global average pooling and one linear layer, as class "
+                or f"{self.model.metadata.arch} does not end in global average pooling and one linear layer, as class "
                 "activation maps need; answers of this model cannot be explained."
             )
         watch = _Stopwatch()
@@ -326,22 +186,20 @@ class Classifier:
             with self._working():
                 decoded, pixels = self._prepare(data, watch)
                 features = self._runtime.features(pixels, prefer_latency=self._in_work == 1)
-            (best,) = rank(features.logits, self.labels, 1)
+            (best,) = rank(features.logits, self.model.labels, 1)
             chosen = best.class_id if asked is None else asked
             values = _map_of(features, weights[chosen])
             watch.mark()
-            seen = region(decoded.image.size, self.metadata)
-            png = draw(form, decoded.image, values, seen, self.metadata.input_size)
+            seen = region(decoded.image.size, self.model.metadata)
+            png = draw(form, decoded.image, values, seen, self.model.metadata.input_size)
         return Explanation(
             chosen,
-            self.labels.classes[chosen].name,
+            self.model.labels.classes[chosen].name,
             float(softmax(features.logits)[chosen]),
             values,
             _as_displayed(seen, decoded),
             png,
-            decoded.format,
-            decoded.width,
-            decoded.height,
+            decoded.info,
             watch.timing(),
         )
 
@@ -358,27 +216,29 @@ class Classifier:
             InvalidModelOutput: The network failed.
 
         """
-        if self.outputs.embedding is None:
+        if self.model.outputs.embedding is None:
             raise OutputUnavailable(
                 self._runtime.logits_only
-                or f"{self.metadata.arch} does not end in a linear layer; this model gives no embeddings."
+                or f"{self.model.metadata.arch} does not end in a linear layer; this model gives no embeddings."
             )
         watch = _Stopwatch()
         with self._working():
-            sent, pixels = self._take(data, watch)
+            info, pixels = self._crop_of(data, watch)
             vector = self._runtime.features(pixels, prefer_latency=self._in_work == 1).embedding
         _check_embedding(vector)
         length = float(np.linalg.norm(vector.astype(np.float64)))
         if normalise and length > 0:
             vector = (vector / length).astype(np.float32)
         watch.mark()
-        return Embedding(vector, *sent, watch.timing())
+        return Embedding(vector, info, watch.timing())
 
-    def _take(self, data: bytes, watch: "_Stopwatch", max_pixels: int | None = None) -> tuple[_Sent, NDArray[np.uint8]]:
-        """Return what the network sees, uint8 [S, S, 3], and of the image only what is to be told."""
+    def _crop_of(
+        self, data: bytes, watch: "_Stopwatch", max_pixels: int | None = None
+    ) -> tuple[ImageInfo, NDArray[np.uint8]]:
+        """Return what the network sees, uint8 [S, S, 3], and of the decoded image only its description."""
         with self._decoders:
             decoded, pixels = self._prepare(data, watch, max_pixels)
-            return _Sent(decoded.format, decoded.width, decoded.height), pixels
+            return decoded.info, pixels
 
     def _prepare(
         self, data: bytes, watch: "_Stopwatch", max_pixels: int | None = None
@@ -386,7 +246,7 @@ class Classifier:
         """Return the upright image and what the network sees of it, uint8 [S, S, 3]."""
         decoded = decode(data, self._max_pixels if max_pixels is None else max_pixels, min_side=self._min_side)
         watch.mark()
-        pixels = crop(decoded.image, self.metadata, exact=self._exact)
+        pixels = crop(decoded.image, self.model.metadata, exact=self._exact)
         watch.mark()
         return decoded, pixels
 
@@ -401,7 +261,7 @@ class Classifier:
             InvalidModelOutput: The network failed.
 
         """
-        logits = np.empty((len(images), len(self.labels)), np.float32)
+        logits = np.empty((len(images), len(self.model.labels)), np.float32)
         spent = np.zeros(len(Timing._fields))
         pixels_left = self._max_pixels
         with self._working():
@@ -409,7 +269,7 @@ class Classifier:
             for number, data in enumerate(images):
                 watch = _Stopwatch()
                 try:
-                    sent, pixels = self._take(data, watch, pixels_left)
+                    info, pixels = self._crop_of(data, watch, pixels_left)
                 except RequestError as error:
                     if len(images) == 1:
                         raise
@@ -420,7 +280,7 @@ class Classifier:
                         else error
                     )
                     raise type(error)(f"Image {number + 1} of {len(images)}: {said}") from error
-                pixels_left -= sent.width * sent.height
+                pixels_left -= info.width * info.height
                 logits[number] = self._sound_logits(pixels[np.newaxis])[0]
                 watch.mark()
                 spent += watch.timing()
@@ -445,7 +305,7 @@ class Classifier:
     def _sound_logits(self, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
         logits = self._runtime.logits(crops, prefer_latency=self._in_work == 1)
         for row in logits:
-            check_sound(row, self.labels)
+            check_sound(row, self.model.labels)
         return logits
 
     @contextmanager
@@ -488,5 +348,5 @@ def _map_of(features: Features, weights: NDArray[np.float32]) -> NDArray[np.floa
 
 def _as_displayed(seen: Region, decoded: DecodedImage) -> Region:
     """Scale a region of the decoded image, which may be smaller than what was sent, to the image as displayed."""
-    across, down = decoded.width / decoded.image.width, decoded.height / decoded.image.height
+    across, down = decoded.info.width / decoded.image.width, decoded.info.height / decoded.image.height
     return Region(seen.left * across, seen.top * down, seen.width * across, seen.height * down)

@@ -8,14 +8,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from resnet_service.imaging.decode import decode
-from resnet_service.imaging.heatmap import MapForm, draw
+from resnet_service.imaging.heatmap import draw
 from resnet_service.imaging.preprocess import region
+from resnet_service.inference.base import ServedModel
 from resnet_service.inference.class_activation_map import check_class_id
-from resnet_service.inference.classifier import Classification, Embedding, Explanation, ModelIdentity, Scores, Timing
 from resnet_service.inference.ranking import RankedClass, check_top_k
+from resnet_service.inference.results import Classification, Embedding, Explanation, Scores, Timing
 from resnet_service.models.label_translations import Translations
 from resnet_service.models.labels import LabelSet
-from resnet_service.models.metadata import ModelMetadata, Outputs, Precision
+from resnet_service.models.metadata import ModelMetadata, Outputs
+from resnet_service.types import MapForm
 
 
 class FakeClassifier:
@@ -27,12 +29,6 @@ class FakeClassifier:
     given, says how many classes there are and what they are called, ``translations`` what else.
     """
 
-    runtime_name = "fake"
-    prefetch = 0
-    precision: Precision = "fp32"
-    model = ModelIdentity("fake", "resnet18", "000000000000")
-    outputs = Outputs(embedding=4, feature_map=(4, 2, 2))
-
     def __init__(
         self,
         classes: int = 3,
@@ -43,9 +39,16 @@ class FakeClassifier:
         labels: LabelSet | None = None,
         translations: Translations | None = None,
     ) -> None:
-        self.labels = labels or LabelSet.numbered(classes)
-        self.translations: Translations = translations or {}
-        self.metadata = ModelMetadata(arch="resnet18", num_classes=len(self.labels), input_size=8, resize_size=8)
+        known = labels or LabelSet.numbered(classes)
+        self.model = ServedModel(
+            name="fake",
+            version="000000000000",
+            metadata=ModelMetadata(arch="resnet18", num_classes=len(known), input_size=8, resize_size=8),
+            labels=known,
+            translations=translations or {},
+            runtime="fake",
+            outputs=Outputs(embedding=4, feature_map=(4, 2, 2)),
+        )
         self.warm_ups = 0
         self.warmed_in: set[str] = set()
         self.started = 0
@@ -66,7 +69,7 @@ class FakeClassifier:
 
     def classify(self, data: bytes, top_k: int | None = None) -> Classification:
         """Answer class 0, whatever the image shows."""
-        wanted = check_top_k(top_k, len(self.labels))
+        wanted = check_top_k(top_k, len(self.model.labels))
         begun = time.perf_counter()
         self._work()
         thought = time.perf_counter()
@@ -74,10 +77,10 @@ class FakeClassifier:
         done = time.perf_counter()
         predictions = [
             RankedClass(label.index, label.name, 1.0 if label.index == 0 else 0.0)
-            for label in self.labels.classes[:wanted]
+            for label in self.model.labels.classes[:wanted]
         ]
         timing = Timing(1000 * (done - thought), 0, 1000 * (thought - begun), 1000 * (done - begun))
-        return Classification(predictions, decoded.format, decoded.width, decoded.height, timing)
+        return Classification(predictions, decoded.info, timing)
 
     def score(self, images: Sequence[bytes]) -> Scores:
         """Answer class 0 for each."""
@@ -93,22 +96,22 @@ class FakeClassifier:
 
     def explain(self, data: bytes, class_id: int | None = None, form: MapForm = "json") -> Explanation:
         """Answer that the right half of an image speaks for a class, whatever it shows."""
-        chosen = check_class_id(class_id or 0, len(self.labels))
+        chosen = check_class_id(class_id or 0, len(self.model.labels))
         self._work()
-        image, file_format, width, height = decode(data)
+        image, info = decode(data)
         values = np.array([[0, 1], [0, 1]], np.float32)
-        seen = region(image.size, self.metadata)
-        drawn = draw(form, image, values, seen, self.metadata.input_size)
+        seen = region(image.size, self.model.metadata)
+        drawn = draw(form, image, values, seen, self.model.metadata.input_size)
         score = 1.0 if chosen == 0 else 0.0
-        label = self.labels.classes[chosen].name
-        return Explanation(chosen, label, score, values, seen, drawn, file_format, width, height, Timing(0, 0, 0, 0))
+        label = self.model.labels.classes[chosen].name
+        return Explanation(chosen, label, score, values, seen, drawn, info, Timing(0, 0, 0, 0))
 
     def embed(self, data: bytes, normalise: bool = False) -> Embedding:
         """Answer with (2, 0, 0, 0), or with (1, 0, 0, 0) if normalised."""
         self._work()
         decoded = decode(data)
         vector = np.array([1 if normalise else 2, 0, 0, 0], np.float32)
-        return Embedding(vector, decoded.format, decoded.width, decoded.height, Timing(0, 0, 0, 0))
+        return Embedding(vector, decoded.info, Timing(0, 0, 0, 0))
 
     def _work(self) -> None:
         """Do what every answer does first: take its time, and fail where it should."""
@@ -120,6 +123,6 @@ class FakeClassifier:
             raise self.failure
 
     def _scores(self, images: int) -> Scores:
-        logits = np.zeros((images, len(self.labels)), np.float32)
+        logits = np.zeros((images, len(self.model.labels)), np.float32)
         logits[:, 0] = 1000  # of which softmax makes exactly 1 and 0
         return Scores(logits, Timing(0, 0, 0, 0))

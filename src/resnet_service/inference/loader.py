@@ -5,7 +5,7 @@ import importlib.readers  # noqa: F401 - what finding a file of the package impo
 import threading
 from concurrent.futures import Future
 
-from resnet_service.inference.classifier import Classifier
+from resnet_service.inference.classifier import Classifier, ClassifierConfig
 from resnet_service.models.discovery import choose_model
 from resnet_service.runtimes.registry import find_runtime
 from resnet_service.settings import Settings
@@ -21,13 +21,15 @@ def open_classifier(settings: Settings) -> Classifier:
     """Load the model and its labels, and try it; errors as for ``Classifier.open`` and ``Classifier.warm_up``."""
     classifier = Classifier.open(
         choose_model(settings.checkpoint),
-        runtime=settings.runtime,
-        arch=settings.arch,
-        label_file=settings.labels,
-        workers=worker_count(settings),
-        threads=settings.threads,
-        max_pixels=settings.max_pixels,
-        decoding=settings.decode,
+        ClassifierConfig(
+            runtime=settings.runtime,
+            arch=settings.arch,
+            label_file=settings.labels,
+            workers=worker_count(settings),
+            threads=settings.threads,
+            max_pixels=settings.max_pixels,
+            decoding=settings.decode,
+        ),
     )
     classifier.warm_up()
     return classifier

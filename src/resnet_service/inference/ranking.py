@@ -7,8 +7,7 @@ from numpy.typing import NDArray
 
 from resnet_service.errors import InvalidModelOutput, InvalidTopK
 from resnet_service.models.labels import LabelSet
-
-DEFAULT_TOP_K = 5
+from resnet_service.types import DEFAULT_TOP_K
 
 
 class RankedClass(NamedTuple):

@@ -3,12 +3,12 @@
 from pathlib import Path
 
 from resnet_service.errors import ModelFileNotFound
+from resnet_service.types import CHECKPOINT_SUFFIX, EXPORTED_SUFFIX
 
 FOLDER = Path("checkpoints")
 
 # They came with the repository; whoever pulled or trained another model wants that.
 _EMBEDDED = ("resnet18-fashion-mnist-int8.onnx", "resnet18-fashion-mnist.pth")
-_SUFFIXES = (".onnx", ".pth")
 
 
 def choose_model(named: Path | None, folder: Path = FOLDER) -> Path:
@@ -36,5 +36,9 @@ def pulled_models(folder: Path = FOLDER) -> list[Path]:
 
     A model that was pulled and then exported is there twice; the exported one, being newer, comes after its checkpoint.
     """
-    others = (path for path in folder.glob("*") if path.suffix in _SUFFIXES and path.name not in _EMBEDDED)
+    others = (
+        path
+        for path in folder.glob("*")
+        if path.suffix in (EXPORTED_SUFFIX, CHECKPOINT_SUFFIX) and path.name not in _EMBEDDED
+    )
     return sorted(others, key=lambda path: path.stat().st_mtime_ns)

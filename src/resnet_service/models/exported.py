@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from resnet_service.errors import InvalidMetadata, SuspiciousModel, UnreadableModel
-from resnet_service.models.metadata import ModelMetadata, Outputs, Precision
+from resnet_service.models.metadata import ModelMetadata, Outputs
 from resnet_service.system.files import read_model_file, sha256_of
+from resnet_service.types import Precision
 
-SUFFIX = ".onnx"
 METADATA_KEY = "resnet_service"
 INPUT, OUTPUT = "pixels", "logits"
 # Further outputs, where the network has them: what ``Outputs`` describes, and the last layer's weights as they are

@@ -12,7 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from resnet_service.errors import ClassCountMismatch, InvalidLabelSet, LabelDigestMismatch
 from resnet_service.models.labels import LabelFile
-from resnet_service.models.metadata import LabelSetReference, describe
+from resnet_service.models.metadata import LabelSetReference
+from resnet_service.validation import describe
 
 Language = Literal["en", "zh"]
 LANGUAGES: tuple[Language, ...] = get_args(Language)

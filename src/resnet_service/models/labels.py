@@ -11,8 +11,9 @@ from typing import NamedTuple, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from resnet_service.errors import ClassCountMismatch, InvalidLabelSet, LabelDigestMismatch
-from resnet_service.models.metadata import LabelSetReference, ModelMetadata, describe
+from resnet_service.models.metadata import LabelSetReference, ModelMetadata
 from resnet_service.system.files import sha256_of
+from resnet_service.validation import describe
 
 # In a wheel the label sets lie inside the package, in a checkout at its top level.
 _PACKAGE = Path(__file__).parents[1]

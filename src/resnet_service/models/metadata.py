@@ -7,6 +7,8 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, field_validator, model_validator
 
 from resnet_service.errors import InvalidMetadata
+from resnet_service.types import Interpolation, Precision
+from resnet_service.validation import describe
 
 FORMAT_VERSION = 1
 
@@ -17,8 +19,6 @@ IMAGENET_RESIZE_RATIO = 256 / 224
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Channels = tuple[float, float, float]
-Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
-Precision = Literal["fp32", "bf16", "int8"]
 
 
 class _Record(BaseModel):
@@ -153,15 +153,6 @@ class ModelMetadata(_Record):
             return cls.model_validate(dict(data))
         except ValidationError as error:
             raise InvalidMetadata(f"{where}: the metadata is not valid: {describe(error)}") from error
-
-
-def describe(error: ValidationError) -> str:
-    """Return pydantic's findings in one line: ``key: what is wrong; key: what is wrong``."""
-    findings = (
-        ": ".join(filter(None, (".".join(str(part) for part in finding["loc"]), finding["msg"])))
-        for finding in error.errors(include_url=False, include_input=False)
-    )
-    return "; ".join(findings)
 
 
 def _square_side(value: Any) -> Any:

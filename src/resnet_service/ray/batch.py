@@ -10,6 +10,7 @@ import os
 import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +19,13 @@ import ray.data
 import ray.exceptions
 from ray.util.annotations import RayDeprecationWarning
 
-from resnet_service.batch.job import ClassifierConfig, Engine
-from resnet_service.batch.messages import outcome_text, part_text, read_outcome, read_part
+from resnet_service.batch.job import BatchConfig, Engine
+from resnet_service.batch.messages import outcome_text, read_outcome, read_shard, shard_text
 from resnet_service.batch.outputs import Output
 from resnet_service.batch.shards import Shard, task_count
-from resnet_service.batch.worker import Outcome, run_part
+from resnet_service.batch.worker import Outcome, run_shard
 from resnet_service.errors import ClusterFailed, ServiceError
-from resnet_service.inference.classifier import ImageClassifier
+from resnet_service.inference.base import ImageClassifier
 from resnet_service.models.labels import label_file_for
 from resnet_service.system.files import atomic_write, read_model_file
 
@@ -40,22 +41,22 @@ class ModelFiles:
     The compiled network is no file, and each process needs its own: OpenVINO rearranges the weights for the CPU.
     """
 
-    def __init__(self, config: ClassifierConfig, label_file: Path | None) -> None:
-        self._recipe = config
+    def __init__(self, config: BatchConfig, label_file: Path | None) -> None:
+        self._config = config
         self._model = read_model_file(config.model)
         self._labels = None if label_file is None else label_file.read_bytes()
 
-    def unpack(self, folder: Path) -> ClassifierConfig:
-        """Write the files into ``folder``; return the recipe for them."""
-        model, label_file = folder / self._recipe.model.name, None
+    def unpack(self, folder: Path) -> BatchConfig:
+        """Write the files into ``folder``; return the configuration that names them."""
+        model, label_file = folder / self._config.model.name, None
         atomic_write(model, self._model)
         if self._labels is not None:
             label_file = folder / "labels.json"
             atomic_write(label_file, self._labels)
-        return self._recipe._replace(model=model, label_file=label_file)
+        return replace(self._config, model=model, classifier=replace(self._config.classifier, label_file=label_file))
 
 
-class PartWorker:
+class ShardWorker:
     """What an actor holds: the classifier, opened for one thread. Ray Data calls it with one part at a time."""
 
     def __init__(self, files: "ray.ObjectRef[ModelFiles]", output: Output) -> None:
@@ -69,14 +70,14 @@ class PartWorker:
         """Do the part in ``row``; return what became of it, or the error of ours that ends the run."""
         outcome: Outcome | ServiceError
         try:
-            outcome = run_part(read_part(row["part"]), self._classifier, self._output, self._top_k)
+            outcome = run_shard(read_shard(row["shard"]), self._classifier, self._output, self._top_k)
         except ServiceError as error:  # concerns all; Ray would wrap it beyond recognition
             outcome = error
         return {"outcome": outcome_text(outcome)}
 
 
 def ray_engine(
-    config: ClassifierConfig, classifier: ImageClassifier, workers: int | None, *, restarts: int = _RESTARTS
+    config: BatchConfig, classifier: ImageClassifier, workers: int | None, *, restarts: int = _RESTARTS
 ) -> Engine:
     """Return the engine of the cluster that ``RAY_ADDRESS`` names, or else of a Ray on this machine.
 
@@ -92,11 +93,11 @@ def ray_engine(
     """
 
     def run(shards: Sequence[Shard], output: Output) -> Iterator[Outcome]:
-        label_file = label_file_for(classifier.metadata, config.model, config.label_file)
+        label_file = label_file_for(classifier.model.metadata, config.model, config.classifier.label_file)
         try:
             _connect()
             files = ray.put(ModelFiles(config, None if label_file is None else label_file.path))
-            rows: list[dict[str, Any]] = [{"part": part_text(shard)} for shard in shards]
+            rows: list[dict[str, Any]] = [{"shard": shard_text(shard)} for shard in shards]
             cpus = max(1, int(ray.cluster_resources().get("CPU", 1)))
             tasks = task_count(len(shards), sum(len(shard.images) for shard in shards), workers or cpus)
             pool = ray.data.ActorPoolStrategy(
@@ -110,7 +111,7 @@ def ray_engine(
                 # Ray means to give such options other names, and has none for this one yet; see pyproject.toml.
                 warnings.simplefilter("ignore", RayDeprecationWarning)
                 outcomes = dataset.map(
-                    PartWorker, fn_constructor_args=(files, output), compute=pool, num_cpus=1, max_restarts=restarts
+                    ShardWorker, fn_constructor_args=(files, output), compute=pool, num_cpus=1, max_restarts=restarts
                 )
             for row in outcomes.iter_rows():
                 yield read_outcome(row["outcome"])

@@ -5,7 +5,8 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from resnet_service.models.metadata import ModelMetadata, Outputs, Precision
+from resnet_service.models.metadata import ModelMetadata, Outputs
+from resnet_service.types import Precision
 
 
 class Features(NamedTuple):

@@ -30,8 +30,9 @@ from resnet_service.models.exported import (
     ExportedModel,
     read_exported,
 )
-from resnet_service.models.metadata import Outputs, Precision
+from resnet_service.models.metadata import Outputs
 from resnet_service.runtimes.base import Features
+from resnet_service.types import Precision
 
 # Without this hint OpenVINO computes an FP32 model in BF16 wherever the CPU can, and the answers depend on the machine.
 # What is quantized stays INT8; the hint is about the rest.

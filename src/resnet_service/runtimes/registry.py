@@ -2,16 +2,12 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
 
 from resnet_service.errors import RuntimeUnavailable, UnsuitableRuntime
-from resnet_service.models.exported import SUFFIX
 from resnet_service.runtimes.base import Runtime
 from resnet_service.system.files import check_model_file
 from resnet_service.system.imports import import_blocked
-
-RuntimeName = Literal["auto", "openvino", "torch", "torchscript", "torch-dynamic-int8"]
-
+from resnet_service.types import EXPORTED_SUFFIX, RuntimeName
 
 # Of a path, an architecture or none, workers and threads.
 Opener = Callable[[Path, str | None, int, int], Runtime]
@@ -40,12 +36,12 @@ def open_runtime(
 
 def find_runtime(path: Path, runtime: RuntimeName = "auto") -> Opener:
     """Import what ``open_runtime`` will need for this file, and return what opens it; arguments and errors as there."""
-    exported = path.suffix == SUFFIX
+    exported = path.suffix == EXPORTED_SUFFIX
     chosen = ("openvino" if exported else "torch") if runtime == "auto" else runtime
     if chosen == "openvino":
         if not exported:
             raise UnsuitableRuntime(
-                f"The runtime openvino runs exported models ({SUFFIX}), and {path} is not one; "
+                f"The runtime openvino runs exported models ({EXPORTED_SUFFIX}), and {path} is not one; "
                 f"export it first: resnet-service export {path}"
             )
         check_model_file(path)

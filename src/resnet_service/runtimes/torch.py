@@ -16,9 +16,10 @@ from torch import Tensor, nn
 
 from resnet_service.imaging.preprocess import normalise
 from resnet_service.models.checkpoint.checkpoint import Checkpoint, load_checkpoint
-from resnet_service.models.metadata import ModelMetadata, Outputs, Precision
+from resnet_service.models.metadata import ModelMetadata, Outputs
 from resnet_service.models.traced import UntraceableModel, trace
 from resnet_service.runtimes.base import Features
+from resnet_service.types import Precision
 
 Forward = Callable[[Tensor], Tensor]
 

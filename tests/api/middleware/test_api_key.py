@@ -237,7 +237,7 @@ def test_without_a_key_no_body_is_read(client: httpx.Client) -> None:
         connection.sendall(head(Content_Length=10**9, Expect="100-continue"))
         answer = read_answer(connection)
     assert answer.startswith(b"HTTP/1.1 401 ")
-    # EarlyAnswer is told of it, as its header shows: a client can read the answer while it is still sending.
+    # EarlyResponseMiddleware saw it, as its header shows: a client can read the answer while it is still sending.
     assert b"connection: close" in answer.lower()
 
 

@@ -15,9 +15,10 @@ from resnet_service.api.app import create_app
 from resnet_service.inference.classifier import Classifier
 from resnet_service.inference.fake import FakeClassifier
 from resnet_service.models.labels import LabelSet
-from resnet_service.models.metadata import ModelMetadata, Outputs, Precision
+from resnet_service.models.metadata import ModelMetadata, Outputs
 from resnet_service.runtimes.base import Features
 from resnet_service.settings import Settings
+from resnet_service.types import Precision
 from tests.support.images import CAT, encoded, noise
 from tests.support.models import as_older_version, metadata
 from tests.support.problems import assert_problem
@@ -134,7 +135,10 @@ def test_the_map_is_the_classifiers(real: httpx.Client, shipped: Classifier) -> 
         body = real.post(f"/explain?format=json{query}", content=SHOE).json()
         expected = shipped.explain(SHOE, class_id)
         assert body.keys() == {"class_id", "label", "score", "map", "region", "image", "model", "timing_ms"}
-        assert (body["class_id"], body["label"]) == (expected.class_id, shipped.labels.classes[expected.class_id].name)
+        assert (body["class_id"], body["label"]) == (
+            expected.class_id,
+            shipped.model.labels.classes[expected.class_id].name,
+        )
         assert body["score"] == pytest.approx(expected.score, rel=1e-3)
         np.testing.assert_allclose(body["map"], expected.values, rtol=1e-3, atol=1e-3)
         assert body["model"]["version"] == shipped.model.version

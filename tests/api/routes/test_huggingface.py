@@ -38,7 +38,7 @@ def hub(client: httpx.Client) -> InferenceClient:
 
 @pytest.mark.parametrize("image", [CAT, str(CAT), CAT.read_bytes()], ids=["path", "name", "bytes"])
 @pytest.mark.parametrize("top_k", [None, 1, 3, 99])
-def test_it_names_what_is_in_a_image(
+def test_it_names_what_is_in_an_image(
     hub: InferenceClient, classifier: Classifier, image: Any, top_k: int | None
 ) -> None:
     elements = hub.image_classification(image, top_k=top_k)

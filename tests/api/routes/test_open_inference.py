@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import dataclasses
 import json
 import re
 import struct
@@ -28,9 +29,10 @@ from resnet_service.api.open_inference.tensors import HEADER, MAX_JSON_VALUES
 from resnet_service.errors import InvalidModelOutput, InvalidTensor, TooManyPixels
 from resnet_service.imaging.decode import decode
 from resnet_service.imaging.preprocess import crop, denormalise, normalise
-from resnet_service.inference.classifier import Classifier, Scores
+from resnet_service.inference.classifier import Classifier, ClassifierConfig
 from resnet_service.inference.fake import FakeClassifier
 from resnet_service.inference.ranking import softmax
+from resnet_service.inference.results import Scores
 from resnet_service.models.metadata import ModelMetadata
 from resnet_service.settings import Settings
 from tests.support.images import CAT, encoded, noise
@@ -60,7 +62,7 @@ def triton(client: httpx.Client) -> Iterator[InferenceServerClient]:
 
 def crops(classifier: Classifier, *images: bytes) -> NDArray[np.uint8]:
     # As the classifier under test prepares them: fast.
-    metadata = classifier.metadata
+    metadata = classifier.model.metadata
     min_side = 2 * metadata.resize_size
     return np.stack([crop(decode(data, min_side=min_side).image, metadata, exact=False) for data in images])
 
@@ -89,7 +91,7 @@ def test_triton_asks_what_there_is(triton: InferenceServerClient, classifier: Cl
     assert triton.get_server_metadata()["extensions"] == ["binary_tensor_data", "classification"]
     for described in (triton.get_model_metadata(MODEL), triton.get_model_metadata(MODEL, version)):
         assert described["versions"] == [version]
-        side = classifier.metadata.input_size
+        side = classifier.model.metadata.input_size
         assert [(one["name"], one["datatype"], one["shape"]) for one in described["inputs"]] == [
             ("image", "BYTES", [-1]),
             ("pixels", "UINT8", [-1, side, side, 3]),
@@ -126,7 +128,7 @@ def test_triton_sends_crops(
     if kind == "pixels":
         tensor = filled(kind, "UINT8", prepared, binary=binary_in)
     else:
-        normal = np.ascontiguousarray(normalise(prepared, classifier.metadata).transpose(0, 3, 1, 2))
+        normal = np.ascontiguousarray(normalise(prepared, classifier.model.metadata).transpose(0, 3, 1, 2))
         tensor = filled(kind, "FP32", normal, binary=binary_in)
     outputs = [InferRequestedOutput("logits", binary_data=binary_out)]
     result = triton.infer(MODEL, [tensor], outputs=outputs)
@@ -338,7 +340,8 @@ HOSTILE: dict[str, tuple[Any, int, str]] = {
 def small() -> Iterator[httpx.Client]:
     """Serve a model for crops of 2x2, which fit in a line."""
     fake = FakeClassifier()
-    fake.metadata = fake.metadata.model_copy(update={"input_size": 2})
+    metadata = fake.model.metadata.model_copy(update={"input_size": 2})
+    fake.model = dataclasses.replace(fake.model, metadata=metadata)
     with served(create_app(Settings(max_batch=4, max_body_bytes=8_000_000), fake)) as client:
         yield client
 
@@ -495,7 +498,7 @@ def test_what_lies_between_pixels_is_rounded() -> None:
 
 def test_images_together_may_have_the_pixels_of_one() -> None:
     path = REPOSITORY / "checkpoints" / f"{MODEL}.onnx"
-    classifier = Classifier.open(path, max_pixels=40 * 30 * 2)
+    classifier = Classifier.open(path, ClassifierConfig(max_pixels=40 * 30 * 2))
     assert classifier.score([IMAGE] * 2).logits.shape == (2, 10)
     with pytest.raises(TooManyPixels, match="Image 3 of 3: all together may have 2,400 pixels"):
         classifier.score([IMAGE] * 3)

@@ -9,8 +9,8 @@ import pytest
 
 from resnet_service.api.app import create_app
 from resnet_service.errors import BrokenImage, InvalidModelOutput
-from resnet_service.inference.classifier import Classification
 from resnet_service.inference.fake import FakeClassifier
+from resnet_service.inference.results import Classification
 from resnet_service.settings import Settings
 from tests.support.gated import IMAGE, gated
 from tests.support.images import encoded, noise
@@ -74,10 +74,10 @@ class Uneven(FakeClassifier):
 
     def classify(self, data: bytes, top_k: int | None = None) -> Classification:
         answer = super().classify(data, top_k)
-        if (failure := self.failures.get(answer.width)) is not None:
+        if (failure := self.failures.get(answer.image.width)) is not None:
             raise failure
-        time.sleep(max(0.0, (40 - answer.width) / 20))
-        self.done.append(answer.width)
+        time.sleep(max(0.0, (40 - answer.image.width) / 20))
+        self.done.append(answer.image.width)
         return answer
 
 
@@ -122,7 +122,7 @@ def test_what_nobody_foresaw_fails_them_all_and_keeps_no_place() -> None:
             assert client.post("/predict/batch", files=form(wide(40), wide(42))).status_code == 200
 
 
-def test_the_number_is_checked_before_a_image_is_worked_on(client: httpx.Client) -> None:
+def test_the_number_is_checked_before_an_image_is_worked_on(client: httpx.Client) -> None:
     assert client.post("/predict/batch", files=form(*[IMAGE] * 4)).status_code == 200
     for count in (5, 50):
         refused = client.post("/predict/batch", files=form(*[b"x"] * count))

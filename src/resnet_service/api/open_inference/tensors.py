@@ -17,8 +17,9 @@ from pydantic import BaseModel, ConfigDict, FailFast, Field, TypeAdapter, Valida
 
 from resnet_service.errors import InvalidTensor, MalformedJSON, TooManyImages
 from resnet_service.imaging.preprocess import denormalise
-from resnet_service.inference.classifier import ImageClassifier, Scores, Timing
+from resnet_service.inference.base import ImageClassifier
 from resnet_service.inference.ranking import best, softmax
+from resnet_service.inference.results import Scores, Timing
 from resnet_service.models.labels import LabelSet
 from resnet_service.models.metadata import ModelMetadata
 
@@ -136,13 +137,13 @@ def infer(classifier: ImageClassifier, body: bytes, json_length: str | None, max
 
     """
     request, binary = _read(body, json_length)
-    wanted = _wanted(request, classifier.labels)
+    wanted = _wanted(request, classifier.model.labels)
     tensor = request.inputs[0]
-    shape = _judge(tensor, classifier.metadata, max_batch)
+    shape = _judge(tensor, classifier.model.metadata, max_batch)
     if tensor.name == IMAGE:
         scores = classifier.score(_images(tensor, binary, shape[0]))
     else:
-        scores = classifier.score_crops(_crops(tensor, binary, shape, classifier.metadata))
+        scores = classifier.score_crops(_crops(tensor, binary, shape, classifier.model.metadata))
     return _answer(request, wanted, scores, classifier)
 
 
@@ -348,7 +349,7 @@ def _answer(
         texts: list[str] = []
         shape = values.shape
         if output.classes:
-            texts = [text for row in values for text in _classification(row, output.classes, classifier.labels)]
+            texts = [text for row in values for text in _classification(row, output.classes, classifier.model.labels)]
             shape = (len(values), output.classes)
         fields: dict[str, Any] = {
             "name": output.name,

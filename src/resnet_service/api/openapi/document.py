@@ -15,7 +15,7 @@ from fastapi.routing import APIRoute
 from resnet_service import errors
 from resnet_service.api.openapi import examples
 from resnet_service.api.problem_details import INTERNAL, MEDIA_TYPE, STATUS, is_foreign, problem
-from resnet_service.inference.classifier import ModelIdentity
+from resnet_service.inference.base import ServedModel
 
 CLASSIFY, LOOK_INTO, MODEL, OPERATE, V2, HUB = (
     "Classify",
@@ -281,7 +281,7 @@ def _completed(schema: dict[str, Any], open_paths: Collection[str] | None) -> di
     return schema
 
 
-def _for(model: ModelIdentity, schema: dict[str, Any]) -> dict[str, Any]:
+def _for(model: ServedModel, schema: dict[str, Any]) -> dict[str, Any]:
     """Return the document with the name and the version of the model that is served where a request has to say them."""
     served = {"model": model.name, "version": model.version}
     parameters = {
@@ -297,7 +297,7 @@ def _for(model: ModelIdentity, schema: dict[str, Any]) -> dict[str, Any]:
     return {**schema, "components": {**schema["components"], "parameters": parameters}, "paths": paths}
 
 
-def _asking(description: str, model: ModelIdentity) -> str:
+def _asking(description: str, model: ServedModel) -> str:
     quoted = re.sub(
         r"[^\w.~-]", lambda found: "".join(f"%{byte:02X}" for byte in found[0].encode()), model.name, flags=re.A
     )

@@ -14,8 +14,10 @@ from resnet_service.api.openapi.document import answered, refused
 from resnet_service.api.schemas import inlined
 from resnet_service.api.uploads import read_image
 from resnet_service.errors import InvalidTopK, MalformedForm, MalformedJSON, UnsupportedMediaType
-from resnet_service.inference.classifier import ImageClassifier, Timing
-from resnet_service.inference.ranking import DEFAULT_TOP_K, best, check_top_k, softmax
+from resnet_service.inference.base import ImageClassifier
+from resnet_service.inference.ranking import best, check_top_k, softmax
+from resnet_service.inference.results import Timing
+from resnet_service.types import DEFAULT_TOP_K
 
 inference = APIRouter(route_class=InferenceRoute)
 
@@ -117,7 +119,7 @@ def _classify_json(classifier: ImageClassifier, body: bytes) -> _Answer:
 
 
 def _classify(classifier: ImageClassifier, data: bytes, parameters: Parameters) -> _Answer:
-    classes = classifier.labels.classes
+    classes = classifier.model.labels.classes
     # Hugging Face's own pipelines give as many as there are where more are asked for.
     wanted = DEFAULT_TOP_K if parameters.top_k is None else parameters.top_k
     top_k = check_top_k(min(wanted, len(classes)), len(classes))

@@ -23,7 +23,7 @@ from resnet_service.errors import (
     UnknownModel,
     UnsupportedMediaType,
 )
-from resnet_service.inference.classifier import ImageClassifier
+from resnet_service.inference.base import ImageClassifier
 
 _TAGS: list[str | Enum] = [document.V2]
 router = APIRouter(prefix="/v2", tags=_TAGS)
@@ -216,9 +216,9 @@ async def model(classifier: NamedModel) -> ServedModel:
     return ServedModel(
         name=classifier.model.name,
         versions=[classifier.model.version],
-        platform=classifier.runtime_name,
-        inputs=inputs(classifier.metadata),
-        outputs=outputs(classifier.labels),
+        platform=classifier.model.runtime,
+        inputs=inputs(classifier.model.metadata),
+        outputs=outputs(classifier.model.labels),
     )
 
 

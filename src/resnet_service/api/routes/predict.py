@@ -39,10 +39,11 @@ from resnet_service.errors import (
     UnsupportedLanguage,
     UnsupportedMediaType,
 )
-from resnet_service.imaging.heatmap import MapForm
-from resnet_service.inference.classifier import Classification, ImageClassifier
+from resnet_service.inference.base import ImageClassifier
 from resnet_service.inference.ranking import check_top_k
+from resnet_service.inference.results import Classification
 from resnet_service.models.label_translations import ORIGINAL
+from resnet_service.types import MapForm
 
 router = APIRouter()
 # Probes: they need no key, since orchestrators and load balancers have none.
@@ -159,7 +160,7 @@ async def predict_batch(
     ```
     """
     settings, classifier = service.settings, service.classifier
-    wanted = check_top_k(top_k, len(classifier.labels))
+    wanted = check_top_k(top_k, len(classifier.model.labels))
     images = await read_images(request, settings.max_batch_bytes, settings.max_batch)
     pieces = [(classifier, image.data, wanted, settings.max_body_bytes) for image in images]
     answers = await admitted.run_each(_classify_one, pieces)
@@ -288,15 +289,15 @@ async def metadata(service: StartedService) -> MetadataResponse:
     """
     classifier = service.classifier
     return MetadataResponse(
-        model=Model(**classifier.model._asdict()),
-        runtime=classifier.runtime_name,
-        precision=classifier.precision,
+        model=Model.of(classifier.model),
+        runtime=classifier.model.runtime,
+        precision=classifier.model.precision,
         service_version=__version__,
-        outputs=classifier.outputs,
+        outputs=classifier.model.outputs,
         serving_since=service.serving_since,
-        languages=[ORIGINAL, *classifier.translations],
+        languages=[ORIGINAL, *classifier.model.translations],
         limits=Limits(max_body_bytes=service.settings.max_body_bytes, max_pixels=service.settings.max_pixels),
-        metadata=classifier.metadata,
+        metadata=classifier.model.metadata,
     )
 
 
@@ -318,7 +319,7 @@ async def labels(service: StartedService, reader: RequestedLocale) -> LabelsResp
     ```
     """
     classifier = service.classifier
-    known = classifier.labels
+    known = classifier.model.labels
     names = reader.names(classifier)
     if names is None:
         return LabelsResponse(name=known.name, classes=list(known.classes))
