@@ -23,7 +23,7 @@ RUN python -m venv --without-pip /opt/venv \
  && /opt/build/bin/pip --python /opt/venv/bin/python install --no-compile --only-binary :all: --require-hashes \
     -r requirements/serve.txt
 COPY deploy/image/trim.py deploy/image/
-# Compile bytecode here, since the service cannot write any. unchecked-hash: the source cannot change, so never compare.
+# Compile bytecode here, since the service cannot write any. It is never checked against the source, which cannot change.
 RUN /opt/venv/bin/python deploy/image/trim.py /opt/venv/lib/python3*/site-packages \
  && /opt/venv/bin/python -m compileall -q -j 0 --invalidation-mode unchecked-hash /opt/venv/lib
 
