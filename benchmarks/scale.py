@@ -84,7 +84,7 @@ def around(figures: dict[str, Any]) -> str:
             f"Ray relative to the local engine, images per second: {statistics.median(figures['ray_of_threads']):.2f} "
             f"({min(figures['ray_of_threads']):.2f} to {max(figures['ray_of_threads']):.2f})",
             f"seconds until Ray's first shard: {statistics.median(figures['ray_start_seconds']):.0f}",
-            f"the driver's cost: {figures['ray_task_ms']} ms per task, {figures['described_bytes']} bytes sent per image",
+            f"the driver: {figures['ray_task_ms']} ms per task, {figures['described_bytes']} bytes sent per image",
             f"the driver's memory for {BATCH:,} images: {_number(figures['listed_bytes'] * BATCH / 1e9)} GB",
             f"prefixes that {NODES[-1]:,} nodes would need: {_number(store / STORE_READS)}",
         )
