@@ -10,6 +10,7 @@ Fidelity = Literal["exact", "fast"]
 # How a class activation map is answered: drawn over the image, drawn alone, or as numbers.
 MapForm = Literal["overlay", "map", "json"]
 WeightsDtype = Literal["float32", "float16"]
+# Each but auto is a module of export.sources; auto tries them in this order.
 WeightsSource = Literal["auto", "torchvision", "pypi"]
 BatchEngine = Literal["local", "ray"]
 

@@ -11,7 +11,8 @@ import torch
 
 from resnet_service.errors import AccuracyLossExceeded, InvalidDataset, UnsuitableRuntime
 from resnet_service.export import onnx_graph, parity
-from resnet_service.export.export import default_target, export, record_evaluation
+from resnet_service.export.export import default_target, export
+from resnet_service.export.onnx_metadata import record_evaluation
 from resnet_service.imaging.decode import decode
 from resnet_service.imaging.preprocess import crop
 from resnet_service.models.checkpoint.checkpoint import load_checkpoint, save_checkpoint

@@ -18,7 +18,7 @@ from resnet_service.errors import (
     UnknownArchitecture,
     UnreadableModel,
 )
-from resnet_service.export.convert import convert
+from resnet_service.export.convert import ConvertOptions, convert
 from resnet_service.models.checkpoint.checkpoint import load_checkpoint, save_checkpoint
 from resnet_service.models.labels import read_label_set
 from resnet_service.models.metadata import IMAGENET_STD, Provenance
@@ -204,25 +204,20 @@ def test_a_full_disk_leaves_the_old_file_whole(tmp_path: Path, checkpoint: Path)
 def test_a_training_checkpoint_is_converted(tmp_path: Path, key: str) -> None:
     optimizer = torch.optim.SGD(MODEL.parameters(), 0.1)
     content = {"epoch": 3, "arch": "resnet18", key: MODEL.state_dict(), "optimizer": optimizer.state_dict()}
-    convert(saved(tmp_path / "training.pth", content), tmp_path / "model.pth", input_size=64)
+    convert(saved(tmp_path / "training.pth", content), tmp_path / "model.pth", ConvertOptions(input_size=64))
     assert answers_as_before(tmp_path / "model.pth")
 
 
 def test_a_bare_state_dict_is_converted_with_labels(tmp_path: Path) -> None:
     labels = tmp_path / "digits.json"
     labels.write_text(LABELS)
-    convert(
-        saved(tmp_path / "bare.pth", MODEL.state_dict()), tmp_path / "model.pth", arch="resnet18", label_file=labels
-    )
+    bare = saved(tmp_path / "bare.pth", MODEL.state_dict())
+    convert(bare, tmp_path / "model.pth", ConvertOptions(arch="resnet18", label_file=labels))
     loaded = load_checkpoint(tmp_path / "model.pth")
     assert loaded.metadata.labels == read_label_set(labels)[1]
+    options = ConvertOptions(arch="resnet18", label_file=Path("labels/imagenet1k.json"))
     with pytest.raises(ClassCountMismatch, match="1000 classes"):
-        convert(
-            tmp_path / "bare.pth",
-            tmp_path / "other.pth",
-            arch="resnet18",
-            label_file=Path("labels/imagenet1k.json"),
-        )
+        convert(bare, tmp_path / "other.pth", options)
     assert not (tmp_path / "other.pth").exists()
 
 

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from resnet_service.errors import ModelError, PickledCode, SuspiciousModel, UnreadableModel
-from resnet_service.export.convert import convert
+from resnet_service.export.convert import ConvertOptions, convert
 from resnet_service.models.checkpoint import pytorch
 from resnet_service.models.checkpoint.checkpoint import load_checkpoint
 from resnet_service.system.files import MAX_MODEL_BYTES
@@ -211,7 +211,8 @@ def test_a_pickled_model_is_refused_with_the_way_out(tmp_path: Path) -> None:
 def test_a_trusted_pickled_model_is_converted(tmp_path: Path) -> None:
     model = random_model()
     torch.save(model, tmp_path / "whole.pth")
-    convert(tmp_path / "whole.pth", tmp_path / "model.pth", trust_pickle=True, arch="resnet18", input_size=64)
+    options = ConvertOptions(arch="resnet18", input_size=64, trust_pickle=True)
+    convert(tmp_path / "whole.pth", tmp_path / "model.pth", options)
     image = torch.rand(1, 3, 64, 64)
     with torch.inference_mode():
         assert torch.equal(load_checkpoint(tmp_path / "model.pth").model(image), model(image))
@@ -224,7 +225,7 @@ def test_trust_is_spent_in_a_child_process(tmp_path: Path) -> None:
 
     torch.save({"state_dict": Poisons()}, tmp_path / "evil.pth")
     with pytest.raises(ModelError):
-        convert(tmp_path / "evil.pth", tmp_path / "model.pth", trust_pickle=True, arch="resnet18")
+        convert(tmp_path / "evil.pth", tmp_path / "model.pth", ConvertOptions(arch="resnet18", trust_pickle=True))
     assert "resnet_service.poisoned" not in sys.modules
 
 
@@ -238,7 +239,7 @@ def test_a_model_whose_code_is_missing_says_so(tmp_path: Path) -> None:
         lambda name, data: payload if name.endswith("data.pkl") else data,
     )
     with pytest.raises(PickledCode, match=r"no_such_module.*training code"):
-        convert(tmp_path / "whole.pth", tmp_path / "model.pth", trust_pickle=True, arch="resnet18")
+        convert(tmp_path / "whole.pth", tmp_path / "model.pth", ConvertOptions(arch="resnet18", trust_pickle=True))
 
 
 def test_nothing_else_in_the_tree_may_execute_a_file() -> None:

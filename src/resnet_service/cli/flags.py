@@ -1,16 +1,35 @@
-"""Settings as command-line flags: declared in ``settings``, turned into options here, so nothing is said twice."""
+"""Options of the command line: those that several commands share, and the settings as flags of ``serve``."""
 
 import inspect
 from collections.abc import Callable
-from typing import Any, get_origin
+from pathlib import Path
+from typing import Annotated, Any, get_origin
 
 import typer
 
 from resnet_service.settings import ENV_PREFIX, SECRETS, Settings
+from resnet_service.types import DEFAULT_TOP_K, RuntimeName
+
+ModelFile = Annotated[Path, typer.Argument(help="Model file: a checkpoint or an exported model.")]
+Checkpoint = Annotated[Path | None, typer.Option(help="Model file; by default the newest in ./checkpoints.")]
+Arch = Annotated[str | None, typer.Option(help="Architecture, if the file does not name it.")]
+Labels = Annotated[Path | None, typer.Option(help="Label set file; by default the one that the model names.")]
+Runtime = Annotated[
+    RuntimeName, typer.Option(help="What runs the network; auto: openvino for exported models, torch for checkpoints.")
+]
+TopK = Annotated[int | None, typer.Option(help=f"Number of classes to return; default {DEFAULT_TOP_K}.")]
+Calibration = Annotated[
+    Path | None,
+    typer.Option(help="Images like those to be served: a folder of images, or a data set as for evaluate."),
+]
+MaxLoss = Annotated[
+    float, typer.Option(help="Percentage points of top-1 accuracy that the exported model may lose on held-out images.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 def as_flags(function: Callable[..., None]) -> Callable[..., None]:
-    """Give a function of ``**flags`` one option for each setting; a flag that is not used arrives as ``None``."""
+    """Give a function of ``**flags`` one option for each setting; an unused flag arrives as ``None``."""
     parameters = []
     for name, field in Settings.model_fields.items():
         if name in SECRETS:

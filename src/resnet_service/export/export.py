@@ -8,21 +8,19 @@ from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 
-import onnx
-
 from resnet_service.export.calibration import choose_images
 from resnet_service.export.onnx_graph import (
     export_graph,
     give_class_weights,
     quantize,
     store_weights_fp16,
-    with_metadata,
 )
+from resnet_service.export.onnx_metadata import with_metadata
 from resnet_service.export.parity import check_accuracy_loss, compare, summary
 from resnet_service.models.checkpoint.checkpoint import load_checkpoint
-from resnet_service.models.exported import ExportedModel, graph_bytes, read_exported
+from resnet_service.models.exported import ExportedModel, graph_bytes
 from resnet_service.models.labels import labels_for
-from resnet_service.models.metadata import EvaluationRecord, ModelMetadata, Packing
+from resnet_service.models.metadata import ModelMetadata, Packing
 from resnet_service.system.files import atomic_write, sha256_of
 from resnet_service.types import DEFAULT_MAX_LOSS, EXPORTED_SUFFIX, Precision
 
@@ -102,17 +100,3 @@ def default_target(checkpoint_file: Path, precision: Precision) -> Path:
     return checkpoint_file.with_name(
         checkpoint_file.stem + ("" if precision == "fp32" else f"-{precision}") + EXPORTED_SUFFIX
     )
-
-
-def record_evaluation(path: Path, record: EvaluationRecord) -> None:
-    """Add a record to the metadata of the exported model ``path``, in place of an older one of the same data set.
-
-    Raises:
-        ModelError: Not an exported model.
-        FileNotWritten: The disk is full, or the like; the old file is whole.
-
-    """
-    exported = read_exported(path)
-    kept = tuple(old for old in exported.metadata.evaluations if old.dataset != record.dataset)
-    metadata = exported.metadata.model_copy(update={"evaluations": (*kept, record)})
-    atomic_write(path, with_metadata(onnx.load_model_from_string(exported.data), metadata))

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from resnet_service.errors import UnsuitableRuntime
 from resnet_service.models.checkpoint.checkpoint import Checkpoint
-from resnet_service.models.exported import CLASS_WEIGHTS, EMBEDDING, FEATURE_MAP, INPUT, METADATA_KEY, OUTPUT
-from resnet_service.models.metadata import ModelMetadata, Outputs
+from resnet_service.models.exported import CLASS_WEIGHTS, EMBEDDING, FEATURE_MAP, INPUT, OUTPUT
+from resnet_service.models.metadata import Outputs
 from resnet_service.models.traced import UntraceableModel, trace
 
 log = logging.getLogger("resnet_service")
@@ -141,13 +141,6 @@ def store_weights_fp16(model: onnx.ModelProto) -> None:
     nodes = [*halved.values(), *model.graph.node]
     del model.graph.node[:]
     model.graph.node.extend(nodes)
-
-
-def with_metadata(model: onnx.ModelProto, metadata: ModelMetadata) -> bytes:
-    """Return the serialised model with ``metadata`` inside, in place of any that it had."""
-    onnx.helper.set_model_props(model, {METADATA_KEY: metadata.model_dump_json()})
-    data: bytes = model.SerializeToString()
-    return data
 
 
 @contextmanager

@@ -146,6 +146,11 @@ class ModelMetadata(_Record):
             raise ValueError(f"resize_size {self.resize_size} is smaller than input_size {self.input_size}")
         return self
 
+    def with_evaluation(self, record: EvaluationRecord) -> Self:
+        """Return a copy with ``record``, which replaces an older one of the same data set."""
+        others = (old for old in self.evaluations if old.dataset != record.dataset)
+        return self.model_copy(update={"evaluations": (*others, record)})
+
     @classmethod
     def parse(cls, data: Mapping[str, Any], where: str) -> Self:
         """Validate ``data``; raise ``InvalidMetadata`` that names ``where`` and every wrong key."""

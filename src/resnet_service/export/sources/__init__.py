@@ -1,0 +1,1 @@
+"""Where published weights come from: one module per source."""
