@@ -94,7 +94,7 @@ def test_unreadable_images_are_named_and_the_rest_goes_on(tmp_path: Path) -> Non
 
 
 def test_nothing_readable_is_an_error() -> None:
-    with pytest.raises(InvalidDataset, match=r"Not one image.*0\.png: These bytes"):
+    with pytest.raises(InvalidDataset, match=r"No image of made can be read\. The first, 0\.png: These bytes"):
         evaluate(FakeClassifier(), dataset((b"hello", 0)))
 
 

@@ -230,7 +230,7 @@ def test_too_lossy_is_not_written_and_what_was_left_out_is_said(tmp_path: Path) 
             on_message=said.append,
         )
     assert not (tmp_path / "m.onnx").exists()
-    assert any("Left out notes.txt: These bytes are not an image" in summary for summary in said)
+    assert any("Skipped notes.txt: These bytes are not an image" in summary for summary in said)
     assert any("12 images" in summary for summary in said)
 
 

@@ -86,7 +86,7 @@ def test_it_is_found_where_the_label_set_was_found(tmp_path: Path) -> None:
         ({"names": ["猫"]}, ClassCountMismatch, "has 1 names, but .* has 2 classes"),
         ({"names": ["猫", ""]}, InvalidLabelSet, "names.1"),
         ({"names": None}, InvalidLabelSet, "names"),
-        ({"language": "en"}, InvalidLabelSet, "says that it is in 'en'; its name says 'zh'"),
+        ({"language": "en"}, InvalidLabelSet, "says language 'en', but its name says 'zh'"),
         ({"language": "tlh"}, InvalidLabelSet, "language"),
         (
             {"translates": {"name": "pets", "sha256": "0" * 64}},

@@ -50,7 +50,7 @@ def test_another_number_of_classes_is_refused(tmp_path: Path) -> None:
 
 def test_a_missing_set_is_named_with_where_it_was_sought(tmp_path: Path) -> None:
     _, reference = read_label_set(write(tmp_path / "pets.json", "cat", "dog"))
-    with pytest.raises(InvalidLabelSet, match=r"pets\.json lies in .*elsewhere"):
+    with pytest.raises(InvalidLabelSet, match=r"no pets\.json in .*elsewhere"):
         labels_for(metadata(num_classes=2, labels=reference), tmp_path / "elsewhere" / "model.pth")
 
 

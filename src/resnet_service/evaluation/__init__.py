@@ -1,1 +1,1 @@
-"""How good a model is, measured through the pipeline that serves it."""
+"""Measuring a model's accuracy through the pipeline that serves it."""
