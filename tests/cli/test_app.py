@@ -28,7 +28,7 @@ def test_version() -> None:
     assert cli("--version").stdout.strip() == resnet_service.__version__
 
 
-def test_a_missing_model_is_said_before_pytorch_is_imported(tmp_path: Path) -> None:
+def test_a_missing_model_is_reported_before_pytorch_is_imported(tmp_path: Path) -> None:
     (tmp_path / "images").mkdir()
     script = (
         "import sys; from resnet_service.cli.app import app\n"

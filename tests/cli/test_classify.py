@@ -17,7 +17,7 @@ def test_classify_prints_a_table(exported: Path) -> None:
     assert "%" in done.stdout
 
 
-def test_classify_prints_json_a_line_for_each_image(exported: Path) -> None:
+def test_classify_prints_one_json_line_per_image(exported: Path) -> None:
     done = cli("classify", CAT, CAT, "--checkpoint", exported, "--json")
     first, second = map(json.loads, done.stdout.splitlines())
     assert first["predictions"] == second["predictions"]
@@ -25,7 +25,7 @@ def test_classify_prints_json_a_line_for_each_image(exported: Path) -> None:
     assert len(first["predictions"]) == 5
 
 
-def test_a_bad_image_does_not_cost_the_others(exported: Path, tmp_path: Path) -> None:
+def test_a_bad_image_does_not_stop_the_others(exported: Path, tmp_path: Path) -> None:
     odd = tmp_path / "[red]odd.jpg"
     odd.write_bytes(b"hello")
     done = cli("classify", tmp_path / "none.jpg", odd, CAT, "--checkpoint", exported, "--json")
@@ -36,7 +36,7 @@ def test_a_bad_image_does_not_cost_the_others(exported: Path, tmp_path: Path) ->
     assert of_odd.startswith(f"error: {odd}: These bytes are not an image")
 
 
-def test_without_a_model_the_way_to_one_is_named(tmp_path: Path) -> None:
+def test_without_a_model_the_error_names_the_command_that_fetches_one(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "resnet_service", "classify", CAT],
         capture_output=True,

@@ -69,11 +69,11 @@ def test_the_ray_engine_names_its_extra(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["resnet_service.nothing", "torch.no_such_part", None])
-def test_other_missing_modules_are_not_disguised(name: str | None) -> None:
+def test_other_missing_modules_remain_errors(name: str | None) -> None:
     with pytest.raises(ModuleNotFoundError), optional_packages():
         raise ModuleNotFoundError("no module", name=name)
 
 
-def test_an_optional_package_that_is_missing_is_an_error_of_ours() -> None:
+def test_a_missing_optional_package_is_a_service_error() -> None:
     with pytest.raises(RuntimeUnavailable, match=r"timm.*resnet-service\[torch\]"), optional_packages():
         raise ModuleNotFoundError("no module", name="timm")

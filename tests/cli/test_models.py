@@ -10,7 +10,7 @@ from tests.support.models import random_model
 from tests.support.servers import cli, cli_here
 
 
-def test_inspect_shows_all_that_a_file_says(checkpoint: Path) -> None:
+def test_inspect_shows_digest_parameters_and_metadata(checkpoint: Path) -> None:
     facts = json.loads(cli_here("inspect", checkpoint, "--json").stdout)
     assert (facts["arch"], facts["num_classes"], facts["input_size"]) == ("resnet18", 10, 64)
     assert facts["parameters"] == 11_181_642
@@ -20,7 +20,7 @@ def test_inspect_shows_all_that_a_file_says(checkpoint: Path) -> None:
 
 
 @pytest.mark.slow
-def test_convert_makes_a_checkpoint_that_serve_takes(tmp_path: Path) -> None:
+def test_convert_turns_a_trusted_pickle_into_a_checkpoint(tmp_path: Path) -> None:
     torch.save(random_model(), tmp_path / "whole.pth")
     refused = cli("convert", tmp_path / "whole.pth", tmp_path / "model.pth", "--arch", "resnet18")
     assert refused.returncode == 1

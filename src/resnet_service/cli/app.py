@@ -1,4 +1,4 @@
-"""The command line: its root options and all commands; each command imports heavy modules when it runs."""
+"""The Typer app: root options and all commands. Each command imports heavy modules itself, when it runs."""
 
 from typing import Annotated
 

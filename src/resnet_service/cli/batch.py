@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from resnet_service.cli.console import message, one_line_errors, progress_bar
-from resnet_service.cli.flags import Arch, AsJson, Checkpoint, Labels, Runtime, TopK
-from resnet_service.types import BatchEngine, Fidelity
+from resnet_service.cli.flags import Arch, AsJson, Checkpoint, Decode, Labels, Runtime, TopK
+from resnet_service.types import BatchEngine
 
 if TYPE_CHECKING:
     from resnet_service.batch.job import Totals
@@ -24,7 +24,7 @@ def classify_batch(
     runtime: Runtime = "auto",
     arch: Arch = None,
     labels: Labels = None,
-    decode: Annotated[Fidelity, typer.Option(help="As for serve.")] = "fast",
+    decode: Decode = "fast",
     top_k: TopK = None,
     workers: Annotated[
         int | None, typer.Option(min=1, max=4096, help="Images processed at once; by default one per CPU.")

@@ -8,15 +8,20 @@ from typing import Annotated, Any, get_origin
 import typer
 
 from resnet_service.settings import ENV_PREFIX, SECRETS, Settings
-from resnet_service.types import DEFAULT_TOP_K, RuntimeName
+from resnet_service.types import DEFAULT_TOP_K, Fidelity, RuntimeName
+
+
+def _like_serve(setting: str) -> Any:
+    """Return an option with the help text of a setting."""
+    return typer.Option(help=Settings.model_fields[setting].description)
+
 
 ModelFile = Annotated[Path, typer.Argument(help="Model file: a checkpoint or an exported model.")]
 Checkpoint = Annotated[Path | None, typer.Option(help="Model file; by default the newest in ./checkpoints.")]
 Arch = Annotated[str | None, typer.Option(help="Architecture, if the file does not name it.")]
-Labels = Annotated[Path | None, typer.Option(help="Label set file; by default the one that the model names.")]
-Runtime = Annotated[
-    RuntimeName, typer.Option(help="What runs the network; auto: openvino for exported models, torch for checkpoints.")
-]
+Labels = Annotated[Path | None, _like_serve("labels")]
+Runtime = Annotated[RuntimeName, _like_serve("runtime")]
+Decode = Annotated[Fidelity, _like_serve("decode")]
 TopK = Annotated[int | None, typer.Option(help=f"Number of classes to return; default {DEFAULT_TOP_K}.")]
 Calibration = Annotated[
     Path | None,

@@ -20,9 +20,7 @@ from resnet_service.types import (
 if TYPE_CHECKING:
     from resnet_service.models.metadata import ModelMetadata
 
-PerChannel = Annotated[
-    tuple[float, float, float] | None, typer.Option(help="One value per channel, for pixels in 0 ... 1.")
-]
+Channels = tuple[float, float, float]
 
 
 def pull(
@@ -103,7 +101,7 @@ def _export(
 
 
 def convert(
-    source: Annotated[Path, typer.Argument(help="A state_dict, or a training checkpoint.")],
+    source: Annotated[Path, typer.Argument(help="The file to convert.")],
     target: Annotated[Path, typer.Argument(help="The checkpoint to write.")],
     arch: Arch = None,
     num_classes: Annotated[
@@ -112,8 +110,8 @@ def convert(
     input_size: Annotated[int | None, typer.Option(help="Side of the network's input, in pixels.")] = None,
     resize_size: Annotated[int | None, typer.Option(help="Length of the shorter side before the crop.")] = None,
     interpolation: Annotated[Interpolation | None, typer.Option(help="Interpolation of the resize.")] = None,
-    mean: PerChannel = None,
-    std: PerChannel = None,
+    mean: Annotated[Channels | None, typer.Option(help="Mean per channel, of pixels in 0 ... 1.")] = None,
+    std: Annotated[Channels | None, typer.Option(help="Standard deviation per channel, of pixels in 0 ... 1.")] = None,
     labels: Labels = None,
     dtype: Annotated[
         WeightsDtype, typer.Option(help="Type of the stored weights; float16 halves the file.")
@@ -122,7 +120,7 @@ def convert(
         bool, typer.Option("--trust-pickle", help="Run the code in a pickled model. Only for files you made yourself.")
     ] = False,
 ) -> None:
-    """Convert a model file of another form to a checkpoint."""
+    """Convert a state_dict, a training checkpoint or a pickled model to a checkpoint."""
     with one_line_errors():
         from resnet_service.system.files import check_model_file
 

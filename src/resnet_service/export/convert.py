@@ -1,4 +1,4 @@
-"""Conversion of a model file of another form to a checkpoint."""
+"""Conversion of a bare state_dict, a training checkpoint or a pickled model to a checkpoint."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""Making the ONNX graph of a checkpoint's network, with raw pixels as input; quantizing it."""
+"""The ONNX graph of a checkpoint's network, with raw pixels as input, and its quantization."""
 
 import logging
 import warnings

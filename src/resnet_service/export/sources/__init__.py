@@ -1,1 +1,1 @@
-"""Where published weights come from: one module per source."""
+"""Sources of published weights: one module per source."""

@@ -1,4 +1,4 @@
-"""Loading and saving a checkpoint: one file with the weights and everything that inference needs to know about them."""
+"""Loading and saving checkpoints: the weights, and all metadata that inference needs, in one file."""
 
 import platform
 from dataclasses import dataclass
