@@ -1,1 +1,1 @@
-"""Measuring a model's accuracy through the pipeline that serves it."""
+"""Accuracy, calibration error and latency of a model, measured through the pipeline that serves it."""

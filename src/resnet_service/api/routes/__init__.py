@@ -1,1 +1,1 @@
-"""One module a resource."""
+"""The routes, one module a resource."""

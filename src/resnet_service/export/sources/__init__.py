@@ -1,1 +1,1 @@
-"""Sources of published weights: one module per source."""
+"""Sources of published weights, one module for each."""
