@@ -1,4 +1,4 @@
-"""API keys, of which only digests are kept."""
+"""API keys, kept as digests only."""
 
 import hashlib
 import hmac
@@ -20,34 +20,34 @@ _KEY = re.compile(r"[!-+\--~]+")
 
 
 class Keys:
-    """The keys that are accepted, as SHA-256 digests; several, so that a new one works before the old one goes.
+    """Accepted keys, as SHA-256 digests. Several keys allow a new one to be introduced before the old one is removed.
 
-    A plain digest is enough for what nobody can guess: keys are no passwords, and short ones are refused. Nothing
-    that is shown of this object, or said about a faulty key, has any part of a key in it.
+    A plain digest suffices because keys cannot be guessed: short ones are refused. Neither this object's ``repr`` nor
+    an error message contains any part of a key.
     """
 
     def __init__(self, keys: Iterable[str]) -> None:
-        """Take digests of ``keys``.
+        """Compute the digests of ``keys``.
 
         Raises:
-            ValueError: There is none, or one is shorter than 16 characters, longer than 512, or not visible ASCII.
+            ValueError: No keys, or a key is shorter than 16 characters, longer than 512, or not visible ASCII.
 
         """
         self._digests = tuple(dict.fromkeys(_digest_of(number, key) for number, key in enumerate(keys, start=1)))
         if not self._digests:
-            raise ValueError("there is no key; to serve without keys, leave this setting out")
+            raise ValueError("no key is given; to serve without keys, leave this setting out")
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Read keys separated by commas; raise ``ValueError`` as the class does."""
+        """Parse keys separated by commas; raise ``ValueError`` as the class does."""
         return cls(filter(None, (part.strip() for part in text.split(","))))
 
     @classmethod
     def read(cls, path: Path) -> Self:
-        """Read a file of one key a line; lines that begin with ``#`` and empty ones say nothing.
+        """Read a file of one key per line; empty lines and lines that begin with ``#`` are ignored.
 
         Raises:
-            InvalidSettings: The file cannot be read, or its keys are none, too weak or malformed.
+            InvalidSettings: The file cannot be read, has no keys, or has weak or malformed ones.
 
         """
         where = f"The file of API keys {path}"
@@ -67,11 +67,11 @@ class Keys:
             raise InvalidSettings(f"{where} cannot be used: {error}.") from None
 
     def accept(self, presented: bytes) -> bool:
-        """Say whether ``presented`` is one of the keys, in a time that tells nothing about how nearly it is."""
+        """Return whether ``presented`` is one of the keys, in a time independent of its similarity to a key."""
         digest = hashlib.sha256(presented).digest()
-        # All of them are compared, so that the time does not tell which one it was either.
-        found = [hmac.compare_digest(digest, known) for known in self._digests]
-        return any(found)
+        # Each key is compared, so that the time does not depend on which one matches.
+        matches = [hmac.compare_digest(digest, known) for known in self._digests]
+        return any(matches)
 
     def __or__(self, other: "Keys") -> "Keys":
         both = object.__new__(Keys)
@@ -86,14 +86,14 @@ class Keys:
 
 
 class KeyRing:
-    """The keys that are accepted now: those of a setting, which stay, and those of a file, which may change.
+    """The keys accepted now: those of the setting, which are fixed, and those of the file, which may change.
 
     Args:
-        fixed: From the setting.
+        fixed: The keys of the setting.
         file: Read now, and again at each ``reload``.
 
     Raises:
-        InvalidSettings: The file cannot be used, or there is neither.
+        InvalidSettings: The file cannot be used, or neither is given.
 
     """
 
@@ -103,7 +103,7 @@ class KeyRing:
         self.keys = self._read()
 
     def reload(self) -> None:
-        """Read the file again; where it cannot be used, say so, and go on with the keys that there are."""
+        """Read the file again; if it cannot be used, log the reason and keep the old keys."""
         if self._file is None:
             return
         try:
@@ -119,7 +119,7 @@ class KeyRing:
             return self._fixed | filed
         keys = filed or self._fixed
         if keys is None:
-            raise InvalidSettings("API keys were asked for, but none were given.")
+            raise InvalidSettings("No API keys are given: set api_keys or api_keys_file.")
         return keys
 
 
@@ -127,7 +127,7 @@ def _digest_of(number: int, key: str) -> bytes:
     if not _MIN_LENGTH <= len(key) <= _MAX_LENGTH:
         raise ValueError(
             f"key {number} has {len(key)} characters, but needs {_MIN_LENGTH} to {_MAX_LENGTH}; "
-            "`openssl rand -hex 32` makes a good one"
+            "create one with `openssl rand -hex 32`"
         )
     if not _KEY.fullmatch(key):
         raise ValueError(f"key {number} has characters that are not visible ASCII, or a comma")

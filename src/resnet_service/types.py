@@ -5,15 +5,16 @@ from typing import Literal
 RuntimeName = Literal["auto", "openvino", "torch", "torchscript", "torch-dynamic-int8"]
 Precision = Literal["fp32", "bf16", "int8"]
 Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
-# How pixels are prepared: exactly as the reference transforms do, or near-identical and faster.
+# How images are decoded: to pixels equal to the reference transforms', or to near-identical pixels, faster.
 Fidelity = Literal["exact", "fast"]
-# How a class activation map is answered: drawn over the image, drawn alone, or as numbers.
+# How a class activation map is returned: drawn over the image, drawn alone, or as numbers.
 MapForm = Literal["overlay", "map", "json"]
 WeightsDtype = Literal["float32", "float16"]
+# Each but auto is a module of export.sources; auto tries them in this order.
 WeightsSource = Literal["auto", "torchvision", "pypi"]
 BatchEngine = Literal["local", "ray"]
 
-# Pillow's names of the image formats that are decoded.
+# The image formats that are decoded, by Pillow's names.
 ACCEPTED_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
 CHECKPOINT_SUFFIX = ".pth"
 EXPORTED_SUFFIX = ".onnx"

@@ -36,7 +36,7 @@ def idx(pixels: np.ndarray) -> bytes:
     return header + pixels.astype(np.uint8).tobytes()
 
 
-def test_folders_are_named_for_their_classes_by_name_or_id(tmp_path: Path) -> None:
+def test_folders_are_named_after_classes_or_their_ids(tmp_path: Path) -> None:
     dataset = open_dataset(folders(tmp_path / "mine", "cat/b.png", "cat/a.png", "n2/c.png", "cat/.hidden"), PETS)
     assert dataset.name == "mine"
     assert [(sample.name, sample.class_id) for sample in dataset.samples] == [
@@ -69,7 +69,7 @@ def test_fashion_mnist_files(tmp_path: Path, compressed: bool) -> None:
     assert np.array_equal(np.asarray(decode(dataset.samples[2].read()).image)[..., 0], images[2])
 
 
-def test_the_digest_is_of_images_and_classes_not_of_names(tmp_path: Path) -> None:
+def test_the_digest_covers_images_and_classes_but_not_file_names(tmp_path: Path) -> None:
     first = open_dataset(folders(tmp_path / "a", "cat/1.png", "n2/2.png"), PETS).sha256
     assert open_dataset(folders(tmp_path / "b", "n1/x.png", "dog/../n2/y.png"), PETS).sha256 == first
     assert open_dataset(folders(tmp_path / "c", "cat/1.png", "cat/2.png"), PETS).sha256 != first
@@ -77,13 +77,13 @@ def test_the_digest_is_of_images_and_classes_not_of_names(tmp_path: Path) -> Non
     assert open_dataset(tmp_path / "a", PETS).sha256 != first
 
 
-def test_an_unknown_class_is_named_with_what_is_similar(tmp_path: Path) -> None:
-    with pytest.raises(UnknownClass, match=r"'cats'.*similar are cat"):
+def test_the_error_of_an_unknown_class_suggests_similar_ones(tmp_path: Path) -> None:
+    with pytest.raises(UnknownClass, match=r"'cats'.*Similar: cat"):
         open_dataset(folders(tmp_path, "cats/a.png"), PETS)
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "message"),
     [
         (b"", "empty"),
         (b"path,label\n", "empty"),
@@ -93,14 +93,14 @@ def test_an_unknown_class_is_named_with_what_is_similar(tmp_path: Path) -> None:
         (b"path,label\n\xff\xff,cat\n", "UTF-8"),
     ],
 )
-def test_malformed_csv(tmp_path: Path, content: bytes, said: str) -> None:
+def test_malformed_csv(tmp_path: Path, content: bytes, message: str) -> None:
     (tmp_path / "list.csv").write_bytes(content)
-    with pytest.raises(InvalidDataset, match=said):
+    with pytest.raises(InvalidDataset, match=message):
         open_dataset(tmp_path / "list.csv", PETS)
 
 
-def test_what_is_no_data_set(tmp_path: Path) -> None:
-    with pytest.raises(InvalidDataset, match="no data set"):
+def test_other_paths_are_not_data_sets(tmp_path: Path) -> None:
+    with pytest.raises(InvalidDataset, match="not a data set"):
         open_dataset(tmp_path / "nothing", PETS)
     with pytest.raises(InvalidDataset, match="empty"):
         open_dataset(tmp_path, PETS)
@@ -122,12 +122,12 @@ def test_malformed_idx(tmp_path: Path, content: bytes) -> None:
         read_idx(tmp_path / "file.gz")
 
 
-def test_fashion_mnist_that_does_not_fit(tmp_path: Path) -> None:
+def test_inconsistent_fashion_mnist_files(tmp_path: Path) -> None:
     (tmp_path / "t10k-images-idx3-ubyte").write_bytes(idx(np.zeros((2, 28, 28))))
     with pytest.raises(InvalidDataset, match="labels"):
         open_dataset(tmp_path, PETS)
     (tmp_path / "t10k-labels-idx1-ubyte").write_bytes(idx(np.zeros(3)))
-    with pytest.raises(InvalidDataset, match="do not go with"):
+    with pytest.raises(InvalidDataset, match="do not match labels"):
         open_dataset(tmp_path, PETS)
     (tmp_path / "t10k-labels-idx1-ubyte").write_bytes(idx(np.array([0, 2])))
     with pytest.raises(UnknownClass, match="class 2"):

@@ -31,7 +31,7 @@ def dataset(*samples: tuple[bytes, int]) -> Dataset:
 
 
 class Scripted(FakeClassifier):
-    """Answers what the image's file says, byte by byte: classes in order, the first with a confidence in percent."""
+    """Answers with the bytes of the image: the confidence of the first answer in percent, then the classes."""
 
     def classify(self, data: bytes, top_k: int | None = None) -> Classification:
         confidence, *classes = data
@@ -40,7 +40,7 @@ class Scripted(FakeClassifier):
 
 
 def scripted(*answers: tuple[int, int, int]) -> Evaluation:
-    """Evaluate on answers of (confidence in percent, answered class, true class)."""
+    """Evaluate answers, each (confidence in percent, answered class, true class)."""
     samples = [(bytes([confidence, answer]), truth) for confidence, answer, truth in answers]
     return evaluate(Scripted(3), dataset(*samples))
 
@@ -52,7 +52,7 @@ def test_accuracy_confusion_and_classes() -> None:
     assert found.per_class == {"class 0": 50.0, "class 1": 100.0}
 
 
-def test_top_5_counts_the_true_class_wherever_it_is_among_them() -> None:
+def test_top_5_counts_the_true_class_at_any_rank() -> None:
     found = evaluate(Scripted(9), dataset((bytes([50, 1, 2, 3, 4, 5]), 5), (bytes([50, 1, 2, 3, 4, 5]), 6)))
     assert (found.top1, found.top5) == (0, 50)
 
@@ -84,7 +84,7 @@ def test_order_is_kept_with_many_workers() -> None:
     assert np.array_equal(found.truth, np.arange(100) % 3)
 
 
-def test_unreadable_images_are_named_and_the_rest_goes_on(tmp_path: Path) -> None:
+def test_unreadable_images_are_reported_and_the_others_evaluated(tmp_path: Path) -> None:
     opened = dataset((IMAGE, 0), (b"hello", 0), (IMAGE[:20], 1), (IMAGE, 1))
     opened.samples.append(Sample("gone.png", 0, (tmp_path / "gone.png").read_bytes))
     found = evaluate(FakeClassifier(), opened)
@@ -93,8 +93,8 @@ def test_unreadable_images_are_named_and_the_rest_goes_on(tmp_path: Path) -> Non
     assert found.truth.tolist() == [0, 1]
 
 
-def test_nothing_readable_is_an_error() -> None:
-    with pytest.raises(InvalidDataset, match=r"Not one image.*0\.png: These bytes"):
+def test_a_data_set_without_readable_images_is_an_error() -> None:
+    with pytest.raises(InvalidDataset, match=r"No image of made can be read\. The first, 0\.png: These bytes"):
         evaluate(FakeClassifier(), dataset((b"hello", 0)))
 
 
@@ -140,7 +140,7 @@ def test_recording_keeps_half_precision(tmp_path: Path, images: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         (lambda images: (images / "class 12").mkdir() or (images / "class 12" / "a.png").touch(), "'class 12'"),
         (lambda images: [path.unlink() for path in images.rglob("*.png")], "empty"),
@@ -148,7 +148,7 @@ def test_recording_keeps_half_precision(tmp_path: Path, images: Path) -> None:
     ids=["unknown class", "empty"],
 )
 def test_a_bad_data_set_is_one_line_and_nothing_is_written(
-    tmp_path: Path, exported: Path, images: Path, change: Callable[[Path], object], said: str
+    tmp_path: Path, exported: Path, images: Path, change: Callable[[Path], object], message: str
 ) -> None:
     model = Path(shutil.copy(exported, tmp_path / "model.onnx"))
     before = model.read_bytes()
@@ -156,7 +156,7 @@ def test_a_bad_data_set_is_one_line_and_nothing_is_written(
     done = cli("evaluate", model, images, "--record", "--plot", tmp_path / "plots")
     assert done.returncode == 1
     assert done.stderr.startswith("error: ")
-    assert said in done.stderr
+    assert message in done.stderr
     assert done.stderr.count("\n") == 1
     assert not (tmp_path / "plots").exists()
     assert model.read_bytes() == before

@@ -1,4 +1,4 @@
-"""Exporting: what comes out answers as the checkpoint does, or is not written."""
+"""Exporting: the exported model answers as its checkpoint does, or is not written."""
 
 import io
 import shutil
@@ -11,7 +11,8 @@ import torch
 
 from resnet_service.errors import AccuracyLossExceeded, InvalidDataset, UnsuitableRuntime
 from resnet_service.export import onnx_graph, parity
-from resnet_service.export.export import default_target, export, record_evaluation
+from resnet_service.export.export import default_target, export
+from resnet_service.export.onnx_metadata import record_evaluation
 from resnet_service.imaging.decode import decode
 from resnet_service.imaging.preprocess import crop
 from resnet_service.models.checkpoint.checkpoint import load_checkpoint, save_checkpoint
@@ -57,7 +58,7 @@ def small_int8(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_fp32_gives_the_checkpoints_logits(checkpoint: Path, fp32: Path) -> None:
-    """On a CPU with BF16 it would not, were OpenVINO left to choose."""
+    """On a CPU with BF16, OpenVINO would compute in BF16 unless told otherwise."""
     pixels = crops(8)
     expected, found = (open_runtime(path).logits(pixels) for path in (checkpoint, fp32))
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-3)
@@ -78,21 +79,21 @@ LARGER = ["mobilenet_v3_small", "shufflenet_v2_x0_5", "timm/resnet26t"]
 
 @pytest.mark.slow
 @pytest.mark.parametrize("arch", LARGER)
-def test_other_architectures_pack_too(tmp_path: Path, arch: str) -> None:
-    """Some thirty seconds for each that people use, of which the exporter takes most."""
+def test_other_architectures_are_exported_too(tmp_path: Path, arch: str) -> None:
+    """About thirty seconds each, most of it in the exporter."""
     path = random_checkpoint(tmp_path / "model.pth", arch=arch)
     written = export(path, tmp_path / "model.onnx")
     assert written.packing is not None
     assert written.packing.agreement.max_logit_difference < 1e-3
 
 
-def test_a_small_network_packs_too(small_network: Both) -> None:
+def test_a_small_network_is_exported_too(small_network: Both) -> None:
     packing = read_exported(small_network.exported).metadata.packing
     assert packing is not None
     assert packing.agreement.max_logit_difference < 1e-3
 
 
-def test_the_file_says_what_it_was_made_of(checkpoint: Path, fp32: Path) -> None:
+def test_the_file_records_its_export(checkpoint: Path, fp32: Path) -> None:
     exported = read_exported(fp32)
     source = load_checkpoint(checkpoint)
     packing = exported.metadata.packing
@@ -113,7 +114,7 @@ def test_onnx_runtime_runs_it_at_any_batch(precision: str, request: pytest.Fixtu
     pixels = crops(5)
     (theirs,) = session.run(["logits"], {"pixels": pixels})
     ours = open_runtime(path).logits(pixels)
-    # Both quantize alike, but round at other places.
+    # Both quantize in the same way, but round at different points.
     np.testing.assert_allclose(theirs, ours, rtol=0, atol=1e-3 if precision == "fp32" else 0.5)
 
 
@@ -131,12 +132,12 @@ def test_int8_is_measured(made: str, request: pytest.FixtureRequest) -> None:
     assert packing.calibration.pictures == 100
     assert packing.agreement.pictures == 100
     assert packing.agreement.top1_loss is not None
-    assert metadata.evaluations == ()  # those of the checkpoint are not its own
+    assert metadata.evaluations == ()  # the checkpoint's do not apply
 
 
 @pytest.mark.slow
 def test_int8_is_small_and_answers_alike(int8: Path) -> None:
-    """15 s. Of the file that ships, test_fashion_mnist.py says the same in the fast suite."""
+    """15 s. The fast test_shipped_model.py checks the same of the shipped file."""
     packing = read_exported(int8).metadata.packing
     assert packing is not None
     assert int8.stat().st_size < 12_000_000
@@ -145,7 +146,7 @@ def test_int8_is_small_and_answers_alike(int8: Path) -> None:
 
 @pytest.mark.parametrize(("made", "layers"), [("small_int8", 14), pytest.param("int8", 20, marks=pytest.mark.slow)])
 def test_int8_is_computed_in_int8(made: str, layers: int, request: pytest.FixtureRequest) -> None:
-    """The weights of all convolutions but tiny ones lie in the file as bytes, and nowhere as floats."""
+    """The file stores the weights of all but tiny convolutions as bytes, and none as floats."""
     import onnx
 
     path: Path = request.getfixturevalue(made)
@@ -163,7 +164,7 @@ def test_bf16_halves_the_file(tmp_path: Path) -> None:
     assert written.packing.calibration is None
 
 
-def test_weights_beyond_half_precision_are_kept_whole(tmp_path: Path) -> None:
+def test_weights_beyond_the_range_of_fp16_stay_fp32(tmp_path: Path) -> None:
     model = random_model("timm/test_resnet")
     model.fc.weight.data[0, 0] = 1e6  # type: ignore[union-attr, operator]
     save_checkpoint(model, tmp_path / "model.pth", metadata(arch="timm/test_resnet"))
@@ -174,14 +175,14 @@ def test_weights_beyond_half_precision_are_kept_whole(tmp_path: Path) -> None:
     assert kept.data_type == 1
 
 
-def test_loss_is_counted_in_points_where_classes_are_known() -> None:
+def test_with_true_classes_loss_is_counted_in_points() -> None:
     lossy = Agreement(pictures=100, top1_agreement=90, top1_loss=1.2, max_logit_difference=1)
     with pytest.raises(AccuracyLossExceeded, match=r"1\.20 points of top-1 accuracy"):
         parity.check_accuracy_loss(lossy, "int8", 1.0)
     parity.check_accuracy_loss(lossy, "int8", 1.2)
 
 
-def test_loss_is_what_changed_where_they_are_not() -> None:
+def test_without_true_classes_loss_is_the_share_of_changed_answers() -> None:
     lossy = Agreement(pictures=200, top1_agreement=98.5, max_logit_difference=1)
     with pytest.raises(AccuracyLossExceeded, match=r"1\.50 % of first answers change"):
         parity.check_accuracy_loss(lossy, "int8", 1.0)
@@ -196,7 +197,7 @@ def test_fp32_may_only_round() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("precision", ["bf16", "int8"])
-def test_without_images_nothing_is_changed_unmeasured(checkpoint: Path, tmp_path: Path, precision: str) -> None:
+def test_bf16_and_int8_need_images(checkpoint: Path, tmp_path: Path, precision: str) -> None:
     done = cli("export", checkpoint, "--precision", precision, "--output", tmp_path / "m.onnx")
     assert done.returncode == 1
     assert "--calibration" in done.stderr
@@ -210,15 +211,14 @@ def test_too_few_images_are_refused(checkpoint: Path, tmp_path: Path) -> None:
         export(checkpoint, tmp_path / "m.onnx", precision="int8", images=tmp_path)
 
 
-def test_too_lossy_is_not_written_and_what_was_left_out_is_said(tmp_path: Path) -> None:
-    """Of a small network, with images that have no classes, of which one cannot be read."""
+def test_a_model_that_loses_too_much_is_not_written(tmp_path: Path) -> None:
+    """A small network, and images without classes, of which one is unreadable and reported."""
     checkpoint = random_checkpoint(tmp_path / "model.pth", arch="timm/test_resnet")
     (tmp_path / "images").mkdir()
     for number in range(24):
         (tmp_path / "images" / f"{number}.png").write_bytes(encoded(noise(64, 64, number), "PNG"))
     (tmp_path / "images" / "notes.txt").write_text("hello")
-    said: list[str] = []
-    # Without classes there are no points to lose.
+    messages: list[str] = []
     with pytest.raises(AccuracyLossExceeded, match="first answers change"):
         export(
             checkpoint,
@@ -226,11 +226,11 @@ def test_too_lossy_is_not_written_and_what_was_left_out_is_said(tmp_path: Path) 
             precision="int8",
             images=tmp_path / "images",
             max_loss=-1,
-            on_message=said.append,
+            on_message=messages.append,
         )
     assert not (tmp_path / "m.onnx").exists()
-    assert any("Left out notes.txt: These bytes are not an image" in summary for summary in said)
-    assert any("12 images" in summary for summary in said)
+    assert any("Skipped notes.txt: These bytes are not an image" in message for message in messages)
+    assert any("12 images" in message for message in messages)
 
 
 def test_calibration_and_comparison_share_no_image() -> None:
@@ -246,13 +246,13 @@ def test_calibration_and_comparison_share_no_image() -> None:
     assert len(set(chosen.classes)) == 10
 
 
-def test_an_architecture_that_cannot_be_exported_says_so(checkpoint: Path) -> None:
-    class Stubborn(torch.nn.Module):
+def test_an_architecture_that_cannot_be_exported_is_refused(checkpoint: Path) -> None:
+    class BranchesOnData(torch.nn.Module):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return x if x.sum() > 0 else -x  # which branch, only the data say
+            return x if x.sum() > 0 else -x  # the branch depends on the data
 
     loaded = load_checkpoint(checkpoint)
-    object.__setattr__(loaded, "model", Stubborn())
+    object.__setattr__(loaded, "model", BranchesOnData())
     with pytest.raises(UnsuitableRuntime, match="cannot be exported"):
         onnx_graph.export_graph(loaded)
 
@@ -283,7 +283,7 @@ def test_an_evaluation_is_recorded_without_touching_the_graph(tmp_path: Path, fp
 
 
 @pytest.mark.slow
-def test_the_command_packs_inspects_and_evaluates(tmp_path: Path, fashion_exported: ExportedByCommand) -> None:
+def test_the_commands_export_inspect_and_evaluate(tmp_path: Path, fashion_exported: ExportedByCommand) -> None:
     path, done = fashion_exported
     assert "Compared with the checkpoint on 16 images: 100.00 %" in done.stderr
     assert f"Wrote {path}: FP32, {path.stat().st_size / 1e6:.1f} MB" in done.stderr
@@ -294,7 +294,7 @@ def test_the_command_packs_inspects_and_evaluates(tmp_path: Path, fashion_export
     evaluated = cli("evaluate", target, SAMPLE, "--record")
     assert evaluated.returncode == 0, evaluated.stderr
     (record,) = read_exported(target).metadata.evaluations
-    assert (record.dataset, record.pictures) == ("fashion-mnist", 200)  # in place of the one over 10,000
+    assert (record.dataset, record.pictures) == ("fashion-mnist", 200)  # replaces the record over 10,000 images
 
 
 def test_metadata_survive_onnx_tools(fp32: Path) -> None:

@@ -18,7 +18,7 @@ from resnet_service.errors import (
     UnknownArchitecture,
     UnreadableModel,
 )
-from resnet_service.export.convert import convert
+from resnet_service.export.convert import ConvertOptions, convert
 from resnet_service.models.checkpoint.checkpoint import load_checkpoint, save_checkpoint
 from resnet_service.models.labels import read_label_set
 from resnet_service.models.metadata import IMAGENET_STD, Provenance
@@ -41,7 +41,7 @@ def answers_as_before(path: Path, tolerance: float = 0.0, **given: Any) -> bool:
         return torch.allclose(load_checkpoint(path, **given).model(IMAGE), MODEL(IMAGE), rtol=0, atol=tolerance)
 
 
-def test_what_is_saved_is_loaded(tmp_path: Path) -> None:
+def test_a_saved_checkpoint_loads(tmp_path: Path) -> None:
     _, reference = read_label_set(Path("labels/imagenet1k.json"))
     facts = metadata(labels=reference, provenance=Provenance(source="a test"), mean=(0.1, 0.2, 0.3))
     save_checkpoint(MODEL, tmp_path / "new" / "model.pth", facts)
@@ -53,7 +53,7 @@ def test_what_is_saved_is_loaded(tmp_path: Path) -> None:
     assert answers_as_before(tmp_path / "new" / "model.pth")
 
 
-def test_the_file_is_one_dict_with_the_keys_that_the_field_recommends(checkpoint: Path) -> None:
+def test_the_file_is_one_dict_with_the_classic_keys(checkpoint: Path) -> None:
     content = torch.load(checkpoint, weights_only=True)
     assert {"arch", "state_dict", "num_classes", "input_size"} < content.keys()
     assert content["state_dict"].keys() == MODEL.state_dict().keys()
@@ -86,13 +86,13 @@ def test_half_precision_is_widened_and_halves_the_file(tmp_path: Path, dtype: to
     assert (tmp_path / "half.pth").stat().st_size < 0.52 * (tmp_path / "full.pth").stat().st_size
 
 
-def test_a_bare_state_dict_loads_where_its_architecture_is_given(tmp_path: Path) -> None:
+def test_a_bare_state_dict_loads_with_its_architecture(tmp_path: Path) -> None:
     path = saved(tmp_path / "bare.pth", MODEL.state_dict())
     assert answers_as_before(path, arch="resnet18")
     assert load_checkpoint(path, arch="resnet18").metadata.num_classes == 10
 
 
-def test_a_bare_state_dict_says_what_it_could_be(tmp_path: Path) -> None:
+def test_the_error_of_a_bare_state_dict_suggests_an_architecture(tmp_path: Path) -> None:
     path = saved(tmp_path / "bare.pth", MODEL.state_dict())
     with pytest.raises(BareStateDict, match=r"give --arch resnet18.*resnet-service convert .* --arch resnet18"):
         load_checkpoint(path)
@@ -105,7 +105,7 @@ def test_legacy_files_from_before_zip_load(tmp_path: Path) -> None:
     assert answers_as_before(tmp_path / "old")
 
 
-def test_without_batch_counters_of_old_it_loads(tmp_path: Path) -> None:
+def test_old_files_without_batch_counters_load(tmp_path: Path) -> None:
     state = {key: value for key, value in MODEL.state_dict().items() if not key.endswith("num_batches_tracked")}
     assert answers_as_before(saved(tmp_path / "old.pth", {**CLASSIC, "state_dict": state}))
 
@@ -116,7 +116,7 @@ def changed(**changes: torch.Tensor | None) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.parametrize(
-    ("content", "error", "said"),
+    ("content", "error", "message"),
     [
         ({**CLASSIC, "state_dict": changed(conv1__weight=None)}, StateDictMismatch, r"missing: conv1\.weight"),
         ({**CLASSIC, "state_dict": changed(extra=torch.ones(1))}, StateDictMismatch, "unexpected: extra"),
@@ -151,10 +151,10 @@ def changed(**changes: torch.Tensor | None) -> dict[str, torch.Tensor]:
         ("text", UnreadableModel, "a str"),
     ],
 )
-def test_each_failure_has_its_class_and_its_words(
-    tmp_path: Path, content: Any, error: type[Exception], said: str
+def test_each_failure_has_its_class_and_its_message(
+    tmp_path: Path, content: Any, error: type[Exception], message: str
 ) -> None:
-    with pytest.raises(error, match=said) as caught:
+    with pytest.raises(error, match=message) as caught:
         load_checkpoint(saved(tmp_path / "model.pth", content))
     assert "model.pth" in str(caught.value) or error is UnknownArchitecture
     assert "\n" not in str(caught.value)
@@ -165,13 +165,13 @@ def test_a_missing_file_names_the_command_that_fetches_one(tmp_path: Path) -> No
         load_checkpoint(tmp_path / "nothing.pth")
 
 
-def test_what_is_given_must_agree_with_the_file(checkpoint: Path) -> None:
+def test_given_metadata_must_agree_with_the_file(checkpoint: Path) -> None:
     load_checkpoint(checkpoint, arch="resnet18", mean=(0.485, 0.456, 0.406))
     with pytest.raises(InvalidMetadata, match="arch='resnet18', but 'resnet34' was given"):
         load_checkpoint(checkpoint, arch="resnet34")
 
 
-def test_what_could_not_be_loaded_is_not_saved(tmp_path: Path) -> None:
+def test_a_checkpoint_that_would_not_load_is_not_saved(tmp_path: Path) -> None:
     with pytest.raises(ClassCountMismatch):
         save_checkpoint(MODEL, tmp_path / "model.pth", metadata(num_classes=11))
     assert list(tmp_path.iterdir()) == []
@@ -179,7 +179,7 @@ def test_what_could_not_be_loaded_is_not_saved(tmp_path: Path) -> None:
 
 @contextmanager
 def small_files() -> Iterator[None]:
-    """Let no file of this process get larger than a megabyte; Python ignores the signal, and the write fails."""
+    """Limit the files of this process to a megabyte. Python ignores the signal, so a longer write fails."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, hard))
     try:
@@ -189,7 +189,7 @@ def small_files() -> Iterator[None]:
 
 
 def test_a_full_disk_leaves_the_old_file_whole(tmp_path: Path, checkpoint: Path) -> None:
-    """In test_faults.py, the same happens to a process of its own."""
+    """test_faults.py does the same to another process."""
     path = tmp_path / "model.pth"
     path.write_bytes(checkpoint.read_bytes())
     with small_files():
@@ -204,25 +204,20 @@ def test_a_full_disk_leaves_the_old_file_whole(tmp_path: Path, checkpoint: Path)
 def test_a_training_checkpoint_is_converted(tmp_path: Path, key: str) -> None:
     optimizer = torch.optim.SGD(MODEL.parameters(), 0.1)
     content = {"epoch": 3, "arch": "resnet18", key: MODEL.state_dict(), "optimizer": optimizer.state_dict()}
-    convert(saved(tmp_path / "training.pth", content), tmp_path / "model.pth", input_size=64)
+    convert(saved(tmp_path / "training.pth", content), tmp_path / "model.pth", ConvertOptions(input_size=64))
     assert answers_as_before(tmp_path / "model.pth")
 
 
 def test_a_bare_state_dict_is_converted_with_labels(tmp_path: Path) -> None:
     labels = tmp_path / "digits.json"
     labels.write_text(LABELS)
-    convert(
-        saved(tmp_path / "bare.pth", MODEL.state_dict()), tmp_path / "model.pth", arch="resnet18", label_file=labels
-    )
+    bare = saved(tmp_path / "bare.pth", MODEL.state_dict())
+    convert(bare, tmp_path / "model.pth", ConvertOptions(arch="resnet18", label_file=labels))
     loaded = load_checkpoint(tmp_path / "model.pth")
     assert loaded.metadata.labels == read_label_set(labels)[1]
+    options = ConvertOptions(arch="resnet18", label_file=Path("labels/imagenet1k.json"))
     with pytest.raises(ClassCountMismatch, match="1000 classes"):
-        convert(
-            tmp_path / "bare.pth",
-            tmp_path / "other.pth",
-            arch="resnet18",
-            label_file=Path("labels/imagenet1k.json"),
-        )
+        convert(bare, tmp_path / "other.pth", options)
     assert not (tmp_path / "other.pth").exists()
 
 

@@ -14,28 +14,28 @@ def make(folder: Path, name: str, age: int) -> Path:
     return path
 
 
-def test_named_wins_even_where_it_is_missing(tmp_path: Path) -> None:
+def test_a_named_model_wins_even_if_it_does_not_exist(tmp_path: Path) -> None:
     make(tmp_path, "pulled.pth", age=0)
     assert choose_model(tmp_path / "mine.pth", tmp_path) == tmp_path / "mine.pth"
 
 
-def test_the_newest_pulled_one_before_the_embedded_one(tmp_path: Path) -> None:
-    embedded = make(tmp_path, "resnet18-fashion-mnist.pth", age=0)
-    assert choose_model(None, tmp_path) == embedded
+def test_the_newest_pulled_model_precedes_the_bundled_one(tmp_path: Path) -> None:
+    bundled = make(tmp_path, "resnet18-fashion-mnist.pth", age=0)
+    assert choose_model(None, tmp_path) == bundled
     make(tmp_path, "old.pth", age=100)
     new = make(tmp_path, "new.pth", age=50)
     assert choose_model(None, tmp_path) == new
 
 
-def test_none_is_an_error(tmp_path: Path) -> None:
+def test_an_empty_folder_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ModelFileNotFound, match="resnet-service pull"):
         choose_model(None, tmp_path)
 
 
-def test_the_exported_one_before_its_checkpoint(tmp_path: Path) -> None:
+def test_an_exported_model_precedes_its_checkpoint(tmp_path: Path) -> None:
     make(tmp_path, "resnet18-fashion-mnist.pth", age=0)
-    embedded = make(tmp_path, "resnet18-fashion-mnist-int8.onnx", age=50)
-    assert choose_model(None, tmp_path) == embedded
+    bundled = make(tmp_path, "resnet18-fashion-mnist-int8.onnx", age=50)
+    assert choose_model(None, tmp_path) == bundled
     make(tmp_path, "model.pth", age=100)
     exported = make(tmp_path, "model.onnx", age=90)
     make(tmp_path, "notes.txt", age=0)

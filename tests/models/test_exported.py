@@ -1,4 +1,4 @@
-"""What an exported file must be before any ONNX parser sees it."""
+"""The checks of an exported model before an ONNX parser runs."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -35,7 +35,7 @@ def small_model() -> onnx.ModelProto:
 
 
 def described(model: onnx.ModelProto) -> bytes:
-    """Serialise ``model`` with the metadata that an exported one has."""
+    """Serialise ``model`` with the metadata of an exported model."""
     packing = Packing(
         checkpoint_sha256="0" * 64,
         graph_sha256=sha256_of(model.graph.SerializeToString()),
@@ -53,7 +53,7 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "model.onnx"
 
 
-def test_an_honest_one_is_read(path: Path) -> None:
+def test_a_valid_file_is_read(path: Path) -> None:
     data = described(small_model())
     path.write_bytes(data)
     exported = read_exported(path)
@@ -94,7 +94,7 @@ def sparse_weight(model: onnx.ModelProto) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         (external_weight, "another file"),
         (external_attribute, "another file"),
@@ -104,13 +104,13 @@ def sparse_weight(model: onnx.ModelProto) -> None:
         (sparse_weight, "sparse"),
     ],
 )
-def test_what_no_exported_model_has_is_refused(
-    path: Path, change: Callable[[onnx.ModelProto], None], said: str
+def test_parts_that_export_never_writes_are_refused(
+    path: Path, change: Callable[[onnx.ModelProto], None], message: str
 ) -> None:
     model = small_model()
     change(model)
     path.write_bytes(described(model))
-    with pytest.raises(SuspiciousModel, match=said):
+    with pytest.raises(SuspiciousModel, match=message):
         read_exported(path)
 
 
@@ -130,14 +130,14 @@ def test_a_changed_weight_is_noticed(path: Path) -> None:
         read_exported(path)
 
 
-def test_a_foreign_onnx_file_is_named_as_such(path: Path) -> None:
+def test_an_onnx_file_of_another_program_is_refused(path: Path) -> None:
     path.write_bytes(small_model().SerializeToString())
     with pytest.raises(InvalidMetadata, match="not written by `resnet-service export`"):
         read_exported(path)
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"arch": 3}', "{}"])
-def test_metadata_that_are_none_are_refused(path: Path, text: str) -> None:
+def test_malformed_metadata_are_refused(path: Path, text: str) -> None:
     model = small_model()
     helper.set_model_props(model, {METADATA_KEY: text})
     path.write_bytes(model.SerializeToString())
@@ -161,7 +161,7 @@ def test_other_files_are_refused(path: Path, data: bytes) -> None:
         read_exported(path)
 
 
-def test_no_file_is_an_error_of_its_own(path: Path) -> None:
+def test_a_missing_file_has_its_own_error(path: Path) -> None:
     with pytest.raises(ModelFileNotFound):
         read_exported(path)
 
@@ -185,5 +185,5 @@ def test_damage_anywhere_is_a_model_error_or_harmless(path: Path, data: st.DataO
         exported = read_exported(path)
     except ModelError:
         return
-    # What was hit lies outside the graph: names of the producer, a metadata value that is still valid.
+    # The damage is outside the graph: in the producer's name, or in a metadata value that is still valid.
     assert graph_bytes(exported.data) == small_model().graph.SerializeToString()

@@ -1,4 +1,4 @@
-"""Files that want to be executed, or to exhaust; each is refused cleanly, by the library and by the server."""
+"""Files that try to execute code or to exhaust resources; library and server refuse each with one error."""
 
 import io
 import os
@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from resnet_service.errors import ModelError, PickledCode, SuspiciousModel, UnreadableModel
-from resnet_service.export.convert import convert
+from resnet_service.export.convert import ConvertOptions, convert
 from resnet_service.models.checkpoint import pytorch
 from resnet_service.models.checkpoint.checkpoint import load_checkpoint
 from resnet_service.system.files import MAX_MODEL_BYTES
@@ -58,7 +58,7 @@ def global_in_data(path: Path, canary: Path, checkpoint: Path) -> None:
 
 
 def setitem_on_a_tensor(path: Path, canary: Path, checkpoint: Path) -> None:
-    """The SETITEM of CVE-2026-24747: a dict's opcode aimed at something that is no dict."""
+    """The SETITEM of CVE-2026-24747: a dict's opcode applied to something other than a dict."""
     payload = b"\x80\x02]q\x00K\x00K\x01s."
     rewritten(checkpoint, path, lambda name, data: payload if name.endswith("data.pkl") else data)
 
@@ -83,7 +83,7 @@ def virtual_tensor(path: Path, canary: Path, checkpoint: Path) -> None:
 
 
 def compressed(path: Path, canary: Path, checkpoint: Path) -> None:
-    """One compressed entry, which in itself declares less than the file has."""
+    """One compressed entry, whose declared size is smaller than the file."""
     rewritten(checkpoint, path, lambda name, data: data)
     with zipfile.ZipFile(path, "a", zipfile.ZIP_DEFLATED) as bomb:
         bomb.writestr("archive/data/extra", os.urandom(1000))
@@ -96,7 +96,7 @@ def many_entries(path: Path, canary: Path, checkpoint: Path) -> None:
 
 
 def overlapping(path: Path, canary: Path, checkpoint: Path) -> None:
-    """Two directory entries that are the same bytes: more declared than there is (Fifield's zip bomb)."""
+    """Two directory entries that are the same bytes: more bytes declared than the file has (Fifield's zip bomb)."""
     with zipfile.ZipFile(path, "w") as bomb:
         bomb.writestr("a/data/0", bytes(1_000_000))
         twin = zipfile.ZipInfo("a/data/1")
@@ -186,15 +186,15 @@ def test_the_server_ends_with_one_line(
     assert not canary.exists()
 
 
-def test_the_canary_would_sing(tmp_path: Path, checkpoint: Path) -> None:
-    """The attacks are real: with the protection off, the same file does run its code."""
+def test_the_canary_works(tmp_path: Path, checkpoint: Path) -> None:
+    """The attacks are real: without the protection, the file runs its code."""
     path, canary = tmp_path / "evil.pth", tmp_path / "canary"
     reduce_in_zip(path, canary, checkpoint)
     torch.load(path, weights_only=False)
     assert canary.exists()
 
 
-def test_a_file_beyond_the_limit_is_not_even_read(tmp_path: Path) -> None:
+def test_a_file_beyond_the_limit_is_not_read(tmp_path: Path) -> None:
     path = tmp_path / "huge.pth"
     with path.open("wb") as sparse:
         sparse.truncate(MAX_MODEL_BYTES + 1)
@@ -202,7 +202,7 @@ def test_a_file_beyond_the_limit_is_not_even_read(tmp_path: Path) -> None:
         load_checkpoint(path)
 
 
-def test_a_pickled_model_is_refused_with_the_way_out(tmp_path: Path) -> None:
+def test_the_refusal_of_a_pickled_model_names_the_command_to_convert_it(tmp_path: Path) -> None:
     torch.save(random_model(), tmp_path / "whole.pth")
     with pytest.raises(PickledCode, match=r"torchvision\.models\.resnet.*convert --trust-pickle .*whole\.pth"):
         load_checkpoint(tmp_path / "whole.pth")
@@ -211,24 +211,25 @@ def test_a_pickled_model_is_refused_with_the_way_out(tmp_path: Path) -> None:
 def test_a_trusted_pickled_model_is_converted(tmp_path: Path) -> None:
     model = random_model()
     torch.save(model, tmp_path / "whole.pth")
-    convert(tmp_path / "whole.pth", tmp_path / "model.pth", trust_pickle=True, arch="resnet18", input_size=64)
+    options = ConvertOptions(arch="resnet18", input_size=64, trust_pickle=True)
+    convert(tmp_path / "whole.pth", tmp_path / "model.pth", options)
     image = torch.rand(1, 3, 64, 64)
     with torch.inference_mode():
         assert torch.equal(load_checkpoint(tmp_path / "model.pth").model(image), model(image))
 
 
-def test_trust_is_spent_in_a_child_process(tmp_path: Path) -> None:
+def test_a_trusted_pickle_runs_in_a_child_process(tmp_path: Path) -> None:
     class Poisons:
         def __reduce__(self) -> Any:
             return exec, ("import sys; sys.modules['resnet_service.poisoned'] = sys",)
 
     torch.save({"state_dict": Poisons()}, tmp_path / "evil.pth")
     with pytest.raises(ModelError):
-        convert(tmp_path / "evil.pth", tmp_path / "model.pth", trust_pickle=True, arch="resnet18")
+        convert(tmp_path / "evil.pth", tmp_path / "model.pth", ConvertOptions(arch="resnet18", trust_pickle=True))
     assert "resnet_service.poisoned" not in sys.modules
 
 
-def test_a_model_whose_code_is_missing_says_so(tmp_path: Path) -> None:
+def test_a_pickled_model_without_its_code_is_refused(tmp_path: Path) -> None:
     payload = b"cno_such_module\nNet\n."
     (tmp_path / "whole.pth").write_bytes(b"")
     torch.save({"a": 1}, tmp_path / "base.pth")
@@ -238,10 +239,10 @@ def test_a_model_whose_code_is_missing_says_so(tmp_path: Path) -> None:
         lambda name, data: payload if name.endswith("data.pkl") else data,
     )
     with pytest.raises(PickledCode, match=r"no_such_module.*training code"):
-        convert(tmp_path / "whole.pth", tmp_path / "model.pth", trust_pickle=True, arch="resnet18")
+        convert(tmp_path / "whole.pth", tmp_path / "model.pth", ConvertOptions(arch="resnet18", trust_pickle=True))
 
 
-def test_nothing_else_in_the_tree_may_execute_a_file() -> None:
+def test_no_other_module_may_execute_a_file() -> None:
     for path in Path("src").rglob("*.py"):
         source = path.read_text()
         for forbidden in ("weights_only=False", "jit.load", "torch.package", "pickle.load", "add_safe_globals"):

@@ -1,4 +1,4 @@
-"""Class names in other languages: complete, and of the very label set that they translate."""
+"""Class names in other languages: complete, and matched to their label set by its digest."""
 
 import json
 import re
@@ -13,7 +13,7 @@ from tests.support.models import metadata
 from tests.support.servers import REPOSITORY
 
 LABELS = REPOSITORY / "labels"
-# Where Chinese writes Latin letters too.
+# Chinese names with Latin letters.
 LATIN = {"CD", "iPod", "T"}
 
 
@@ -39,7 +39,7 @@ def test_every_label_set_has_all_its_names_in_chinese(path: Path) -> None:
     file = label_file(path)
     names = translations_beside(file)["zh"]
     assert len(names) == len(file.labels)
-    assert len(set(names)) == len(names), "what differs in English differs in Chinese"
+    assert len(set(names)) == len(names), "two classes have the same Chinese name"
     for name in names:
         assert name == name.strip()
         assert set(re.findall("[A-Za-z]+", name)) <= LATIN, name
@@ -61,19 +61,19 @@ def test_every_label_set_has_all_its_names_in_chinese(path: Path) -> None:
         (999, "toilet tissue", "卫生纸"),
     ],
 )
-def test_names_stand_in_the_order_of_the_set(index: int, english: str, chinese: str) -> None:
-    """From all over the list; among them words that mean two things in English."""
+def test_names_are_in_the_order_of_the_set(index: int, english: str, chinese: str) -> None:
+    """A sample of the whole list, including English words with two meanings."""
     file = label_file(LABELS / "imagenet1k.json")
     assert (file.labels.classes[index].name, translations_beside(file)["zh"][index]) == (english, chinese)
 
 
-def test_an_own_set_brings_its_own(tmp_path: Path) -> None:
+def test_a_custom_set_has_its_own_translation(tmp_path: Path) -> None:
     assert translations_beside(pets(tmp_path)) == {"zh": ("猫", "狗")}
     (tmp_path / "pets.zh.json").unlink()
     assert translations_beside(label_file(tmp_path / "pets.json")) == {}
 
 
-def test_it_is_found_where_the_label_set_was_found(tmp_path: Path) -> None:
+def test_a_translation_is_found_beside_its_label_set(tmp_path: Path) -> None:
     file = pets(tmp_path)
     found = label_file_for(metadata(num_classes=2), tmp_path / "model.pth", file.path)
     assert found is not None
@@ -86,7 +86,7 @@ def test_it_is_found_where_the_label_set_was_found(tmp_path: Path) -> None:
         ({"names": ["猫"]}, ClassCountMismatch, "has 1 names, but .* has 2 classes"),
         ({"names": ["猫", ""]}, InvalidLabelSet, "names.1"),
         ({"names": None}, InvalidLabelSet, "names"),
-        ({"language": "en"}, InvalidLabelSet, "says that it is in 'en'; its name says 'zh'"),
+        ({"language": "en"}, InvalidLabelSet, "says language 'en', but its name says 'zh'"),
         ({"language": "tlh"}, InvalidLabelSet, "language"),
         (
             {"translates": {"name": "pets", "sha256": "0" * 64}},
@@ -96,7 +96,7 @@ def test_it_is_found_where_the_label_set_was_found(tmp_path: Path) -> None:
         ({"more": 1}, InvalidLabelSet, "more"),
     ],
 )
-def test_what_does_not_fit_is_refused(
+def test_a_wrong_translation_is_refused(
     tmp_path: Path, changes: dict[str, object], error: type[Exception], named: str
 ) -> None:
     file = pets(tmp_path, **changes)
@@ -104,7 +104,7 @@ def test_what_does_not_fit_is_refused(
         translations_beside(file)
 
 
-def test_an_unreadable_one_is_refused(tmp_path: Path) -> None:
+def test_an_unreadable_translation_is_refused(tmp_path: Path) -> None:
     file = pets(tmp_path)
     (tmp_path / "pets.zh.json").unlink()
     (tmp_path / "pets.zh.json").mkdir()

@@ -48,9 +48,9 @@ def test_another_number_of_classes_is_refused(tmp_path: Path) -> None:
         labels_for(metadata(), tmp_path / "model.pth", path)
 
 
-def test_a_missing_set_is_named_with_where_it_was_sought(tmp_path: Path) -> None:
+def test_the_error_of_a_missing_set_names_the_folders(tmp_path: Path) -> None:
     _, reference = read_label_set(write(tmp_path / "pets.json", "cat", "dog"))
-    with pytest.raises(InvalidLabelSet, match=r"pets\.json lies in .*elsewhere"):
+    with pytest.raises(InvalidLabelSet, match=r"no pets\.json in .*elsewhere"):
         labels_for(metadata(num_classes=2, labels=reference), tmp_path / "elsewhere" / "model.pth")
 
 
@@ -70,7 +70,7 @@ def test_without_a_set_classes_are_numbered(tmp_path: Path) -> None:
         (b'{"name": "x", "classes": [{"index": 0, "name": "a"}], "more": 1}', "more"),
     ],
 )
-def test_malformed_sets_are_refused_by_what_is_wrong(tmp_path: Path, content: bytes, named: str) -> None:
+def test_malformed_sets_are_refused(tmp_path: Path, content: bytes, named: str) -> None:
     path = tmp_path / "labels.json"
     path.write_bytes(content)
     with pytest.raises(InvalidLabelSet, match=named):

@@ -19,7 +19,7 @@ def test_classic_keys_take_imagenet_values_for_the_rest() -> None:
 
 
 @pytest.mark.parametrize("spelling", [32, (32, 32), [32, 32], (3, 32, 32)])
-def test_square_input_in_every_usual_spelling(spelling: object) -> None:
+def test_square_input_in_each_common_form(spelling: object) -> None:
     assert parse(input_size=spelling).input_size == 32
     assert parse(input_size=spelling).resize_size == 36
 
@@ -45,7 +45,7 @@ def test_square_input_in_every_usual_spelling(spelling: object) -> None:
         ({"epoch": 3}, "epoch"),
     ],
 )
-def test_what_is_wrong_is_named(changes: dict[str, Any], named: str) -> None:
+def test_invalid_metadata_are_refused(changes: dict[str, Any], named: str) -> None:
     with pytest.raises(InvalidMetadata, match=named) as caught:
         parse(**changes)
     assert "model.pth" in str(caught.value)

@@ -1,4 +1,4 @@
-"""The model that ships with the repository: what is served when nothing was pulled, and how good it is."""
+"""The model in the repository, served if no other was pulled: its accuracy and its files."""
 
 import gzip
 import json
@@ -57,21 +57,21 @@ def test_metadata_shows_the_recorded_accuracy(server: ServerProcess) -> None:
     assert metadata["input_size"] == 64
 
 
-def test_the_card_says_what_the_files_say() -> None:
+def test_the_model_card_matches_the_files() -> None:
     (record,) = load_checkpoint(CHECKPOINT).metadata.evaluations
     (exported,) = read_exported(EXPORTED).metadata.evaluations
     assert f"| {record.top1:.2f} % | {exported.top1:.2f} % |" in CARD.read_text()
 
 
 def test_int8_loses_at_most_a_third_of_a_point() -> None:
-    """Both were measured on all 10,000 test images."""
+    """Both figures are from all 10,000 test images."""
     (record,) = load_checkpoint(CHECKPOINT).metadata.evaluations
     metadata = read_exported(EXPORTED).metadata
     assert metadata.evaluations[0].sha256 == record.sha256
     assert record.top1 - metadata.evaluations[0].top1 <= 0.3
 
 
-def test_the_exported_model_is_made_of_the_checkpoint_that_ships() -> None:
+def test_the_shipped_exported_model_comes_from_the_shipped_checkpoint() -> None:
     packing = read_exported(EXPORTED).metadata.packing
     assert packing is not None
     assert packing.checkpoint_sha256 == sha256_of(CHECKPOINT.read_bytes())
@@ -86,7 +86,7 @@ def test_the_files_are_small() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("model", [CHECKPOINT, EXPORTED], ids=["checkpoint", "exported"])
-def test_it_is_served_where_nothing_was_pulled_or_named(tmp_path: Path, model: Path) -> None:
+def test_it_is_served_if_no_model_is_pulled_or_named(tmp_path: Path, model: Path) -> None:
     (tmp_path / "checkpoints").mkdir()
     (tmp_path / "labels").mkdir()
     for path in (model, REPOSITORY / "labels" / "fashion-mnist.json"):
@@ -114,7 +114,7 @@ def test_evaluate_over_the_sample_agrees(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_the_training_script_trains_is_resumed_and_saves(tmp_path: Path) -> None:
-    """On one batch of noise an epoch: whether it learns, its model card says."""
+    """With one batch of noise per epoch; the model card shows real results."""
     rng = np.random.default_rng(0)
     for name, content in (("images-idx3", rng.integers(0, 256, (256, 28, 28))), ("labels-idx1", np.arange(256) % 10)):
         header = bytes([0, 0, 8, content.ndim]) + b"".join(side.to_bytes(4, "big") for side in content.shape)
@@ -123,7 +123,7 @@ def test_the_training_script_trains_is_resumed_and_saves(tmp_path: Path) -> None
     command.append(str(tmp_path / "model.pth"))
     first = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=REPOSITORY)
     assert first.stdout is not None
-    limit = threading.Timer(300, first.kill)  # its output then ends
+    limit = threading.Timer(300, first.kill)  # which ends its output
     limit.start()
     try:
         with first.stdout as lines:

@@ -44,14 +44,15 @@ sys.path.insert(0, "tests")
 from torchvision.models import Weights
 from torchvision.transforms._presets import ImageClassification
 import functools
-from resnet_service.export.sources import from_torchvision
+from resnet_service.export.sources.base import PullRequest
+from resnet_service.export.sources.torchvision import fetch_weights
 weights = Weights(
     url="https://elsewhere.example/models/" + sys.argv[2],
     transforms=functools.partial(ImageClassification, crop_size=224, resize_size=232),
     meta={"_metrics": {"ImageNet-1K": {"acc@1": 67.668}}},
 )
 said = lambda sentence: print(sentence, flush=True)
-from_torchvision("mobilenet_v3_small", weights, Path(sys.argv[3]), sys.argv[1], said, lambda done, total: None)
+fetch_weights(weights, PullRequest("mobilenet_v3_small", Path(sys.argv[3]), sys.argv[1], on_message=said))
 """
 
 

@@ -18,14 +18,14 @@ from resnet_service.system.files import sha256_of
 
 
 class Both(NamedTuple):
-    """A checkpoint, and the exported model made of it."""
+    """A checkpoint, and the model exported from it."""
 
     checkpoint: Path
     exported: Path
 
 
 class ExportedByCommand(NamedTuple):
-    """A file that the command line exported, and what it said."""
+    """A file that the command line exported, and its output."""
 
     path: Path
     done: subprocess.CompletedProcess[str]
@@ -56,33 +56,33 @@ def random_checkpoint(path: Path, **changes: Any) -> Path:
 def rewritten(
     exported: Path, target: Path, change: Callable[[onnx.GraphProto], None] | None = None, **outputs: object
 ) -> Path:
-    """Write an exported model with another graph, or with other ``outputs`` in its metadata, and a digest that fits.
+    """Write an exported model with another graph, or with other ``outputs`` in its metadata, and a matching digest.
 
-    That is what somebody can do who wants to deceive: the digest is no signature. Without ``outputs`` they stay.
+    An attacker can do the same: the digest is not a signature. Without ``outputs``, those of the file are kept.
     """
     read = read_exported(exported)
     model = onnx.load_model_from_string(read.data)
     if change is not None:
         change(model.graph)
-    said = read.metadata.model_dump(mode="json")
-    said["packing"]["graph_sha256"] = sha256_of(graph_bytes(model.SerializeToString()))
+    content = read.metadata.model_dump(mode="json")
+    content["packing"]["graph_sha256"] = sha256_of(graph_bytes(model.SerializeToString()))
     if outputs:
-        said["packing"]["outputs"] = outputs
-    onnx.helper.set_model_props(model, {METADATA_KEY: json.dumps(said)})
+        content["packing"]["outputs"] = outputs
+    onnx.helper.set_model_props(model, {METADATA_KEY: json.dumps(content)})
     target.write_bytes(model.SerializeToString())
     return target
 
 
 def as_older_version(exported: Path, target: Path) -> Path:
-    """Write an exported model as version 0.2 did: logits alone, and no word of outputs in its metadata."""
+    """Write an exported model as version 0.2 did: with logits only, and no outputs in its metadata."""
 
     def strip(graph: onnx.GraphProto) -> None:
         del graph.output[1:]
 
     rewritten(exported, target, strip, embedding=None)
     model = onnx.load_model_from_string(target.read_bytes())
-    said = json.loads(model.metadata_props[0].value)
-    del said["packing"]["outputs"]
-    onnx.helper.set_model_props(model, {METADATA_KEY: json.dumps(said)})
+    content = json.loads(model.metadata_props[0].value)
+    del content["packing"]["outputs"]
+    onnx.helper.set_model_props(model, {METADATA_KEY: json.dumps(content)})
     target.write_bytes(model.SerializeToString())
     return target

@@ -13,7 +13,7 @@ from tests.support.models import random_model
 
 
 class Publisher:
-    """A mirror of torchvision's files with one model on it, named by its digest as theirs are."""
+    """A mirror of torchvision's files with one model, named by its digest as torchvision's files are."""
 
     def __init__(self, folder: Path, arch: str = "mobilenet_v3_small") -> None:
         self.arch = arch

@@ -1,16 +1,40 @@
-"""Settings as command-line flags: declared in ``settings``, turned into options here, so nothing is said twice."""
+"""Options of the command line: those that several commands share, and the settings as flags of ``serve``."""
 
 import inspect
 from collections.abc import Callable
-from typing import Any, get_origin
+from pathlib import Path
+from typing import Annotated, Any, get_origin
 
 import typer
 
 from resnet_service.settings import ENV_PREFIX, SECRETS, Settings
+from resnet_service.types import DEFAULT_TOP_K, Fidelity, RuntimeName
+
+
+def _like_serve(setting: str) -> Any:
+    """Return an option with the help text of a setting."""
+    return typer.Option(help=Settings.model_fields[setting].description)
+
+
+ModelFile = Annotated[Path, typer.Argument(help="Model file: a checkpoint or an exported model.")]
+Checkpoint = Annotated[Path | None, typer.Option(help="Model file; by default the newest in ./checkpoints.")]
+Arch = Annotated[str | None, typer.Option(help="Architecture, if the file does not name it.")]
+Labels = Annotated[Path | None, _like_serve("labels")]
+Runtime = Annotated[RuntimeName, _like_serve("runtime")]
+Decode = Annotated[Fidelity, _like_serve("decode")]
+TopK = Annotated[int | None, typer.Option(help=f"Number of classes to return; default {DEFAULT_TOP_K}.")]
+Calibration = Annotated[
+    Path | None,
+    typer.Option(help="Images like those to be served: a folder of images, or a data set as for evaluate."),
+]
+MaxLoss = Annotated[
+    float, typer.Option(help="Percentage points of top-1 accuracy that the exported model may lose on held-out images.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 def as_flags(function: Callable[..., None]) -> Callable[..., None]:
-    """Give a function of ``**flags`` one option for each setting; a flag that is not used arrives as ``None``."""
+    """Give a function of ``**flags`` one option for each setting; an unused flag arrives as ``None``."""
     parameters = []
     for name, field in Settings.model_fields.items():
         if name in SECRETS:

@@ -1,8 +1,8 @@
-"""Labelled images to evaluate a model on, as encoded files: what a client would send.
+"""Data sets: labelled images to evaluate a model on, as encoded files like those that clients send.
 
-Three layouts are known: a folder of folders that are named for their classes; a CSV with the columns ``path`` and
-``label``, paths relative to it; Fashion-MNIST's IDX files. Classes go by the name or the id that the model's label
-set gives them.
+Three layouts are known: a folder with one folder per class, named after it; a CSV with the columns ``path`` and
+``label``, paths relative to it; Fashion-MNIST's IDX files. A class is named by its name or its id in the model's label
+set.
 """
 
 import csv
@@ -31,9 +31,9 @@ UNLABELLED = -1
 
 
 class Sample(NamedTuple):
-    """One image: what to call it, the index of its true class, and a function that reads its encoded bytes.
+    """One image: its name in messages, the index of its true class, and a function that reads its encoded bytes.
 
-    The class is ``UNLABELLED`` only in what ``open_images`` returns.
+    The class is ``UNLABELLED`` only in the results of ``open_images``.
     """
 
     name: str
@@ -50,11 +50,11 @@ class Dataset(NamedTuple):
 
 
 def open_dataset(path: Path, labels: LabelSet) -> Dataset:
-    """Find out which layout ``path`` has and list its samples; only what hashing needs stays in memory.
+    """Detect the layout of ``path`` and list its samples; images are read one at a time.
 
     Raises:
-        InvalidDataset: Nothing there, none of the known layouts, or no images in it.
-        UnknownClass: A class that the label set does not have.
+        InvalidDataset: The path does not exist, has no known layout, or contains no images.
+        UnknownClass: The data set has a class that the label set does not have.
 
     """
     if path.suffix == ".csv" and path.is_file():
@@ -65,19 +65,19 @@ def open_dataset(path: Path, labels: LabelSet) -> Dataset:
         samples, digest = _hashed(_from_folders(path, labels))
     else:
         raise InvalidDataset(
-            f"{path} is no data set: neither a folder of class-named folders, nor a .csv with the columns path and "
-            "label, nor a folder with Fashion-MNIST's files."
+            f"{path} is not a data set: give a folder with one folder per class, a .csv with the columns path and "
+            "label, or a folder with Fashion-MNIST's files."
         )
     if not samples:
-        raise InvalidDataset(f"The data set {path} is empty: there is no image to evaluate on.")
+        raise InvalidDataset(f"The data set {path} is empty: it contains no images.")
     return Dataset(path.resolve().stem, samples, digest)
 
 
 def open_images(path: Path, labels: LabelSet) -> tuple[Dataset, bool]:
-    """List images to prepare a model with; return them, and whether their classes are known.
+    """List images to export a model with; return them, and whether their classes are known.
 
-    Besides the layouts of ``open_dataset``, of which Fashion-MNIST's gives its training images here, a folder that
-    holds images and no folders will do.
+    The layouts are those of ``open_dataset``, and a folder of images without subfolders. Of Fashion-MNIST, the training
+    images are returned.
 
     Raises:
         InvalidDataset: As for ``open_dataset``.
@@ -96,9 +96,9 @@ def open_images(path: Path, labels: LabelSet) -> tuple[Dataset, bool]:
 
 
 def read_idx(path: Path) -> NDArray[np.uint8]:
-    """Read an IDX file of unsigned bytes, gzipped or not: the format of MNIST and its kin.
+    """Read an IDX file of unsigned bytes, gzipped or not: the format of MNIST.
 
-    The layout is that of http://yann.lecun.com/exdb/mnist: two zero bytes, the type, the number of dimensions, each
+    The layout, from http://yann.lecun.com/exdb/mnist: two zero bytes, the type, the number of dimensions, each
     dimension as a big-endian 32-bit number, the data.
 
     Raises:
@@ -115,7 +115,9 @@ def read_idx(path: Path) -> NDArray[np.uint8]:
     header = 4 + 4 * content[3]
     shape = [int.from_bytes(content[start : start + 4], "big") for start in range(4, header, 4)]
     if len(content) != header + math.prod(shape):
-        raise InvalidDataset(f"{path} is incomplete: it promises {shape} bytes and has {len(content) - header:,}.")
+        raise InvalidDataset(
+            f"{path} is incomplete: its header says {shape}, but it has {len(content) - header:,} bytes."
+        )
     return np.frombuffer(content, np.uint8, offset=header).reshape(shape)
 
 
@@ -141,7 +143,7 @@ def _from_csv(path: Path, labels: LabelSet) -> list[Sample]:
         raise InvalidDataset(f"{path} needs the columns path and label; it has {', '.join(map(str, rows[0]))}.")
     incomplete = [number for number, row in enumerate(rows, 2) if not row["path"] or not row["label"]]
     if incomplete:
-        raise InvalidDataset(f"{path}, line {incomplete[0]}: path and label must both be there.")
+        raise InvalidDataset(f"{path}, line {incomplete[0]}: path or label is missing.")
     return [Sample(row["path"], names[row["label"]], (path.parent / row["path"]).read_bytes) for row in rows]
 
 
@@ -151,9 +153,9 @@ def _from_fashion_mnist(path: Path, labels: LabelSet, image_name: str, label_nam
         raise InvalidDataset(f"{path} has images, but no labels: {label_name}.gz is missing.")
     images, classes = read_idx(image_file), read_idx(label_file)
     if images.ndim != 3 or classes.shape != images.shape[:1]:
-        raise InvalidDataset(f"{path}: {images.shape} images do not go with {classes.shape} labels.")
+        raise InvalidDataset(f"{path}: images of shape {images.shape} do not match labels of shape {classes.shape}.")
     if len(classes) and classes.max() >= len(labels):
-        raise UnknownClass(f"{path} has the class {classes.max()}; the model's are 0 to {len(labels) - 1}.")
+        raise UnknownClass(f"{path} has the class {classes.max()}, but the model's classes are 0 to {len(labels) - 1}.")
     samples = [
         Sample(f"{image_file.name}[{index}]", int(class_id), partial(_png, images[index]))
         for index, class_id in enumerate(classes)
@@ -172,7 +174,7 @@ def _hashed(samples: list[Sample]) -> tuple[list[Sample], str]:
     for sample in samples:
         try:
             data = sample.read()
-        except OSError:  # evaluation will name it; to the digest it is empty
+        except OSError:  # the evaluation reports it; the digest treats it as empty
             data = b""
         digest.update(hashlib.sha256(data).digest() + sample.class_id.to_bytes(4, "big", signed=True))
     return samples, digest.hexdigest()
@@ -183,7 +185,7 @@ def _idx_file(folder: Path, name: str) -> Path | None:
 
 
 class _ClassIndex(dict[str, int]):
-    """Class index by name or id; names first, should both exist."""
+    """Class index by name or id; names take precedence."""
 
     def __init__(self, labels: LabelSet, where: Path) -> None:
         super().__init__({label.id: label.index for label in labels.classes if label.id is not None})
@@ -192,5 +194,5 @@ class _ClassIndex(dict[str, int]):
 
     def __missing__(self, key: str) -> int:
         similar = difflib.get_close_matches(key, self, n=3)
-        hint = f"; similar are {', '.join(similar)}" if similar else ""
-        raise UnknownClass(f"{self._where} has the class {key!r}, which the model's label set does not have{hint}.")
+        hint = f" Similar: {', '.join(similar)}." if similar else ""
+        raise UnknownClass(f"{self._where} has the class {key!r}, which is not in the model's label set.{hint}")

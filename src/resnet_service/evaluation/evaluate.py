@@ -1,4 +1,4 @@
-"""How good a model is, through the very pipeline that serves it."""
+"""Evaluation of a model on a data set: accuracy, calibration, latency."""
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -16,11 +16,11 @@ from resnet_service.models.metadata import EvaluationRecord
 
 CALIBRATION_BINS = 15
 _TOP = 5
-_PREFETCH = 4  # samples read before their turn, for each worker
+_PREFETCH = 4  # samples read ahead, for each worker
 
 
 class CalibrationBin(NamedTuple):
-    """Answers whose confidence lies between two bounds: how many, their mean confidence, and how many are right."""
+    """The answers within a range of confidence: their number, mean confidence, and share of right ones."""
 
     size: int
     confidence: float
@@ -29,11 +29,11 @@ class CalibrationBin(NamedTuple):
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What an evaluation found.
+    """The result of an evaluation.
 
     ``truth``, ``answers`` (int64 [N]: class indices), ``confidences`` (float64 [N]: 0 ... 1), ``among_top`` (bool [N]:
-    the true class was among the first 5) and ``milliseconds`` (float64 [N]) have one entry for each readable image,
-    in the order of the data set; ``unreadable`` names the others, with the reason.
+    the true class is among the first 5) and ``milliseconds`` (float64 [N]) have one entry for each readable image, in
+    the order of the data set; ``unreadable`` lists the names of the others, with the reasons.
     """
 
     dataset: str
@@ -75,7 +75,7 @@ class Evaluation:
 
     @property
     def calibration(self) -> list[CalibrationBin]:
-        """Answers by confidence, in bins of equal width over 0 ... 1; an empty bin has zeros."""
+        """The answers by confidence, in bins of equal width over 0 ... 1; an empty bin has zeros."""
         right = self.truth == self.answers
         index = np.minimum((self.confidences * CALIBRATION_BINS).astype(int), CALIBRATION_BINS - 1)
         bins = []
@@ -88,7 +88,7 @@ class Evaluation:
 
     @property
     def calibration_error(self) -> float:
-        """Expected calibration error, 0 ... 1: mean distance of confidence and accuracy over the bins, by their size.
+        """Expected calibration error, 0 ... 1: the mean of |accuracy - confidence| over the bins, weighted by size.
 
         Guo et al., On Calibration of Modern Neural Networks (2017), equation 3.
         """
@@ -97,11 +97,11 @@ class Evaluation:
 
     @property
     def latency_ms(self) -> dict[str, float]:
-        """Percentiles of the time from an image's bytes to its answer, in milliseconds."""
+        """Percentiles of the time from an image's bytes to its classification, in milliseconds."""
         return {f"p{percent}": float(np.percentile(self.milliseconds, percent)) for percent in (50, 95, 99)}
 
     def record(self) -> EvaluationRecord:
-        """Return what belongs into a model's metadata."""
+        """Return the record for the model's metadata."""
         return EvaluationRecord(
             dataset=self.dataset,
             sha256=self.sha256,
@@ -136,18 +136,18 @@ def evaluate(
     workers: int = 1,
     progress: Callable[[int], None] = lambda done: None,
 ) -> Evaluation:
-    """Classify every image of ``dataset`` and compare.
+    """Classify each image of ``dataset`` and compare the answer with its true class.
 
-    An image that cannot be decoded is counted and named; the others are still evaluated.
+    An image that cannot be decoded is reported in the result; the others are still evaluated.
 
     Args:
-        classifier: Loaded and warm.
+        classifier: Loaded and warmed up.
         dataset: With class indices of the classifier's label set.
-        workers: Images worked on at once; more make it faster and each latency longer.
-        progress: Told after each image how many are done.
+        workers: Images processed at once; more workers take less time in total, with a higher latency per image.
+        progress: Called after each image with the number of finished images.
 
     Raises:
-        InvalidDataset: Not one image could be read.
+        InvalidDataset: No image can be read.
 
     """
     outcomes: list[_Outcome | str] = []
@@ -166,7 +166,7 @@ def evaluate(
     ]
     if not readable:
         name, reason = unreadable[0]
-        raise InvalidDataset(f"Not one image of {dataset.name} can be read; the first, {name}: {reason}")
+        raise InvalidDataset(f"No image of {dataset.name} can be read. The first, {name}: {reason}")
     return Evaluation(
         dataset=dataset.name,
         sha256=dataset.sha256,
@@ -199,7 +199,7 @@ def _classify(classifier: ImageClassifier, sample: Sample) -> _Outcome | str:
 def _in_order(
     function: Callable[[Sample], _Outcome | str], samples: list[Sample], workers: int
 ) -> Iterator[_Outcome | str]:
-    """Map in ``workers`` threads, in order, holding no more than a few samples in memory."""
+    """Map in ``workers`` threads, in order, with only a few samples in memory."""
     with ThreadPoolExecutor(workers, thread_name_prefix="evaluation") as pool:
         window = workers * _PREFETCH
         for start in range(0, len(samples), window):

@@ -1,1 +1,1 @@
-"""From published weights or a training checkpoint to an exported model."""
+"""Preparing models: fetching weights, converting them to checkpoints, exporting checkpoints."""

@@ -1,4 +1,4 @@
-"""The images that an exported model is calibrated with, and others that it is compared on."""
+"""Images for an export: some to calibrate with, others to compare the exported model on."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -17,14 +17,14 @@ from resnet_service.types import Precision
 
 CALIBRATION_IMAGES = 300
 HELD_OUT_IMAGES = 1000
-FEWEST_IMAGES = 20
-_MADE_UP = 16
+MIN_IMAGES = 20
+_SYNTHETIC_IMAGES = 16
 
 Pixels = NDArray[np.uint8]
 
 
 class Images(NamedTuple):
-    """Crops to calibrate with and to compare on (uint8 [S, S, 3]); true classes of the latter, where known."""
+    """Crops to calibrate with and to compare on (uint8 [S, S, 3]); the true classes of the latter, if known."""
 
     calibration: list[Pixels]
     held_out: list[Pixels]
@@ -39,26 +39,26 @@ def choose_images(
     labels: LabelSet,
     on_message: Callable[[str], None],
 ) -> Images:
-    """Read the images of ``folder``, in random order, always the same one: some to calibrate with, others to compare.
+    """Read the images of ``folder`` in a fixed random order: some to calibrate with, the others to compare on.
 
-    Without a folder, images are made up, which will do for comparing rounding errors and nothing else.
+    Without a folder, the images are synthetic; they suffice to compare rounding errors, as FP32 needs.
 
     Raises:
-        InvalidDataset: No usable images, too few, or none given where ``precision`` needs them.
-        UnknownClass: A class that the model does not have.
+        InvalidDataset: No usable images, too few, or none given although ``precision`` needs them.
+        UnknownClass: The images have a class that the model does not have.
 
     """
     if folder is None:
         if precision != "fp32":
             raise InvalidDataset(
-                f"{precision.upper()} changes answers, and by how much is measured: name a folder of images such as "
-                "will be served, with --calibration."
+                f"{precision.upper()} changes answers, and measuring the change needs images: name a folder of images "
+                "like those to be served with --calibration."
             )
-        return Images([], _made_up(metadata.input_size), None, None)
+        return Images([], _synthetic(metadata.input_size), None, None)
     opened, labelled = open_images(folder, labels)
     crops, classes = _read(opened, metadata, on_message)
-    if len(crops) < FEWEST_IMAGES:
-        raise InvalidDataset(f"{folder} has {len(crops)} readable images; at least {FEWEST_IMAGES} are needed.")
+    if len(crops) < MIN_IMAGES:
+        raise InvalidDataset(f"{folder} has {len(crops)} readable images; at least {MIN_IMAGES} are needed.")
     used = min(CALIBRATION_IMAGES, len(crops) // 2) if precision == "int8" else 0
     calibration = Calibration(dataset=opened.name, sha256=opened.sha256, pictures=used) if used else None
     return Images(crops[:used], crops[used:], classes[used:] if labelled else None, calibration)
@@ -67,7 +67,7 @@ def choose_images(
 def _read(
     opened: Dataset, metadata: ModelMetadata, on_message: Callable[[str], None]
 ) -> tuple[list[Pixels], list[int]]:
-    """Prepare a random choice of images, always the same one, exactly as the reference transforms do."""
+    """Preprocess a fixed random choice of images as the reference transforms do."""
     order = np.random.default_rng(0).permutation(len(opened.samples))
     crops: list[Pixels] = []
     classes: list[int] = []
@@ -78,18 +78,18 @@ def _read(
         try:
             crops.append(crop(decode(sample.read()).image, metadata))
         except (RequestError, OSError) as error:
-            on_message(f"Left out {sample.name}: {error}")
+            on_message(f"Skipped {sample.name}: {error}")
         else:
             classes.append(sample.class_id)
     return crops, classes
 
 
-def _made_up(side: int) -> list[Pixels]:
-    """Make images for comparing rounding errors, which need no meaning: coarse and fine noise."""
+def _synthetic(side: int) -> list[Pixels]:
+    """Return images of coarse and fine noise, which suffice to compare rounding errors."""
     rng = np.random.default_rng(0)
     return [
         np.kron(rng.integers(0, 256, (-(-side // grain), -(-side // grain), 3)), np.ones((grain, grain, 1)))[
             :side, :side
         ].astype(np.uint8)
-        for grain in np.tile((1, 4, 16, 32), _MADE_UP // 4)
+        for grain in np.tile((1, 4, 16, 32), _SYNTHETIC_IMAGES // 4)
     ]

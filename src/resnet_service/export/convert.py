@@ -1,56 +1,90 @@
-"""One-off conversion: whatever way a model was saved, into a checkpoint."""
+"""Conversion of a bare state_dict, a training checkpoint or a pickled model to a checkpoint."""
 
 import subprocess
 import sys
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from resnet_service.errors import PickledCode
-from resnet_service.models.checkpoint.checkpoint import load_checkpoint, save_checkpoint
+from resnet_service.models.checkpoint.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from resnet_service.models.labels import labels_for, read_label_set
-from resnet_service.models.metadata import ModelMetadata
+from resnet_service.models.metadata import LabelSetReference, ModelMetadata
+from resnet_service.types import Interpolation, WeightsDtype
 
 _UNPICKLE_SECONDS = 300
+_DTYPES: dict[WeightsDtype, torch.dtype] = {"float32": torch.float32, "float16": torch.float16}
 
 
-def convert(
-    source: Path,
-    target: Path,
-    *,
-    label_file: Path | None = None,
-    trust_pickle: bool = False,
-    dtype: torch.dtype = torch.float32,
-    **given: Any,
-) -> ModelMetadata:
-    """Read ``source``, a bare ``state_dict`` or a training checkpoint, and write it to ``target`` as a checkpoint.
+@dataclass(frozen=True)
+class ConvertOptions:
+    """Metadata that the source file lacks, and how the checkpoint is made.
 
     Args:
-        source: The file to read.
-        target: The checkpoint to write.
-        label_file: The label set that the classes mean; its name and digest go into the checkpoint.
-        trust_pickle: Run the code of a pickled model, in a child process. Only for files that you made yourself.
-        dtype: Of the stored weights.
-        **given: Metadata that the file does not carry, by the names of ``ModelMetadata``.
-
-    Raises:
-        ModelError: The file cannot be read, or does not fit what was given.
+        arch: As in ``ModelMetadata``, and so are ``num_classes`` to ``std``. What the file states must agree.
+        num_classes: By default, the rows of the last layer.
+        input_size: By default 224.
+        resize_size: By default in ImageNet's proportion to ``input_size``.
+        interpolation: By default bilinear.
+        mean: By default ImageNet's.
+        std: By default ImageNet's.
+        label_file: The label set of the classes; its name and digest go into the checkpoint.
+        dtype: Type of the stored weights.
+        trust_pickle: Run the code of a pickled model, in a child process. Only for files you made yourself.
 
     """
-    if label_file is not None:
-        given["labels"] = read_label_set(label_file)[1]
-    if trust_pickle:
+
+    arch: str | None = None
+    num_classes: int | None = None
+    input_size: int | None = None
+    resize_size: int | None = None
+    interpolation: Interpolation | None = None
+    mean: tuple[float, float, float] | None = None
+    std: tuple[float, float, float] | None = None
+    label_file: Path | None = None
+    dtype: WeightsDtype = "float32"
+    trust_pickle: bool = False
+
+
+DEFAULT_OPTIONS = ConvertOptions()
+
+
+def convert(source: Path, target: Path, options: ConvertOptions = DEFAULT_OPTIONS) -> ModelMetadata:
+    """Read ``source``, a bare ``state_dict`` or a training checkpoint, and write it to ``target`` as a checkpoint.
+
+    Raises:
+        ModelError: The file cannot be read, or contradicts the options.
+        FileNotWritten: The checkpoint cannot be written.
+
+    """
+    labels = read_label_set(options.label_file)[1] if options.label_file else None
+    if options.trust_pickle:
         with tempfile.TemporaryDirectory() as folder:
             state_file = Path(folder) / source.name
             _unpickle(source, state_file)
-            checkpoint = load_checkpoint(state_file, from_training=True, **given)
+            checkpoint = _load(state_file, options, labels)
     else:
-        checkpoint = load_checkpoint(source, from_training=True, **given)
-    labels_for(checkpoint.metadata, source, label_file)
-    save_checkpoint(checkpoint.model, target, checkpoint.metadata, dtype=dtype)
+        checkpoint = _load(source, options, labels)
+    labels_for(checkpoint.metadata, source, options.label_file)
+    save_checkpoint(checkpoint.model, target, checkpoint.metadata, dtype=_DTYPES[options.dtype])
     return checkpoint.metadata
+
+
+def _load(path: Path, options: ConvertOptions, labels: LabelSetReference | None) -> Checkpoint:
+    return load_checkpoint(
+        path,
+        from_training=True,
+        arch=options.arch,
+        num_classes=options.num_classes,
+        input_size=options.input_size,
+        resize_size=options.resize_size,
+        interpolation=options.interpolation,
+        mean=options.mean,
+        std=options.std,
+        labels=labels,
+    )
 
 
 def _unpickle(source: Path, target: Path) -> None:
@@ -62,8 +96,8 @@ def _unpickle(source: Path, target: Path) -> None:
     except subprocess.TimeoutExpired as error:
         raise PickledCode(f"{source} did not unpickle within {_UNPICKLE_SECONDS} seconds.") from error
     if child.returncode != 0:
-        last = (child.stderr.strip().splitlines() or ["no message"])[-1]
+        reason = (child.stderr.strip().splitlines() or ["no message"])[-1]
         raise PickledCode(
-            f"{source} could not be unpickled ({last}). A pickled model needs the very modules it was made with; "
-            "run this where the training code can be imported."
+            f"{source} could not be unpickled ({reason}). A pickled model needs the modules it was made with: "
+            "run this command where the training code can be imported."
         )

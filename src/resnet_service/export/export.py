@@ -1,32 +1,30 @@
-"""Checkpoint to exported model: one ONNX file that takes pixels as they are and carries its own metadata.
+"""Export of a checkpoint to one ONNX file that takes raw pixels and carries its own metadata.
 
-What exporting changes is measured before the file is written: the runtime that will serve the exported bytes opens
-them, and their answers are compared with the checkpoint's on images that calibration has not seen.
+The change in answers is measured before the file is written: the runtime that will serve the model opens it, and its
+answers are compared with the checkpoint's on images that were not used for calibration.
 """
 
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 
-import onnx
-
 from resnet_service.export.calibration import choose_images
 from resnet_service.export.onnx_graph import (
+    add_class_weights,
     export_graph,
-    give_class_weights,
     quantize,
     store_weights_fp16,
-    with_metadata,
 )
+from resnet_service.export.onnx_metadata import with_metadata
 from resnet_service.export.parity import check_accuracy_loss, compare, summary
 from resnet_service.models.checkpoint.checkpoint import load_checkpoint
-from resnet_service.models.exported import ExportedModel, graph_bytes, read_exported
+from resnet_service.models.exported import ExportedModel, graph_bytes
 from resnet_service.models.labels import labels_for
-from resnet_service.models.metadata import EvaluationRecord, ModelMetadata, Packing
+from resnet_service.models.metadata import ModelMetadata, Packing
 from resnet_service.system.files import atomic_write, sha256_of
 from resnet_service.types import DEFAULT_MAX_LOSS, EXPORTED_SUFFIX, Precision
 
-_LIBRARIES = ("onnx", "nncf", "openvino")  # the versions at work go into the file, beside those of the training
+_LIBRARIES = ("onnx", "nncf", "openvino")  # their versions go into the file, beside those of the training
 
 
 def export(
@@ -39,24 +37,25 @@ def export(
     label_file: Path | None = None,
     on_message: Callable[[str], None] = lambda _: None,
 ) -> ModelMetadata:
-    """Export a checkpoint; return the metadata that the exported model carries.
+    """Export a checkpoint; return the metadata of the exported model.
 
     Args:
         checkpoint_file: The checkpoint.
-        target: Where the exported model goes.
-        precision: ``fp32`` answers as the checkpoint does; ``bf16`` and ``int8`` are faster and answer nearly so.
-        images: Real ones such as will be served: a data set as for ``evaluate``, or a folder of images. Needed for
-            ``bf16`` and ``int8``. Part of them calibrates, the rest is held out to compare on.
-        max_loss: Percentage points of top-1 that may be lost on those; where the images have no classes, the share of
-            first answers that change.
+        target: The exported model to write.
+        precision: ``fp32``: answers equal to the checkpoint's; ``bf16``, ``int8``: near-identical answers, faster.
+        images: Images like those to be served: a data set as for ``evaluate``, or a folder of images. Required for
+            ``bf16`` and ``int8``. Some of them calibrate; the others are held out to compare on.
+        max_loss: Percentage points of top-1 accuracy that may be lost on held-out images; if these have no classes, the
+            percentage of first answers that may change.
         label_file: Label set to use instead of the one that the checkpoint names.
-        on_message: Told what is going on, a sentence at a time.
+        on_message: Called with each message, a sentence at a time.
 
     Raises:
         ModelError: The checkpoint cannot be loaded.
         DatasetError: The images cannot be used, or are too few.
-        AccuracyLossExceeded: The exported model would answer too differently; nothing is written.
-        FileNotWritten: The disk is full, or the like.
+        UnsuitableRuntime: The architecture cannot be exported.
+        AccuracyLossExceeded: The exported model's answers differ too much; nothing is written.
+        FileNotWritten: The disk is full, or similar.
 
     """
     checkpoint = load_checkpoint(checkpoint_file)
@@ -70,7 +69,7 @@ def export(
     elif precision == "bf16":
         store_weights_fp16(model)
     if outputs.feature_map is not None:
-        give_class_weights(model)
+        add_class_weights(model)
 
     serialised = model.SerializeToString()
     exported = ExportedModel(serialised, checkpoint.metadata, precision, sha256_of(serialised), outputs)
@@ -88,7 +87,7 @@ def export(
     metadata = checkpoint.metadata.model_copy(
         update={
             "packing": packing,
-            # What was measured with the checkpoint is true of the exported model only where both answer the same.
+            # An evaluation of the checkpoint holds for the exported model only if both give the same answers.
             "evaluations": checkpoint.metadata.evaluations if precision == "fp32" else (),
             "library_versions": checkpoint.metadata.library_versions | {name: version(name) for name in _LIBRARIES},
         }
@@ -98,21 +97,7 @@ def export(
 
 
 def default_target(checkpoint_file: Path, precision: Precision) -> Path:
-    """Return where an exported model goes when nobody says: beside its checkpoint, the precision in its name."""
+    """Return the default path of an exported model: beside its checkpoint, with the precision in its name."""
     return checkpoint_file.with_name(
         checkpoint_file.stem + ("" if precision == "fp32" else f"-{precision}") + EXPORTED_SUFFIX
     )
-
-
-def record_evaluation(path: Path, record: EvaluationRecord) -> None:
-    """Add a record to the metadata of the exported model ``path``, in place of an older one of the same data set.
-
-    Raises:
-        ModelError: Not an exported model.
-        FileNotWritten: The disk is full, or the like; the old file is whole.
-
-    """
-    exported = read_exported(path)
-    kept = tuple(old for old in exported.metadata.evaluations if old.dataset != record.dataset)
-    metadata = exported.metadata.model_copy(update={"evaluations": (*kept, record)})
-    atomic_write(path, with_metadata(onnx.load_model_from_string(exported.data), metadata))

@@ -1,4 +1,4 @@
-"""A checkpoint's network as an ONNX graph that takes pixels as they are: exported, quantized, described."""
+"""The ONNX graph of a checkpoint's network, with raw pixels as input, and its quantization."""
 
 import logging
 import warnings
@@ -15,17 +15,17 @@ from torch import Tensor, nn
 
 from resnet_service.errors import UnsuitableRuntime
 from resnet_service.models.checkpoint.checkpoint import Checkpoint
-from resnet_service.models.exported import CLASS_WEIGHTS, EMBEDDING, FEATURE_MAP, INPUT, METADATA_KEY, OUTPUT
-from resnet_service.models.metadata import ModelMetadata, Outputs
+from resnet_service.models.exported import CLASS_WEIGHTS, EMBEDDING, FEATURE_MAP, INPUT, OUTPUT
+from resnet_service.models.metadata import Outputs
 from resnet_service.models.traced import UntraceableModel, trace
 
 log = logging.getLogger("resnet_service")
 
-_LARGE = 1024  # numbers in a weight; smaller ones (biases, scales) are not worth a node of their own
+_LARGE = 1024  # numbers in a weight; smaller ones (biases, scales) are not worth an additional node
 
 
 class _FromPixels(nn.Module):
-    """A network with its normalisation before it: uint8 [N, S, S, 3] to logits float32 [N, classes]."""
+    """A network preceded by its normalisation: uint8 [N, S, S, 3] to logits float32 [N, classes]."""
 
     def __init__(self, checkpoint: Checkpoint) -> None:
         super().__init__()
@@ -40,13 +40,12 @@ class _FromPixels(nn.Module):
 
 
 def export_graph(checkpoint: Checkpoint) -> tuple[onnx.ModelProto, Outputs]:
-    """Make the graph: ``pixels``, uint8 [N, S, S, 3], any N, in; ``logits``, float32 [N, classes], out.
+    """Make the graph. Input: ``pixels``, uint8 [N, S, S, 3], any N. Output: ``logits``, float32 [N, classes].
 
-    Further outputs, where the network has them: ``embedding``, float32 [N, C], and ``feature_map``, float32
-    [N, C, h, w].
+    Further outputs, if the network has them: ``embedding``, float32 [N, C], and ``feature_map``, float32 [N, C, h, w].
 
     Raises:
-        UnsuitableRuntime: The architecture does something that ONNX cannot express.
+        UnsuitableRuntime: ONNX cannot express the architecture.
 
     """
     side = checkpoint.metadata.input_size
@@ -54,12 +53,14 @@ def export_graph(checkpoint: Checkpoint) -> tuple[onnx.ModelProto, Outputs]:
     network: nn.Module = _FromPixels(checkpoint).eval()
     outputs = Outputs()
     with warnings.catch_warnings(), _quiet("torch.onnx"):
-        warnings.simplefilter("ignore")  # the exporter's are about its own next versions
+        warnings.simplefilter("ignore")  # the exporter warns of changes in its next versions
         try:
             network, outputs, _ = trace(network, example)
         except UntraceableModel as error:
-            # The exporter has further ways to make a graph, none of which can be asked for its tail.
-            log.info("%s gives logits only: %s", checkpoint.metadata.arch, error)
+            # The exporter has other ways to make a graph, but none that gives further outputs.
+            log.info(
+                "%s is exported with logits only, because it cannot be traced: %s", checkpoint.metadata.arch, error
+            )
         try:
             program = torch.onnx.export(
                 network,
@@ -75,9 +76,9 @@ def export_graph(checkpoint: Checkpoint) -> tuple[onnx.ModelProto, Outputs]:
                 f"{checkpoint.metadata.arch} cannot be exported to ONNX by PyTorch. Serve its checkpoint."
             ) from error
     if program is None:
-        raise TypeError("torch.onnx.export gave no program, as it does only when it writes a file")
+        raise TypeError("torch.onnx.export returned no program, as it does only if it writes a file")
     model: onnx.ModelProto = program.model_proto
-    _forget_origin(model)
+    _remove_origin(model)
     return model, outputs
 
 
@@ -90,15 +91,15 @@ def _names(outputs: Outputs) -> list[str]:
     return names
 
 
-def give_class_weights(model: onnx.ModelProto) -> None:
-    """Make the last layer's weights an output, float32 [classes, C]: those that it multiplies with.
+def add_class_weights(model: onnx.ModelProto) -> None:
+    """Make the last layer's weights an output, float32 [classes, C], as used in the multiplication.
 
-    After quantization these are no longer the checkpoint's, and what explains an answer must be what made it.
+    Quantization changes them, and an explanation of an answer must use the weights that produced it.
     """
     (last,) = (node for node in model.graph.node if OUTPUT in node.output)
     transposed = any(attribute.name == "transB" and attribute.i == 1 for attribute in last.attribute)
     if last.op_type != "Gemm" or not transposed:
-        raise TypeError(f"the exporter made a {last.op_type} of the last linear layer")
+        raise TypeError(f"the exporter made the last linear layer a {last.op_type}, not a transposed Gemm")
     model.graph.node.append(onnx.helper.make_node("Identity", [last.input[1]], [CLASS_WEIGHTS]))
     widths = {output.name: output.type.tensor_type.shape.dim[1].dim_value for output in model.graph.output}
     model.graph.output.append(
@@ -106,10 +107,10 @@ def give_class_weights(model: onnx.ModelProto) -> None:
     )
 
 
-def _forget_origin(model: onnx.ModelProto) -> None:
-    """Remove the exporter's notes on each node, stack traces with the paths of this machine among them.
+def _remove_origin(model: onnx.ModelProto) -> None:
+    """Remove the exporter's notes on each node, which include stack traces with paths of this machine.
 
-    Nobody who is served needs them, and with them two machines would make different files of the same checkpoint.
+    Inference does not need them, and with them two machines would make different files from the same checkpoint.
     """
     del model.metadata_props[:], model.graph.metadata_props[:]
     parts = (model.graph.node, model.graph.initializer, model.graph.value_info, model.graph.input, model.graph.output)
@@ -120,7 +121,7 @@ def _forget_origin(model: onnx.ModelProto) -> None:
 
 
 def quantize(model: onnx.ModelProto, crops: list[NDArray[np.uint8]]) -> onnx.ModelProto:
-    """Quantize weights (per channel) and activations to 8 bits, with biases corrected for the error this makes."""
+    """Quantize weights (per channel) and activations to 8 bits, with biases corrected for the resulting error."""
     calibration = nncf.Dataset([{INPUT: image[np.newaxis]} for image in crops])
     with warnings.catch_warnings(), _quiet("nncf"):
         warnings.simplefilter("ignore")
@@ -129,30 +130,23 @@ def quantize(model: onnx.ModelProto, crops: list[NDArray[np.uint8]]) -> onnx.Mod
 
 
 def store_weights_fp16(model: onnx.ModelProto) -> None:
-    """Store large FP32 weights as FP16: of their 10 bits after the point BF16 keeps 7, and the file halves."""
-    halved: dict[str, onnx.NodeProto] = {}
+    """Store large FP32 weights as FP16, which halves the file. BF16 inference keeps 7 of FP16's 10 fraction bits."""
+    casts: dict[str, onnx.NodeProto] = {}
     for weight in model.graph.initializer:
         values = numpy_helper.to_array(weight)
         if values.dtype != np.float32 or values.size < _LARGE or np.abs(values).max() > np.finfo(np.float16).max:
             continue
         name = weight.name
         weight.CopyFrom(numpy_helper.from_array(values.astype(np.float16), f"{name}_fp16"))
-        halved[name] = onnx.helper.make_node("Cast", [f"{name}_fp16"], [name], to=onnx.TensorProto.FLOAT)
-    nodes = [*halved.values(), *model.graph.node]
+        casts[name] = onnx.helper.make_node("Cast", [f"{name}_fp16"], [name], to=onnx.TensorProto.FLOAT)
+    nodes = [*casts.values(), *model.graph.node]
     del model.graph.node[:]
     model.graph.node.extend(nodes)
 
 
-def with_metadata(model: onnx.ModelProto, metadata: ModelMetadata) -> bytes:
-    """Return the serialised model with ``metadata`` inside, in place of any that it had."""
-    onnx.helper.set_model_props(model, {METADATA_KEY: metadata.model_dump_json()})
-    data: bytes = model.SerializeToString()
-    return data
-
-
 @contextmanager
 def _quiet(logger: str) -> Iterator[None]:
-    """Keep a library from reporting each of its steps, on its logger and on stdout; errors still come through."""
+    """Suppress a library's reports of each step, on its logger and on stdout; errors are still logged."""
     log = logging.getLogger(logger)
     level = log.level
     log.setLevel(logging.ERROR)

@@ -1,4 +1,4 @@
-"""Networks by name: torchvision's registered classifiers, and timm's for names that begin with ``timm/``."""
+"""Networks by name: torchvision's classifiers, and timm's under names that begin with ``timm/``."""
 
 from collections.abc import Callable, Mapping
 from functools import cache
@@ -11,20 +11,20 @@ from resnet_service.errors import InvalidMetadata, UnknownArchitecture
 
 _TIMM = "timm/"
 
-# With their published weights these two also change their input inside forward(), by a flag that no state_dict
-# records; rebuilt from a checkpoint they would answer confidently and wrongly. timm has both without the flag.
+# With their published weights, these two transform their input inside forward(), controlled by a flag that no
+# state_dict records. Rebuilt from a checkpoint, they would give wrong answers. timm has both without the flag.
 _NOT_REPRODUCIBLE = {"googlenet", "inception_v3"}
 
-# What a file without a name is compared with; people mostly have one of these.
-_GUESSES = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "wide_resnet50_2", "mobilenet_v2")
+# A bare state_dict is compared with these, the most common ones.
+_COMMON = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "wide_resnet50_2", "mobilenet_v2")
 
 
 def build(arch: str, num_classes: int) -> nn.Module:
     """Build an architecture with ``num_classes`` outputs and random weights, in evaluation mode.
 
     Raises:
-        UnknownArchitecture: Neither torchvision nor timm has a classifier of that name.
-        InvalidMetadata: The architecture exists, but cannot have that many classes.
+        UnknownArchitecture: Neither torchvision nor timm has a classifier of this name.
+        InvalidMetadata: The architecture exists, but not with this number of classes.
 
     """
     try:
@@ -36,8 +36,8 @@ def build(arch: str, num_classes: int) -> nn.Module:
 def classifier_rows(arch: str, state: Mapping[str, Tensor]) -> dict[str, int]:
     """Return the tensors of ``state`` whose first dimension is the number of classes, with that dimension.
 
-    They are found by building the architecture with two numbers of classes, without memory for weights, and looking
-    at what differs.
+    These are the tensors whose shapes differ between two builds with different numbers of classes. The builds take no
+    memory for weights.
     """
     few, many = _shapes(arch, 10), _shapes(arch, 11)
     return {
@@ -48,8 +48,8 @@ def classifier_rows(arch: str, state: Mapping[str, Tensor]) -> dict[str, int]:
 
 
 def guess(state: Mapping[str, Tensor]) -> str | None:
-    """Name a common architecture with exactly these keys and, the classifier aside, these shapes."""
-    for arch in _GUESSES:
+    """Return a common architecture with these keys and, except in the classifier, these shapes."""
+    for arch in _COMMON:
         few, many = _shapes(arch, 10), _shapes(arch, 11)
         if few.keys() == state.keys() and all(
             shape == state[key].shape for key, shape in few.items() if shape == many[key]
@@ -63,7 +63,7 @@ def _shapes(arch: str, num_classes: int) -> dict[str, torch.Size]:
     try:
         with torch.device("meta"):
             model = _construct(arch, num_classes)
-    except NotImplementedError:  # a few compute with real numbers while they are built
+    except NotImplementedError:  # a few architectures compute with real numbers during construction
         model = _construct(arch, num_classes)
     return {key: tensor.shape for key, tensor in model.state_dict().items()}
 
@@ -78,8 +78,8 @@ def _construct(arch: str, num_classes: int) -> nn.Module:
         return make(name, num_classes=num_classes, pretrained=False)
     if arch not in _torchvision_names():
         raise UnknownArchitecture(
-            f"There is no architecture {arch!r}: torchvision has {', '.join(_torchvision_names())}; "
-            f"timm's are written {_TIMM}NAME."
+            f"There is no architecture {arch!r}. torchvision has {', '.join(_torchvision_names())}; "
+            f"timm's architectures are named {_TIMM}NAME."
         )
     model: nn.Module = torchvision.models.get_model(arch, num_classes=num_classes, weights=None)
     return model
@@ -96,7 +96,7 @@ def _check_timm(name: str) -> None:
         import timm
     except ModuleNotFoundError as error:
         raise UnknownArchitecture(f"{_TIMM}{name} needs the package timm: pip install timm.") from error
-    # is_model() knows plain names only: nothing like "hf-hub:…", which would fetch code's worth of configuration.
+    # is_model() accepts plain names only, not "hf-hub:…", which would download a configuration.
     if not timm.is_model(name):
         similar = ", ".join(timm.list_models(f"*{name.split('_')[0]}*")[:8])
         raise UnknownArchitecture(f"timm has no architecture {name!r}" + (f"; similar: {similar}." if similar else "."))

@@ -1,4 +1,4 @@
-"""Which model is meant when none is named."""
+"""The model file to use if none is named."""
 
 from pathlib import Path
 
@@ -7,15 +7,15 @@ from resnet_service.types import CHECKPOINT_SUFFIX, EXPORTED_SUFFIX
 
 FOLDER = Path("checkpoints")
 
-# They came with the repository; whoever pulled or trained another model wants that.
-_EMBEDDED = ("resnet18-fashion-mnist-int8.onnx", "resnet18-fashion-mnist.pth")
+# These are part of the repository. Users that pulled or trained another model mean that one.
+_BUNDLED = ("resnet18-fashion-mnist-int8.onnx", "resnet18-fashion-mnist.pth")
 
 
 def choose_model(named: Path | None, folder: Path = FOLDER) -> Path:
-    """Return the model that was named, else the newest in ``folder``, the embedded one last.
+    """Return the named model, else the newest in ``folder``, else the bundled one.
 
     Raises:
-        ModelFileNotFound: None was named and there is none.
+        ModelFileNotFound: No model is named and the folder has none.
 
     """
     if named is not None:
@@ -23,22 +23,22 @@ def choose_model(named: Path | None, folder: Path = FOLDER) -> Path:
     pulled = pulled_models(folder)
     if pulled:
         return pulled[-1]
-    for name in _EMBEDDED:
+    for name in _BUNDLED:
         if (folder / name).is_file():
             return folder / name
     raise ModelFileNotFound(
-        f"There is no model in {folder}/: fetch one with `resnet-service pull`, or name one with --checkpoint."
+        f"There is no model in {folder}/. Fetch one with `resnet-service pull`, or name one with --checkpoint."
     )
 
 
 def pulled_models(folder: Path = FOLDER) -> list[Path]:
-    """Return the models in ``folder`` that did not come with the repository, the newest last.
+    """Return the models in ``folder`` that are not part of the repository, the newest last.
 
-    A model that was pulled and then exported is there twice; the exported one, being newer, comes after its checkpoint.
+    A pulled model has two files: the checkpoint, and after it, being newer, the exported model.
     """
     others = (
         path
         for path in folder.glob("*")
-        if path.suffix in (EXPORTED_SUFFIX, CHECKPOINT_SUFFIX) and path.name not in _EMBEDDED
+        if path.suffix in (EXPORTED_SUFFIX, CHECKPOINT_SUFFIX) and path.name not in _BUNDLED
     )
     return sorted(others, key=lambda path: path.stat().st_mtime_ns)

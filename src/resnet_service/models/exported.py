@@ -1,10 +1,11 @@
-"""An exported model's bytes: whether they are an ONNX file of ours, whole and self-contained, and the metadata inside.
+"""Reading exported models: ONNX files that carry metadata, checked before an ONNX parser runs.
 
-The file is judged before any ONNX parser sees it, by walking protobuf's wire format, of which these few lines are all
-that is needed. The ``onnx`` package would parse first and check later, and cost every start its import.
+The checks walk protobuf's wire format. The ``onnx`` package would parse first and check later, and its import would
+delay every start.
 
-Field numbers are those of ``onnx.proto``, IR version 13. What exporting never writes is refused: weights in other files
-(whose path could lead anywhere), graphs within graphs (loops), functions, operators of other domains.
+Field numbers are those of ``onnx.proto``, IR version 13. The checks refuse everything that ``export`` never writes:
+weights in other files (whose path could lead anywhere), graphs within graphs (loops), functions, operators of other
+domains.
 """
 
 import json
@@ -19,8 +20,8 @@ from resnet_service.types import Precision
 
 METADATA_KEY = "resnet_service"
 INPUT, OUTPUT = "pixels", "logits"
-# Further outputs, where the network has them: what ``Outputs`` describes, and the last layer's weights as they are
-# after quantization, float32 [classes, C], the same for every image.
+# Further outputs, if the network has them: those that ``Outputs`` describes, and the last layer's weights after
+# quantization, float32 [classes, C], the same for every image.
 EMBEDDING, FEATURE_MAP, CLASS_WEIGHTS = "embedding", "feature_map", "class_weights"
 
 MAX_METADATA_BYTES = 1 << 20
@@ -38,9 +39,9 @@ _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 
 
 class ExportedModel(NamedTuple):
-    """An exported file that was read once and found sound: its bytes, what it says about itself, the file's SHA-256.
+    """A checked exported model: the file's bytes, its metadata, its SHA-256.
 
-    ``outputs`` is ``None`` for files of before 0.3, which give logits only.
+    ``outputs`` is ``None`` for files exported before 0.3, which give logits only.
     """
 
     data: bytes
@@ -52,18 +53,18 @@ class ExportedModel(NamedTuple):
 
 class _Field(NamedTuple):
     number: int
-    value: int  # of a number; for bytes, where they begin
-    end: int  # of bytes; for a number, 0
+    value: int  # the number itself; for bytes, their start
+    end: int  # for bytes, their end; for a number, 0
 
 
 def read_exported(path: Path) -> ExportedModel:
-    """Read an exported model and check everything that can be checked without running it.
+    """Read an exported model and check all that can be checked without running it.
 
     Raises:
         ModelFileNotFound: No such file.
-        UnreadableModel: Not an ONNX file, truncated, or altered since it was exported.
-        SuspiciousModel: It refers to other files, or has parts that no exported model has.
-        InvalidMetadata: An ONNX file that ``export`` did not write, or its metadata are not valid.
+        UnreadableModel: Not an ONNX file, truncated, or altered since the export.
+        SuspiciousModel: The file refers to other files, or has parts that no exported model has.
+        InvalidMetadata: An ONNX file that ``export`` did not write, or invalid metadata.
 
     """
     data = read_model_file(path)
@@ -75,30 +76,30 @@ def read_exported(path: Path) -> ExportedModel:
         ) from error
     if metadata is None:
         raise InvalidMetadata(
-            f"{path} is an ONNX file, but was not written by `resnet-service export`: it does not say what images it "
-            "takes nor what its outputs mean. Export its checkpoint."
+            f"{path} is an ONNX file, but was not written by `resnet-service export`: it lacks the metadata that "
+            "describe its input and outputs. Export its checkpoint."
         )
     try:
         content = json.loads(metadata)
     except ValueError as error:
-        raise InvalidMetadata(f"{path}: the metadata are not JSON.") from error
+        raise InvalidMetadata(f"{path}: the metadata are not JSON. Export the checkpoint again.") from error
     parsed = ModelMetadata.parse(content if isinstance(content, dict) else {}, str(path))
     if parsed.packing is None:
-        raise InvalidMetadata(f"{path}: the metadata do not say how it was exported.")
+        raise InvalidMetadata(f"{path}: the metadata do not say how it was exported. Export the checkpoint again.")
     if sha256_of(graph) != parsed.packing.graph_sha256:
         raise UnreadableModel(
-            f"{path} was damaged or altered after it was exported. Copy it again, or export it again."
+            f"{path} was damaged or altered after the export. Copy the file again, or export the checkpoint again."
         )
     return ExportedModel(data, parsed, parsed.packing.precision, sha256_of(data), parsed.packing.outputs)
 
 
 def graph_bytes(data: bytes) -> bytes:
-    """Return the serialised graph within an ONNX file, the part that ``Packing.graph_sha256`` is of."""
+    """Return the serialised graph within an ONNX file, whose digest is ``Packing.graph_sha256``."""
     return bytes(_walk(memoryview(data), "the model")[0])
 
 
 def _walk(data: memoryview, where: str) -> tuple[memoryview, bytes | None]:
-    """Return graph and metadata; ``LookupError`` and ``ValueError`` mean that this is no ONNX file."""
+    """Return graph and metadata; raise ``LookupError`` or ``ValueError`` if this is no ONNX file."""
     graphs: list[_Field] = []
     metadata = None
     opsets = 0
@@ -112,7 +113,7 @@ def _walk(data: memoryview, where: str) -> tuple[memoryview, bytes | None]:
             metadata = _entry(data, field).get(METADATA_KEY.encode(), metadata)
         opsets += field.number == _MODEL_OPSETS
     if len(graphs) != 1 or opsets != 1:
-        raise ValueError("no graph, several of them, or operators of several domains")
+        raise ValueError("no graph, several graphs, or operators of several domains")
     return data[graphs[0].value : graphs[0].end], metadata
 
 
@@ -148,19 +149,21 @@ def _check_node(data: memoryview, node: _Field, where: str) -> None:
 def _check_tensor(data: memoryview, tensor: _Field, where: str) -> None:
     for field in _fields(data, tensor.value, tensor.end):
         if field.number in (_TENSOR_EXTERNAL, _TENSOR_LOCATION):
-            raise SuspiciousModel(f"{where} refers to weights in another file; an exported model has them all inside.")
+            raise SuspiciousModel(
+                f"{where} refers to weights in another file; an exported model contains all its weights."
+            )
 
 
 def _entry(data: memoryview, entry: _Field) -> dict[bytes, bytes]:
     parts = {field.number: field for field in _fields(data, entry.value, entry.end)}
     key, value = parts[_ENTRY_KEY], parts[_ENTRY_VALUE]
     if value.end - value.value > MAX_METADATA_BYTES:
-        raise ValueError("metadata are too long")
+        raise ValueError("the metadata are too long")
     return {bytes(data[key.value : key.end]): bytes(data[value.value : value.end])}
 
 
 def _fields(data: memoryview, start: int, end: int) -> Iterator[_Field]:
-    """List the fields of one protobuf message, which must fill ``start`` to ``end`` exactly; if not, raise at the end.
+    """Yield the fields of a protobuf message; raise at the end unless they fill ``start`` to ``end`` exactly.
 
     The wire format: https://protobuf.dev/programming-guides/encoding.
     """
@@ -180,7 +183,7 @@ def _fields(data: memoryview, start: int, end: int) -> Iterator[_Field]:
         else:
             raise ValueError("not a protobuf message")
     if position != end:
-        raise ValueError("a field reaches beyond its message")
+        raise ValueError("a field extends beyond its message")
 
 
 def _varint(data: memoryview, position: int, end: int) -> tuple[int, int]:

@@ -1,8 +1,8 @@
-"""What the classes of a model are called in other languages than English.
+"""Class names in other languages than English.
 
 A translation is a JSON file beside a label set, ``NAME.zh.json`` beside ``NAME.json``: ``{"language": "zh",
-"translates": {"name": …, "sha256": …}, "names": […]}``, one name a class, in the order of the set. Like a model, it
-names the set by the SHA-256 of its file, so that names which belong to another order are noticed at start.
+"translates": {"name": …, "sha256": …}, "names": […]}``, one name per class, in the order of the set. Like a model, it
+names the set by the SHA-256 of its file, so that a translation of another set is refused at start.
 """
 
 from collections.abc import Mapping
@@ -17,7 +17,7 @@ from resnet_service.validation import describe
 
 Language = Literal["en", "zh"]
 LANGUAGES: tuple[Language, ...] = get_args(Language)
-# Label sets are taken to be in it: those that come with this package are.
+# The language of label sets: those in this package are in English, and others are assumed to be.
 ORIGINAL: Language = "en"
 
 Name = Annotated[str, Field(min_length=1, max_length=200)]
@@ -36,15 +36,15 @@ class Translation(BaseModel):
 
 
 def translations_beside(file: LabelFile) -> dict[Language, tuple[str, ...]]:
-    """Return the names of all classes in each language that a file beside the label set ``file`` is in.
+    """Return the names of all classes in each language that has a translation file beside the label set ``file``.
 
     Raises:
-        InvalidLabelSet: Such a file is there and cannot be read, or is not a translation into its name's language.
-        LabelDigestMismatch: It translates another label set, or another version of this one.
-        ClassCountMismatch: It has another number of names than the set has classes.
+        InvalidLabelSet: A translation cannot be read, or is not in the language of its file name.
+        LabelDigestMismatch: A translation of another label set, or of another version of this one.
+        ClassCountMismatch: The numbers of names and of classes differ.
 
     """
-    found: dict[Language, tuple[str, ...]] = {}
+    translations: dict[Language, tuple[str, ...]] = {}
     for language in LANGUAGES:
         path = file.path.with_name(f"{file.path.stem}.{language}.json")
         if language == ORIGINAL or not path.exists():
@@ -56,15 +56,17 @@ def translations_beside(file: LabelFile) -> dict[Language, tuple[str, ...]]:
         except ValidationError as error:
             raise InvalidLabelSet(f"{path} is not a translation of a label set: {describe(error)}") from error
         if translation.language != language:
-            raise InvalidLabelSet(f"{path} says that it is in {translation.language!r}; its name says {language!r}.")
+            raise InvalidLabelSet(
+                f"{path} says language {translation.language!r}, but its name says {language!r}. Correct one of them."
+            )
         if translation.translates.sha256 != file.sha256:
             raise LabelDigestMismatch(
-                f"{path} translates another label set than {file.path}, whose SHA-256 is {file.sha256}: translate it "
-                "anew, or remove the file."
+                f"{path} translates another label set than {file.path}, whose SHA-256 is {file.sha256}. Translate "
+                "that set, or remove the file."
             )
         if len(translation.names) != len(file.labels):
             raise ClassCountMismatch(
                 f"{path} has {len(translation.names)} names, but {file.path} has {len(file.labels)} classes."
             )
-        found[language] = translation.names
-    return found
+        translations[language] = translation.names
+    return translations

@@ -1,8 +1,8 @@
-"""What the classes of a model are called.
+"""Label sets: the names of a model's classes.
 
-A label set is a JSON file ``{"name": …, "classes": [{"index": 0, "id": …, "name": …}, …]}``, one entry a class, in
-the order of the network's outputs. A model names its set together with the file's SHA-256, so that a set which was
-edited, reordered or confused with another is noticed at start and not by a user.
+A label set is a JSON file ``{"name": …, "classes": [{"index": 0, "id": …, "name": …}, …]}``, one entry per class, in
+the order of the network's outputs. A model names its set together with the file's SHA-256, so that an edited, reordered
+or wrong set is refused at start.
 """
 
 from pathlib import Path
@@ -15,9 +15,8 @@ from resnet_service.models.metadata import LabelSetReference, ModelMetadata
 from resnet_service.system.files import sha256_of
 from resnet_service.validation import describe
 
-# In a wheel the label sets lie inside the package, in a checkout at its top level.
 _PACKAGE = Path(__file__).parents[1]
-# In an installed package, and in a checkout.
+# In an installed package, and in a checkout of the repository.
 _BUNDLED = (_PACKAGE / "label_sets", _PACKAGE.parents[1] / "labels")
 
 
@@ -44,7 +43,7 @@ class LabelSet(BaseModel):
     def _indices_count_up(self) -> Self:
         for expected, label in enumerate(self.classes):
             if label.index != expected:
-                raise ValueError(f"entry {expected} carries index {label.index}; indices must count up from 0")
+                raise ValueError(f"entry {expected} has index {label.index}; indices must count up from 0")
         return self
 
     def __len__(self) -> int:
@@ -52,14 +51,14 @@ class LabelSet(BaseModel):
 
     @classmethod
     def numbered(cls, count: int) -> Self:
-        """Make the label set of a model that names none: ``class 0`` ... ``class count-1``."""
+        """Return the label set of a model that names none: ``class 0`` ... ``class count-1``."""
         return cls(
             name="numbered", classes=tuple(ClassLabel(index=index, name=f"class {index}") for index in range(count))
         )
 
     @classmethod
     def parse(cls, data: bytes, where: Path) -> Self:
-        """Validate the bytes of a label file; raise ``InvalidLabelSet`` that names the file and what is wrong."""
+        """Validate the bytes of a label file; raise ``InvalidLabelSet`` with the file's name and what is wrong."""
         try:
             return cls.model_validate_json(data)
         except ValidationError as error:
@@ -67,7 +66,7 @@ class LabelSet(BaseModel):
 
 
 def read_label_set(path: Path) -> tuple[LabelSet, LabelSetReference]:
-    """Read a label file; return it with the reference that a model's metadata should carry."""
+    """Read a label file; return the label set, and the reference to it for a model's metadata."""
     try:
         data = path.read_bytes()
     except OSError as error:
@@ -77,18 +76,21 @@ def read_label_set(path: Path) -> tuple[LabelSet, LabelSetReference]:
 
 
 def find_label_file(name: str, model_path: Path) -> Path:
-    """Find the label set ``name``: beside the model, in ``labels/`` next to the model's folder, or bundled."""
+    """Find the label set ``name``: beside the model, in ``labels/`` beside the model's folder, or in this package."""
     folders = (model_path.parent, model_path.parent.parent / "labels", *_BUNDLED)
     for folder in folders:
         candidate = folder / f"{name}.json"
         if candidate.is_file():
             return candidate
-    slots = ", ".join(str(folder) for folder in folders)
-    raise InvalidLabelSet(f"The model wants the label set {name!r}, but no {name}.json lies in {slots}.")
+    searched = ", ".join(str(folder) for folder in folders)
+    raise InvalidLabelSet(
+        f"The model needs the label set {name!r}, but there is no {name}.json in {searched}. "
+        "Put the file there, or name it with --labels."
+    )
 
 
 class LabelFile(NamedTuple):
-    """A label set as it was read: where, and the SHA-256 of the file's bytes."""
+    """A label set with its file's path and SHA-256."""
 
     path: Path
     labels: LabelSet
@@ -96,17 +98,17 @@ class LabelFile(NamedTuple):
 
 
 def label_file_for(metadata: ModelMetadata, model_path: Path, label_file: Path | None = None) -> LabelFile | None:
-    """Return a model's label file, after checking its digest and its number of classes; ``None`` where it names none.
+    """Check and return a model's label file; ``None`` if the model names none.
 
     Args:
         metadata: The model's metadata, which names the label set.
-        model_path: Where the model lies; its surroundings are searched.
-        label_file: Taken instead of searching, and required to match all the same.
+        model_path: The model file; label files are searched near it.
+        label_file: Used instead of searching; it must match all the same.
 
     Raises:
         InvalidLabelSet: No such file, or not a label set.
-        LabelDigestMismatch: A label set, but not the one the model was trained with.
-        ClassCountMismatch: Another number of classes than the model's.
+        LabelDigestMismatch: Not the label set that the model was trained with.
+        ClassCountMismatch: The numbers of classes differ.
 
     """
     reference = metadata.labels
@@ -116,18 +118,18 @@ def label_file_for(metadata: ModelMetadata, model_path: Path, label_file: Path |
         path = find_label_file(reference.name, model_path)
     else:
         return None
-    labels, found = read_label_set(path)
-    if reference is not None and found.sha256 != reference.sha256:
+    labels, actual = read_label_set(path)
+    if reference is not None and actual.sha256 != reference.sha256:
         raise LabelDigestMismatch(
-            f"{path} is not the label set that {model_path} was saved with: its SHA-256 is {found.sha256}, "
+            f"{path} is not the label set that {model_path} was saved with: its SHA-256 is {actual.sha256}, "
             f"expected {reference.sha256}. Restore the original {reference.name}.json."
         )
     if len(labels) != metadata.num_classes:
         raise ClassCountMismatch(f"{path} names {len(labels)} classes, but {model_path} has {metadata.num_classes}.")
-    return LabelFile(path, labels, found.sha256)
+    return LabelFile(path, labels, actual.sha256)
 
 
 def labels_for(metadata: ModelMetadata, model_path: Path, label_file: Path | None = None) -> LabelSet:
-    """Return the labels of a model, numbered ones where it names none; arguments and errors as `label_file_for` has."""
-    found = label_file_for(metadata, model_path, label_file)
-    return LabelSet.numbered(metadata.num_classes) if found is None else found.labels
+    """Return a model's labels, numbered if it names none; arguments and errors as for ``label_file_for``."""
+    file = label_file_for(metadata, model_path, label_file)
+    return LabelSet.numbered(metadata.num_classes) if file is None else file.labels

@@ -1,4 +1,4 @@
-"""What a model file says about itself, checked before a single weight is used."""
+"""The metadata in a model file, validated before any weight is used."""
 
 import math
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ from resnet_service.validation import describe
 
 FORMAT_VERSION = 1
 
-# The standard values of ImageNet training; a checkpoint with only the four classic keys is read with them.
+# ImageNet's standard values, for checkpoints with only the four classic keys.
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 IMAGENET_RESIZE_RATIO = 256 / 224
@@ -26,24 +26,24 @@ class _Record(BaseModel):
 
 
 class LabelSetReference(_Record):
-    """Which label set the classes of a model mean: ``name`` of the set and SHA-256 of its file."""
+    """The label set of a model's classes: its ``name``, and the SHA-256 of its file."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")
     sha256: Sha256
 
 
 class Provenance(_Record):
-    """Where weights came from, and what their publisher claims for them."""
+    """The origin of the weights, and the accuracy that their publisher states."""
 
     source: str = Field(max_length=200)
     url: str | None = Field(None, max_length=2000)
-    sha256: Sha256 | None = Field(None, description="SHA-256 of the file as it was fetched")
+    sha256: Sha256 | None = Field(None, description="SHA-256 of the downloaded file")
     licence: str | None = Field(None, max_length=200)
     published_accuracy: float | None = Field(None, ge=0, le=100, description="top-1 in percent, as published")
 
 
 class EvaluationRecord(_Record):
-    """What an evaluation measured, and on which images: never written by hand, only by ``evaluate --record``."""
+    """The result of an evaluation and its data set; written by ``evaluate --record`` only."""
 
     dataset: str = Field(max_length=200)
     sha256: Sha256 = Field(description="of the data set's images and classes")
@@ -54,27 +54,29 @@ class EvaluationRecord(_Record):
 
 
 class Calibration(_Record):
-    """The images that showed which range each activation has, as quantization needs to know."""
+    """The images from which quantization learned the range of each activation."""
 
     dataset: str = Field(max_length=200)
-    sha256: Sha256 = Field(description="of all the images and classes it was given, those held out included")
-    pictures: int = Field(ge=1, description="of them, used to calibrate")
+    sha256: Sha256 = Field(description="of all images and classes of the data set, held-out images included")
+    pictures: int = Field(ge=1, description="images used to calibrate")
 
 
 class Agreement(_Record):
-    """How an exported model answers compared with its checkpoint, on images that calibration has not seen."""
+    """An exported model's answers compared with its checkpoint's, on images not used for calibration."""
 
     pictures: int = Field(ge=1)
     top1_agreement: float = Field(ge=0, le=100, description="same first answer, in percent of the images")
-    top1_loss: float | None = Field(None, ge=-100, le=100, description="points of accuracy lost, where labelled")
+    top1_loss: float | None = Field(
+        None, ge=-100, le=100, description="percentage points of top-1 accuracy lost; null for images without labels"
+    )
     max_logit_difference: float = Field(ge=0)
 
 
 class Outputs(_Record):
-    """What a network gives besides logits, as far as its architecture has it.
+    """A network's outputs besides logits, as far as its architecture has them.
 
-    ``embedding`` is the length of the vector that its last linear layer takes; ``feature_map`` the shape (channels,
-    height, width) of what was averaged over height and width into that vector, of networks that end so.
+    ``embedding`` is the length of the last linear layer's input. ``feature_map`` is the shape (channels, height, width)
+    of the activations that global average pooling reduces to that input, for networks that end in it.
     """
 
     embedding: int | None = Field(None, ge=1)
@@ -88,21 +90,21 @@ class Outputs(_Record):
 
 
 class Packing(_Record):
-    """What an exported model was made of, how, and what that changed: measured when it was exported."""
+    """The export of a model: its checkpoint, its precision, and the measured difference in answers."""
 
     checkpoint_sha256: Sha256
-    graph_sha256: Sha256 = Field(description="of the serialised ONNX graph: damage is noticed before it is parsed")
+    graph_sha256: Sha256 = Field(description="of the serialised ONNX graph; checked before the graph is parsed")
     precision: Precision
     calibration: Calibration | None = None
     agreement: Agreement
-    outputs: Outputs | None = Field(None, description="besides logits; none is known of files exported before 0.3")
+    outputs: Outputs | None = Field(None, description="outputs besides logits; unknown for files exported before 0.3")
 
 
 class ModelMetadata(_Record):
-    """Everything besides the weights that inference needs.
+    """All that inference needs besides the weights.
 
-    ``input_size`` is the side of the square that the network sees, in pixels; an image's shorter side is first
-    resized to ``resize_size``. ``mean`` and ``std`` are per channel (red, green, blue), for values in 0 ... 1.
+    ``input_size`` is the side of the network's square input, in pixels; an image's shorter side is first resized to
+    ``resize_size``. ``mean`` and ``std`` are per channel (red, green, blue), for values in 0 ... 1.
     """
 
     format_version: Literal[1] = 1
@@ -116,7 +118,7 @@ class ModelMetadata(_Record):
     labels: LabelSetReference | None = None
     provenance: Provenance | None = None
     evaluations: tuple[EvaluationRecord, ...] = ()
-    packing: Packing | None = Field(None, description="of an exported model; a checkpoint has none")
+    packing: Packing | None = Field(None, description="of exported models only")
     library_versions: dict[str, str] = Field(default_factory=dict)
 
     @model_validator(mode="before")
@@ -137,7 +139,7 @@ class ModelMetadata(_Record):
     @classmethod
     def _std_divides(cls, std: Channels) -> Channels:
         if min(std) <= 0:
-            raise ValueError("every value must be above zero, pixels are divided by it")
+            raise ValueError("each value must be above zero: pixels are divided by it")
         return std
 
     @model_validator(mode="after")
@@ -146,17 +148,22 @@ class ModelMetadata(_Record):
             raise ValueError(f"resize_size {self.resize_size} is smaller than input_size {self.input_size}")
         return self
 
+    def with_evaluation(self, record: EvaluationRecord) -> Self:
+        """Return a copy with ``record``, which replaces an older one of the same data set."""
+        others = (old for old in self.evaluations if old.dataset != record.dataset)
+        return self.model_copy(update={"evaluations": (*others, record)})
+
     @classmethod
     def parse(cls, data: Mapping[str, Any], where: str) -> Self:
-        """Validate ``data``; raise ``InvalidMetadata`` that names ``where`` and every wrong key."""
+        """Validate ``data``; raise ``InvalidMetadata`` with ``where`` and each wrong key."""
         try:
             return cls.model_validate(dict(data))
         except ValidationError as error:
-            raise InvalidMetadata(f"{where}: the metadata is not valid: {describe(error)}") from error
+            raise InvalidMetadata(f"{where} has invalid metadata: {describe(error)}") from error
 
 
 def _square_side(value: Any) -> Any:
-    """Reduce the common spellings ``(S, S)`` and ``(3, S, S)`` to ``S``; leave the rest to validation."""
+    """Reduce the common forms ``(S, S)`` and ``(3, S, S)`` to ``S``; leave others to validation."""
     if isinstance(value, (list, tuple)):
         sides = tuple(value[1:]) if len(value) == 3 and value[0] == 3 else tuple(value)
         if len(sides) == 2 and sides[0] == sides[1]:

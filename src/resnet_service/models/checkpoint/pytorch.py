@@ -1,4 +1,4 @@
-"""Bytes of a ``torch.save`` file to plain Python values, without ever executing what is in them."""
+"""Files of ``torch.save``: tensors and plain values, read without executing code in the file."""
 
 import contextlib
 import io
@@ -6,6 +6,7 @@ import itertools
 import pickletools
 import warnings
 import zipfile
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -13,45 +14,52 @@ import torch
 from resnet_service.errors import PickledCode, SuspiciousModel, UnreadableModel
 
 MAX_ENTRIES = 20_000
-# An honest index has about ten opcodes a tensor. Each may make an object of a hundred bytes out of one of the file's.
+# A regular file has about ten opcodes per tensor. A single byte can create an object of a hundred bytes.
 MAX_OPCODES = 1_000_000
 
 _ZIP_MAGIC = b"PK\x03\x04"
-_PICKLES_IN_LEGACY_FILES = 4  # magic number, version, system, and then the content
+_PICKLES_IN_LEGACY_FILES = 4  # magic number, version, system, content
 _TENSOR_GLOBALS = ("torch._utils.", "torch.FloatStorage", "torch.LongStorage", "collections.OrderedDict")
-_NAMED_AT_MOST = 3
+_MAX_NAMES = 3
 
 
 def load_values(data: bytes, where: str) -> Any:
-    """Return what ``torch.save`` wrote: tensors (on the CPU) and plain values, nothing else.
+    """Return the content of a ``torch.save`` file: tensors (on the CPU) and plain values, nothing else.
 
     Args:
         data: The file's bytes.
-        where: How messages name the file.
+        where: The file's name in messages.
 
     Raises:
         UnreadableModel: Truncated, or not made by ``torch.save``.
-        SuspiciousModel: A zip whose entries are compressed, too many, or larger than the file; an index that would make
-            more objects than any network has.
-        PickledCode: The file names Python classes or functions, which loading it would run.
+        SuspiciousModel: A zip whose entries are compressed, too many, or larger than the file; more pickle opcodes
+            than any network needs.
+        PickledCode: The file names Python classes or functions, which loading would run.
 
     """
     if data.startswith(_ZIP_MAGIC):
         _check_zip(data, where)
-    code = _globals_in(data, where)
+    names = _unsafe_globals(data, where)
     try:
         with warnings.catch_warnings():
-            # torch's warnings advise whoever wrote the file; whoever reads it gets our errors, or nothing to mend.
+            # torch's warnings advise the author of the file; its reader can change nothing.
             warnings.simplefilter("ignore")
             return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except Exception as error:  # the unpickler may raise anything on hostile bytes
-        if code:
+        if names:
             raise PickledCode(
-                f"{where} is a pickled Python object ({', '.join(code)}), not a file of weights; reading it would run "
-                "whatever code it names, so it is refused. If you made it yourself with torch.save(model), convert "
-                f"it once: resnet-service convert --trust-pickle {where} OUTPUT"
+                f"{where} is a pickled Python object ({', '.join(names)}), not a file of weights; loading it would run "
+                "the code it names. If you made it yourself with torch.save(model), convert it once: "
+                f"resnet-service convert --trust-pickle {where} OUTPUT"
             ) from error
         raise _unreadable(where) from error
+
+
+def dump_values(content: Mapping[str, Any]) -> bytes:
+    """Return the bytes of a ``torch.save`` file with ``content``."""
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    return buffer.getvalue()
 
 
 def _unreadable(where: str) -> UnreadableModel:
@@ -70,26 +78,27 @@ def _check_zip(data: bytes, where: str) -> None:
         raise SuspiciousModel(f"{where} has {len(entries):,} zip entries; the limit is {MAX_ENTRIES:,}.")
     if any(entry.filename.endswith("/constants.pkl") for entry in entries):
         raise PickledCode(
-            f"{where} is a TorchScript archive, which carries code and has no safe way of loading; "
+            f"{where} is a TorchScript archive, which contains code and cannot be loaded safely; "
             "save the model's state_dict instead."
         )
     if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
         raise SuspiciousModel(f"{where} has compressed zip entries, which torch.save never writes.")
     if sum(entry.file_size for entry in entries) > len(data):
-        raise SuspiciousModel(f"{where} declares more bytes than it has.")
+        raise SuspiciousModel(f"{where} declares larger zip entries than the file has bytes.")
 
 
-def _globals_in(data: bytes, where: str) -> list[str]:
-    """Name the first globals that unpickling would import, other than those that tensors are made of.
+def _unsafe_globals(data: bytes, where: str) -> list[str]:
+    """Return the first globals that unpickling would import, other than those that tensors are made of.
 
-    The opcodes are read and counted, never run; on what is no pickle, reading ends early.
+    The opcodes are read and counted, never run. ``torch.serialization.get_unsafe_globals_in_checkpoint`` reads neither
+    legacy files nor opcodes that ``torch.save`` does not write, and has no bound on their number.
     """
     names: dict[str, None] = {}
     strings: list[str] = []
     opcodes = 0
-    # What cannot be read, for whatever reason, is for torch.load to refuse; it is asked next.
+    # torch.load comes next and refuses what cannot be read here.
     with contextlib.suppress(Exception):
-        stream = io.BytesIO(_index_of(data))
+        stream = io.BytesIO(_pickle_of(data))
         for _ in range(_PICKLES_IN_LEGACY_FILES):
             for opcode, argument, _ in itertools.islice(pickletools.genops(stream), MAX_OPCODES + 1):
                 opcodes += 1
@@ -100,11 +109,11 @@ def _globals_in(data: bytes, where: str) -> list[str]:
                 elif isinstance(argument, str):
                     strings.append(argument)
     if opcodes > MAX_OPCODES:
-        raise SuspiciousModel(f"{where} has an index of more than {MAX_OPCODES:,} opcodes.")
-    return [name for name in names if not name.startswith(_TENSOR_GLOBALS)][:_NAMED_AT_MOST]
+        raise SuspiciousModel(f"{where} has more than {MAX_OPCODES:,} pickle opcodes; no network needs as many.")
+    return [name for name in names if not name.startswith(_TENSOR_GLOBALS)][:_MAX_NAMES]
 
 
-def _index_of(data: bytes) -> bytes:
+def _pickle_of(data: bytes) -> bytes:
     if not data.startswith(_ZIP_MAGIC):
         return data
     with zipfile.ZipFile(io.BytesIO(data)) as archive:

@@ -1,0 +1,127 @@
+"""Output of the command line: consoles, one-line errors, progress bars, tables."""
+
+import functools
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Literal, Protocol
+
+import typer
+
+from resnet_service.errors import RuntimeUnavailable, ServiceError
+
+if TYPE_CHECKING:
+    from rich.console import Console, JustifyMethod
+
+# Which extra of this package installs each optional package, by import name.
+_EXTRAS = {
+    "torch": "torch",
+    "torchvision": "torch",
+    "timm": "torch",
+    "onnx": "torch",
+    "onnxscript": "torch",
+    "onnxruntime": "torch",
+    "nncf": "torch",
+    "matplotlib": "plot",
+    "pyarrow": "batch",
+    "fsspec": "batch",
+    "ray": "ray",
+}
+
+
+@functools.cache
+def out() -> "Console":
+    """Return the console for results. ``serve`` prints none, and importing rich is a twentieth of its start-up."""
+    from rich.console import Console
+
+    return Console(highlight=False)
+
+
+@functools.cache
+def err() -> "Console":
+    """Return the console for errors, messages and progress."""
+    from rich.console import Console
+
+    return Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def message(text: str) -> None:
+    """Print one line on stderr."""
+    err().print(escape(text))
+
+
+def escape(text: str) -> str:
+    """Keep rich from reading brackets in ``text`` as markup."""
+    return text.replace("[", "\\[")
+
+
+@contextmanager
+def one_line_errors(about: str = "") -> Iterator[None]:
+    """Turn a ``ServiceError`` into one line on stderr, prefixed with ``about``, and exit code 1."""
+    try:
+        with optional_packages():
+            yield
+    except ServiceError as error:
+        err().print(f"[bold red]error:[/] {escape(about + str(error))}")
+        raise typer.Exit(1) from error
+    except KeyboardInterrupt as error:
+        raise typer.Exit(130) from error
+
+
+@contextmanager
+def optional_packages() -> Iterator[None]:
+    """Turn the failed import of an optional package into an error that names the extra to install.
+
+    Raises:
+        RuntimeUnavailable: An optional package is not installed.
+
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        extra = _EXTRAS.get(error.name or "")
+        if extra is None:
+            raise
+        raise RuntimeUnavailable(
+            f"This command needs the package {error.name}, which is not installed: "
+            f"pip install 'resnet-service[{extra}]'."
+        ) from error
+
+
+class Progress(Protocol):
+    """Moves a progress bar."""
+
+    def __call__(self, done: int, total: int | None, speed: str = "") -> None:
+        """Show ``done`` of ``total``, and the speed where the bar does not measure it."""
+        ...
+
+
+@contextmanager
+def progress_bar(unit: Literal["images", "bytes"]) -> Iterator[Progress]:
+    """Show a progress bar on stderr, and remove it at the end."""
+    from rich import progress
+
+    amount = (
+        (progress.DownloadColumn(), progress.TransferSpeedColumn())
+        if unit == "bytes"
+        else (progress.MofNCompleteColumn(), progress.TextColumn("{task.fields[speed]}"))
+    )
+    columns = progress.BarColumn(), *amount, progress.TimeRemainingColumn()
+    with progress.Progress(*columns, console=err(), transient=True) as bars:
+        bar = bars.add_task("", total=None, speed="")
+
+        def update(done: int, total: int | None, speed: str = "") -> None:
+            bars.update(bar, completed=done, total=total, speed=speed)
+
+        yield update
+
+
+def print_rows(rows: Iterable[tuple[str, str]], justify: "JustifyMethod" = "left") -> None:
+    """Print a table of names and values on stdout."""
+    from rich.table import Table
+
+    table = Table(box=None, show_header=False)
+    table.add_column(style="bold")
+    table.add_column(justify=justify, overflow="fold")
+    for name, value in rows:
+        table.add_row(escape(name), escape(value))
+    out().print(table)

@@ -1,0 +1,195 @@
+"""The commands that make and inspect model files: ``pull``, ``convert``, ``export``, ``inspect``."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from resnet_service.cli.console import message, one_line_errors, print_rows, progress_bar
+from resnet_service.cli.flags import Arch, AsJson, Calibration, Labels, MaxLoss, ModelFile
+from resnet_service.types import (
+    DEFAULT_MAX_LOSS,
+    EXPORTED_SUFFIX,
+    Interpolation,
+    Precision,
+    WeightsDtype,
+    WeightsSource,
+)
+
+if TYPE_CHECKING:
+    from resnet_service.models.metadata import ModelMetadata
+
+Channels = tuple[float, float, float]
+
+
+def pull(
+    source: Annotated[
+        WeightsSource, typer.Option(help="Where to fetch from; auto: the first that responds, in this order.")
+    ] = "auto",
+    arch: Annotated[str, typer.Option(help="Architecture, by torchvision's name.")] = "resnet18",
+    into: Annotated[Path, typer.Option(help="Folder for the checkpoint.")] = Path("checkpoints"),
+    weights_url: Annotated[str | None, typer.Option(help="Folder URL of a mirror of torchvision's weights.")] = None,
+    if_missing: Annotated[bool, typer.Option(help="Do nothing if the folder has a pulled model already.")] = False,
+    calibration: Calibration = None,
+    max_loss: MaxLoss = DEFAULT_MAX_LOSS,
+) -> None:
+    """Fetch and check ImageNet weights, write a checkpoint, and export it: FP32, or INT8 with --calibration."""
+    with one_line_errors():
+        from resnet_service.models.discovery import pulled_models
+
+        if if_missing and (models := pulled_models(into)):
+            message(f"{models[-1]} exists already")
+            return
+        from resnet_service.export.sources.base import PullRequest
+        from resnet_service.export.sources.pull import pull as pull_from
+
+        with progress_bar("bytes") as progress:
+            pulled = pull_from(
+                source, PullRequest(arch, into, mirror=weights_url, on_message=message, progress=progress)
+            )
+        message(f"Wrote {pulled.path}: {_summary(pulled.metadata)}")
+        _export(
+            pulled.path, None, precision="int8" if calibration else "fp32", calibration=calibration, max_loss=max_loss
+        )
+
+
+def export(
+    checkpoint: Annotated[Path, typer.Argument(help="The checkpoint.")],
+    output: Annotated[
+        Path | None, typer.Option(help="The exported model to write; by default beside the checkpoint.")
+    ] = None,
+    precision: Annotated[
+        Precision,
+        typer.Option(help="fp32: answers equal to the checkpoint's; bf16, int8: near-identical answers, faster."),
+    ] = "fp32",
+    calibration: Calibration = None,
+    max_loss: MaxLoss = DEFAULT_MAX_LOSS,
+    labels: Labels = None,
+) -> None:
+    """Export a checkpoint to a smaller, faster model that is served without PyTorch."""
+    with one_line_errors():
+        _export(checkpoint, output, precision=precision, calibration=calibration, max_loss=max_loss, label_file=labels)
+
+
+def _export(
+    checkpoint: Path,
+    output: Path | None,
+    *,
+    precision: Precision,
+    calibration: Path | None,
+    max_loss: float,
+    label_file: Path | None = None,
+) -> None:
+    from resnet_service.system.files import check_model_file
+
+    check_model_file(checkpoint)
+    from resnet_service.export.export import default_target
+    from resnet_service.export.export import export as export_file
+
+    target = output or default_target(checkpoint, precision)
+    export_file(
+        checkpoint,
+        target,
+        precision=precision,
+        images=calibration,
+        max_loss=max_loss,
+        label_file=label_file,
+        on_message=message,
+    )
+    message(f"Wrote {target}: {precision.upper()}, {target.stat().st_size / 1e6:.1f} MB")
+
+
+def convert(
+    source: Annotated[Path, typer.Argument(help="The file to convert.")],
+    target: Annotated[Path, typer.Argument(help="The checkpoint to write.")],
+    arch: Arch = None,
+    num_classes: Annotated[
+        int | None, typer.Option(help="Number of classes; by default the rows of the last layer.")
+    ] = None,
+    input_size: Annotated[int | None, typer.Option(help="Side of the network's input, in pixels.")] = None,
+    resize_size: Annotated[int | None, typer.Option(help="Length of the shorter side before the crop.")] = None,
+    interpolation: Annotated[Interpolation | None, typer.Option(help="Interpolation of the resize.")] = None,
+    mean: Annotated[Channels | None, typer.Option(help="Mean per channel, of pixels in 0 ... 1.")] = None,
+    std: Annotated[Channels | None, typer.Option(help="Standard deviation per channel, of pixels in 0 ... 1.")] = None,
+    labels: Labels = None,
+    dtype: Annotated[
+        WeightsDtype, typer.Option(help="Type of the stored weights; float16 halves the file.")
+    ] = "float32",
+    trust_pickle: Annotated[
+        bool, typer.Option("--trust-pickle", help="Run the code in a pickled model. Only for files you made yourself.")
+    ] = False,
+) -> None:
+    """Convert a state_dict, a training checkpoint or a pickled model to a checkpoint."""
+    with one_line_errors():
+        from resnet_service.system.files import check_model_file
+
+        check_model_file(source)
+        from resnet_service.export.convert import ConvertOptions
+        from resnet_service.export.convert import convert as convert_file
+
+        metadata = convert_file(
+            source,
+            target,
+            ConvertOptions(
+                arch=arch,
+                num_classes=num_classes,
+                input_size=input_size,
+                resize_size=resize_size,
+                interpolation=interpolation,
+                mean=mean,
+                std=std,
+                label_file=labels,
+                dtype=dtype,
+                trust_pickle=trust_pickle,
+            ),
+        )
+    message(f"Wrote {target}: {_summary(metadata)}")
+
+
+def inspect(checkpoint: ModelFile, arch: Arch = None, as_json: AsJson = False) -> None:
+    """Check a model file as serve does, and show its metadata."""
+    with one_line_errors():
+        from resnet_service.models.exported import read_exported
+        from resnet_service.models.labels import labels_for
+        from resnet_service.system.files import check_model_file
+
+        check_model_file(checkpoint)
+        facts: dict[str, Any]
+        if checkpoint.suffix == EXPORTED_SUFFIX:
+            exported = read_exported(checkpoint)
+            metadata, sha256, facts = exported.metadata, exported.sha256, {}
+        else:
+            from resnet_service.models.checkpoint.checkpoint import load_checkpoint
+
+            loaded = load_checkpoint(checkpoint, arch=arch)
+            metadata, sha256 = loaded.metadata, loaded.sha256
+            facts = {"parameters": sum(parameter.numel() for parameter in loaded.model.parameters())}
+        labels_for(metadata, checkpoint)
+    facts = {"file": str(checkpoint), "bytes": checkpoint.stat().st_size, "sha256": sha256, **facts}
+    facts |= metadata.model_dump(mode="json")
+    if as_json:
+        print(json.dumps(facts))
+    else:
+        print_rows((name, "\n".join(_lines(value))) for name, value in facts.items())
+
+
+def _summary(metadata: "ModelMetadata") -> str:
+    source = f" from {metadata.provenance.source}" if metadata.provenance else ""
+    return f"{metadata.arch}{source}, {metadata.num_classes} classes, {metadata.input_size} pixels"
+
+
+def _lines(value: Any) -> list[str]:
+    """Format a value as lines: a dict as one line per key with its content indented; ``None`` is left out."""
+    if isinstance(value, dict):
+        lines = []
+        for key, content in value.items():
+            inner = _lines(content)
+            if isinstance(content, dict):
+                lines += [f"{key}:", *(f"  {line}" for line in inner)]
+            elif content is not None:
+                lines.append(f"{key}: {inner[0]}")
+        return lines
+    if isinstance(value, list) and value and isinstance(value[0], dict):
+        return [line for item in value for line in _lines(item)]
+    return [f"{value:,}" if isinstance(value, int) else str(value)]

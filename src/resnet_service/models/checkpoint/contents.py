@@ -1,0 +1,77 @@
+"""The contents of a checkpoint file, split into weights and metadata.
+
+Three forms are known: a checkpoint, which is a dict of ``state_dict`` and the keys of ``ModelMetadata``; a training
+checkpoint, which has other keys beside them; a bare ``state_dict``.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+from resnet_service.errors import BareStateDict, InvalidMetadata, UnreadableModel
+from resnet_service.models import architectures
+from resnet_service.models.checkpoint.state_dict import check_tensors, first_of
+from resnet_service.models.metadata import ModelMetadata
+
+STATE_DICT = "state_dict"
+_TRAINING_STATE_DICTS = (STATE_DICT, "model_state_dict", "model")  # the usual names in training scripts
+_NOTHING: Mapping[str, Any] = {}
+
+
+def parse_contents(
+    content: Any, where: str, given: Mapping[str, Any] = _NOTHING, *, from_training: bool = False
+) -> tuple[dict[str, Tensor], ModelMetadata]:
+    """Split a file's content into weights and metadata; arguments and errors as for ``load_checkpoint``."""
+    extra = {key: value for key, value in given.items() if value is not None}
+    if not isinstance(content, Mapping):
+        raise UnreadableModel(f"{where} holds a {type(content).__name__}, not a checkpoint.")
+    names = _TRAINING_STATE_DICTS if from_training else (STATE_DICT,)
+    state_key = next((name for name in names if name in content), None)
+    if state_key is None:
+        return _parse_bare(content, extra, where)
+    state = check_tensors(content[state_key], where)
+    own = {str(key): value for key, value in content.items() if key != state_key}
+    unknown = sorted(own.keys() - ModelMetadata.model_fields.keys())
+    if unknown and not from_training:
+        raise InvalidMetadata(
+            f"{where} has keys that no checkpoint has: {first_of(unknown)}. If it is a training checkpoint, "
+            f"convert it once: resnet-service convert {where} OUTPUT"
+        )
+    own = {key: value for key, value in own.items() if key not in unknown}
+    if "arch" in own | extra and "num_classes" not in own | extra and from_training:
+        inferred = _inferred(str((own | extra)["arch"]), state)
+        own = {**{key: value for key, value in inferred.items() if key not in extra}, **own}
+    return state, _merge(own, extra, where)
+
+
+def _parse_bare(
+    content: Mapping[Any, Any], extra: Mapping[str, Any], where: str
+) -> tuple[dict[str, Tensor], ModelMetadata]:
+    state = check_tensors(content, where)
+    if "arch" not in extra:
+        arch = architectures.guess(state)
+        hint = f"Its keys are those of {arch}: give --arch {arch}" if arch else "Give its architecture with --arch NAME"
+        raise BareStateDict(
+            f"{where} is a bare state_dict, which does not name its architecture. {hint}, or convert it to a "
+            f"checkpoint once: resnet-service convert {where} OUTPUT --arch {arch or 'NAME'}"
+        )
+    return state, ModelMetadata.parse({**_inferred(extra["arch"], state), **extra}, where)
+
+
+def _merge(own: Mapping[str, Any], extra: Mapping[str, Any], where: str) -> ModelMetadata:
+    """Join the file's metadata with those given; a value that both have must be equal."""
+    metadata = ModelMetadata.parse({**extra, **own}, where)
+    wanted = ModelMetadata.parse({**own, **extra}, where)
+    for key in extra:
+        if getattr(metadata, key) != getattr(wanted, key):
+            raise InvalidMetadata(
+                f"{where} says {key}={getattr(metadata, key)!r}, but {getattr(wanted, key)!r} was given; "
+                "leave out the option, or correct the file."
+            )
+    return metadata
+
+
+def _inferred(arch: str, state: Mapping[str, Tensor]) -> dict[str, Any]:
+    rows = set(architectures.classifier_rows(arch, state).values())
+    return {"input_size": 224, **({"num_classes": rows.pop()} if len(rows) == 1 else {})}

@@ -1,0 +1,83 @@
+"""The weights of a checkpoint: their keys, the checks of their tensors, and the network built from them."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from resnet_service.errors import ClassCountMismatch, NonFiniteWeights, StateDictMismatch, UnreadableModel
+from resnet_service.models import architectures
+from resnet_service.models.metadata import ModelMetadata
+
+_WRAPPER_PREFIXES = ("module.", "_orig_mod.")  # DataParallel, torch.compile
+_MAX_NAMES = 5
+
+
+def clean_keys(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Remove the prefixes that DataParallel and ``torch.compile`` put before every key, in any nesting."""
+    cleaned = dict(state)
+    while cleaned and (prefix := next((p for p in _WRAPPER_PREFIXES if all(k.startswith(p) for k in cleaned)), None)):
+        cleaned = {key.removeprefix(prefix): tensor for key, tensor in cleaned.items()}
+    return cleaned
+
+
+def check_tensors(state: Any, where: str) -> dict[str, Tensor]:
+    """Return ``state`` with clean keys.
+
+    Raises:
+        UnreadableModel: Not a dict of tensors, or empty.
+        StateDictMismatch: A tensor is sparse, quantized or complex.
+
+    """
+    if not isinstance(state, Mapping) or not state:
+        raise UnreadableModel(f"{where} has no weights: its state_dict is empty or not a dict.")
+    for key, value in state.items():
+        if not isinstance(key, str) or not isinstance(value, Tensor):
+            raise UnreadableModel(f"{where} is not a checkpoint: {str(key)[:80]!r} is not a tensor.")
+        if value.layout != torch.strided or value.is_quantized or value.is_complex():
+            raise StateDictMismatch(f"{where}: {key} is a sparse, quantized or complex tensor; only dense ones load.")
+    return clean_keys(state)
+
+
+def build_network(state: Mapping[str, Tensor], metadata: ModelMetadata, where: str) -> nn.Module:
+    """Build the network that ``metadata`` names and load ``state`` into it.
+
+    Raises:
+        ClassCountMismatch: The rows of the last layer are not the number of classes.
+        StateDictMismatch: Keys or shapes differ from the architecture's.
+        NonFiniteWeights: NaN or infinity among the weights.
+
+    """
+    for key, rows in architectures.classifier_rows(metadata.arch, state).items():
+        if rows != metadata.num_classes:
+            raise ClassCountMismatch(
+                f"{where} says num_classes={metadata.num_classes}, but its classifier ({key}) has {rows} rows."
+            )
+    model = architectures.build(metadata.arch, metadata.num_classes)
+    own = model.state_dict()
+    # Checkpoints from before 2018 lack these counters, which inference never reads.
+    state = {**{k: t for k, t in own.items() if k.endswith("num_batches_tracked")}, **state}
+    problems = {
+        "missing": sorted(own.keys() - state.keys()),
+        "unexpected": sorted(state.keys() - own.keys()),
+        "of another shape": [
+            f"{key} {list(state[key].shape)} instead of {list(own[key].shape)}"
+            for key in own.keys() & state.keys()
+            if state[key].shape != own[key].shape
+        ],
+    }
+    if any(problems.values()):
+        summary = "; ".join(f"{problem}: {first_of(keys)}" for problem, keys in problems.items() if keys)
+        raise StateDictMismatch(f"{where} does not fit {metadata.arch}: {summary}.")
+    non_finite = [key for key, tensor in state.items() if not torch.isfinite(tensor.float()).all()]
+    if non_finite:
+        raise NonFiniteWeights(f"{where} has NaN or infinity in {first_of(non_finite)}; the training has diverged.")
+    model.load_state_dict(state)
+    return model
+
+
+def first_of(names: list[str]) -> str:
+    """Join the first few names, and count the others."""
+    more = len(names) - _MAX_NAMES
+    return ", ".join(names[:_MAX_NAMES]) + (f" and {more} more" if more > 0 else "")

@@ -1,0 +1,49 @@
+"""The command classify."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.support.images import CAT
+from tests.support.servers import cli
+
+
+def test_classify_prints_a_table(exported: Path) -> None:
+    done = cli("classify", CAT, "--checkpoint", exported, "--top-k", "3")
+    assert done.returncode == 0, done.stderr
+    assert str(CAT) in done.stdout
+    assert done.stdout.count("class ") == 3
+    assert "%" in done.stdout
+
+
+def test_classify_prints_one_json_line_per_image(exported: Path) -> None:
+    done = cli("classify", CAT, CAT, "--checkpoint", exported, "--json")
+    first, second = map(json.loads, done.stdout.splitlines())
+    assert first["predictions"] == second["predictions"]
+    assert first["path"] == str(CAT)
+    assert len(first["predictions"]) == 5
+
+
+def test_a_bad_image_does_not_stop_the_others(exported: Path, tmp_path: Path) -> None:
+    odd = tmp_path / "[red]odd.jpg"
+    odd.write_bytes(b"hello")
+    done = cli("classify", tmp_path / "none.jpg", odd, CAT, "--checkpoint", exported, "--json")
+    assert done.returncode == 1
+    assert len(done.stdout.splitlines()) == 1
+    of_missing, of_odd = done.stderr.splitlines()
+    assert of_missing == f"error: {tmp_path}/none.jpg: The file cannot be read: No such file or directory."
+    assert of_odd.startswith(f"error: {odd}: These bytes are not an image")
+
+
+def test_without_a_model_the_error_names_the_command_that_fetches_one(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "resnet_service", "classify", CAT],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        cwd=tmp_path,
+    )
+    assert done.returncode == 1
+    assert "resnet-service pull" in done.stderr

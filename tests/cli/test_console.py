@@ -1,0 +1,79 @@
+"""Errors of the command line: one line each, whatever is missing."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from resnet_service.cli.console import optional_packages
+from resnet_service.errors import RuntimeUnavailable
+
+MISSING = {
+    "pull --source pypi": ("torch", "torch"),
+    "convert model.pth out.pth": ("torch", "torch"),
+    "export model.pth": ("torch", "torch"),
+    "inspect model.pth": ("torch", "torch"),
+    "evaluate model.pth images --plot plots": ("matplotlib", "plot"),
+    "evaluate model.onnx images --record": ("onnx", "torch"),
+    "classify-batch images out": ("pyarrow", "batch"),
+}
+# Each line is a package that seems not to be installed, and a command.
+SCRIPT = """
+import sys
+from resnet_service.cli.app import app
+class Missing:
+    def find_spec(name, path=None, target=None):
+        if name == missing:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+sys.meta_path.insert(0, Missing)
+for line in sys.stdin:
+    missing, *command = line.split()
+    print(app(command, standalone_mode=False))
+"""
+
+
+def test_a_missing_package_is_one_line_that_names_the_extra(tmp_path: Path) -> None:
+    for name in ("model.pth", "model.onnx"):
+        (tmp_path / name).write_bytes(b"hello")
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT],
+        input="\n".join(f"{package} {command}" for command, (package, _) in MISSING.items()),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+        cwd=tmp_path,
+    )
+    assert done.stdout.split() == ["1"] * len(MISSING)
+    assert done.stderr.splitlines() == [
+        f"error: This command needs the package {package}, which is not installed: "
+        f"pip install 'resnet-service[{extra}]'."
+        for package, extra in MISSING.values()
+    ]
+
+
+def test_the_ray_engine_names_its_extra(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT],
+        input="ray classify-batch images out --engine ray",
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+        cwd=tmp_path,
+    )
+    assert done.stdout.split() == ["1"]
+    assert "needs the package ray" in done.stderr
+    assert "resnet-service[ray]" in done.stderr
+
+
+@pytest.mark.parametrize("name", ["resnet_service.nothing", "torch.no_such_part", None])
+def test_other_missing_modules_remain_errors(name: str | None) -> None:
+    with pytest.raises(ModuleNotFoundError), optional_packages():
+        raise ModuleNotFoundError("no module", name=name)
+
+
+def test_a_missing_optional_package_is_a_service_error() -> None:
+    with pytest.raises(RuntimeUnavailable, match=r"timm.*resnet-service\[torch\]"), optional_packages():
+        raise ModuleNotFoundError("no module", name="timm")

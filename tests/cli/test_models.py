@@ -1,0 +1,46 @@
+"""The commands that make and inspect model files."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.support.models import random_model
+from tests.support.servers import cli, cli_here
+
+
+def test_inspect_shows_digest_parameters_and_metadata(checkpoint: Path) -> None:
+    facts = json.loads(cli_here("inspect", checkpoint, "--json").stdout)
+    assert (facts["arch"], facts["num_classes"], facts["input_size"]) == ("resnet18", 10, 64)
+    assert facts["parameters"] == 11_181_642
+    shown = cli_here("inspect", checkpoint).stdout
+    assert facts["sha256"] in shown
+    assert "11,181,642" in shown
+
+
+@pytest.mark.slow
+def test_convert_turns_a_trusted_pickle_into_a_checkpoint(tmp_path: Path) -> None:
+    torch.save(random_model(), tmp_path / "whole.pth")
+    refused = cli("convert", tmp_path / "whole.pth", tmp_path / "model.pth", "--arch", "resnet18")
+    assert refused.returncode == 1
+    assert "--trust-pickle" in refused.stderr
+    flags = ["--arch", "resnet18", "--input-size", "64", "--mean", "0.5", "0.5", "0.5", "--dtype", "float16"]
+    done = cli("convert", tmp_path / "whole.pth", tmp_path / "model.pth", "--trust-pickle", *flags)
+    assert done.returncode == 0, done.stderr
+    facts = json.loads(cli("inspect", tmp_path / "model.pth", "--json").stdout)
+    assert facts["mean"] == [0.5, 0.5, 0.5]
+    assert facts["bytes"] < 23_000_000
+
+
+def test_pack_still_exports(checkpoint: Path, tmp_path: Path) -> None:
+    """The name of ``export`` in 1.0; no help shows it."""
+    target = tmp_path / "model.onnx"
+    done = cli_here("pack", checkpoint, "--output", target, "--precision", "fp32", "--max-loss", "1")
+    assert done.returncode == 0, done.stderr
+    assert f"Wrote {target}: FP32, {target.stat().st_size / 1e6:.1f} MB" in done.stderr
+    assert "pack" not in cli_here("--help").stdout
+    assert (
+        cli_here("pack", "--help").stdout.partition("Options")[2]
+        == cli_here("export", "--help").stdout.partition("Options")[2]
+    )
