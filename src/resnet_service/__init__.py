@@ -1,4 +1,4 @@
-"""An image classification service that loads one validated checkpoint and answers over HTTP."""
+"""An image classification service: loads one validated model and answers over HTTP."""
 
 import sys
 
@@ -6,8 +6,8 @@ from resnet_service import moved_paths
 
 __version__ = "1.0.0"
 
-# OpenVINO and NNCF report each import and use to a server on the Internet, from a child process, unless this package
-# cannot be imported. Nothing that runs with images of other people's should talk to anybody.
+# OpenVINO and NNCF send usage reports over the Internet, from a child process, if this package can be imported. A
+# process that handles other people's images sends no telemetry.
 sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
 
 moved_paths.install()
