@@ -67,7 +67,7 @@ def test_each_thread_runs_it_once_even_where_one_is_late() -> None:
 
 
 def test_a_stuck_thread_does_not_hold_up_the_others_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("resnet_service.inference.executor._TOGETHER_SECONDS", 0.1)
+    monkeypatch.setattr("resnet_service.inference.executor._BARRIER_SECONDS", 0.1)
 
     async def main() -> None:
         with held_up(threads=2) as (executor, gate):
