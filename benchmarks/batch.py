@@ -28,7 +28,7 @@ import ray.data
 from resnet_service.batch.items import Image
 from resnet_service.batch.job import BatchConfig, Engine, classify_batch, local_engine
 from resnet_service.batch.messages import shard_text
-from resnet_service.batch.shards import part_size, plan
+from resnet_service.batch.shards import plan, shard_size
 from resnet_service.ray.batch import ray_engine
 from resnet_service.system.cpus import available_cpus
 
@@ -59,7 +59,7 @@ def main() -> None:
     speeds: dict[str, list[Speed]] = {"one thread": [], "processes": [], "threads": [], "ray": []}
     with tempfile.TemporaryDirectory(prefix="batch-", dir="/tmp") as folder:  # short, as Ray's sockets want it
         source = Path(folder) / "images.parquet"
-        pq.write_table(pa.table({"image": taken}), source, row_group_size=part_size(len(taken)))
+        pq.write_table(pa.table({"image": taken}), source, row_group_size=shard_size(len(taken)))
         ray.init(
             num_cpus=cpus, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR, _temp_dir=folder
         )
@@ -97,9 +97,11 @@ def _speed(name: str, config: BatchConfig, source: Path, target: Path, cpus: int
         return Speed(_processes(config, cpus, files))
     workers = 1 if name == "one thread" else cpus
     classifier = config.open(workers)
-    engine: Engine = ray_engine(config, classifier, cpus) if name == "ray" else local_engine(classifier, None, workers)
+    engine: Engine = (
+        ray_engine(config, classifier, cpus) if name == "ray" else local_engine(config, classifier, workers)
+    )
     begun = time.time()
-    classify_batch(str(source), str(target), classifier, engine)
+    classify_batch(str(source), str(target), classifier, engine, config)
     # When a part was written says its file. What the engine reports comes later and several parts together.
     written = sorted((path.stat().st_mtime, pq.read_metadata(path).num_rows) for path in target.glob("part-*"))
     # Ray's workers begin one after the other, some seconds apart; a third of the way, all are there.

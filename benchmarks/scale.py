@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from benchmarks.paths import REPOSITORY
-from resnet_service.batch.shards import part_size, task_count
+from resnet_service.batch.shards import shard_size, task_count
 
 FIGURES = REPOSITORY / "docs" / "benchmarks" / "batch.json"
 
@@ -40,7 +40,7 @@ def bounds(figures: dict[str, Any], nodes: int) -> list[Bound]:
     core = statistics.median(figures["per_second"]["threads"]) / figures["cpus"]
     core *= min(1.0, statistics.median(figures["ray_of_threads"]))
     cpus = nodes * CORES
-    tasks = task_count(BATCH // part_size(BATCH), BATCH, cpus)
+    tasks = task_count(BATCH // shard_size(BATCH), BATCH, cpus)
     handed = min(1000 / figures["ray_task_ms"] * BATCH / tasks, LINK_BITS / 8 / figures["described_bytes"])
     return sorted(
         [

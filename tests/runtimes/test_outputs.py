@@ -115,7 +115,7 @@ def test_the_server_refuses_such_a_file_in_one_line(tmp_path: Path) -> None:
     done = cli("serve", "--port", "0", "--checkpoint", path, timeout=60)
     assert done.returncode != 0
     assert "Traceback" not in done.stderr
-    assert "which is not what its metadata say" in done.stderr
+    assert "which contradict its metadata" in done.stderr
 
 
 def test_one_rewritten_with_the_truth_is_served(tmp_path: Path) -> None:

@@ -64,7 +64,7 @@ def test_auto_is_what_fits_the_file(checkpoint: Path, exported: Path) -> None:
 
 @pytest.mark.parametrize("runtime", ["torch", "torchscript", "torch-dynamic-int8"])
 def test_an_exported_model_does_not_run_in_torch(exported: Path, runtime: RuntimeName) -> None:
-    with pytest.raises(UnsuitableRuntime, match="needs the checkpoint"):
+    with pytest.raises(UnsuitableRuntime, match="or the checkpoint that"):
         open_runtime(exported, runtime)
 
 
@@ -79,9 +79,9 @@ def test_alone_and_busy_answer_alike(exported: Path, threads: int) -> None:
     np.testing.assert_allclose(runtime.logits(PIXELS), runtime.logits(PIXELS, prefer_latency=False), rtol=0, atol=1e-4)
 
 
-@pytest.mark.parametrize("alone", [True, False])
+@pytest.mark.parametrize("prefer_latency", [True, False])
 def test_threads_get_their_own_answers(exported: Path, prefer_latency: bool) -> None:
-    """More of them than there are requests in the pool, some of them saying that they are alone and all being wrong."""
+    """More threads than infer requests, with either preference."""
     runtime = OpenVINORuntime.open(exported, workers=2)
     assert len(PIXELS) > 2 + runtime.prefetch
     expected = runtime.logits(PIXELS)
@@ -102,9 +102,9 @@ def test_threads_get_their_own_answers(exported: Path, prefer_latency: bool) -> 
     assert not wrong
 
 
-@pytest.mark.parametrize("alone", [True, False])
+@pytest.mark.parametrize("prefer_latency", [True, False])
 def test_no_thread_is_bound_to_a_cpu(exported: Path, prefer_latency: bool) -> None:
-    """The next process on this machine would bind its own to the same."""
+    """Another process on this machine would bind its threads to the same CPUs."""
     runtime = OpenVINORuntime.open(exported, workers=2)
     done = threading.Event()
 
@@ -262,7 +262,7 @@ def test_no_call_that_the_runtime_can_queue_waits_for_another(exported: Path) ->
     together = threading.Barrier(2 + runtime.prefetch, timeout=20)
 
     def ask() -> None:
-        with runtime._throughput.one():
+        with runtime._throughput.acquire():
             together.wait()
 
     with ThreadPoolExecutor(together.parties) as threads:

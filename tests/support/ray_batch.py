@@ -68,7 +68,7 @@ def main() -> None:
 
     def batch(name: str, **options: Any) -> dict[str, object]:
         target = str(args.output / name)
-        return classify_batch(args.input, target, classifier, **{"engine": engine, **options}).as_dict()
+        return classify_batch(args.input, target, classifier, config=config, **{"engine": engine, **options}).as_dict()
 
     try:
         answers = {"undisturbed": batch("undisturbed"), "killed": batch("killed", progress=kill)}

@@ -1,1 +1,1 @@
-"""Stored images by the million: listed, divided into parts, classified by an engine, written as Parquet."""
+"""Batches of stored images: listing, sharding, classification by an engine, Parquet output."""

@@ -188,14 +188,12 @@ def classify_batch(
         classifier = config.open(at_once if engine == "local" else 1)
         classifier.warm_up()
         chosen = (
-            job.local_engine(classifier, top_k, at_once)
+            job.local_engine(config, classifier, at_once)
             if engine == "local"
             else _ray_engine(config, classifier, workers)
         )
         with _batch_progress() as progress:
-            totals = job.classify_batch(
-                source, target, classifier, chosen, top_k=top_k, decoding=decode, progress=progress
-            )
+            totals = job.classify_batch(source, target, classifier, chosen, config, progress=progress)
     for example in totals.examples:
         err().print(_plain(example))
     if as_json:

@@ -1,1 +1,1 @@
-"""The same classifier on Ray, for what one machine is too small for; the only rooms that know Ray."""
+"""Batches and serving on a Ray cluster; the only modules that import Ray."""

@@ -1,1 +1,1 @@
-"""One server process: start, sockets, signals, health check."""
+"""The server process: start-up, connections, signals, health check."""
