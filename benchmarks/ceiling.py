@@ -1,9 +1,9 @@
-"""What the processor could do with no HTTP in the way: decode, resize, infer, in one pinned process a CPU.
+"""The throughput of the processor without HTTP: decode, resize and infer, in one pinned process a CPU.
 
     python -m benchmarks.ceiling MODEL --seconds 4
 
-prints images a second as JSON. Pixels are the service's own work; the network runs in OpenVINO with one thread a
-process, at the precision that the exported model was made for.
+prints images a second as JSON. Decoding and resizing are the service's code; the network runs in OpenVINO with one
+thread a process, at the precision of the exported model.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""Results as a page of Markdown; every figure on it comes from ``results.json``."""
+"""The report of the results as a Markdown page; every figure comes from ``results.json``."""
 
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -8,7 +8,7 @@ from benchmarks.files import PRECISIONS
 from benchmarks.results import ImageKind, Metric, Results, Subject, middle
 
 _NOTHING = "-"
-IDLE_PERCENT = 5  # of the processor, used by others, is what a quiet machine needs for itself
+IDLE_PERCENT = 5  # of the processor; the system itself uses about as much
 _REACHED = {True: "yes", False: "**no**", None: "not measured"}
 
 
@@ -35,7 +35,7 @@ def _head(results: Results) -> str:
 
 def _about_bars(results: Results) -> Iterable[str]:
     if all(subject.name != "int8" for subject in results.subjects):
-        return  # the bars are about another run than this
+        return  # the targets are for the main comparison only
     yield "## Figures to reach"
     yield (
         "Ratios are medians of the rounds' own ratios, with the lowest and the highest round in brackets. "

@@ -1,4 +1,4 @@
-"""What each stage of one answer costs without HTTP: CPU and wall milliseconds, medians over the images.
+"""The cost of each stage of an answer without HTTP: CPU and wall milliseconds, medians over the rounds.
 
 python -m benchmarks.stages MODEL IMAGE…
 """
@@ -40,8 +40,8 @@ def main() -> None:
         "decode": lambda index: decode(files[index], min_side=min_side),
         "crop, fast": lambda index: crop(images[index], metadata, exact=False),
         "crop, exact": lambda index: crop(images[index], metadata),
-        "infer, busy": lambda index: runtime.logits(crops[index : index + 1], prefer_latency=False),
-        "infer, alone": lambda index: runtime.logits(crops[index : index + 1]),
+        "infer, throughput": lambda index: runtime.logits(crops[index : index + 1], prefer_latency=False),
+        "infer, latency": lambda index: runtime.logits(crops[index : index + 1]),
         "rank": lambda index: rank(logits[index], labels, 5),
     }
     print(json.dumps({name: measure(stage, indices) for name, stage in stages.items()}, indent=1))

@@ -1,6 +1,6 @@
-"""End the image's build where its labels would lie, or where its model cannot be served.
+"""Fail the build of the container image if its labels are wrong or its model cannot be served.
 
-Run as ``python check.py VERSION MODEL_VERSION MODEL`` by the very environment that will serve.
+Run as ``python check.py VERSION MODEL_VERSION MODEL`` in the environment that will serve.
 """
 
 import sys
@@ -12,7 +12,7 @@ from resnet_service.inference.classifier import Classifier
 
 
 def main() -> None:
-    """Compare the versions that the labels name with the true ones, and classify a trial image."""
+    """Compare the versions of the labels with the real ones, and warm the model up."""
     version, model_version, model = sys.argv[1:]
     try:
         classifier = Classifier.open(Path(model))
@@ -24,7 +24,7 @@ def main() -> None:
         ("MODEL_VERSION", model_version, classifier.model.version),
     ):
         if named != true:
-            sys.exit(f"error: the image's label would say {named!r}: build with --build-arg {argument}={true}.")
+            sys.exit(f"error: the image's label would be {named!r}: build with --build-arg {argument}={true}.")
     print(f"{model} {true}: {classifier.model.runtime}, {classifier.model.precision}")
 
 

@@ -235,7 +235,7 @@ def test_parts_grow_with_the_batch(total: int, size: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("parts", "images", "workers", "tasks"),
+    ("shards", "images", "workers", "tasks"),
     [
         (3, 40, 2, 3),  # never more than there are parts
         (264, 5000, 2, 50),  # a hundred images each
@@ -305,8 +305,8 @@ def test_inputs_that_cannot_be(folder: Path, tmp_path: Path) -> None:
     for name, said in (
         ("nothing", "no images in"),
         ("bad.parquet", "cannot be read as Parquet"),
-        ("none.parquet", "needs one binary column"),
-        ("two.parquet", "needs one binary column"),
+        ("none.parquet", "needs exactly one binary column"),
+        ("two.parquet", "needs exactly one binary column"),
         ("nosuchprotocol://x", "cannot be reached"),
     ):
         with pytest.raises(InvalidBatchInput, match=said):
