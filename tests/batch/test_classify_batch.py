@@ -1,4 +1,4 @@
-"""Stored images by the local engine: what may come in, what comes out, and what a killed run leaves."""
+"""Batches with the local engine: inputs, outputs, and the rest of a killed run."""
 
 import json
 import os
@@ -55,7 +55,7 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def memory() -> Iterator[str]:
-    """Return a URL of fsspec's file system in memory, which has neither folders nor renames."""
+    """Return a URL of fsspec's in-memory file system, which has neither folders nor renames."""
     url = f"memory://{uuid.uuid4().hex}"
     yield url
     fsspec.filesystem("memory").rm(url, recursive=True)
@@ -237,10 +237,10 @@ def test_parts_grow_with_the_batch(total: int, size: int) -> None:
 @pytest.mark.parametrize(
     ("shards", "images", "workers", "tasks"),
     [
-        (3, 40, 2, 3),  # never more than there are parts
+        (3, 40, 2, 3),  # at most one for each shard
         (264, 5000, 2, 50),  # a hundred images each
         (264, 5000, 32, 128),  # four for each worker
-        (100_000, 10**8, 1000, 20_000),  # the more workers, the longer
+        (100_000, 10**8, 1000, 20_000),  # the more workers, the longer each task
     ],
 )
 def test_tasks_are_few_and_enough(shards: int, images: int, workers: int, tasks: int) -> None:

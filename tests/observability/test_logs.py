@@ -1,4 +1,4 @@
-"""What the log says, what it must never say, and that writing it stops nobody."""
+"""The log: its contents, what it must not contain, and that a slow reader blocks nothing."""
 
 import json
 import logging
@@ -132,12 +132,12 @@ def test_a_closed_reader_is_nobodys_problem() -> None:
     reading, writing_end = os.pipe()
     os.close(reading)
     with writing("json", "info", writing_end):
-        logging.getLogger("resnet_service.test").info("to nobody")
+        logging.getLogger("resnet_service.test").info("no reader")
     os.close(writing_end)
 
 
 def test_others_debug_lines_are_left_out(pipe: tuple[int, int]) -> None:
-    """Pillow's have what is in images' tags."""
+    """Pillow's debug lines contain image metadata."""
     reading, writing_end = pipe
     with writing("json", "debug", writing_end):
         logging.getLogger("PIL.TiffImagePlugin").debug("tag 315: somebody's name")
@@ -206,7 +206,7 @@ def test_a_second_signal_still_says_so() -> None:
 
 
 def test_a_log_that_nobody_reads_does_not_stop_the_service(tmp_path: Path) -> None:
-    """A pipe holds 64 KB; written in the event loop's own time, the next line would be the service's last."""
+    """A pipe holds 64 KB; if the event loop wrote the log, the next line would block the service."""
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
         port = found.getsockname()[1]

@@ -1,4 +1,4 @@
-"""Runtimes give the same answers, each runs the files it is for, and serving an exported model needs no PyTorch."""
+"""Runtimes give the same answers, each runs its kinds of file, and serving an exported model needs no PyTorch."""
 
 import contextlib
 import os
@@ -126,7 +126,7 @@ def test_no_thread_is_bound_to_a_cpu(exported: Path, prefer_latency: bool) -> No
 
 
 class Recording:
-    """A runtime that notes how it is called, and lets a test hold calls back."""
+    """A runtime that records its calls, and lets a test block them."""
 
     name = "recording"
     precision: Precision = "fp32"
@@ -207,7 +207,7 @@ def test_no_more_images_are_decoded_at_once_than_there_are_workers(
         with lock:
             now += 1
             most = max(most, now)
-        time.sleep(0.05)  # so that others come meanwhile, where they may
+        time.sleep(0.05)  # so that other threads enter meanwhile, if they can
         with lock:
             now -= 1
         return decode(*args, **options)
@@ -257,7 +257,7 @@ def test_the_server_has_threads_for_what_the_runtime_queues_and_no_more_places(e
 
 
 def test_no_call_that_the_runtime_can_queue_waits_for_another(exported: Path) -> None:
-    """Each has an infer request: all wait together at the barrier, which is where a request would compute."""
+    """Each call has an infer request: all wait at the barrier, in place of the computation."""
     runtime = OpenVINORuntime.open(exported, workers=2)
     together = threading.Barrier(2 + runtime.prefetch, timeout=20)
 
@@ -273,7 +273,7 @@ def test_no_call_that_the_runtime_can_queue_waits_for_another(exported: Path) ->
 def onnx_file(
     path: Path, *, taken: tuple[int, list[int | str]], given: list[int | str], operator: str = "Cast"
 ) -> Path:
-    """Write an exported file whose network is a stub, sound on the outside."""
+    """Write an exported file with valid metadata and a stub as network."""
     node = helper.make_node(operator, ["pixels"], ["logits"])
     if operator == "Cast":
         node.attribute.append(helper.make_attribute("to", TensorProto.FLOAT))
@@ -378,7 +378,7 @@ def test_without_torch_a_checkpoint_is_refused_with_advice(tmp_path: Path, check
 
 @pytest.mark.slow
 def test_an_environment_without_torch_serves_an_exported_model(exported: Path, tmp_path: Path) -> None:
-    """The wheel and what it depends on, nothing else."""
+    """The wheel and its dependencies, nothing else."""
     subprocess.run([sys.executable, "-m", "venv", tmp_path / "venv"], check=True, timeout=60)
     python = tmp_path / "venv" / "bin" / "python"
     pip = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]

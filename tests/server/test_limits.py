@@ -58,7 +58,7 @@ def test_a_head_that_never_ends_is_408(url: str) -> None:
     assert response.headers["connection"] == "close"
 
 
-# What is sent at once, and what is dripped after it.
+# The bytes to send at once, and those to send one by one.
 DRIPS = {
     "silence": (b"", b""),
     "head": (b"", b"GET /health/live HTTP/1.1\r\nHost: x\r\nX: " + b"x" * 1000),
@@ -74,7 +74,7 @@ DRIPS = {
 
 @pytest.fixture(scope="module")
 def lasted(url: str) -> Iterator[dict[str, Future[float]]]:
-    """Return for how many seconds each was connected; side by side, since all of them do little but wait."""
+    """Return the seconds that each was connected; in parallel, since all of them mostly wait."""
 
     def seconds(first: bytes, dripped: bytes) -> float:
         with connected(url) as connection:
@@ -213,7 +213,7 @@ def test_connections_beyond_the_limit_are_503_until_one_closes() -> None:
             refused.sendall(head("GET", "/health/live"))
             response = answer(read_to_end(refused))
         assert_problem(response, HTTPStatus.SERVICE_UNAVAILABLE, "too_many_connections")
-        # Its fixture asks once more: the places are free again.
+        # The fixture sends another request: the slots are free again.
 
 
 def test_whoever_does_not_read_is_disconnected() -> None:
@@ -237,7 +237,7 @@ BODY = 20_000
 
 @contextmanager
 def holding(most: int = 50_000, **settings: Any) -> Iterator[tuple[str, BodyBudget]]:
-    """Serve with room for ``most`` bytes of bodies; at the end, none must be held."""
+    """Serve with a budget of ``most`` bytes for bodies; at the end, none must be held."""
     chosen = Settings(max_body_bytes=BODY, max_batch_bytes=BODY, max_receiving_bytes=most, **settings)
     app = create_app(chosen, FakeClassifier())
     held: BodyBudget = app.state.held_bytes
@@ -301,7 +301,7 @@ def test_however_a_request_ends_its_bytes_are_given_back() -> None:
         head(Content_Length=len(form), Content_Type="multipart/form-data; boundary=limit") + form,
         head(Content_Length=5, Content_Type="multipart/form-data; boundary=limit") + b"01234",
         head(path="/nowhere", Content_Length=5) + b"01234",
-        head(Content_Length=1000) + bytes(999),  # never comes to its end
+        head(Content_Length=1000) + bytes(999),  # incomplete
         head(Transfer_Encoding="chunked") + b"5000\r\n" + bytes(0x5000) + b"\r\n",  # too large
         head(Transfer_Encoding="chunked") + b"5\r\n01234\r\nnonsense\r\n",
     ]
@@ -366,7 +366,7 @@ FORMS = {
 def test_no_form_costs_much_more_than_an_image_of_its_size(
     name: str, piece: int, metered: tuple[str, LoopMeter]
 ) -> None:
-    """And none keeps the loop from turning for a tenth of a second, so that probes are answered meanwhile."""
+    """None blocks the event loop for a tenth of a second, so that probes are answered meanwhile."""
     form, plain = FORMS[name], FILE + b"\r\n" + b"x" * MANY + END
     if piece == 100:
         form, plain = (body[: 2**18] + END for body in (form, plain))  # the cost of a piece is the network's

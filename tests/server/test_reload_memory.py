@@ -1,4 +1,4 @@
-"""Ten reloads under load: nobody is refused, and the models of before are gone. ``-s`` prints the figures."""
+"""Ten reloads under load: no request is refused, and the old models are freed. ``-s`` prints the figures."""
 
 import signal
 import threading
@@ -52,7 +52,7 @@ def test_ten_reloads_under_load_fail_no_request_and_keep_no_memory() -> None:
         )
         assert set(statuses) == {200}
         assert after.megabytes - idle.megabytes < MEGABYTES
-        # The one more is asyncio's own, in which models are opened.
+        # One more is asyncio's own thread, which loads models.
         assert after.threads <= idle.threads + 1
 
 

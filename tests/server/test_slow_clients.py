@@ -1,4 +1,4 @@
-"""The tool of the field against the real process."""
+"""The tool slowhttptest against the real process."""
 
 import os
 import shutil

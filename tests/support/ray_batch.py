@@ -24,7 +24,7 @@ from resnet_service.batch.worker import Outcome
 from resnet_service.errors import ClusterFailed
 from resnet_service.ray.batch import ray_engine
 
-_NODES = 2  # with a CPU each, beside the head, which works on nothing
+_NODES = 2  # with a CPU each, besides the head, which has none
 _WAIT_SECONDS = 120
 _FEW_PARTS = 20
 

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from resnet_service.batch.items import Image, as_text
-from resnet_service.batch.storage import Place, locate
+from resnet_service.batch.storage import Location, locate
 from resnet_service.errors import BodyTooLarge, InvalidBatchInput, MissingImage, RequestError
 
 # Larger than the default limit over HTTP; bounds the memory of a batch.
@@ -62,9 +62,9 @@ def list_images(url: str, *, outside: str | None = None) -> list[Image]:
         InvalidBatchInput: There are no images, a Parquet file is invalid or has none, or the output lies within.
 
     """
-    place = locate(url)
+    location = locate(url)
     try:
-        files = _files(place)
+        files = _files(location)
     except OSError as error:
         raise InvalidBatchInput(f"{url} cannot be listed: {error.strerror or error}.") from error
     if not files:
@@ -72,11 +72,11 @@ def list_images(url: str, *, outside: str | None = None) -> list[Image]:
     forbidden = outside and outside.rstrip("/") + "/"
     images: list[Image] = []
     for path, size in files:
-        source = place.url(path)
+        source = location.url(path)
         if forbidden and source.startswith(forbidden):
             raise InvalidBatchInput(f"The output {outside} lies within the input {url}; choose another folder.")
         if path.endswith(_PARQUET):
-            images += (Image(source, row) for row in range(_rows(place, path)))
+            images += (Image(source, row) for row in range(_rows(location, path)))
         else:
             images.append(Image(source, None, size))
     if not images:
@@ -94,8 +94,8 @@ def read_images(images: Sequence[Image]) -> Iterator[list[Read]]:
                 yield _read_files(group)
 
 
-def _files(place: Place) -> list[tuple[str, int | None]]:
-    filesystem, path = place.filesystem, place.path
+def _files(location: Location) -> list[tuple[str, int | None]]:
+    filesystem, path = location.filesystem, location.path
     if filesystem.isdir(path):
         entries = filesystem.find(path, detail=True)
         start = len(path.rstrip("/")) + 1
@@ -104,19 +104,19 @@ def _files(place: Place) -> list[tuple[str, int | None]]:
         entries = {path: filesystem.info(path)}
     else:
         entries = filesystem.glob(path, detail=True)
-    files = [(name, _size(place, name, info)) for name, info in entries.items() if _is_file(place, name, info)]
+    files = [(name, _size(location, name, info)) for name, info in entries.items() if _is_file(location, name, info)]
     return sorted(files, key=lambda file: as_text(file[0]))
 
 
-def _is_file(place: Place, name: str, info: dict[str, Any]) -> bool:
+def _is_file(location: Location, name: str, info: dict[str, Any]) -> bool:
     """Return whether it is a file or a link to one; reading anything else, such as a pipe, could block for ever."""
-    if place.local:
+    if location.local:
         return Path(name).is_file() or not Path(name).exists()  # a broken link is reported as unread
     return info.get("type") != "directory"
 
 
-def _size(place: Place, name: str, info: dict[str, Any]) -> int | None:
-    if place.local:
+def _size(location: Location, name: str, info: dict[str, Any]) -> int | None:
+    if location.local:
         return Path(name).stat().st_size if Path(name).exists() else None
     return info.get("size")
 
@@ -126,14 +126,16 @@ def _hidden(path: str) -> bool:
     return any(step.startswith((".", "_")) for step in path.split("/"))
 
 
-def _rows(place: Place, path: str) -> int:
+def _rows(location: Location, path: str) -> int:
     try:
-        with place.filesystem.open(path) as file:
+        with location.filesystem.open(path) as file:
             parquet = pq.ParquetFile(file)
-            _columns(parquet.schema_arrow, place.url(path))
+            _columns(parquet.schema_arrow, location.url(path))
             return int(parquet.metadata.num_rows)
     except (OSError, pa.ArrowException) as error:
-        raise InvalidBatchInput(f"{as_text(place.url(path))} cannot be read as Parquet: {_one_line(error)}.") from error
+        raise InvalidBatchInput(
+            f"{as_text(location.url(path))} cannot be read as Parquet: {_one_line(error)}."
+        ) from error
 
 
 def _columns(schema: pa.Schema, source: str) -> _Columns:
@@ -182,15 +184,15 @@ def _groups(images: Iterator[Image]) -> Iterator[list[Image]]:
 
 def _read_files(group: list[Image]) -> list[Read]:
     """Read whole files together; file systems of object stores read them concurrently."""
-    places = [locate(image.source) for image in group]
+    locations = [locate(image.source) for image in group]
     # Ranges, since ``cat`` would read brackets in names as globs and would not stop at the limit. An empty object has
     # no range.
     wanted = [index for index, image in enumerate(group) if image.size != 0]
     contents: list[Any] = [b""] * len(group)
     if wanted:
-        paths = [places[index].path for index in wanted]
+        paths = [locations[index].path for index in wanted]
         ends = [MAX_IMAGE_BYTES + 1] * len(paths)
-        fetched = places[0].filesystem.cat_ranges(paths, [0] * len(paths), ends, on_error="return")
+        fetched = locations[0].filesystem.cat_ranges(paths, [0] * len(paths), ends, on_error="return")
         for index, content in zip(wanted, fetched, strict=True):
             contents[index] = content
     return [_read_of(image, as_text(image.source), content) for image, content in zip(group, contents, strict=True)]
@@ -200,8 +202,8 @@ def _read_rows(source: str, images: list[Image]) -> Iterator[list[Read]]:
     """Read rows of one Parquet file, a few record batches at a time; ``images`` are in row order."""
     rows = {image.row: image for image in images}
     try:
-        place = locate(source)
-        with place.filesystem.open(place.path) as file:
+        location = locate(source)
+        with location.filesystem.open(location.path) as file:
             parquet = pq.ParquetFile(file)
             columns = _columns(parquet.schema_arrow, source)
             first = 0

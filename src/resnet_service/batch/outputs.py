@@ -59,8 +59,8 @@ class Output:
                 values are never mixed with these.
 
         """
-        place = locate(url, OutputConflict)
-        self.url = place.url(place.path)
+        location = locate(url, OutputConflict)
+        self.url = location.url(location.path)
         self._made_by = json.dumps(made_by, sort_keys=True)
 
     @contextmanager
@@ -74,11 +74,11 @@ class Output:
             FileNotWritten: It cannot be created.
 
         """
-        place = locate(self.url, OutputConflict)
-        if not place.local:
+        location = locate(self.url, OutputConflict)
+        if not location.local:
             yield
             return
-        folder = Path(place.path)
+        folder = Path(location.path)
         try:
             folder.mkdir(parents=True, exist_ok=True)
             descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
@@ -104,12 +104,12 @@ class Output:
             OutputConflict: There are results of another model or other options, or files of another program.
 
         """
-        place = locate(self.url, OutputConflict)
-        filesystem = place.filesystem
+        location = locate(self.url, OutputConflict)
+        filesystem = location.filesystem
         filesystem.invalidate_cache()
-        if not filesystem.exists(place.path):
+        if not filesystem.exists(location.path):
             return set()
-        names = [name for name in filesystem.ls(place.path, detail=False) if _visible(name)]
+        names = [name for name in filesystem.ls(location.path, detail=False) if _visible(name)]
         done: set[tuple[str, int | None]] = set()
         with ThreadPoolExecutor(_READERS) as pool:
             for identities in pool.map(self._identities, names):
@@ -119,7 +119,7 @@ class Output:
     def write(self, name: str, results: Sequence[Result]) -> None:
         """Write one shard atomically.
 
-        A local file is renamed into its place; an object store shows an object only after its upload is complete.
+        A local file is renamed into place; an object store shows an object only after its upload is complete.
 
         Raises:
             FileNotWritten: The disk is full, the store is down, …
@@ -128,12 +128,12 @@ class Output:
         buffer = io.BytesIO()
         table = pa.Table.from_pylist([_row(result) for result in results], schema=self._schema)
         pq.write_table(table, buffer, compression="zstd")
-        place = locate(self.url, OutputConflict)
-        if place.local:
-            atomic_write(Path(place.path) / name, buffer.getvalue())
+        location = locate(self.url, OutputConflict)
+        if location.local:
+            atomic_write(Path(location.path) / name, buffer.getvalue())
             return
         try:
-            place.filesystem.pipe_file(f"{place.path.rstrip('/')}/{name}", buffer.getvalue())
+            location.filesystem.pipe_file(f"{location.path.rstrip('/')}/{name}", buffer.getvalue())
         except OSError as error:
             raise FileNotWritten(f"{self.url}/{name} cannot be written: {error.strerror or error}.") from error
 

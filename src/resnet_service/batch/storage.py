@@ -8,7 +8,7 @@ import fsspec
 from resnet_service.errors import BatchError, InvalidBatchInput
 
 
-class Place(NamedTuple):
+class Location(NamedTuple):
     """An fsspec file system and a path on it; ``local`` if it is this machine's."""
 
     filesystem: Any
@@ -20,7 +20,7 @@ class Place(NamedTuple):
         return path if self.local else str(self.filesystem.unstrip_protocol(path))
 
 
-def locate(url: str, refusal: type[BatchError] = InvalidBatchInput) -> Place:
+def locate(url: str, refusal: type[BatchError] = InvalidBatchInput) -> Location:
     """Return the file system and path of ``url``; a local path becomes absolute.
 
     Raises:
@@ -32,7 +32,7 @@ def locate(url: str, refusal: type[BatchError] = InvalidBatchInput) -> Place:
         filesystem, path = fsspec.core.url_to_fs(str(Path(url).absolute()) if local else url)
     except (ImportError, ValueError, OSError) as error:
         raise refusal(f"{url} cannot be reached: {error}.") from error
-    return Place(filesystem, str(path), local or "file" in _protocols(filesystem))
+    return Location(filesystem, str(path), local or "file" in _protocols(filesystem))
 
 
 def _protocols(filesystem: Any) -> tuple[str, ...]:
