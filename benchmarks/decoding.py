@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from resnet_service.imaging.decode import decode
+from resnet_service.imaging.decode import DRAFT_MARGIN, decode
 from resnet_service.imaging.preprocess import crop
 from resnet_service.inference.classifier import Classifier, ClassifierConfig
 from resnet_service.inference.results import Classification
@@ -52,7 +52,7 @@ def compare(model: Path, images: list[bytes]) -> dict[str, float]:
             answers[way].append(classifier.classify(image))
             times[way].append(1000 * (time.perf_counter() - begin))
         exact = crop(decode(image).image, metadata)
-        fast = crop(decode(image, min_side=2 * metadata.resize_size).image, metadata, exact=False)
+        fast = crop(decode(image, min_side=DRAFT_MARGIN * metadata.resize_size).image, metadata, exact=False)
         off.append(float(np.abs(exact.astype(int) - fast).mean()))
     pairs = list(zip(answers["exact"], answers["fast"], strict=True))
     labels = [[[one.label for one in answer.predictions] for answer in pair] for pair in pairs]

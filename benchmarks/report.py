@@ -21,32 +21,32 @@ def page(results: Results) -> str:
 def _head(results: Results) -> str:
     machine, settings = results.machine, results.settings
     others = settings["others_percent"]
-    busy = f" **Something else used {others} % of the processor meanwhile.**" if others > IDLE_PERCENT else ""
+    busy = f" **Other programs used {others} % of the processor.**" if others > IDLE_PERCENT else ""
     return (
         "# Benchmarks\n\n"
         f"Measured on {results.date}: ResNet-18, 224x224, 1000 classes, {settings['weights']} weights, on "
         f"{machine['cores']} cores of {machine['processor']} ({machine['instructions']}), {machine['memory']}, "
-        f"{machine['system']}. All servers in one run, in turns, {settings['rounds']} rounds of "
-        f"{settings['seconds']} s a measurement; figures are medians over the rounds. "
-        "The README in `benchmarks/` says how it is done; "
-        f"[results.json](results.json) holds every measurement.{busy}"
+        f"{machine['system']}. All servers ran in turns, in {settings['rounds']} rounds with "
+        f"{settings['seconds']} s for each measurement; figures are medians over the rounds. "
+        "The README in `benchmarks/` describes the method; "
+        f"[results.json](results.json) has every measurement.{busy}"
     )
 
 
 def _about_bars(results: Results) -> Iterable[str]:
     if all(subject.name != "int8" for subject in results.subjects):
         return  # the targets are for the main comparison only
-    yield "## Figures to reach"
+    yield "## Targets"
     yield (
-        "Ratios are medians of the rounds' own ratios, with the lowest and the highest round in brackets. "
-        "`1/x` is a share of the other's figure."
+        "Ratios are computed round by round: the median, with the lowest and the highest round in brackets. "
+        "`1/x` means that the figure is that fraction of the other's."
     )
     titles = {subject.name: subject.title for subject in results.subjects}
     rows = [
         [bar.name, _bar_target(bar), _bar_value(bar), _against(bar, titles), _REACHED[bar.reached]]
         for bar in bars.evaluate(results)
     ]
-    yield _table(["figure", "bar", "measured", "against", "reached"], rows)
+    yield _table(["figure", "target", "measured", "against", "reached"], rows)
 
 
 def _about_load(results: Results) -> Iterable[str]:
@@ -78,8 +78,8 @@ def _about_load(results: Results) -> Iterable[str]:
 def _about_alone(results: Results) -> Iterable[str]:
     yield "## Memory and start\n\n![Memory](memory.png)\n\n![Start](start.png)"
     yield (
-        f"Each server alone: from the start of its process to its first answer, then {BUSY} connections; "
-        "proportional set size of all its processes, at the end of that load and at its highest."
+        f"Each server ran alone: time from process start to first answer, then memory under {BUSY} connections, as the "
+        "proportional set size of all its processes, at the end of the load and at the peak."
     )
     rows = []
     for one in results.subjects:
@@ -93,12 +93,12 @@ def _about_alone(results: Results) -> Iterable[str]:
 def _about_end(results: Results) -> Iterable[str]:
     yield "## Files"
     yield _table(["file", "MB"], [[name, f"{size / MEGABYTE:.1f}"] for name, size in results.file_bytes.items()])
-    yield "## What took part"
+    yield "## Servers and versions"
     yield _table(["server", "settings"], [[one.title, one.about] for one in results.subjects])
     yield ", ".join(f"{name} {version}" for name, version in results.versions.items() if version)
     if results.failures:
-        yield "## What failed"
-        yield _table(["server", "what happened"], [[name, why] for name, why in results.failures.items()])
+        yield "## Failures"
+        yield _table(["server", "error"], [[name, why] for name, why in results.failures.items()])
 
 
 def _titled(one: Subject, results: Results) -> str:

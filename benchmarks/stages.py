@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from resnet_service.imaging.decode import decode
+from resnet_service.imaging.decode import DRAFT_MARGIN, decode
 from resnet_service.imaging.preprocess import crop
 from resnet_service.inference.ranking import rank
 from resnet_service.models.labels import LabelSet
@@ -30,7 +30,7 @@ def main() -> None:
     runtime = open_runtime(args.model, workers=2)
     metadata = runtime.metadata
     labels = LabelSet.numbered(metadata.num_classes)
-    min_side = 2 * metadata.resize_size
+    min_side = DRAFT_MARGIN * metadata.resize_size
     files = [path.read_bytes() for path in args.images]
     images = [decode(file, min_side=min_side).image for file in files]
     crops = np.stack([crop(image, metadata, exact=False) for image in images])

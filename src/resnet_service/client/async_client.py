@@ -33,19 +33,19 @@ class AsyncClient:
 
     def __init__(
         self,
-        base_url: str = "http://localhost:8080",
+        base_url: str = calls.DEFAULT_URL,
         *,
         api_key: str | None = None,
-        timeout: float = 30,
-        retries: int = 3,
-        retry_seconds: float = 60,
+        timeout: float = calls.DEFAULT_TIMEOUT,
+        retries: int = calls.DEFAULT_RETRIES,
+        retry_seconds: float = calls.DEFAULT_RETRY_SECONDS,
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
         self._retry = calls.RetryPolicy(retries, retry_seconds)
         self._http = httpx.AsyncClient(
             base_url=base_url,
             headers=calls.headers(api_key),
-            timeout=httpx.Timeout(timeout, connect=min(timeout, 5)),
+            timeout=calls.timeouts(timeout),
             transport=transport,
         )
 

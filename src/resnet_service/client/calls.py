@@ -26,8 +26,14 @@ from resnet_service.client.images import ImageSource, image_bytes, image_name
 
 T = TypeVar("T")
 
+DEFAULT_URL = "http://localhost:8080"
+DEFAULT_TIMEOUT = 30.0
+DEFAULT_RETRIES = 3
+DEFAULT_RETRY_SECONDS = 60.0
+
 _RAW = {"Content-Type": "application/octet-stream"}
-_FIRST_WAIT = 0.5
+_FIRST_WAIT = 0.5  # seconds
+_CONNECT_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
@@ -132,6 +138,11 @@ def headers(api_key: str | None) -> dict[str, str]:
     """Return the headers of every request."""
     always = {"User-Agent": f"resnet-service-client/{__version__}"}
     return always if api_key is None else {**always, "Authorization": f"Bearer {api_key}"}
+
+
+def timeouts(seconds: float) -> httpx.Timeout:
+    """Return the time limits of a request: ``seconds`` for an answer, at most 5 s for a connection."""
+    return httpx.Timeout(seconds, connect=min(seconds, _CONNECT_SECONDS))
 
 
 def predict(image: ImageSource, top_k: int | None, lang: str | None) -> Call[PredictAnswer]:

@@ -18,9 +18,17 @@ MAX_BOXES = 1_000
 # Start and end, within the file, of each extent of a coded item or sample; nearly always one extent.
 _Extents = list[tuple[int, int]]
 
+# Longer than any header: the bytes to read of each.
+_SEQUENCE_HEADER_BYTES, _FRAME_HEADER_BYTES = 1024, 64
+
 _SEQUENCE_HEADER, _FRAME_HEADER, _FRAME, _REDUNDANT_FRAME_HEADER = 1, 3, 6, 7
 _KEY_FRAME, _SWITCH_FRAME = 0, 3
 _SELECT = 2  # value of seq_force_screen_content_tools and seq_force_integer_mv: each frame header decides
+
+
+def too_many(what: str, limit: int) -> BrokenImage:
+    """Return the error of a file that has more than ``limit`` of something."""
+    return BrokenImage(f"The image's file has more than {limit:,} {what}, which no camera or program writes.")
 
 
 def boxes(data: bytes, position: int, end: int) -> Iterator[tuple[bytes, int, int]]:
@@ -41,7 +49,7 @@ def boxes(data: bytes, position: int, end: int) -> Iterator[tuple[bytes, int, in
             return
         yield data[position + 4 : position + 8], start, stop
         position = stop
-    raise BrokenImage(f"The image's file has more than {MAX_BOXES:,} boxes, which no camera or program writes.")
+    raise too_many("boxes", MAX_BOXES)
 
 
 def coded_pixels(data: bytes) -> int:
@@ -169,7 +177,7 @@ class _Sequence(NamedTuple):
     @classmethod
     def read(cls, data: bytes) -> Self:
         """Read a sequence header (5.5)."""
-        bits = _Bits(data[:1024])
+        bits = _Bits(data)
         take = bits.take
         take(3 + 1)
         reduced = bool(take(1))
@@ -219,7 +227,7 @@ class _Sequence(NamedTuple):
         """Return the pixels of the frame that this header starts, or their upper bound (5.9.2)."""
         if self.reduced:
             return self.pixels
-        take = _Bits(frame[:64]).take
+        take = _Bits(frame).take
         if take(1):  # shows an earlier frame again
             return 0
         kind, shown = take(2), take(1)
@@ -258,7 +266,7 @@ def _largest_frame(data: bytes, max_units: int) -> tuple[int, int]:
     while position < len(data):
         count += 1
         if count > max_units:
-            raise BrokenImage(f"The image's file has more than {MAX_UNITS:,} coded units, which no program writes.")
+            raise too_many("coded units", MAX_UNITS)
         head = data[position]
         position += 2 if head & 4 else 1
         end = len(data)
@@ -273,8 +281,8 @@ def _largest_frame(data: bytes, max_units: int) -> tuple[int, int]:
             end = min(position + size, len(data))
         kind = head >> 3 & 15
         if kind == _SEQUENCE_HEADER:
-            sequence = _Sequence.read(data[position : min(end, position + 1024)])
+            sequence = _Sequence.read(data[position : min(end, position + _SEQUENCE_HEADER_BYTES)])
         elif kind in (_FRAME_HEADER, _FRAME, _REDUNDANT_FRAME_HEADER) and sequence is not None:
-            largest = max(largest, sequence.pixels_of(data[position : min(end, position + 64)]))
+            largest = max(largest, sequence.pixels_of(data[position : min(end, position + _FRAME_HEADER_BYTES)]))
         position = end
     return largest, count

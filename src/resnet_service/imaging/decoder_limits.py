@@ -14,7 +14,7 @@ from typing import Literal
 from PIL import Image
 
 from resnet_service.errors import BrokenImage, TooManyPixels
-from resnet_service.imaging.avif import boxes, coded_pixels
+from resnet_service.imaging.avif import boxes, coded_pixels, too_many
 
 # JPEG: each scan of a progressive image passes over all of its pixels, however few bytes the scan has. Encoders write
 # about 10; libtiff has the same limit for JPEG within TIFF. Pillow joins EXIF segments one by one, in quadratic time.
@@ -88,10 +88,6 @@ def check_opened(image: Image.Image, data: bytes, max_pixels: int) -> None:
         )
 
 
-def _too_many(what: str, limit: int) -> BrokenImage:
-    return BrokenImage(f"The image's file has more than {limit:,} {what}, which no camera or program writes.")
-
-
 def _check_jpeg(data: bytes) -> None:
     """Walk the segments up to the first scan; count scans (ITU-T T.81, annex B)."""
     segments = junk = 0
@@ -110,13 +106,13 @@ def _check_jpeg(data: bytes) -> None:
         elif not (kind in b"\x00\x01" or b"\xd0" <= kind <= b"\xd9"):
             position += max(int.from_bytes(data[position : position + 2]), 2)
         if segments > MAX_SEGMENTS:
-            raise _too_many("segments", MAX_SEGMENTS)
+            raise too_many("segments", MAX_SEGMENTS)
         if junk > MAX_JUNK_BYTES:
-            raise _too_many("bytes between its segments", MAX_JUNK_BYTES)
+            raise too_many("bytes between its segments", MAX_JUNK_BYTES)
     # The marker also occurs in thumbnails, and by chance in data after the image (a video, for example). So scans are
     # counted properly only if there are many markers.
     if marker >= 0 and data.count(_SCAN, marker) > MAX_SCANS and _scans(data, marker) > MAX_SCANS:
-        raise _too_many("scans", MAX_SCANS)
+        raise too_many("scans", MAX_SCANS)
 
 
 def _scans(data: bytes, position: int) -> int:
@@ -146,9 +142,9 @@ def _check_png(data: bytes) -> None:
         if kind == b"iCCP":
             profiles += 1
             if profiles > 1:
-                raise _too_many("colour profile", 1)
+                raise too_many("colour profile", 1)
         position += 12 + int.from_bytes(data[position : position + 4])
-    raise _too_many("chunks", MAX_CHUNKS)
+    raise too_many("chunks", MAX_CHUNKS)
 
 
 def _check_gif(data: bytes) -> None:
@@ -165,11 +161,11 @@ def _check_gif(data: bytes) -> None:
                 position += 1 + data[position]
                 blocks += 1
                 if blocks > MAX_BLOCKS:
-                    raise _too_many("blocks before its first image", MAX_BLOCKS)
+                    raise too_many("blocks before its first image", MAX_BLOCKS)
         position += 1
         blocks += 1
         if blocks > MAX_BLOCKS:
-            raise _too_many("blocks before its first image", MAX_BLOCKS)
+            raise too_many("blocks before its first image", MAX_BLOCKS)
 
 
 def _check_tiff(data: bytes) -> None:
@@ -183,11 +179,11 @@ def _check_tiff(data: bytes) -> None:
     directory = number(8, 8) if large else number(4, 4)
     head, each = (8, 20) if large else (2, 12)
     if number(directory, head) > MAX_FIELDS:
-        raise _too_many("fields", MAX_FIELDS)
+        raise too_many("fields", MAX_FIELDS)
     for index in range(number(directory, head)):
         field = directory + head + index * each
         if number(field, 2) in (_STRIP_OFFSETS, _TILE_OFFSETS) and number(field + 4, 8 if large else 4) > MAX_STRIPS:
-            raise _too_many("strips", MAX_STRIPS)
+            raise too_many("strips", MAX_STRIPS)
 
 
 def _check_bmp(data: bytes) -> None:
@@ -211,9 +207,9 @@ def _check_avif(data: bytes) -> None:
                 elif inner != b"idat":
                     items += stop - begin
     if items > MAX_ITEM_TABLE_BYTES:
-        raise _too_many("bytes of tables", MAX_ITEM_TABLE_BYTES)
+        raise too_many("bytes of tables", MAX_ITEM_TABLE_BYTES)
     if frames > MAX_FRAME_TABLE_BYTES:
-        raise _too_many("bytes of frame tables", MAX_FRAME_TABLE_BYTES)
+        raise too_many("bytes of frame tables", MAX_FRAME_TABLE_BYTES)
 
 
 _CHECKS: Mapping[str, Callable[[bytes], None]] = MappingProxyType(

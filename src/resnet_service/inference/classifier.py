@@ -114,8 +114,7 @@ class Classifier:
                 finite.
 
         """
-        side = self.model.metadata.input_size
-        grey = np.full((1, side, side, 3), 128, dtype=np.uint8)
+        grey = self._grey()
         for prefer_latency in (True, False):
             rank(self._runtime.logits(grey, prefer_latency=prefer_latency)[0], self.model.labels, 1)
         if self.model.outputs.embedding is not None:
@@ -131,9 +130,7 @@ class Classifier:
             InvalidModelOutput: The network failed.
 
         """
-        side = self.model.metadata.input_size
-        grey = np.full((1, side, side, 3), 128, dtype=np.uint8)
-        rank(self._runtime.logits(grey, prefer_latency=False)[0], self.model.labels, 1)
+        rank(self._runtime.logits(self._grey(), prefer_latency=False)[0], self.model.labels, 1)
 
     def classify(self, data: bytes, top_k: int | None = None) -> Classification:
         """Classify one image.
@@ -228,6 +225,10 @@ class Classifier:
             vector = (vector / length).astype(np.float32)
         watch.mark()
         return Embedding(vector, info, watch.timing())
+
+    def _grey(self) -> NDArray[np.uint8]:
+        side = self.model.metadata.input_size
+        return np.full((1, side, side, 3), 128, dtype=np.uint8)
 
     def _crop_of(
         self, data: bytes, watch: "_Stopwatch", max_pixels: int | None = None

@@ -44,12 +44,12 @@ class FakeClassifier:
         labels: LabelSet | None = None,
         translations: Translations | None = None,
     ) -> None:
-        known = labels or LabelSet.numbered(classes)
+        label_set = labels or LabelSet.numbered(classes)
         self.model = ServedModel(
             name="fake",
             version="000000000000",
-            metadata=ModelMetadata(arch="resnet18", num_classes=len(known), input_size=8, resize_size=8),
-            labels=known,
+            metadata=ModelMetadata(arch="resnet18", num_classes=len(label_set), input_size=8, resize_size=8),
+            labels=label_set,
             translations=translations or {},
             runtime="fake",
             outputs=Outputs(embedding=4, feature_map=(4, 2, 2)),

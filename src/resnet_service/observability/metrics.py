@@ -131,13 +131,13 @@ class Metrics:
         return encode(self.registry), media_type
 
     def _answer(self, route: str, method: str, status: int) -> tuple[Counter, Histogram]:
-        known = self._answers.get((route, method, status))
-        if known is None:
+        pair = self._answers.get((route, method, status))
+        if pair is None:
             label = method if method in _METHODS else OTHER_METHOD
-            known = self._requests.labels(route, label, status), self._seconds.labels(route)
+            pair = self._requests.labels(route, label, status), self._seconds.labels(route)
             if label == method:  # invented methods are not cached: their number is unbounded
-                self._answers[route, method, status] = known
-        return known
+                self._answers[route, method, status] = pair
+        return pair
 
 
 def metrics_table() -> str:

@@ -6,6 +6,7 @@ import time
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 
+REQUEST_ID_HEADER = b"x-request-id"
 # Long enough for UUIDs, W3C trace contexts and the IDs of common proxies, and without characters that are special in
 # logs, headers or shells.
 _ACCEPTED = re.compile(rb"[A-Za-z0-9._:=+/-]{1,128}")
@@ -48,9 +49,9 @@ def request_id(headers: list[tuple[bytes, bytes]]) -> str:
         headers: As in ASGI, names in lower case.
 
     """
-    given = [value for name, value in headers if name == b"x-request-id"]
-    if len(given) == 1 and _ACCEPTED.fullmatch(given[0]):
-        return given[0].decode("ascii")
+    values = [value for name, value in headers if name == REQUEST_ID_HEADER]
+    if len(values) == 1 and _ACCEPTED.fullmatch(values[0]):
+        return values[0].decode("ascii")
     return new_request_id()
 
 

@@ -16,13 +16,13 @@ from ray.serve.config import AutoscalingConfig, BackpressureConfig
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from resnet_service.api.app import create_app
+from resnet_service.observability.request_context import REQUEST_ID_HEADER
 from resnet_service.server.server import RESPONSE_HEADERS
 from resnet_service.settings import Settings, load_settings
 from resnet_service.system.memory import limit_gc, limit_heap
 
 _RETRY_SECONDS = 1
 _RESPONSE_HEADERS = [(name.lower().encode(), value.encode()) for name, value in RESPONSE_HEADERS]
-_REQUEST_ID = b"x-request-id"
 
 
 class AsServed:
@@ -45,7 +45,7 @@ class AsServed:
 
         async def send_as_served(message: Message) -> None:
             if message["type"] == "http.response.start":
-                kept = [header for header in message.get("headers", ()) if header[0].lower() != _REQUEST_ID]
+                kept = [header for header in message.get("headers", ()) if header[0].lower() != REQUEST_ID_HEADER]
                 message = {**message, "headers": [*kept, *_RESPONSE_HEADERS]}
             await send(message)
 

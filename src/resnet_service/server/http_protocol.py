@@ -17,7 +17,12 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from resnet_service.api.dependencies import Service
 from resnet_service.api.problem_details import respond_to
 from resnet_service.errors import HeadTooLarge, MalformedRequest, RequestTooSlow, ServiceError, TooManyConnections
-from resnet_service.observability.request_context import RequestContext, new_request_id, request_id
+from resnet_service.observability.request_context import (
+    REQUEST_ID_HEADER,
+    RequestContext,
+    new_request_id,
+    request_id,
+)
 
 log = logging.getLogger("resnet_service.access")
 
@@ -267,7 +272,7 @@ class BoundedProtocol(HttpToolsProtocol):
         headers = [
             *self.server_state.default_headers,
             *response.raw_headers,
-            (b"x-request-id", name.encode("ascii")),
+            (REQUEST_ID_HEADER, name.encode("ascii")),
             (b"connection", b"close"),
         ]
         head = b"".join(field + b": " + value + b"\r\n" for field, value in headers)
