@@ -153,7 +153,7 @@ def test_a_place_comes_back_when_the_thread_is_done_not_when_the_caller_left() -
 
 
 @pytest.mark.parametrize("ending", ["deadline", "departure"])
-def test_work_that_nobody_waits_for_never_begins(ending: str) -> None:
+def test_abandoned_work_never_starts(ending: str) -> None:
     begun: list[str] = []
 
     async def main() -> None:

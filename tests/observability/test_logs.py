@@ -34,7 +34,7 @@ def record(message: str, *arguments: object, **extra: object) -> logging.LogReco
 
 
 @pytest.mark.parametrize("log_format", ["json", "console"])
-def test_strangers_text_stays_one_harmless_bounded_line(log_format: str) -> None:
+def test_untrusted_text_stays_one_escaped_bounded_line(log_format: str) -> None:
     made = formatter("json" if log_format == "json" else "console")
     for line in (made.format(record("about %s", HOSTILE)), made.format(record("request", path=HOSTILE))):
         assert line.isprintable()
@@ -86,7 +86,7 @@ def pipe() -> Iterator[tuple[int, int]]:
         os.close(end)
 
 
-def test_a_reader_that_stops_stops_nobody_and_is_told_what_it_missed(pipe: tuple[int, int]) -> None:
+def test_a_stopped_reader_blocks_nothing_and_dropped_lines_are_counted(pipe: tuple[int, int]) -> None:
     reading, writing_end = pipe
     writer = BackgroundWriter(writing_end, capacity=100)
     writer.setFormatter(logging.Formatter("%(message)s"))
@@ -128,7 +128,7 @@ def test_the_end_waits_for_what_is_written_and_not_for_a_reader_that_has_stopped
     assert time.monotonic() - begun < 5
 
 
-def test_a_closed_reader_is_nobodys_problem() -> None:
+def test_a_closed_reader_is_no_error() -> None:
     reading, writing_end = os.pipe()
     os.close(reading)
     with writing("json", "info", writing_end):
@@ -205,7 +205,7 @@ def test_a_second_signal_still_says_so() -> None:
     assert "A second signal" in server.log
 
 
-def test_a_log_that_nobody_reads_does_not_stop_the_service(tmp_path: Path) -> None:
+def test_an_unread_log_does_not_stop_the_service(tmp_path: Path) -> None:
     """A pipe holds 64 KB; if the event loop wrote the log, the next line would block the service."""
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))

@@ -68,7 +68,7 @@ def test_requests_are_counted_by_template_method_and_status(client: httpx.Client
     assert figure(client, "requests_in_flight") == 1  # this request
 
 
-def test_strangers_cannot_make_labels(client: httpx.Client) -> None:
+def test_clients_cannot_create_labels(client: httpx.Client) -> None:
     figures(client)  # counted after its response
     before = len(figures(client))
     for number in range(30):

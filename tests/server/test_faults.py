@@ -209,7 +209,7 @@ def test_it_serves_on_whatever_happens_to_the_model_file(damage: Callable[[Path]
 
 # In the fast suite, test_logs.py has a reader that does not read.
 @pytest.mark.parametrize("reader", ["gone", pytest.param("asleep", marks=pytest.mark.slow)])
-def test_it_serves_on_where_nobody_reads_its_log(reader: str, tmp_path: Path) -> None:
+def test_it_continues_when_its_log_is_unread(reader: str, tmp_path: Path) -> None:
     """Each reload of a missing file logs a line; a pipe of 4 KB holds only a few."""
     path = Path(shutil.copy(EXPORTED, tmp_path / f"{'m' * 200}.onnx"))
     reading, writing = os.pipe()

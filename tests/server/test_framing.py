@@ -143,7 +143,7 @@ def test_pipelined_requests_are_answered_in_their_order(url: str) -> None:
     ids=["body of a GET", "404", "405", "415", "422", "no form"],
 )
 @pytest.mark.parametrize("pieces", [1, 2], ids=["at once", "later"])
-def test_a_body_that_nobody_asked_for_is_not_the_next_request(url: str, first: bytes, pieces: int) -> None:
+def test_an_unread_body_is_not_the_next_request(url: str, first: bytes, pieces: int) -> None:
     sent = [first + HIDDEN + LAST] if pieces == 1 else [first, HIDDEN, LAST]
     received = exchange(url, *sent)
     found = statuses(received)

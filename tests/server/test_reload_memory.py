@@ -57,7 +57,7 @@ def test_ten_reloads_under_load_fail_no_request_and_keep_no_memory() -> None:
 
 
 @pytest.mark.slow
-def test_hundreds_of_signals_reload_a_few_times_and_disturb_nobody(tmp_path: Path) -> None:
+def test_hundreds_of_signals_reload_a_few_times_and_fail_no_request(tmp_path: Path) -> None:
     """5 s."""
     with server_process("--checkpoint", MODEL) as server, httpx.Client(base_url=server.url, timeout=30) as client:
         for _ in range(300):

@@ -163,7 +163,7 @@ def test_whatever_path_is_asked_for_the_answer_is_documented(
 
 
 @pytest.mark.parametrize("path", ["/predict/", "/labels/", "/health/live/"])
-def test_nobody_is_sent_to_where_the_host_field_says(service: InProcess, path: str) -> None:
+def test_redirects_ignore_the_host_field(service: InProcess, path: str) -> None:
     response = service.ask("GET", path, headers={"Host": "elsewhere.example"})
     assert response.status_code == 404
     assert "location" not in response.headers
