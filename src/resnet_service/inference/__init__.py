@@ -1,1 +1,1 @@
-"""From encoded image bytes to an answer, and the threads it runs in."""
+"""Inference: from encoded image bytes to an answer, in a bounded pool of threads."""

@@ -1,4 +1,4 @@
-"""Loading the classifier that the settings name, in a thread of its own."""
+"""The loading of the classifier that the settings name, in a thread of its own."""
 
 import asyncio
 import importlib.readers  # noqa: F401 - imported by the first look-up of a package's file

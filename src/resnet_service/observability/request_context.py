@@ -1,4 +1,4 @@
-"""The context of the current request: ID, times, error code; visible in every thread that works on it."""
+"""The context of the current request: ID, stage times and error code."""
 
 import os
 import re

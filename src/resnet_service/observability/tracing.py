@@ -1,4 +1,4 @@
-"""Optional OpenTelemetry spans of requests; the only module that imports OpenTelemetry, and only if it is enabled."""
+"""Optional OpenTelemetry spans of requests; the only module that imports OpenTelemetry."""
 
 import os
 import threading

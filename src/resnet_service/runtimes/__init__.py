@@ -1,1 +1,1 @@
-"""What runs a network."""
+"""Runtimes: OpenVINO for exported models, PyTorch for checkpoints."""
