@@ -1,1 +1,1 @@
-"""Benchmarks: this service beside others, in one run. README.md says how and why."""
+"""Benchmarks of this service and other servers in one run; see README.md."""

@@ -1,4 +1,4 @@
-"""The one command: ``python -m benchmarks``."""
+"""The command ``python -m benchmarks``: prepares, measures and reports."""
 
 import argparse
 import shutil
@@ -18,21 +18,21 @@ from benchmarks.measure import Harness, Plan
 from benchmarks.paths import CACHE, REPOSITORY
 from benchmarks.results import Results, Subject
 
-_PROGRAMS = {"wrk": "wrk", "java": "default-jre-headless"}  # and Debian's packages that have them
+_PROGRAMS = {"wrk": "wrk", "java": "default-jre-headless"}  # and the Debian packages that provide them
 _SMOKE = Plan(rounds=1, seconds=2, connections=(1, 16), starts=1, start_load_seconds=1, large_seconds=1)
 _TUNING = Plan(rounds=3, seconds=3, connections=(1, 16), starts=0, large_seconds=0)
 
 
 def main() -> None:
-    """Prepare, measure, report."""
+    """Run the benchmarks, or draw the report of earlier results."""
     args = _arguments()
     if args.report:
         _report(Results.read(args.report), args.report.parent)
         return
     missing = [package for program, package in _PROGRAMS.items() if shutil.which(program) is None]
     if missing:
-        sys.exit(f"Needed and not installed: apt-get install {' '.join(missing)}")
-    # Whoever ends this, the servers must not survive it: Ctrl-C and SIGTERM both unwind the stack.
+        sys.exit(f"Programs are missing; install them: apt-get install {' '.join(missing)}")
+    # The servers must not outlive this program, so SIGTERM unwinds the stack as Ctrl-C does.
     signal.signal(signal.SIGTERM, _interrupt)
     files, interpreters = Files(), environments.make()
     _prepare(interpreters, args.checkpoint)
@@ -57,7 +57,7 @@ def _empty_results(
 ) -> Results:
     others = machine.others_share()
     if others > report.IDLE_PERCENT:
-        _say(f"Something else uses {others} % of the processor; figures will be off.")
+        _say(f"Other programs use {others} % of the processor; the results will be inaccurate.")
     _say(f"{len(servers)} servers, about {plan.minutes(len(servers)):.0f} minutes")
     sizes: dict[str, int] = {name: path.stat().st_size for name, path in files.exported.items()}
     return Results(
@@ -81,21 +81,23 @@ def _measure_accuracy(results: Results, files: Files) -> None:
 def _arguments() -> argparse.Namespace:
     plan = Plan()
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Compare this service with others.")
-    parser.add_argument("--only", metavar="NAMES", help="servers by name, with commas; * stands for anything")
-    parser.add_argument("--rounds", type=int, help=f"by default {plan.rounds}")
-    parser.add_argument("--seconds", type=int, help=f"of each measurement; by default {plan.seconds}")
-    parser.add_argument("--connections", help="numbers with commas; by default " + ",".join(map(str, plan.connections)))
-    parser.add_argument("--starts", type=int, help=f"of each server; by default {plan.starts}")
-    parser.add_argument("--output", type=Path, help="folder for the results; by default docs/benchmarks")
-    parser.add_argument("--checkpoint", type=Path, help="a ResNet-18 with 1000 classes; by default random weights")
-    parser.add_argument("--smoke", action="store_true", help="only see that all works; writes to the cache")
-    parser.add_argument("--tuning", action="store_true", help="compare settings of the peers instead")
-    parser.add_argument("--report", type=Path, metavar="RESULTS", help="draw tables and plots of a results.json anew")
+    parser.add_argument("--only", metavar="NAMES", help="names of servers, separated by commas; * is a wildcard")
+    parser.add_argument("--rounds", type=int, help=f"number of rounds; default {plan.rounds}")
+    parser.add_argument("--seconds", type=int, help=f"length of a measurement; default {plan.seconds}")
+    parser.add_argument(
+        "--connections", help="numbers, separated by commas; default " + ",".join(map(str, plan.connections))
+    )
+    parser.add_argument("--starts", type=int, help=f"starts of each server; default {plan.starts}")
+    parser.add_argument("--output", type=Path, help="folder for the results; default docs/benchmarks")
+    parser.add_argument("--checkpoint", type=Path, help="a ResNet-18 with 1000 classes; default: random weights")
+    parser.add_argument("--smoke", action="store_true", help="only check that everything works; writes to the cache")
+    parser.add_argument("--tuning", action="store_true", help="compare settings of the other servers instead")
+    parser.add_argument("--report", type=Path, metavar="RESULTS", help="only draw tables and plots from a results.json")
     return parser.parse_args()
 
 
 def _output(args: argparse.Namespace) -> Path:
-    """Return where results go: what is not the whole run must not overwrite what is."""
+    """Return the folder for the results; a partial run must not overwrite those of a whole run."""
     if args.output:
         return Path(args.output)
     if args.smoke or args.only:
@@ -122,20 +124,20 @@ def _chosen(catalogue: Catalogue, *, tuning: bool, only: str | None) -> list[lis
     wanted = only.split(",") if only else ["*"]
     chosen = [[one for one in group if any(fnmatch(one.name, pattern) for pattern in wanted)] for group in groups]
     if not any(chosen):
-        sys.exit(f"No such server. There are: {' '.join(one.name for group in groups for one in group)}")
+        sys.exit(f"There is no such server; choose from: {' '.join(one.name for group in groups for one in group)}")
     return [group for group in chosen if group]
 
 
 def _report(results: Results, folder: Path) -> None:
-    from benchmarks import plots  # matplotlib stays out of the way until everything is measured
+    from benchmarks import plots  # imported after the measurements, to keep matplotlib out of them
 
     plots.draw(results, folder)
     (folder / "README.md").write_text(report.page(results))
     print(f"Wrote {folder}")
 
 
-def _say(sentence: str) -> None:
-    print(f"{time.strftime('%H:%M:%S')} {sentence}", flush=True)
+def _say(message: str) -> None:
+    print(f"{time.strftime('%H:%M:%S')} {message}", flush=True)
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:

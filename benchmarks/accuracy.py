@@ -1,6 +1,6 @@
-"""What INT8 costs in accuracy: the repository's ResNet-18 on all 10,000 test images of Fashion-MNIST.
+"""The accuracy of INT8: the repository's ResNet-18 on all 10,000 test images of Fashion-MNIST.
 
-Through the commands that users have: ``export`` calibrates on images of the training set, ``evaluate`` counts.
+It uses the commands of users: ``export`` calibrates on training images, ``evaluate`` measures.
 """
 
 import json
@@ -11,7 +11,7 @@ from pathlib import Path
 from benchmarks.files import Files
 from benchmarks.paths import REPOSITORY, environment
 
-DATA = Path("/usr/share/datasets/fashion-mnist")  # where Debian's package dataset-fashion-mnist puts it
+DATA = Path("/usr/share/datasets/fashion-mnist")  # the folder of Debian's package dataset-fashion-mnist
 CHECKPOINT = REPOSITORY / "checkpoints" / "resnet18-fashion-mnist.pth"
 
 _CALIBRATION_IMAGES = 1300  # what `export` uses at most
@@ -19,7 +19,7 @@ _WITHIN_SECONDS = 900
 
 
 def measure(files: Files) -> dict[str, float]:
-    """Return top-1 in percent by precision; nothing where the data set is not installed.
+    """Return top-1 in percent by precision; an empty dict if the data set is not installed.
 
     Raises:
         subprocess.CalledProcessError: A command failed.

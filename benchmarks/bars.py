@@ -1,4 +1,4 @@
-"""The figures to reach, each computed from what was measured."""
+"""The target figures, computed from the results."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ MEGABYTE = 1e6
 
 @dataclass(frozen=True)
 class Bar:
-    """One figure to reach. ``fraction`` means that ours is ``1/value`` of the other, so that more is better there."""
+    """A target. The form ``fraction`` means that ours is ``1/value`` of the other's, so that more is better."""
 
     name: str
     form: Form
@@ -25,23 +25,23 @@ class Bar:
     value: float | None
     against: str = ""
     spread: tuple[float, float] | None = None
-    missing: tuple[str, ...] = ()  # servers that it should have been compared with too
+    missing: tuple[str, ...] = ()  # servers that the comparison lacks
 
     @property
     def more_is_better(self) -> bool:
-        """Whether the target is the least or the most that is allowed."""
+        """Whether the target is a minimum; otherwise it is a maximum."""
         return self.form in ("times", "fraction", "percent")
 
     @property
     def reached(self) -> bool | None:
-        """Whether the figure was reached; ``None`` where it was not measured."""
+        """Whether the target is reached; ``None`` if it was not measured."""
         if self.value is None:
             return None
         return self.value >= self.target if self.more_is_better else self.value <= self.target
 
 
 def evaluate(results: Results) -> list[Bar]:
-    """Return every bar, in the order in which they were set."""
+    """Return all targets, in the order of the report."""
     return [
         *_throughput(results),
         _faster(results, "median latency, 1 connection, INT8", 4.5, "int8", ["flask"], "p50", ALONE),
@@ -139,7 +139,7 @@ def _accuracy(results: Results) -> Bar:
 def _best(
     servers: Iterable[str], by_round: Callable[[str], dict[int, float]], *, highest: bool
 ) -> tuple[str, tuple[str, ...]]:
-    """Return the server with the best median, or nothing where none was measured; and those that were not."""
+    """Return the server with the best median, or an empty name, and the servers that were not measured."""
     found = {server: middle(by_round(server)) for server in servers}
     medians = {server: value for server, value in found.items() if value is not None}
     missing = tuple(server for server in found if server not in medians)

@@ -1,10 +1,10 @@
-"""What classify-batch does a second: threads beside processes, and Ray beside both, in turns on one machine.
+"""The throughput of classify-batch with threads, processes and Ray, in turns on one machine.
 
 python -m benchmarks.batch MODEL IMAGES [--rounds 5] [--number 2000] [--output docs/benchmarks/batch.json]
 
-IMAGES is a folder; its JPEGs are taken again and again until there are ``number``. Run it with a Python that has the
-extra `ray`. Figures of the two engines are of the last two thirds of the parts that were written, since starting costs
-the same for ten images and for ten million; what it costs is a figure of its own.
+IMAGES is a folder; its JPEGs are repeated until there are ``number``. It needs a Python with the extra `ray`. The
+figures of the two engines are those of the last two thirds of the shards, since start-up takes as long for ten images
+as for ten million; start-up time is a separate figure.
 """
 
 import argparse
@@ -28,7 +28,7 @@ import ray.data
 from resnet_service.batch.items import Image
 from resnet_service.batch.job import BatchConfig, Engine, classify_batch, local_engine
 from resnet_service.batch.messages import shard_text
-from resnet_service.batch.shards import part_size, plan
+from resnet_service.batch.shards import plan, shard_size
 from resnet_service.ray.batch import ray_engine
 from resnet_service.system.cpus import available_cpus
 
@@ -37,14 +37,14 @@ _LISTED = 100_000
 
 
 class Speed(NamedTuple):
-    """Images a second, and the seconds before the first of them; 0 where starting was not looked at."""
+    """Images a second, and the seconds before the first; 0 if the start was not measured."""
 
     per_second: float
     start_seconds: float = 0.0
 
 
 def main() -> None:
-    """Measure, print and write the figures."""
+    """Measure, and print and write the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", type=Path)
     parser.add_argument("images", type=Path)
@@ -57,9 +57,9 @@ def main() -> None:
     cpus = available_cpus()
     config = BatchConfig(args.model.absolute())
     speeds: dict[str, list[Speed]] = {"one thread": [], "processes": [], "threads": [], "ray": []}
-    with tempfile.TemporaryDirectory(prefix="batch-", dir="/tmp") as folder:  # short, as Ray's sockets want it
+    with tempfile.TemporaryDirectory(prefix="batch-", dir="/tmp") as folder:  # Ray's sockets need a short path
         source = Path(folder) / "images.parquet"
-        pq.write_table(pa.table({"image": taken}), source, row_group_size=part_size(len(taken)))
+        pq.write_table(pa.table({"image": taken}), source, row_group_size=shard_size(len(taken)))
         ray.init(
             num_cpus=cpus, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR, _temp_dir=folder
         )
@@ -97,18 +97,20 @@ def _speed(name: str, config: BatchConfig, source: Path, target: Path, cpus: int
         return Speed(_processes(config, cpus, files))
     workers = 1 if name == "one thread" else cpus
     classifier = config.open(workers)
-    engine: Engine = ray_engine(config, classifier, cpus) if name == "ray" else local_engine(classifier, None, workers)
+    engine: Engine = (
+        ray_engine(config, classifier, cpus) if name == "ray" else local_engine(config, classifier, workers)
+    )
     begun = time.time()
-    classify_batch(str(source), str(target), classifier, engine)
-    # When a part was written says its file. What the engine reports comes later and several parts together.
+    classify_batch(str(source), str(target), classifier, engine, config)
+    # The files' times are exact; the engine reports shards later and several together.
     written = sorted((path.stat().st_mtime, pq.read_metadata(path).num_rows) for path in target.glob("part-*"))
-    # Ray's workers begin one after the other, some seconds apart; a third of the way, all are there.
+    # Ray's workers start some seconds apart; after a third of the shards, all are running.
     steady = written[len(written) // 3 :]
     return Speed(sum(rows for _, rows in steady[1:]) / (steady[-1][0] - steady[0][0]), written[0][0] - begun)
 
 
 def _processes(config: BatchConfig, count: int, files: Sequence[bytes]) -> float:
-    """Return images a second of ``count`` processes with a classifier each, nothing read and nothing written."""
+    """Return images a second of ``count`` processes with a classifier each, without reading and writing."""
     context = multiprocessing.get_context("spawn")
     barrier, spans = context.Barrier(count), context.SimpleQueue()
     processes = [context.Process(target=_process, args=(config, files, barrier, spans)) for _ in range(count)]
@@ -135,7 +137,7 @@ def _process(config: BatchConfig, files: Sequence[bytes], barrier: Any, spans: A
 
 
 def _stages(config: BatchConfig, files: Sequence[bytes]) -> dict[str, float]:
-    """Return the milliseconds that each stage of an image takes on one thread."""
+    """Return the milliseconds of each stage of an image on one thread."""
     classifier = config.open(1)
     classifier.warm_up()
     timings = [classifier.classify(files[index % len(files)]).timing_ms for index in range(_EACH)]
@@ -151,7 +153,7 @@ class _Nothing:
 
 
 def _task_ms() -> float:
-    """Return the milliseconds between two results of a worker that does nothing: what Ray and its driver cost."""
+    """Return the milliseconds between two results of an idle worker: the cost of Ray and its driver."""
     rows: list[dict[str, Any]] = [{"number": number} for number in range(_TASKS)]
     dataset = ray.data.from_items(rows, override_num_blocks=_TASKS)
     pool = ray.data.ActorPoolStrategy(size=1, max_tasks_in_flight_per_actor=4)
@@ -160,7 +162,7 @@ def _task_ms() -> float:
 
 
 def _described() -> tuple[float, float]:
-    """Return the bytes of a listed image in the driver's memory, and those that are sent to a worker for it."""
+    """Return the bytes of a listed image in the driver's memory, and the bytes that a worker is sent for it."""
     tracemalloc.start()
     images = [Image(f"s3://a-bucket/a-folder/of-images/{n:012}.jpg", None, 100_000 + n) for n in range(_LISTED)]
     shards = list(plan(images, set()))

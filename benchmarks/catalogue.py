@@ -1,6 +1,6 @@
-"""The servers that are compared, each with the command that starts it and the settings that suit it best.
+"""The servers of the comparison, each with its start command and its best settings.
 
-``main`` is what the results are about. ``tuning`` is how the peers' settings were found: the same servers with others.
+``main`` has the servers of the results. ``tuning`` has the same servers with other settings, to find the best ones.
 """
 
 from collections.abc import Mapping
@@ -18,15 +18,15 @@ Family = Literal["ours", "peer", "same model"]
 Engine = Literal["torch", "openvino"]
 _ENGINES: tuple[Engine, ...] = ("torch", "openvino")
 
-# Whose answers a server must give: those of the checkpoint in PyTorch, or of one exported model.
+# The model whose answers a server must give: the checkpoint in PyTorch, or an exported model.
 Reference = Literal["torch", "int8", "bf16", "fp32"]
 
 
 @dataclass(frozen=True)
 class Server:
-    """One server: how to start it, where to send what, and what must come back.
+    """A server: its start command, its request format, and the model whose answers are expected.
 
-    ``{port}`` in the command stands for the port. ``form_field`` is ``None`` where images are sent as raw bodies.
+    ``{port}`` in the command is replaced by the port. ``form_field`` is ``None`` if images are sent as raw bodies.
     """
 
     name: str
@@ -49,7 +49,7 @@ class Catalogue:
         self._cpus = str(available_cpus())
 
     def main(self) -> list[Server]:
-        """Return what is compared."""
+        """Return the servers of the comparison."""
         apart = {"WORKERS": self._cpus, "THREADS": "1"}
         return [
             *(self._exported(precision) for precision in PRECISIONS),
@@ -64,9 +64,9 @@ class Catalogue:
         ]
 
     def tuning(self) -> list[list[Server]]:
-        """Return each peer with other settings, and this service with and without those that it chooses by itself.
+        """Return each peer with several settings, and this service with its own choice of threads and with others.
 
-        In groups, since all of them at once would fill the memory, and settings compare within one server.
+        They are in groups, since all at once would not fit into memory, and settings are compared within a server.
         """
         each, one = self._cpus, "1"
         together, apart = {"WORKERS": one, "THREADS": each}, {"WORKERS": each, "THREADS": one}
@@ -81,7 +81,7 @@ class Catalogue:
             calls = inside | {"THREADS": each if engine == "openvino" else one}
             litserve = [together, together | batches, apart, apart | batches, apart | {"API_SERVERS": one}]
             bentoml = [together, together | batches, apart, calls]
-            if engine == "torch":  # no setting of a server but a line in its user's code: what that would bring
+            if engine == "torch":  # a line of user code, not a setting of the server
                 litserve.append(apart | {"CHANNELS_LAST": one})
                 bentoml.append(apart | {"CHANNELS_LAST": one})
             groups.append([self._litserve(engine, settings) for settings in litserve])
@@ -124,7 +124,7 @@ class Catalogue:
     def _bentoml(self, engine: Engine, settings: Mapping[str, str]) -> Server:
         service = f"benchmarks.servers.bentoml_{engine}:" + ("Batched" if "BATCH" in settings else "Single")
         arguments = ("-m", "bentoml", "serve", service, "--host", "127.0.0.1", "--port", "{port}")
-        # BentoML reports its use to its makers unless told not to.
+        # Turns BentoML's telemetry off.
         return self._peer("BentoML", engine, arguments, settings, BENTOML_DO_NOT_TRACK="True")
 
     def _torchserve(self, settings: Mapping[str, str]) -> Server:
@@ -134,7 +134,7 @@ class Catalogue:
             name="torchserve",
             title="TorchServe",
             family="peer",
-            about=_told(settings),
+            about=_settings_text(settings),
             command=command,
             reference="torch",
             variables={"MODEL": str(archive), **settings},
@@ -152,18 +152,18 @@ class Catalogue:
             name=title.lower() if with_torch else f"{title.lower()}-int8",
             title=title if with_torch else f"{title} with our INT8 model",
             family="peer" if with_torch else "same model",
-            about=_told(settings),
+            about=_settings_text(settings),
             command=(str(python), *arguments),
             reference="torch" if with_torch else "int8",
             variables={"MODEL": str(model), **settings, **variables},
         )
 
 
-def _told(settings: Mapping[str, str]) -> str:
+def _settings_text(settings: Mapping[str, str]) -> str:
     return ", ".join(f"{name.lower().replace('_', ' ')} {value}" for name, value in settings.items())
 
 
 def _with_settings(server: Server) -> Server:
-    """Name a server for its settings too."""
+    """Return the server with its settings in its name."""
     slug = server.about.replace(", ", "-").replace(" ", "")
     return replace(server, name=f"{server.name}-{slug}", title=f"{server.title}: {server.about}")

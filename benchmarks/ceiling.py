@@ -1,9 +1,9 @@
-"""What the processor could do with no HTTP in the way: decode, resize, infer, in one pinned process a CPU.
+"""The throughput of the processor without HTTP: decode, resize and infer, in one pinned process a CPU.
 
     python -m benchmarks.ceiling MODEL --seconds 4
 
-prints images a second as JSON. Pixels are the service's own work; the network runs in OpenVINO with one thread a
-process, at the precision that the exported model was made for.
+prints images a second as JSON. Decoding and resizing are the service's code; the network runs in OpenVINO with one
+thread a process, at the precision of the exported model.
 """
 
 import argparse
@@ -48,7 +48,7 @@ def _work(model: Path, cpu: int, seconds: float, start: Barrier, rates: "Queue[f
     import openvino
 
     from benchmarks.files import Files
-    from resnet_service.imaging.decode import decode
+    from resnet_service.imaging.decode import DRAFT_MARGIN, decode
     from resnet_service.imaging.preprocess import crop
     from resnet_service.models.exported import read_exported
 
@@ -64,7 +64,7 @@ def _work(model: Path, cpu: int, seconds: float, start: Barrier, rates: "Queue[f
     images = itertools.cycle([path.read_bytes() for path in Files().photographs()])
 
     def one(data: bytes) -> None:
-        pixels = crop(decode(data, min_side=2 * metadata.resize_size).image, metadata, exact=False)
+        pixels = crop(decode(data, min_side=DRAFT_MARGIN * metadata.resize_size).image, metadata, exact=False)
         request.infer([pixels[np.newaxis]], share_inputs=True, share_outputs=True)
 
     for data in itertools.islice(images, _WARM_UP_IMAGES):

@@ -1,4 +1,4 @@
-"""Single requests: for readiness, for right answers, for the time to the first of them. Load is wrk's work."""
+"""Single requests, to check readiness and answers and to time the first one; wrk generates the load."""
 
 import http.client
 import json
@@ -11,14 +11,14 @@ _PAUSE_SECONDS = 0.003
 
 
 class Upload(NamedTuple):
-    """An image as one server wants it."""
+    """A request body with an image."""
 
     content_type: str
     body: bytes
 
 
 def upload(image: bytes, field: str | None) -> Upload:
-    """Wrap a JPEG in a form with one ``field``, or leave it as it is."""
+    """Return a JPEG in a form with one ``field``, or as a raw body."""
     if field is None:
         return Upload("image/jpeg", image)
     head = (
@@ -32,7 +32,7 @@ def upload(image: bytes, field: str | None) -> Upload:
 
 
 def post(port: int, path: str, sent: Upload, timeout: float) -> tuple[int, bytes]:
-    """Send one request over a connection of its own; return status and body."""
+    """Send one request over a new connection; return status and body."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=timeout)
     try:
         connection.request("POST", path, sent.body, {"Content-Type": sent.content_type})
@@ -43,14 +43,14 @@ def post(port: int, path: str, sent: Upload, timeout: float) -> tuple[int, bytes
 
 
 def first_answer(port: int, path: str, sent: Upload, *, ended: Callable[[], bool], within: float) -> bytes:
-    """Ask again and again until the answer is 200; return its body.
+    """Repeat a request until its status is 200; return the body.
 
     Raises:
         RuntimeError: The server ended, or did not answer in time.
 
     """
     deadline = time.monotonic() + within
-    last = "nothing listened"
+    last = "no connection"
     while (left := deadline - time.monotonic()) > 0:
         try:
             status, body = post(port, path, sent, timeout=left)
@@ -60,18 +60,18 @@ def first_answer(port: int, path: str, sent: Upload, *, ended: Callable[[], bool
         except (OSError, http.client.HTTPException) as error:
             last = repr(error)
         if ended():
-            raise RuntimeError(f"the server ended before it answered; at last: {last}")
+            raise RuntimeError(f"the server ended before it answered; last attempt: {last}")
         time.sleep(_PAUSE_SECONDS)
-    raise RuntimeError(f"no answer within {within:.0f} s; at last: {last}")
+    raise RuntimeError(f"no answer within {within:.0f} s; last attempt: {last}")
 
 
 def classes(body: bytes) -> list[int]:
     """Return the class indices of an answer, most probable first.
 
-    TorchServe's form is ``{index: score}``; BentoML, where it batches, answers with a list of one.
+    TorchServe answers ``{index: score}``; BentoML with batching answers a list of one.
 
     Raises:
-        ValueError: It has none of these forms.
+        ValueError: The format is unknown.
 
     """
     try:
@@ -82,4 +82,4 @@ def classes(body: bytes) -> list[int]:
             return [int(one["class_id"]) for one in answer["predictions"]]
         return [int(index) for index, _ in sorted(answer.items(), key=lambda pair: -pair[1])]
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"no answer of a known form: {body[:200]!r}") from error
+        raise ValueError(f"unknown format of answer: {body[:200]!r}") from error

@@ -1,9 +1,9 @@
-"""How far `--decode fast` is from `--decode exact`, on photographs: pixels, answers, and what it saves.
+"""The differences between `--decode fast` and `--decode exact` on photographs: pixels, answers and time.
 
     python -m benchmarks.decoding checkpoints/efficientnet-lite0-imagenet1k.onnx PHOTOGRAPHS
 
-PHOTOGRAPHS is a folder of them; without one, the photographs that the tests use are taken. Each is compared as it is
-and, since cameras make larger ones, enlarged to 12 megapixels.
+PHOTOGRAPHS is a folder; by default, the photographs of the tests. Each is compared as it is and enlarged to 12
+megapixels, the size of a camera's.
 """
 
 import argparse
@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from resnet_service.imaging.decode import decode
+from resnet_service.imaging.decode import DRAFT_MARGIN, decode
 from resnet_service.imaging.preprocess import crop
 from resnet_service.inference.classifier import Classifier, ClassifierConfig
 from resnet_service.inference.results import Classification
@@ -38,7 +38,7 @@ def main() -> None:
 
 
 def compare(model: Path, images: list[bytes]) -> dict[str, float]:
-    """Answer each image in both ways, alternating; return means over the images, times as medians."""
+    """Classify each image with both settings, alternating; return means over the images, and medians of times."""
     ways: dict[Fidelity, Classifier] = {
         way: Classifier.open(model, ClassifierConfig(decoding=way)) for way in ("exact", "fast")
     }
@@ -52,7 +52,7 @@ def compare(model: Path, images: list[bytes]) -> dict[str, float]:
             answers[way].append(classifier.classify(image))
             times[way].append(1000 * (time.perf_counter() - begin))
         exact = crop(decode(image).image, metadata)
-        fast = crop(decode(image, min_side=2 * metadata.resize_size).image, metadata, exact=False)
+        fast = crop(decode(image, min_side=DRAFT_MARGIN * metadata.resize_size).image, metadata, exact=False)
         off.append(float(np.abs(exact.astype(int) - fast).mean()))
     pairs = list(zip(answers["exact"], answers["fast"], strict=True))
     labels = [[[one.label for one in answer.predictions] for answer in pair] for pair in pairs]
@@ -83,7 +83,7 @@ def _enlarged(images: list[bytes]) -> list[bytes]:
 
 
 def photographs() -> Iterator[Path]:
-    """Return the photographs of the repository and, where it is installed, of foolbox."""
+    """Return the photographs of the repository and, if it is installed, of foolbox."""
     import importlib.util
 
     yield from sorted((Path(__file__).parents[1] / "examples" / "images").glob("*.jpg"))

@@ -1,8 +1,8 @@
-"""Environments: for the service as its image has it, for peers with PyTorch, and for peers around an exported model.
+"""Virtual environments: for the service as in its image, for peers with PyTorch, and for peers with OpenVINO.
 
-Apart from each other and from the one of development, because servers import what they find: TorchServe takes OpenVINO
-in, LitServe takes PyTorch in, FastAPI and Uvicorn take in telemetry and watchers of files, and all would pay in memory
-and start-up for packages that are there for someone else.
+They are separate, because servers import optional packages that they find: TorchServe imports OpenVINO, LitServe
+imports PyTorch, FastAPI and Uvicorn import telemetry and file watchers. Packages of another server would cost memory
+and start-up time.
 """
 
 import hashlib
@@ -18,7 +18,7 @@ from tools.install_torch import CPU_WHEELS, cpu_index_answers
 
 
 class Interpreters(NamedTuple):
-    """The Python of each environment; ``own`` is the one of development, which runs the service's PyTorch runtimes."""
+    """The Python of each environment; ``own`` is the development environment, for the service's PyTorch runtimes."""
 
     own: Path
     serve: Path
@@ -27,10 +27,10 @@ class Interpreters(NamedTuple):
 
 
 def make() -> Interpreters:
-    """Create the environments where they are missing or their requirements have changed.
+    """Create the environments that are missing or whose requirements have changed.
 
     Raises:
-        subprocess.CalledProcessError: pip failed, and said why.
+        subprocess.CalledProcessError: pip failed and has printed why.
 
     """
     peers = BENCHMARKS / "requirements"
@@ -52,7 +52,7 @@ def _make(name: str, requirements: Path) -> Path:
     venv.create(folder, clear=True, with_pip=True)
     pip = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
     if name == "torch":
-        # As `make` installs it: without CUDA where that can be had; a CPU server would hold it in memory for nothing.
+        # As `make` installs it: without CUDA if possible, which would only take memory on a CPU server.
         cpu_only = {"PIP_INDEX_URL": CPU_WHEELS} if cpu_index_answers() else {}
         subprocess.run([*pip, "torch", "torchvision"], env=os.environ | cpu_only, check=True)
     subprocess.run([*pip, "--requirement", str(requirements)], check=True)

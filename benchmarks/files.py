@@ -1,4 +1,4 @@
-"""What the benchmarks make and keep, by name."""
+"""The files that the benchmarks create and cache."""
 
 from pathlib import Path
 from typing import Literal
@@ -32,5 +32,5 @@ class Files:
 
     @property
     def checked_image(self) -> Path:
-        """The image that every server must answer rightly."""
+        """The image on which every server's answer is checked."""
         return self.photographs()[0]

@@ -1,4 +1,4 @@
-"""JPEGs to send: of ImageNet's usual size, and of a phone's camera; made from real photographs, kept in the cache."""
+"""JPEGs to send, of ImageNet's usual size and of 12 megapixels, made from photographs and cached."""
 
 import importlib.util
 from collections.abc import Iterator
@@ -12,11 +12,11 @@ from PIL import Image, ImageOps
 from benchmarks.paths import REPOSITORY
 
 _LOWEST_QUALITY, _HIGHEST_QUALITY = 30, 98
-_CUT_EACH_TURN = 0.05  # of width and height, at each edge
+_CUT_EACH_TURN = 0.05  # fraction of width and height, at each edge
 
 
 class Kind(NamedTuple):
-    """One kind of image: size in pixels, bytes to come near to, and how strong the sensor's noise is, of 255."""
+    """A kind of image: size in pixels, approximate bytes, strength of the sensor's noise (of 255), and number."""
 
     name: str
     size: tuple[int, int]
@@ -25,14 +25,14 @@ class Kind(NamedTuple):
     number: int
 
 
-# ImageNet's photographs are about 500x375 pixels and 110 kB on average; a 12-megapixel phone writes 3 to 5 MB.
+# ImageNet's photographs have about 500x375 pixels and 110 kB; 12-megapixel phones write 3 to 5 MB.
 PHOTOGRAPHS = Kind("photographs", (500, 375), 100_000, 0.0, 24)
-# An enlarged image has no detail of its own, and would decode too fast; noise stands in for it.
+# An enlarged image lacks detail and would decode too fast; noise replaces the detail.
 LARGE = Kind("large", (4000, 3000), 4_000_000, 3.0, 3)
 
 
 def sources() -> list[Path]:
-    """Return real photographs: those of the repository, and foolbox's from ImageNet where it is installed."""
+    """Return the photographs of the repository and, if it is installed, those of foolbox from ImageNet."""
     found = sorted((REPOSITORY / "examples" / "images").glob("*.jpg"))
     foolbox = importlib.util.find_spec("foolbox")
     if foolbox is not None and foolbox.origin is not None:
@@ -41,13 +41,13 @@ def sources() -> list[Path]:
 
 
 def make(kind: Kind, cache: Path) -> list[Path]:
-    """Write the images of a ``kind`` into a folder of the cache, unless they are there; return their paths."""
+    """Write the missing images of a ``kind`` into the cache; return the paths of all."""
     folder = cache / kind.name
     folder.mkdir(parents=True, exist_ok=True)
     found = sources()
     targets = []
     for index in range(kind.number):
-        # Where there are fewer photographs than are wanted, they come again, each time cut narrower.
+        # If there are too few photographs, they are used again, with a narrower crop each time.
         source, turn = found[index % len(found)], index // len(found)
         target = folder / f"{index:02}-{source.stem}.jpg"
         if not target.exists():
@@ -67,7 +67,7 @@ def _derived(source: Path, kind: Kind, cut: float) -> Image.Image:
 
 
 def _encoded(image: Image.Image, wanted_bytes: int) -> bytes:
-    """Encode at the quality whose size comes nearest to ``wanted_bytes``."""
+    """Encode at the quality whose size is nearest to ``wanted_bytes``."""
     tried = {len(data): data for data in _bisected(image, wanted_bytes)}
     return tried[min(tried, key=lambda size: abs(size - wanted_bytes))]
 

@@ -1,9 +1,9 @@
-"""What several instances on one machine answer beside one that has the same CPUs for itself, in turns.
+"""The throughput of several instances on one machine against one instance with the same CPUs, in turns.
 
 python -m benchmarks.instances MODEL IMAGES [--instances 2] [--connections 16] [--rounds 5] [--seconds 4]
 
-IMAGES is a folder of JPEGs. Each instance has its share of CPUs as workers, and of connections; nothing is in front
-of them, so a load balancer's own cost is not in the figures.
+IMAGES is a folder of JPEGs. Each instance has its share of workers and connections. There is no load balancer, so its
+cost is not included.
 """
 
 import argparse
@@ -21,7 +21,7 @@ from resnet_service.system.cpus import available_cpus
 
 
 def main() -> None:
-    """Measure, and print the figures as JSON."""
+    """Measure, and print the results as JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", type=Path)
     parser.add_argument("images", type=Path)
@@ -47,7 +47,7 @@ def main() -> None:
 
 
 def _per_second(urls: Sequence[str], images: Sequence[Path], connections: int, seconds: int) -> float:
-    """Return requests a second of all ``urls`` together, which are asked at the same time."""
+    """Return requests a second of all ``urls`` together, under simultaneous load."""
     each = max(1, connections // len(urls))
 
     def of_one(url: str) -> float:

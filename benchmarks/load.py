@@ -1,4 +1,4 @@
-"""Load by wrk, which needs a hundredth of a CPU for what these servers can answer."""
+"""Load generation with wrk, which needs about 1 % of a CPU at the throughput of these servers."""
 
 import json
 import subprocess
@@ -13,7 +13,7 @@ _MARGIN_SECONDS = 90
 
 
 class Load(NamedTuple):
-    """What one run of wrk saw: answers a second, latency percentiles in milliseconds, and how often it went wrong."""
+    """The result of a run of wrk: responses a second, latency percentiles in milliseconds, number of errors."""
 
     per_second: float
     p50: float
@@ -24,10 +24,10 @@ class Load(NamedTuple):
 
 
 def run(url: str, field: str | None, images: Sequence[Path], *, connections: int, seconds: float) -> Load:
-    """Post ``images`` in turn over ``connections`` connections, each of which waits for an answer before the next.
+    """Post ``images`` in turn over ``connections`` connections; each waits for a response before the next request.
 
     Raises:
-        RuntimeError: wrk failed, or saw not one answer.
+        RuntimeError: wrk failed, or received no response.
 
     """
     whole = max(1, round(seconds))
@@ -43,10 +43,10 @@ def run(url: str, field: str | None, images: Sequence[Path], *, connections: int
 
 
 def parse(output: str) -> Load:
-    """Read the line of JSON that ``post.lua`` prints last.
+    """Parse the line of JSON that ``post.lua`` prints last.
 
     Raises:
-        RuntimeError: There is none, or nothing was answered.
+        RuntimeError: There is no such line, or there were no responses.
 
     """
     lines = [line for line in output.splitlines() if line.startswith("{")]
@@ -54,7 +54,7 @@ def parse(output: str) -> Load:
         raise RuntimeError(f"wrk printed no result: {output[-500:]}")
     found = json.loads(lines[-1])
     if not found["requests"]:
-        raise RuntimeError("not one request was answered")
+        raise RuntimeError("no request was answered")
     per_second = found["requests"] / found["microseconds"] * 1e6
     p50, p95, p99 = (found[name] / 1000 for name in ("p50", "p95", "p99"))
     return Load(per_second, p50, p95, p99, found["requests"], found["errors"])

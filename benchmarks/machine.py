@@ -1,4 +1,4 @@
-"""What the figures were measured on, and with."""
+"""The machine and the package versions of a run."""
 
 import json
 import platform
@@ -11,7 +11,7 @@ from benchmarks.environments import Interpreters
 from benchmarks.paths import environment
 from resnet_service.system.cpus import available_cpus
 
-# Instructions that decide how fast a network runs at which precision.
+# Instructions that decide how fast a network runs at each precision.
 _TELLING_FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_bf16", "amx_int8")
 _PACKAGES = {
     "own": ("resnet-service", "torch", "fastapi", "starlette", "uvicorn", "uvloop", "pillow", "numpy"),
@@ -41,7 +41,7 @@ def describe() -> dict[str, str]:
 
 
 def others_share(seconds: float = 2) -> float:
-    """Return the share of all CPU time, in percent, that is spent while nothing of ours runs."""
+    """Return the share of CPU time, in percent, that other programs use."""
     idle, total = _cpu_times()
     time.sleep(seconds)
     idle_later, total_later = _cpu_times()
@@ -49,7 +49,7 @@ def others_share(seconds: float = 2) -> float:
 
 
 def versions(interpreters: Interpreters) -> dict[str, str]:
-    """Return the versions of everything that takes part, by environment and package."""
+    """Return the version of each package, by environment and package."""
     found = {"python": platform.python_version()}
     for name, packages in _PACKAGES.items():
         python = str(getattr(interpreters, name))
@@ -62,7 +62,7 @@ def versions(interpreters: Interpreters) -> dict[str, str]:
 
 def _cpu_times() -> tuple[int, int]:
     fields = [int(field) for field in Path("/proc/stat").read_text().splitlines()[0].split()[1:]]
-    return fields[3] + fields[4], sum(fields[:8])  # idle and waiting for disks; guests' time is within the others
+    return fields[3] + fields[4], sum(fields[:8])  # idle and iowait; user time includes guest time
 
 
 def _output(command: list[str]) -> str:

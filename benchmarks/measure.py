@@ -1,4 +1,4 @@
-"""The order of things: each server alone for start and memory, then all together, in turns, for everything else."""
+"""The measurements: each server alone for start and memory, then all in turns for throughput and latency."""
 
 import json
 import random
@@ -28,7 +28,7 @@ _CEILING_MARGIN_SECONDS = 180
 
 
 class Plan(NamedTuple):
-    """How much is measured: each of ``rounds`` visits every server at every number of connections."""
+    """The amount of measurements; each of ``rounds`` loads every server at every number of connections."""
 
     rounds: int = 4
     seconds: int = 4
@@ -40,7 +40,7 @@ class Plan(NamedTuple):
     large_seconds: int = 3
 
     def minutes(self, servers: int) -> float:
-        """Return about how long it takes: what is waited for, a few seconds for each start, one after each load."""
+        """Return an estimate of the run's length."""
         visit = len(self.connections) * (self.seconds + self.warm_up_seconds + 1)
         visit += self.large_seconds + self.warm_up_seconds + 1 if self.large_seconds else 0
         ceilings = len(PRECISIONS) * (self.seconds + 3)
@@ -50,17 +50,17 @@ class Plan(NamedTuple):
 
 
 class Harness:
-    """Measures servers and writes down what it finds."""
+    """Measures servers and records the results."""
 
     def __init__(self, groups: Sequence[Sequence[Server]], files: Files, plan: Plan, results: Results) -> None:
-        """Take servers in groups: those of one group run at the same time, and only they take turns."""
+        """Take servers in groups; the servers of a group run at the same time and are loaded in turns."""
         self._groups = groups
         self._files = files
         self._plan = plan
         self._results = results
 
     def run(self, on_message: Callable[[str], None]) -> None:
-        """Measure everything. A server that cannot be measured is named among the failures; the others go on."""
+        """Measure everything. A server that fails is listed among the failures; the others continue."""
         with tempfile.TemporaryDirectory(prefix="benchmarks-", ignore_cleanup_errors=True) as folder:
             for group in self._groups:
                 self._each_alone(group, Path(folder), on_message)
@@ -69,9 +69,9 @@ class Harness:
     def _each_alone(self, group: Sequence[Server], folder: Path, on_message: Callable[[str], None]) -> None:
         for number in range(self._plan.starts):
             on_message(f"start and memory, {number + 1} of {self._plan.starts}")
-            for server in _in_some_order(group, f"start {number}"):
+            for server in _shuffled(group, f"start {number}"):
                 if server.name not in self._results.failures:
-                    self._noting_failure(server.name, partial(self._visit, server, number, folder), on_message)
+                    self._recording_failure(server.name, partial(self._visit, server, number, folder), on_message)
 
     def _visit(self, server: Server, number: int, folder: Path) -> None:
         with running(server, self._files, folder) as up:
@@ -86,12 +86,12 @@ class Harness:
             started: dict[str, RunningServer] = {}
             for server in group:
                 on_message(f"starting {server.title}")
-                self._noting_failure(server.name, partial(self._start, server, folder, stack, started), on_message)
+                self._recording_failure(server.name, partial(self._start, server, folder, stack, started), on_message)
             for number in range(self._plan.rounds):
                 self._round(number, list(started.values()), on_message)
 
     def _start(self, server: Server, folder: Path, stack: ExitStack, started: dict[str, RunningServer]) -> None:
-        """Start a server for good, give it its first load, and freeze it."""
+        """Start a server until the end of its group, load it once, and freeze it."""
         up = stack.enter_context(running(server, self._files, folder))
         try:
             up.load(self._files.photographs(), connections=BUSY, seconds=self._plan.first_load_seconds)
@@ -102,13 +102,13 @@ class Harness:
     def _round(self, number: int, started: Sequence[RunningServer], on_message: Callable[[str], None]) -> None:
         for connections in self._plan.connections:
             on_message(f"round {number + 1} of {self._plan.rounds}, {connections} connections")
-            for up in _in_some_order(started, f"{number} {connections}"):
+            for up in _shuffled(started, f"{number} {connections}"):
                 self._measure(up, number, "photographs", connections, on_message)
             if connections == BUSY:
                 self._ceilings(number, {up.server.name for up in started}, on_message)
         if self._plan.large_seconds:
             on_message(f"round {number + 1} of {self._plan.rounds}, 12 MP")
-            for up in _in_some_order(started, f"{number} large"):
+            for up in _shuffled(started, f"{number} large"):
                 self._measure(up, number, "large", 1, on_message)
 
     def _measure(
@@ -123,13 +123,13 @@ class Harness:
             self._results.measurements.append(Measurement(up.server.name, kind, connections, number, *found))
 
         up.tree.thaw()
-        self._noting_failure(up.server.name, load, on_message)
+        self._recording_failure(up.server.name, load, on_message)
         up.tree.freeze()
 
     def _ceilings(self, number: int, measured: Set[str], on_message: Callable[[str], None]) -> None:
         for precision in PRECISIONS:
             if precision in measured:
-                self._noting_failure(f"ceiling {precision}", partial(self._ceiling, precision, number), on_message)
+                self._recording_failure(f"ceiling {precision}", partial(self._ceiling, precision, number), on_message)
 
     def _ceiling(self, precision: Precision, number: int) -> None:
         model, seconds = str(self._files.exported[precision]), self._plan.seconds
@@ -144,7 +144,7 @@ class Harness:
         )
         self._results.ceilings.append(Ceiling(precision, number, json.loads(done.stdout)["per_second"]))
 
-    def _noting_failure(self, name: str, step: Callable[[], None], on_message: Callable[[str], None]) -> None:
+    def _recording_failure(self, name: str, step: Callable[[], None], on_message: Callable[[str], None]) -> None:
         try:
             step()
         except (RuntimeError, OSError, subprocess.SubprocessError) as error:
@@ -152,14 +152,14 @@ class Harness:
             on_message(f"{name} failed: {error}")
 
 
-def _in_some_order(servers: Sequence[_T], seed: str) -> list[_T]:
-    """Return the servers in an order that differs each time but not from run to run: none always goes first."""
-    return random.Random(seed).sample(servers, len(servers))  # noqa: S311 - nothing secret about it
+def _shuffled(servers: Sequence[_T], seed: str) -> list[_T]:
+    """Return the servers in a random order that depends only on ``seed``, so that none is always first."""
+    return random.Random(seed).sample(servers, len(servers))  # noqa: S311 - not for security
 
 
 @contextmanager
 def _peak_memory(tree: ProcessTree) -> Iterator[list[int]]:
-    """Weigh a tree again and again while something runs; the most goes into the list's one place."""
+    """Sample the memory of a tree while the block runs; the list's only element is the peak."""
     peak, over = [0], threading.Event()
 
     def sample() -> None:

@@ -1,7 +1,7 @@
-"""What observing costs a request: ``python -m benchmarks.observing``.
+"""The cost of metrics and logging for each request: ``python -m benchmarks.observing``.
 
-The same requests through an application that does nothing, bare and observed, with the log written to ``/dev/null``.
-No sockets and no threads of inference: the difference is the observer's own time on the event loop.
+The same requests go through an application that does nothing, with and without the middleware; the log goes to
+``/dev/null``. Without sockets and inference threads, the difference is the middleware's time on the event loop.
 """
 
 import asyncio
@@ -55,7 +55,7 @@ async def _requests(app: ASGIApp) -> None:
 
 
 def _microseconds(work: Callable[[], Awaitable[None]]) -> float:
-    """Return the best of some rounds, in microseconds for one of ``_TIMES``."""
+    """Return the best of ``_ROUNDS``, in microseconds for one of ``_TIMES``."""
 
     async def once() -> float:
         begun = time.perf_counter()
@@ -92,10 +92,10 @@ def main() -> None:
     begun = time.perf_counter()
     figures, _ = metrics.exposition("")
     scrape = time.perf_counter() - begun
-    print(f"observing a request: counters, durations, request ID   {quiet:6.1f} us")
+    print(f"a request: counters, durations, request ID             {quiet:6.1f} us")
     print(f"  its five stages                                      {_microseconds(stages):6.1f} us")
     print(f"  its line in the log, as JSON                         {logged - quiet:6.1f} us")
-    print(f"    of which making the text                           {_microseconds(lines):6.1f} us")
+    print(f"    of which formatting                                {_microseconds(lines):6.1f} us")
     print(f"GET /metrics ({len(figures)} bytes)                          {1e6 * scrape:6.0f} us")
 
 

@@ -1,4 +1,4 @@
-"""What further outputs cost: the same network exported twice, with and without, run in turns; milliseconds an image.
+"""The cost of additional outputs: a network exported with and without them, in turns, in milliseconds an image.
 
 python -m benchmarks.outputs A B
 """
@@ -29,12 +29,16 @@ def main() -> None:
     workers = available_cpus()
     runtimes = {str(path): open_runtime(path, workers=workers) for path in args.models}
     spent: dict[str, dict[str, list[float]]] = {
-        path: {"logits, alone": [], "logits, busy": [], **({"features, alone": []} if one.outputs.embedding else {})}
+        path: {
+            "logits, latency": [],
+            "logits, throughput": [],
+            **({"features, latency": []} if one.outputs.embedding else {}),
+        }
         for path, one in runtimes.items()
     }
     with ThreadPoolExecutor(workers) as threads:
         for number in range(_ROUNDS + 1):
-            # Who comes first in a round finds other caches than who comes second.
+            # The order alternates, since the first in a round finds other cache contents than the second.
             for path, runtime in list(runtimes.items())[:: -1 if number % 2 else 1]:
                 for way, milliseconds in measure(runtime, workers, threads).items():
                     if number:  # the first round warms up
@@ -43,20 +47,20 @@ def main() -> None:
 
 
 def measure(runtime: Runtime, workers: int, threads: ThreadPoolExecutor) -> dict[str, float]:
-    """Return milliseconds an image for one round of each way."""
+    """Return milliseconds an image in one round, for each kind of call."""
     side = runtime.metadata.input_size
     pixels = np.random.default_rng(0).integers(0, 256, (1, side, side, 3), dtype=np.uint8)
 
-    def together(_: int) -> None:
+    def throughput(_: int) -> None:
         for _ in range(_IMAGES):
             runtime.logits(pixels, prefer_latency=False)
 
     ways = {
-        "logits, alone": _timed(lambda: [runtime.logits(pixels) for _ in range(_IMAGES)]),
-        "logits, busy": _timed(lambda: list(threads.map(together, range(workers)))) / workers,
+        "logits, latency": _timed(lambda: [runtime.logits(pixels) for _ in range(_IMAGES)]),
+        "logits, throughput": _timed(lambda: list(threads.map(throughput, range(workers)))) / workers,
     }
     if runtime.outputs.embedding:
-        ways["features, alone"] = _timed(lambda: [runtime.features(pixels[0]) for _ in range(_IMAGES)])
+        ways["features, latency"] = _timed(lambda: [runtime.features(pixels[0]) for _ in range(_IMAGES)])
     return ways
 
 

@@ -1,4 +1,4 @@
-"""Where things are, and what the programs that are measured find around them."""
+"""Paths of the benchmarks, and the environment of measured programs."""
 
 import os
 from pathlib import Path
@@ -7,11 +7,11 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 BENCHMARKS = REPOSITORY / "benchmarks"
 CACHE = BENCHMARKS / ".cache"
 
-# Everything else stays behind: thread counts, allocators or a BLAS kernel set in one's shell would change the figures,
-# and PYTHONDONTWRITEBYTECODE would have every start compile its modules again.
-_KEPT = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "JAVA_HOME")
+# No other variables are passed on: thread counts, an allocator or a BLAS kernel set in the shell would change the
+# results, and with PYTHONDONTWRITEBYTECODE every start would compile its modules again.
+_PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "JAVA_HOME")
 
 
 def environment(**added: str) -> dict[str, str]:
-    """Return the environment for a program that is measured."""
-    return {name: os.environ[name] for name in _KEPT if name in os.environ} | added
+    """Return the environment of a measured program."""
+    return {name: os.environ[name] for name in _PASSED_ON if name in os.environ} | added

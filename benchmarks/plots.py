@@ -1,4 +1,4 @@
-"""Results as images. Colours are those of Okabe and Ito, which the colour-blind can tell apart."""
+"""Plots of the results, in Okabe and Ito's colours, which colour-blind people can distinguish."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,13 +14,13 @@ from benchmarks.results import Results, Subject, middle
 _COLOURS = {"ours": "#0072B2", "peer": "#7f7f7f", "same model": "#E69F00"}
 _LEGEND = {"ours": "resnet-service", "peer": "other servers, PyTorch", "same model": "other servers, our INT8 model"}
 _CEILING = "#D55E00"
-_PALEST = 0.4  # how much of its colour the bar for the fewest connections has
+_MIN_STRENGTH = 0.4  # of the colour, for the bar of the fewest connections
 _BAR_INCHES = 0.17
 _ROW_INCHES = 0.34
 
 
 def draw(results: Results, folder: Path) -> list[Path]:
-    """Write the plots into ``folder``; return their paths. What was not measured is not drawn."""
+    """Write the plots into ``folder``; return their paths. Missing measurements are left out."""
     figures = {"throughput": _throughput(results), "latency": _latency(results)}
     if results.visits:
         figures["memory"] = _alone(
@@ -49,7 +49,7 @@ def _throughput(results: Results) -> Figure:
     figure, axes = _figure(len(subjects) * (len(levels) * _BAR_INCHES + 0.1))
     height = 0.84 / len(levels)
     for step, connections in enumerate(levels):
-        strength = 1 - (1 - _PALEST) * (len(levels) - 1 - step) / max(len(levels) - 1, 1)
+        strength = 1 - (1 - _MIN_STRENGTH) * (len(levels) - 1 - step) / max(len(levels) - 1, 1)
         offset = (step - (len(levels) - 1) / 2) * height
         for row, one in enumerate(subjects):
             value = middle(results.loads(one.name, "per_second", connections, "photographs"))
@@ -104,12 +104,12 @@ def _figure(rows_inches: float) -> tuple[Figure, Axes]:
 
 
 def _write(axes: Axes, text: str, x: float, y: float, size: float = 8) -> None:
-    paper = {"facecolor": "white", "edgecolor": "none", "pad": 0.4}  # keeps lines from running through it
+    paper = {"facecolor": "white", "edgecolor": "none", "pad": 0.4}  # keeps lines from crossing the text
     axes.annotate(text, (x, y), (6, 0), textcoords="offset points", va="center_baseline", fontsize=size, bbox=paper)
 
 
 def _mixed(colour: str, strength: float) -> tuple[float, ...]:
-    """Mix a colour with white; unlike opacity, that hides the grid."""
+    """Mix a colour with white; unlike transparency, this hides the grid."""
     return tuple(strength * part + 1 - strength for part in to_rgb(colour))
 
 
@@ -124,5 +124,5 @@ def _finish(figure: Figure, axes: Axes, subjects: Sequence[Subject], title: str,
     axes.tick_params(axis="y", length=0)
     families = dict.fromkeys(one.family for one in subjects)
     patches = [Patch(color=_COLOURS[family], label=_LEGEND[family]) for family in families]
-    # Below everything: within the axes, it would hide a bar's number sooner or later.
+    # Below the axes, where it cannot hide a bar's number.
     figure.legend(handles=[*patches, *more], loc="outside lower center", ncols=4, fontsize=8, edgecolor="none")

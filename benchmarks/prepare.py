@@ -1,7 +1,7 @@
-"""Makes the images, the one network in every form that is measured, and the right answers.
+"""Creates the images, the network in every measured format, and the expected answers.
 
-A program of its own, because the harness must not hold PyTorch or OpenVINO in memory: what a server shares with it
-would count by halves.
+It is a separate program, since the harness must not load PyTorch or OpenVINO: memory that a server shares with it would
+count only in part.
 
     python -m benchmarks.prepare --torch-python PYTHON [--checkpoint FILE]
 """
@@ -32,10 +32,10 @@ _TOP = 5
 
 
 def main() -> None:
-    """Make what is missing or older than what it is made of."""
+    """Create the files that are missing or older than their sources."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--torch-python", type=Path, required=True, help="interpreter that has torch-model-archiver")
-    parser.add_argument("--checkpoint", type=Path, help="a ResNet-18 with 1000 classes; by default random weights")
+    parser.add_argument("--checkpoint", type=Path, help="a ResNet-18 with 1000 classes; default: random weights")
     args = parser.parse_args()
     files = Files()
     for kind in (PHOTOGRAPHS, LARGE):
@@ -45,7 +45,7 @@ def main() -> None:
     elif not files.checkpoint.exists():
         save_checkpoint(_random_model(files.photographs()), files.checkpoint, _metadata())
     for precision, exported in files.exported.items():
-        if _stale(exported, files.checkpoint, *(REPOSITORY / "src" / "resnet_service" / "prepare").glob("*.py")):
+        if _stale(exported, files.checkpoint, *(REPOSITORY / "src" / "resnet_service" / "export").glob("*.py")):
             _export(files, precision, exported)
     if _stale(files.state_dict, files.checkpoint):
         torch.save(load_checkpoint(files.checkpoint).model.state_dict(), files.state_dict)
@@ -72,20 +72,20 @@ def _random_model(photographs: list[Path]) -> nn.Module:
     model = architectures.build("resnet18", _CLASSES).train()
     pixels = torch.from_numpy(normalise(_crops(photographs), _metadata())).permute(0, 3, 1, 2).contiguous()
     with torch.no_grad():
-        for _ in range(20):  # running averages move by a tenth each time
+        for _ in range(20):  # running averages move by a tenth in each pass
             model(pixels)
     return model.eval()
 
 
 def _export(files: Files, precision: str, target: Path) -> None:
-    """Export by the command that users have. Random weights may lose any accuracy; speed does not depend on it."""
+    """Export with the command of users. Random weights may lose any accuracy, which does not change the speed."""
     calibration = ["--calibration", str(files.photographs_folder)] if precision != "fp32" else []
     settings = ["--output", str(target), "--precision", precision, *calibration, "--max-loss", "100"]
     subprocess.run([sys.executable, "-m", "resnet_service", "export", str(files.checkpoint), *settings], check=True)
 
 
 def _archive(files: Files, torch_python: Path) -> None:
-    """Put weights and class into TorchServe's archive, with its own handler for images."""
+    """Write TorchServe's archive of weights and network, with TorchServe's handler for images."""
     name = ["--model-name", files.archive.stem, "--version", "1", "--export-path", str(files.archive.parent), "--force"]
     network = ["--model-file", str(BENCHMARKS / "servers" / "torchserve_network.py")]
     weights = ["--serialized-file", str(files.state_dict), "--handler", "image_classifier"]
@@ -95,7 +95,7 @@ def _archive(files: Files, torch_python: Path) -> None:
 
 
 def _answers(files: Files) -> dict[str, list[int]]:
-    """Return the most probable classes at each precision, for the image on which every server is checked."""
+    """Return the most probable classes of the checked image, at each precision."""
     pixels = _crops([files.checked_image])
     model = load_checkpoint(files.checkpoint).model
     with torch.inference_mode():

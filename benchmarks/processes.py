@@ -1,7 +1,7 @@
-"""Servers as trees of processes: started, frozen while others are measured, weighed, and ended without fail.
+"""Servers as trees of processes: start, freeze, measure memory, stop.
 
-Peers start children in sessions of their own, so neither a process group nor a session holds all of a server. What
-every child inherits is the environment: each server is started with a mark of its own in it.
+Some servers start children in new sessions, so neither a process group nor a session contains them all. But every child
+inherits the environment, so each server is started with a unique variable in it.
 """
 
 import contextlib
@@ -18,17 +18,17 @@ from benchmarks.paths import REPOSITORY, environment
 
 _MARK = "BENCHMARK_MARK"
 _TERM_SECONDS, _KILL_SECONDS, _PAUSE_SECONDS = 8.0, 10.0, 0.05
-_SETTLE_SECONDS, _WATCH_SECONDS, _IDLE_SHARE = 15.0, 0.2, 0.25  # some servers poll, and are never quite idle
+_SETTLE_SECONDS, _WATCH_SECONDS, _IDLE_SHARE = 15.0, 0.2, 0.25  # some servers poll and are never idle
 
 
 class ProcessTree:
-    """One program and all that it starts."""
+    """A program and all processes that it starts."""
 
     def __init__(self, command: Sequence[str], variables: Mapping[str, str], log: IO[bytes]) -> None:
-        """Start ``command`` in the repository's folder, with only ``variables`` and the bare necessities around it."""
+        """Start ``command`` in the repository's folder, with ``variables`` and those of ``environment`` only."""
         mark = secrets.token_hex(8)
         self._entry = f"{_MARK}={mark}".encode()
-        # A session of its own: Ctrl-C is for the harness, which then ends everything in order.
+        # In a new session, so that Ctrl-C reaches only the harness, which then stops everything in order.
         self._root = subprocess.Popen(
             command,
             cwd=REPOSITORY,
@@ -41,27 +41,27 @@ class ProcessTree:
 
     @property
     def ended(self) -> bool:
-        """Whether the program itself has ended, wanted or not."""
+        """Whether the program itself has ended."""
         return self._root.poll() is not None
 
     def members(self) -> list[int]:
-        """Return the ids of all living processes of the tree."""
+        """Return the IDs of all processes of the tree."""
         return [pid for pid in _all_processes() if self._entry in _read(f"/proc/{pid}/environ").split(b"\0")]
 
     def freeze(self) -> None:
-        """Stop every process; a frozen server takes memory but no time."""
+        """Stop every process; a frozen server takes memory but no CPU time."""
         self._signal(signal.SIGSTOP)
 
     def thaw(self) -> None:
-        """Let every process go on."""
+        """Continue every process."""
         self._signal(signal.SIGCONT)
 
     def resident_bytes(self) -> int:
-        """Return what the tree holds in memory: proportional set sizes, so that what is shared counts once."""
+        """Return the memory of the tree, as proportional set sizes, so that shared memory counts once."""
         return sum(_pss(pid) for pid in self.members())
 
     def settle(self) -> None:
-        """Wait until the tree has little to do: what clients asked for who have left is still worked on."""
+        """Wait until the tree is nearly idle; a server may still process requests of disconnected clients."""
         deadline = time.monotonic() + _SETTLE_SECONDS
         before = self.cpu_seconds()
         while time.monotonic() < deadline:
@@ -72,14 +72,14 @@ class ProcessTree:
             before = now
 
     def stop(self) -> None:
-        """End every process: politely, then not."""
+        """End every process: SIGTERM first, then SIGKILL."""
         self.thaw()
-        self._signal(signal.SIGTERM)  # to all: not every launcher hands it on
+        self._signal(signal.SIGTERM)  # to all, since not every launcher forwards it
         if self._gone_within(_TERM_SECONDS):
             return
         deadline = time.monotonic() + _KILL_SECONDS
         while time.monotonic() < deadline:
-            self._signal(signal.SIGKILL)  # again: some might have been born meanwhile
+            self._signal(signal.SIGKILL)  # repeated, for processes that were started meanwhile
             if self._gone_within(_PAUSE_SECONDS):
                 return
 
@@ -90,7 +90,7 @@ class ProcessTree:
     def _gone_within(self, seconds: float) -> bool:
         deadline = time.monotonic() + seconds
         while True:
-            self._root.poll()  # reaps it
+            self._root.poll()  # reaps the program
             if not self.members():
                 return True
             if time.monotonic() >= deadline:
@@ -123,5 +123,5 @@ def _cpu_ticks(pid: int) -> int:
 def _read(path: str) -> bytes:
     try:
         return Path(path).read_bytes()
-    except OSError:  # it has ended meanwhile, or is not ours to look into
+    except OSError:  # the process has ended, or may not be read
         return b""

@@ -1,9 +1,9 @@
-"""What Ray Serve costs a request: one replica of some CPUs against ``resnet-service serve``, in turns on one machine.
+"""The cost of Ray Serve for each request: one replica against ``resnet-service serve``, in turns on one machine.
 
 python -m benchmarks.ray_serve MODEL IMAGES [--cpus 2] [--connections 1,8] [--rounds 5] [--seconds 8]
 
-IMAGES is a folder of JPEGs. Run it with a Python that has the extra `ray`; wrk must be there. Ray runs all the while,
-also while our own server is asked; it takes a few percent of a CPU then, so what is found is rather too good for Ray.
+IMAGES is a folder of JPEGs. It needs a Python with the extra `ray`, and wrk. Ray also runs while the other server is
+measured, and takes a few percent of a CPU then, which slightly favours Ray.
 """
 
 import argparse
@@ -29,7 +29,7 @@ _START_SECONDS = 60
 
 
 def main() -> None:
-    """Measure, and print the figures as JSON."""
+    """Measure, and print the results as JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", type=Path)
     parser.add_argument("images", type=Path)
@@ -74,14 +74,14 @@ def summary(connections: int, found: dict[str, list[Load]]) -> dict[str, object]
 
 
 def free_port() -> int:
-    """Return a port of this machine that nobody listens on."""
+    """Return a free port of this machine."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         return int(listener.getsockname()[1])
 
 
 @contextmanager
 def own_server(model: Path, cpus: int) -> Iterator[str]:
-    """Run our own server with as many workers; yield its URL."""
+    """Run ``resnet-service serve`` with ``cpus`` workers; yield its URL."""
     port = free_port()
     options = ["--checkpoint", str(model), "--port", str(port), "--workers", str(cpus), "--log-level", "warning"]
     process = subprocess.Popen([sys.executable, "-m", "resnet_service", "serve", *options])
@@ -108,11 +108,11 @@ def _ready(url: str) -> bool:
 
 @contextmanager
 def ray_serve(model: Path, cpus: int) -> Iterator[str]:
-    """Run one replica of so many CPUs on Ray Serve; yield its URL."""
+    """Run one replica with ``cpus`` CPUs on Ray Serve; yield its URL."""
     os.environ.update(RAY_USAGE_STATS_ENABLED="0", RAY_AUTH_TOKEN=secrets.token_hex(32))
     with tempfile.TemporaryDirectory(prefix="ray-", dir="/tmp", ignore_cleanup_errors=True) as folder:
-        os.environ["RAY_TMPDIR"] = folder  # before Ray is imported; short, as its sockets want it
-        # The application of the module is built from the environment, so this comes first as well.
+        os.environ["RAY_TMPDIR"] = folder  # before Ray's import; its sockets need a short path
+        # The import of the module builds an application from the environment.
         os.environ.update(RESNET_SERVICE_CHECKPOINT=str(model), RESNET_SERVICE_WORKERS=str(cpus))
         import ray
         from ray import serve

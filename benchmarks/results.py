@@ -1,4 +1,4 @@
-"""What was measured, as it was measured: one record a measurement, nothing averaged."""
+"""The results of a run: one record for each measurement, without averages."""
 
 import json
 from collections.abc import Callable
@@ -13,7 +13,7 @@ Metric = Literal["per_second", "p50", "p95", "p99"]
 
 @dataclass(frozen=True)
 class Subject:
-    """A server that took part."""
+    """A server in the comparison."""
 
     name: str
     title: str
@@ -23,7 +23,7 @@ class Subject:
 
 @dataclass(frozen=True)
 class Measurement:
-    """One run of the load generator; milliseconds for the percentiles."""
+    """One run of the load generator; percentiles in milliseconds."""
 
     server: str
     images: ImageKind
@@ -39,7 +39,7 @@ class Measurement:
 
 @dataclass(frozen=True)
 class Ceiling:
-    """One measurement with no HTTP."""
+    """One measurement without HTTP."""
 
     precision: str
     round: int
@@ -48,7 +48,7 @@ class Ceiling:
 
 @dataclass(frozen=True)
 class Visit:
-    """One start with no other server beside it: time to the first answer; memory after load, and at its most."""
+    """One start with no other server running: time to the first answer, memory after load, and peak memory."""
 
     server: str
     round: int
@@ -59,7 +59,7 @@ class Visit:
 
 @dataclass
 class Results:
-    """Everything that one run found out."""
+    """All results of a run."""
 
     date: str
     machine: dict[str, str]
@@ -74,7 +74,7 @@ class Results:
     failures: dict[str, str] = field(default_factory=dict)
 
     def loads(self, server: str, metric: Metric, connections: int, images: ImageKind) -> dict[int, float]:
-        """Return a metric by round. A measurement that saw an error does not count."""
+        """Return a metric by round, without measurements that had errors."""
         return {
             one.round: float(getattr(one, metric))
             for one in self.measurements
@@ -86,11 +86,11 @@ class Results:
         return sum(one.errors for one in self.measurements if one.server == server)
 
     def ceiling(self, precision: str) -> dict[int, float]:
-        """Return images a second with no HTTP, by round."""
+        """Return images a second without HTTP, by round."""
         return {one.round: one.per_second for one in self.ceilings if one.precision == precision}
 
     def visited(self, server: str, value: Callable[[Visit], float]) -> dict[int, float]:
-        """Return something of a server's visits, by round."""
+        """Return a value of a server's visits, by round."""
         return {one.round: value(one) for one in self.visits if one.server == server}
 
     def write(self, path: Path) -> None:
@@ -99,7 +99,7 @@ class Results:
 
     @classmethod
     def read(cls, path: Path) -> "Results":
-        """Read what ``write`` wrote."""
+        """Read the JSON of ``write``."""
         content = json.loads(path.read_text())
         content["subjects"] = [Subject(**one) for one in content["subjects"]]
         content["measurements"] = [Measurement(**one) for one in content["measurements"]]
@@ -115,7 +115,7 @@ def middle(by_round: dict[int, float]) -> float | None:
 
 @dataclass(frozen=True)
 class Ratio:
-    """A ratio of two measurements that were made in the same rounds: its median, and the rounds that differ most."""
+    """The ratio of two measurements, taken round by round: median, lowest and highest."""
 
     median: float
     lowest: float
@@ -123,6 +123,6 @@ class Ratio:
 
 
 def ratio(above: dict[int, float], below: dict[int, float]) -> Ratio | None:
-    """Divide round by round: what slows a round down slows both, and cancels out."""
+    """Divide round by round: a disturbance of a round slows both down and cancels out."""
     found = [above[number] / below[number] for number in above.keys() & below.keys()]
     return Ratio(median(found), min(found), max(found)) if found else None

@@ -1,10 +1,9 @@
-"""What rounding FP32 tensors to 8-bit pixels changes: an image resized in floating point, with and without it.
+"""The effect of rounding FP32 tensors to 8-bit pixels on answers.
 
     python -m benchmarks.rounding checkpoints/efficientnet-lite0-imagenet1k.pth PHOTOGRAPHS
 
-PHOTOGRAPHS is a folder of them; without one, the photographs that the tests use are taken. Each is resized by PyTorch
-in floating point, as pipelines do that never make 8-bit pixels of it; PyTorch answers for that tensor, and for the one
-that the service would make of it.
+PHOTOGRAPHS is a folder; by default, the photographs of the tests. PyTorch resizes each in floating point, as pipelines
+without 8-bit pixels do. Its answers for that tensor are compared with those for the service's tensor.
 """
 
 import argparse
@@ -33,18 +32,18 @@ def main() -> None:
 
 
 def compare(checkpoint: Path, images: list[bytes]) -> dict[str, float]:
-    """Answer for each image's tensor as it is and rounded; return how far the answers are apart."""
+    """Compare the answers for each image's tensor with those for the rounded tensor."""
     loaded = load_checkpoint(checkpoint)
     differences, same = [], []
     with torch.inference_mode():
         for image in images:
             resized = _resized(image, loaded.metadata)
             rounded = normalise(denormalise(resized, loaded.metadata), loaded.metadata)
-            as_it_is, as_served = (
+            exact, as_served = (
                 loaded.model(torch.from_numpy(array).permute(0, 3, 1, 2))[0].numpy() for array in (resized, rounded)
             )
-            differences.append(np.abs(as_it_is - as_served).max())
-            same.append(as_it_is.argmax() == as_served.argmax())
+            differences.append(np.abs(exact - as_served).max())
+            same.append(exact.argmax() == as_served.argmax())
     return {
         "images": len(images),
         "same first answer, %": 100 * float(np.mean(same)),
@@ -54,7 +53,7 @@ def compare(checkpoint: Path, images: list[bytes]) -> dict[str, float]:
 
 
 def _resized(data: bytes, metadata: ModelMetadata) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
-    """Return float32 [1, S, S, 3], normalised, of the square in the middle; no value was ever rounded."""
+    """Return the centre square, resized and normalised without rounding, float32 [1, S, S, 3]."""
     image = decode(data).image
     side = min(image.size)
     left, top = (image.width - side) // 2, (image.height - side) // 2

@@ -1,4 +1,4 @@
-"""Servers while they run: started on a free port, checked, loaded, frozen."""
+"""Running servers: started on a free port, checked and loaded."""
 
 import json
 import socket
@@ -16,11 +16,11 @@ _START_SECONDS = 120.0
 
 
 class WrongAnswer(RuntimeError):
-    """A server answers, but not what the network says; how fast it does that is of no interest."""
+    """A server's answer is not that of the network, so its speed does not count."""
 
 
 class RunningServer:
-    """A server that has given its first answer, and given it rightly."""
+    """A server whose first answer was correct."""
 
     def __init__(self, server: Server, tree: ProcessTree, port: int, seconds_to_answer: float) -> None:
         self.server = server
@@ -29,10 +29,10 @@ class RunningServer:
         self._port = port
 
     def load(self, images: Sequence[Path], *, connections: int, seconds: int) -> load.Load:
-        """Let wrk post ``images``, then wait until the server has done with what wrk left behind.
+        """Let wrk post ``images``, then wait until the server has finished the remaining requests.
 
-        When wrk's time is over it hangs up. A slow server has then a queue of work for nobody, more than a second of it
-        after 64 connections, which the next measurement would have to pay for.
+        wrk disconnects when its time is over. A slow server still has a queue of requests then, of more than a second
+        after 64 connections, which would slow the next measurement down.
         """
         url = f"http://127.0.0.1:{self._port}{self.server.path}"
         found = load.run(url, self.server.form_field, images, connections=connections, seconds=seconds)
@@ -42,22 +42,22 @@ class RunningServer:
 
 @contextmanager
 def running(server: Server, files: Files, folder: Path) -> Iterator[RunningServer]:
-    """Start ``server``, wait for its first answer, check that, and end it afterwards in any case.
+    """Start ``server``, check its first answer, and stop it after the block.
 
-    Whatever it writes, log, temporary files or a folder in its home, goes into ``folder``.
+    Its log, temporary files and home folder are in ``folder``.
 
     Raises:
-        RuntimeError: It did not answer, or wrongly; the message holds the end of its log.
+        RuntimeError: It did not answer, or not correctly; the message has the end of its log.
 
     """
     port = _free_port()
     path = folder / f"{server.name}.log"
     sent = client.upload(files.checked_image.read_bytes(), server.form_field)
     command = [part.replace("{port}", str(port)) for part in server.command]
-    whereabouts = {"HOME": str(folder), "TMPDIR": str(folder)}
+    folders = {"HOME": str(folder), "TMPDIR": str(folder)}
     with path.open("ab") as log:
         started = time.perf_counter()
-        tree = ProcessTree(command, {**server.variables, **whereabouts, "PORT": str(port)}, log)
+        tree = ProcessTree(command, {**server.variables, **folders, "PORT": str(port)}, log)
         try:
             body = _answered(tree, port, server.path, sent, path)
             seconds = time.perf_counter() - started

@@ -1,9 +1,9 @@
-"""What 1, 10 and 1,000 nodes would do, calculated from what was measured on one.
+"""The throughput of 1, 10 and 1,000 nodes, calculated from measurements on one.
 
 python -m benchmarks.scale [docs/benchmarks/batch.json]
 
-Prints the table of docs/scale.md, and the figures that stand around it. What is assumed and not measured stands here
-by name.
+Prints the table of docs/scale.md and the figures in its text. The constants of this module are assumptions, not
+measurements.
 """
 
 import json
@@ -13,34 +13,34 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from benchmarks.paths import REPOSITORY
-from resnet_service.batch.shards import part_size, task_count
+from resnet_service.batch.shards import shard_size, task_count
 
 FIGURES = REPOSITORY / "docs" / "benchmarks" / "batch.json"
 
 NODES = (1, 10, 1000)
 CORES = 16  # a node
-LINK_BITS = 10e9  # a second, of each node and of the driver's
-# What Amazon S3 documents for each prefix of a bucket ("Best practices design patterns: optimizing Amazon S3
-# performance"); a bucket may have any number of prefixes, and comes to this only after it has grown into it.
+LINK_BITS = 10e9  # a second, of each node and of the driver
+# Reads a second for each prefix of a bucket, as Amazon documents ("Best practices design patterns: optimizing Amazon S3
+# performance"). A bucket may have any number of prefixes, and reaches this rate only after scaling up to it.
 STORE_READS = 5500
-BATCH = 100_000_000  # images of one run: what its driver can hold in memory
+BATCH = 100_000_000  # images of one run; the driver holds their names in memory
 
 CPU, LINKS, STORE, DRIVER = "CPU", "links", "one prefix", "driver"
 
 
 class Bound(NamedTuple):
-    """What limits a cluster, and to how many images a second."""
+    """A limit of a cluster, in images a second."""
 
     name: str
     per_second: float
 
 
 def bounds(figures: dict[str, Any], nodes: int) -> list[Bound]:
-    """Return the bounds for a number of nodes, the lowest first; images are single objects under one prefix."""
+    """Return the bounds for a number of nodes, lowest first; each image is an object under one prefix."""
     core = statistics.median(figures["per_second"]["threads"]) / figures["cpus"]
     core *= min(1.0, statistics.median(figures["ray_of_threads"]))
     cpus = nodes * CORES
-    tasks = task_count(BATCH // part_size(BATCH), BATCH, cpus)
+    tasks = task_count(BATCH // shard_size(BATCH), BATCH, cpus)
     handed = min(1000 / figures["ray_task_ms"] * BATCH / tasks, LINK_BITS / 8 / figures["described_bytes"])
     return sorted(
         [
@@ -54,7 +54,7 @@ def bounds(figures: dict[str, Any], nodes: int) -> list[Bound]:
 
 
 def table(figures: dict[str, Any]) -> str:
-    """Return the table of docs/scale.md: each bound by itself, and what is left when the store's is lifted."""
+    """Return the table of docs/scale.md: each bound, and the result without the store's bound."""
     lines = [
         "| nodes | CPU | links | one prefix | driver | bound by | with enough prefixes | 100 million take |",
         "|---|---|---|---|---|---|---|---|",
@@ -73,7 +73,7 @@ def table(figures: dict[str, Any]) -> str:
 
 
 def around(figures: dict[str, Any]) -> str:
-    """Return the figures that stand around the table."""
+    """Return the figures of the text around the table."""
     stages = figures["stage_ms"]
     whole = sum(stages.values())
     shares = ", ".join(f"{stage} {spent} ms ({spent / whole:.0%})" for stage, spent in stages.items())
@@ -92,7 +92,7 @@ def around(figures: dict[str, Any]) -> str:
 
 
 def _number(value: float) -> str:
-    """Write two significant digits: the assumptions do not bear more."""
+    """Return two significant digits; the assumptions do not justify more."""
     return f"{float(f'{value:.2g}'):,.0f}"
 
 

@@ -1,4 +1,4 @@
-"""What each stage of one answer costs without HTTP: CPU and wall milliseconds, medians over the images.
+"""The cost of each stage of an answer without HTTP: CPU and wall milliseconds, medians over the rounds.
 
 python -m benchmarks.stages MODEL IMAGE…
 """
@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from resnet_service.imaging.decode import decode
+from resnet_service.imaging.decode import DRAFT_MARGIN, decode
 from resnet_service.imaging.preprocess import crop
 from resnet_service.inference.ranking import rank
 from resnet_service.models.labels import LabelSet
@@ -30,7 +30,7 @@ def main() -> None:
     runtime = open_runtime(args.model, workers=2)
     metadata = runtime.metadata
     labels = LabelSet.numbered(metadata.num_classes)
-    min_side = 2 * metadata.resize_size
+    min_side = DRAFT_MARGIN * metadata.resize_size
     files = [path.read_bytes() for path in args.images]
     images = [decode(file, min_side=min_side).image for file in files]
     crops = np.stack([crop(image, metadata, exact=False) for image in images])
@@ -40,8 +40,8 @@ def main() -> None:
         "decode": lambda index: decode(files[index], min_side=min_side),
         "crop, fast": lambda index: crop(images[index], metadata, exact=False),
         "crop, exact": lambda index: crop(images[index], metadata),
-        "infer, busy": lambda index: runtime.logits(crops[index : index + 1], prefer_latency=False),
-        "infer, alone": lambda index: runtime.logits(crops[index : index + 1]),
+        "infer, throughput": lambda index: runtime.logits(crops[index : index + 1], prefer_latency=False),
+        "infer, latency": lambda index: runtime.logits(crops[index : index + 1]),
         "rank": lambda index: rank(logits[index], labels, 5),
     }
     print(json.dumps({name: measure(stage, indices) for name, stage in stages.items()}, indent=1))

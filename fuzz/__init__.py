@@ -1,1 +1,1 @@
-"""What attacks the readers of strangers' files: coverage-guided fuzzing, damage, and bombs."""
+"""Attacks on the readers of untrusted files: coverage-guided fuzzing, damaged files, and bombs."""

@@ -1,7 +1,7 @@
 """Coverage-guided fuzzing: `python -m fuzz TARGET SECONDS`, with atheris (libFuzzer).
 
-What fails is written to the current folder by libFuzzer; put it into `fuzz/corpus/TARGET`, where a fast test keeps it
-from coming back. New inputs that merely reach new code are thrown away at the end: the corpus stays small.
+libFuzzer writes a failing input to the current folder. Put it into `fuzz/corpus/TARGET`, where a fast test checks it
+from then on. Inputs that only reach new code are discarded at the end, so that the corpus stays small.
 """
 
 import sys
@@ -9,12 +9,12 @@ import tempfile
 
 import atheris
 
-# Atheris needs minutes to instrument a module as large as Pillow's; what is searched is what stands before it.
+# Atheris would need minutes to instrument Pillow; the code that runs before it is instrumented.
 _INSTRUMENTED = [
     "resnet_service.imaging.decoder_limits",
     "resnet_service.imaging.decode",
     "resnet_service.models.exported",
-    "resnet_service.prepare",
+    "resnet_service.models.checkpoint",
 ]
 
 with atheris.instrument_imports(include=_INSTRUMENTED):
@@ -26,7 +26,7 @@ _MEGABYTES = 3000
 
 
 def main() -> None:
-    """Fuzz one target for so many seconds; a finding ends the process with another exit code than 0."""
+    """Fuzz one target for a number of seconds; a finding makes the exit code other than 0."""
     target, seconds = sys.argv[1:]
     with tempfile.TemporaryDirectory() as found:
         arguments = [

@@ -1,7 +1,7 @@
-"""Files that are small and want to become large or long, and a measurement of what each costs.
+"""Bombs: small files that take much memory or time to read, and a measurement of the cost of each.
 
-`python -m fuzz.bombs` decodes or loads each in a process of its own and prints a Markdown table: the answer, seconds,
-and by how much resident memory grew at its peak. Every image fits into the default limit of a request's body.
+`python -m fuzz.bombs` decodes or loads each in a separate process and prints a Markdown table: the answer, seconds, and
+the growth of resident memory at its peak. Every image fits into the default limit of a request's body.
 """
 
 import io
@@ -39,7 +39,7 @@ def _chunk(kind: bytes, content: bytes) -> bytes:
 
 
 def _png(width: int, height: int, pixels: bytes, before: bytes = b"", after: bytes = b"") -> bytes:
-    """Put a PNG of 8-bit RGB together; ``pixels`` are compressed rows."""
+    """Build a PNG of 8-bit RGB; ``pixels`` are compressed rows."""
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
     return b"".join(
         (b"\x89PNG\r\n\x1a\n", _chunk(b"IHDR", header), before, _chunk(b"IDAT", pixels), after, _chunk(b"IEND", b""))
@@ -50,7 +50,7 @@ _PIXEL = zlib.compress(b"\0\xff\0\0")
 
 
 def png_of_20000_squared() -> bytes:
-    """400 million pixels, and none of zero bytes alone: memory that is not written to is not counted."""
+    """400 million pixels with non-zero bytes, since memory that is not written to is not counted."""
     packer = zlib.compressobj(1)
     rows = [packer.compress(b"\0" + bytes([row % 255 + 1]) * 60_000) for row in range(20_000)]
     return _png(20_000, 20_000, b"".join(rows) + packer.flush())
@@ -74,7 +74,7 @@ def png_of_small_idats() -> bytes:
 
 
 def png_of_compressed_texts() -> bytes:
-    """A gigabyte of text, in portions that Pillow's limit for one allows."""
+    """A gigabyte of text, in chunks within Pillow's limit."""
     text = _chunk(b"zTXt", b"a\0\0" + zlib.compress(bytes(2**20 - 1), 9))
     return _png(1, 1, _PIXEL, before=text * 1000)
 
@@ -140,18 +140,18 @@ def jpeg_of_large_exif() -> bytes:
 
 
 def _ifd(entries: int, at: int, size: int) -> bytes:
-    """A TIFF directory of ``entries`` tags whose values are all the same ``size`` bytes, from ``at`` on."""
+    """A TIFF directory of ``entries`` tags that share one value of ``size`` bytes, at ``at``."""
     listed = b"".join(struct.pack("<HHLL", 30_000 + number, 7, size, at) for number in range(entries))
     return b"II*\0\x08\0\0\0" + struct.pack("<H", entries) + listed + bytes(4)
 
 
 def jpeg_of_overlapping_exif() -> bytes:
-    """5,000 EXIF tags of 60,000 bytes each, all of them the same."""
+    """5,000 EXIF tags that share one value of 60,000 bytes."""
     return _jpeg(_segment(0xE1, b"Exif\0\0" + _ifd(5000, 8, 60_000) + bytes(5_000)))
 
 
 def jpeg_of_overlapping_large_exif() -> bytes:
-    """As before with 9 MB, in as many segments as it takes."""
+    """5,000 EXIF tags that share one value of 9 MB, in several segments."""
     exif = _ifd(5000, 8, 9_000_000).ljust(9_000_008, b"\0")
     return _jpeg(b"".join(_segment(0xE1, b"Exif\0\0" + exif[at : at + 65_000]) for at in range(0, len(exif), 65_000)))
 
@@ -170,10 +170,10 @@ def jpeg_of_large_xmp() -> bytes:
 
 
 def _progressive(width: int, height: int, scans: int) -> bytes:
-    """A progressive grey JPEG of ``scans`` scans that say nothing in few bytes, but go through every block each."""
+    """A progressive grey JPEG of ``scans`` empty scans: few bytes, but each passes over every block."""
     frame = struct.pack(">BHHB", 8, height, width, 1) + b"\1\x11\0"
     quantization = b"\0" + b"\1" * 64
-    # One code of 1 bit: a run of 2^14 to 2^15 - 1 blocks that end here, with 14 bits of how many more.
+    # One code of 1 bit: an end-of-band run of 2^14 to 2^15 - 1 blocks, with 14 bits for its length.
     table = b"\x10" + b"\1" + bytes(15) + b"\xe0"
     dc_table = b"\0" + b"\1" + bytes(15) + b"\0"
     blocks = -(-width // 8) * -(-height // 8)
@@ -285,7 +285,7 @@ def avif_of_a_large_canvas() -> bytes:
 
 
 def avif_of_more_pixels_than_it_says() -> bytes:
-    """64 million pixels within, 16 x 16 without."""
+    """64 million coded pixels in a container of 16 x 16."""
     return _avif_saying(_encoded(Image.new("L", (8_000, 8_000), 128), "AVIF", speed=10, quality=1), 16, 16)
 
 
@@ -294,7 +294,7 @@ def _box(kind: bytes, content: bytes) -> bytes:
 
 
 def _within_meta(data: bytes, box: bytes, instead_of: bytes) -> bytes:
-    """Put ``box`` in the place of one of the boxes within ``meta``, and mend the sizes (not the offsets)."""
+    """Replace one of the boxes within ``meta`` with ``box``, and correct the sizes (not the offsets)."""
     meta = data.index(b"meta") - 4
     size = struct.unpack(">I", data[meta : meta + 4])[0]
     at = data.index(instead_of, meta) - 4
@@ -311,7 +311,7 @@ def _within_meta(data: bytes, box: bytes, instead_of: bytes) -> bytes:
 
 
 def _within(data: bytes, kind: bytes, box: bytes) -> bytes:
-    """Put ``box`` in the place of that of its kind within ``moov``, and mend the sizes of all that are around it."""
+    """Replace the box of the same type within ``moov`` with ``box``, and correct the sizes of its parents."""
     at = data.index(kind, data.index(b"moov")) - 4
     old = struct.unpack(">I", data[at : at + 4])[0]
     changed = bytearray(data[:at] + box + data[at + old :])
@@ -322,7 +322,7 @@ def _within(data: bytes, kind: bytes, box: bytes) -> bytes:
 
 
 def avif_of_many_items() -> bytes:
-    """700,000 places of items, each to be found among those before it."""
+    """700,000 item locations, each of which is searched among the earlier ones."""
     listed = b"".join(struct.pack(">IHHH", number + 10, 0, 0, 0) for number in range((BODY - 2000) // 10))
     iloc = _box(b"iloc", b"\2\0\0\0\0\0" + struct.pack(">I", len(listed) // 10) + listed)
     return _within_meta(_encoded(Image.new("RGB", (16, 16), "red"), "AVIF"), iloc, b"iloc")
@@ -346,7 +346,7 @@ def avif_of_many_item_infos() -> bytes:
 
 
 def avif_of_a_large_frame_table() -> bytes:
-    """A film of which half a million samples are said to be in as many places."""
+    """An animation whose half a million samples have as many locations."""
     frames = [Image.new("RGB", (16, 16), colour) for colour in ("red", "blue")]
     data = _encoded(frames[0], "AVIF", save_all=True, append_images=frames[1:], duration=1)
     count = (BODY - 10_000) // 16
@@ -363,7 +363,7 @@ def avif_of_a_large_frame_table() -> bytes:
 
 
 def _tiff(entries: Mapping[int, tuple[int, int, int]], data: bytes = b"", following: int = 0) -> bytes:
-    """Put a TIFF together: tag to (type, count, value or offset); ``data`` begins at 8."""
+    """Build a TIFF: tag to (type, count, value or offset); ``data`` begins at 8."""
     listed = b"".join(struct.pack("<HHLL", tag, *entry) for tag, entry in sorted(entries.items()))
     directory = struct.pack("<H", len(entries)) + listed + struct.pack("<L", following)
     return b"II*\0" + struct.pack("<L", 8 + len(data)) + data + directory
@@ -397,14 +397,14 @@ def tiff_of_many_directories() -> bytes:
 
 
 def tiff_of_overlapping_values() -> bytes:
-    """5,000 tags of 9 MB each, all of them the same."""
+    """5,000 tags that share one value of 9 MB."""
     entries = {**_grey(1, 1), 273: (4, 1, 8), 278: (4, 1, 1), 279: (4, 1, 1)}
     entries.update({30_000 + number: (7, 9_000_000, 8) for number in range(5000)})
     return _tiff(entries, b"x" * 9_000_000)
 
 
 def tiff_of_nested_directories() -> bytes:
-    """EXIF, GPS and interoperability directories that are the main one again."""
+    """EXIF, GPS and interoperability directories that refer to the main one."""
     entries = {**_grey(1, 1), 273: (4, 1, 8), 278: (4, 1, 1), 279: (4, 1, 1)}
     for tag in (34_665, 34_853, 40_965, 330):
         entries[tag] = (4, 1, 16)
@@ -420,7 +420,7 @@ def tiff_of_many_strips() -> bytes:
 
 
 def tiff_of_a_large_tile() -> bytes:
-    """One tile of 676 million pixels for an image of one, which the decoder unpacks as a whole."""
+    """One tile of 676 million pixels, which is decoded as a whole, for an image of one pixel."""
     side = 25_600
     packer = zlib.compressobj(1)
     rows = [packer.compress(b"\x11" * side) for _ in range(side)]
@@ -473,7 +473,7 @@ def bmp_of_single_pixels() -> bytes:
 
 
 def bmp_of_ends_of_lines() -> bytes:
-    """50 million pixels that a loop in Python fills one by one."""
+    """50 million pixels that a Python loop fills one by one."""
     return _bmp(49_999, 1_000, 1, b"\1x\0\0" * 1_000)
 
 
@@ -511,7 +511,7 @@ def checkpoint_zip_bomb(path: Path) -> None:
 
 
 def checkpoint_of_overlapping_entries(path: Path) -> None:
-    """A thousand directory entries that are the same megabyte (Fifield's zip bomb)."""
+    """A thousand directory entries that share one megabyte (Fifield's zip bomb)."""
     with zipfile.ZipFile(path, "w") as bomb:
         bomb.writestr("a/data/0", bytes(2**20))
         for number in range(1, 1000):
@@ -539,7 +539,7 @@ def checkpoint_of_empty_lists(path: Path) -> None:
 
 
 def checkpoint_of_empty_lists_without_a_zip(path: Path) -> None:
-    """The same in the format before 2020, where nothing says how long the index is."""
+    """Thirty million objects in the format before 2020, which does not store the length of the index."""
     import torch
 
     torch.save([], path, _use_new_zipfile_serialization=False)
@@ -555,7 +555,7 @@ def checkpoint_that_is_a_pickle_bomb(path: Path) -> None:
 
 
 def checkpoint_of_a_virtual_tensor(path: Path) -> None:
-    """One stored number that claims to be a tensor of 10^15, by a stride of zero."""
+    """One stored number as a tensor of 10^15 elements, with a stride of zero."""
     import torch
 
     state = {"weight": torch.zeros(1).expand(10**9, 10**6)}
@@ -563,7 +563,7 @@ def checkpoint_of_a_virtual_tensor(path: Path) -> None:
 
 
 def _exported(path: Path, change: Callable[[object], None]) -> None:
-    """Write an exported model of two nodes that is sound but for ``change``."""
+    """Write an exported model of two nodes that is valid except for ``change``."""
     import numpy as np
     from onnx import TensorProto, helper, numpy_helper
 
@@ -601,7 +601,7 @@ def _exported(path: Path, change: Callable[[object], None]) -> None:
 
 
 def exported_sound(path: Path) -> None:
-    """Not a bomb: what the others are made of."""
+    """Not a bomb: the valid model that the others change."""
     _exported(path, lambda model: None)
 
 
@@ -624,7 +624,7 @@ def exported_with_a_tensor_of_a_petabyte(path: Path) -> None:
 
 
 def exported_that_makes_a_terabyte(path: Path) -> None:
-    """A constant that the graph itself makes, of a shape given in 16 bytes."""
+    """A constant that the graph creates, with a shape of 16 bytes."""
 
     def change(model: object) -> None:
         import numpy as np
@@ -649,18 +649,18 @@ MODELS: Mapping[str, Callable[[Path], None]] = MappingProxyType(
 )
 
 
-# --- What each costs
+# --- The cost of each
 
 
 class Cost(NamedTuple):
-    """What reading one file came to: the answer, or ``killed``; seconds; megabytes of growth at the peak."""
+    """The result of reading one file: answer or ``killed``, seconds, and growth of memory in megabytes at the peak."""
 
     answer: str
     seconds: float
     megabytes: float
 
 
-# Pixels are C's memory, so a process of its own is asked for its peak (getrusage would give its parent's).
+# Pixels are in C memory, so a separate process reports its peak (getrusage would include its parent's).
 _CHILD = """
 import json, re, sys, time
 from pathlib import Path
@@ -688,12 +688,12 @@ print(json.dumps([answer, time.perf_counter() - begun, (peak() - before) / 1024]
 
 
 def measure(name: str, seconds: float = _SECONDS, megabytes: int = 8_000) -> Cost:
-    """Make the file ``name``, read it in a process of its own, and say what that cost.
+    """Create the file ``name``, read it in a separate process, and return the cost.
 
     Args:
         name: A key of ``IMAGES`` or ``MODELS``.
-        seconds: The process is killed after as many.
-        megabytes: Of address space, the most that it can get.
+        seconds: Seconds after which the process is killed.
+        megabytes: Limit of its address space.
 
     """
     with tempfile.TemporaryDirectory() as folder:
@@ -717,7 +717,7 @@ def measure(name: str, seconds: float = _SECONDS, megabytes: int = 8_000) -> Cos
 
 
 def main(names: list[str]) -> None:
-    """Print the table, of all files or of those whose names are given."""
+    """Print the table of all files, or of those named in the arguments."""
     print("| file | answer | seconds | growth of memory, MB |")
     print("|---|---|--:|--:|")
     for name in names or [*IMAGES, *MODELS]:

@@ -1,22 +1,22 @@
-"""Damage to files, as transfers, disks and attackers do it; the same for the same seed."""
+"""Damage to files, as by transfers, disks and attackers; the same for the same seed."""
 
 import random
 import struct
 import zlib
 from collections.abc import Callable
 
-# What overflows, or is taken for "none": the ends of the ranges of counts and sizes.
+# Limits of the ranges of counts and sizes, which may overflow or be read as "none".
 _EXTREMES = (0, 1, 0x7F, 0x80, 0xFF, 0x7FFF, 0x8000, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF)
 _HEAD = 128
 
 
 def truncated(data: bytearray, dice: random.Random) -> bytearray:
-    """End somewhere."""
+    """Truncate the file."""
     return data[: dice.randrange(len(data))]
 
 
 def flipped(data: bytearray, dice: random.Random) -> bytearray:
-    """Change up to eight single bits."""
+    """Flip up to eight bits."""
     for _ in range(dice.randint(1, 8)):
         data[dice.randrange(len(data))] ^= 1 << dice.randrange(8)
     return data
@@ -39,21 +39,21 @@ def swapped(data: bytearray, dice: random.Random) -> bytearray:
 
 
 def repeated(data: bytearray, dice: random.Random) -> bytearray:
-    """Say a piece several times."""
+    """Repeat a piece."""
     at = dice.randrange(len(data))
     piece = data[at : at + dice.randint(1, 64)]
     return data[:at] + piece * dice.randint(2, 40) + data[at:]
 
 
 def emptied(data: bytearray, dice: random.Random) -> bytearray:
-    """Have zeros in the place of a piece, as a disk does that lost a sector."""
+    """Replace a piece with zeros, like a lost sector of a disk."""
     at, size = dice.randrange(len(data)), dice.randint(1, 512)
     data[at : at + size] = bytes(len(data[at : at + size]))
     return data
 
 
 def png_chunks_swapped(data: bytearray, dice: random.Random) -> bytearray:
-    """Exchange, repeat or falsify whole chunks of a PNG, with checksums that are right."""
+    """Exchange, repeat or falsify whole chunks of a PNG, with correct checksums."""
     chunks = []
     at = 8
     while at + 12 <= len(data):
@@ -89,7 +89,7 @@ KINDS: tuple[Callable[[bytearray, random.Random], bytearray], ...] = (
 
 def damaged(data: bytes, seed: int) -> bytes:
     """Return ``data`` after one to three kinds of damage."""
-    dice = random.Random(seed)  # noqa: S311 - it shall be the same each time
+    dice = random.Random(seed)  # noqa: S311 - reproducible, not secret
     result = bytearray(data)
     for _ in range(dice.randint(1, 3)):
         if result:

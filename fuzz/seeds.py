@@ -1,4 +1,4 @@
-"""The corpus that fuzzing begins with: `python -m fuzz.seeds` writes it anew, small and the same each time."""
+"""The seeds of fuzzing: `python -m fuzz.seeds` writes them; they are small, and the same each time."""
 
 import io
 import zipfile
@@ -12,7 +12,7 @@ from fuzz.targets import CORPUS
 
 
 def images() -> dict[str, bytes]:
-    """Return small images of every accepted format, and of its variants that take other ways through the code."""
+    """Return small images of every accepted format, and of variants that take other code paths."""
     colours = Image.linear_gradient("L").resize((16, 12)).convert("RGB")
     exif = Image.Exif()
     exif[0x0112] = 6
@@ -40,7 +40,7 @@ def images() -> dict[str, bytes]:
 
 
 def checkpoints() -> dict[str, bytes]:
-    """Return small files of ``torch.save``; none is a whole network."""
+    """Return small files of ``torch.save``, without whole networks."""
     content = {"arch": "resnet18", "num_classes": 2, "input_size": 64, "state_dict": {"fc.bias": torch.zeros(2)}}
     made: dict[str, bytes] = {}
     for name, zipped in (("zip", True), ("legacy", False)):
@@ -51,7 +51,7 @@ def checkpoints() -> dict[str, bytes]:
     with zipfile.ZipFile(buffer, "w") as archive:
         archive.writestr("archive/data.pkl", b"\x80\x02cos\nsystem\n)R.")
     made["code.pth"] = buffer.getvalue()
-    # Says that its entries are encrypted, in the directory and before each of them.
+    # Its entries are marked as encrypted, in the directory and in their headers.
     locked = bytearray(made["zip.pth"])
     for signature, offset in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
         at = locked.find(signature)
@@ -74,7 +74,7 @@ def exported_models(folder: Path) -> dict[str, bytes]:
 
 
 def main() -> None:
-    """Write all of it."""
+    """Write all seeds."""
     for target, files in (
         ("decode", images()),
         ("checkpoint", checkpoints()),

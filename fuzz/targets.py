@@ -1,4 +1,4 @@
-"""What is fuzzed: each takes arbitrary bytes, and may raise nothing."""
+"""The targets of fuzzing; each takes arbitrary bytes and must not raise."""
 
 import tempfile
 from collections.abc import Callable, Mapping
@@ -27,7 +27,7 @@ def fuzz_decode(data: bytes) -> None:
 
 
 def fuzz_checkpoint(data: bytes) -> None:
-    """Load a checkpoint, as `serve` does. The corpus has no whole network: what comes after keys and shapes is ours."""
+    """Load a checkpoint, as `serve` does. The corpus has no whole network: later steps read no untrusted input."""
     path = Path(_FOLDER.name, "model.pth")
     path.write_bytes(data)
     try:
@@ -37,7 +37,7 @@ def fuzz_checkpoint(data: bytes) -> None:
 
 
 def fuzz_exported(data: bytes) -> None:
-    """Read an exported model, up to where OpenVINO would get it."""
+    """Read an exported model, up to its compilation by OpenVINO."""
     path = Path(_FOLDER.name, "model.onnx")
     path.write_bytes(data)
     try:
@@ -52,5 +52,5 @@ TARGETS: Mapping[str, Callable[[bytes], None]] = MappingProxyType(
 
 
 def corpus(target: str) -> list[Path]:
-    """Return the files that are kept for a target: where fuzzing begins, and what once failed."""
+    """Return the corpus of a target: seeds, and inputs that once failed."""
     return sorted(path for path in (CORPUS / target).iterdir() if path.is_file())

@@ -1,4 +1,4 @@
-"""Fixtures that are dear: made once a session."""
+"""Expensive fixtures, created once a session."""
 
 import gc
 from collections.abc import Iterator
@@ -21,7 +21,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish() -> None:
-    """Leave what was imported, PyTorch among it, out of garbage collections: each service that starts makes one."""
+    """Exempt imported objects, such as PyTorch's, from the garbage collection at each start of a service."""
     gc.collect()
     gc.freeze()
 
@@ -64,7 +64,7 @@ def fashion_exported(tmp_path_factory: pytest.TempPathFactory) -> ExportedByComm
 
 @pytest.fixture(scope="session")
 def imagenet_exported() -> Path:
-    """Return what `pull` brings, exported in FP32; fetched once for the checkout, as `make serve` does it."""
+    """Return the model of `pull`, exported in FP32; fetched once for the checkout, as by `make serve`."""
     done = cli("pull", "--if-missing", timeout=300)
     assert done.returncode == 0, done.stderr
     return pulled_models(REPOSITORY / "checkpoints")[-1]
@@ -72,7 +72,7 @@ def imagenet_exported() -> Path:
 
 @pytest.fixture(scope="session")
 def imagenet_checkpoint(imagenet_exported: Path) -> Path:
-    """Return the checkpoint that was pulled, of which the exported model was made."""
+    """Return the pulled checkpoint, from which the model was exported."""
     return imagenet_exported.with_suffix(".pth")
 
 

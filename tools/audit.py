@@ -1,7 +1,7 @@
-"""Compare the lock files with what is known of vulnerabilities; needs a network, and says so where there is none.
+"""Look up the packages of the lock files in a database of vulnerabilities; requires a network.
 
-pip-audit leaves out what its database does not know, and succeeds. Here that is a failure: nothing found is good news
-only where everything was looked up.
+pip-audit skips packages that its database does not know, and succeeds. Here that is a failure: an empty result means
+"no known vulnerabilities" only if every package was looked up.
 """
 
 import json
@@ -14,14 +14,14 @@ from typing import Any
 
 LOCKS = ("requirements/serve.txt", "requirements/dev.txt")
 SERVICES = ("pypi", "osv")
-# As pip-audit prints them: a dict a package, with ``vulns``, or with the reason why it was skipped.
+# As pip-audit prints them: a dict for each package, with ``vulns`` or the reason why it was skipped.
 Findings = list[dict[str, Any]]
 PROBE_SECONDS = 15.0
 AUDIT_SECONDS = 300.0
 
 
 def audit(service: str, lock: Path, seconds: float, arguments: list[str]) -> Findings | None:
-    """Return pip-audit's findings, a package each, or ``None`` where it has none to give."""
+    """Return pip-audit's findings, one for each package, or ``None`` if it failed."""
     command = [sys.executable, "-m", "pip_audit", "--vulnerability-service", service, "--format", "json"]
     command += ["--progress-spinner", "off", "--timeout", "5", "--disable-pip", "--require-hashes"]
     try:
@@ -39,15 +39,15 @@ def audit(service: str, lock: Path, seconds: float, arguments: list[str]) -> Fin
 
 
 def main(arguments: list[str], look_up: Callable[[str, Path, float, list[str]], Findings | None] = audit) -> int:
-    """Audit the locks, with ``arguments`` handed on to pip-audit; return 0 if all was known and nothing found.
+    """Audit the locks; return 0 if the database knows every package and no vulnerability.
 
-    ``look_up`` is what asks a database; tests hand in their own.
+    ``arguments`` are passed on to pip-audit; tests replace ``look_up``.
     """
     service = next((service for service in SERVICES if answers(service, arguments, look_up)), None)
     if service is None:
         print(
-            "error: no vulnerability database (PyPI's or OSV's) answers from here, so nothing was audited. "
-            "Run this where the network reaches one.",
+            "error: no vulnerability database (PyPI's or OSV's) can be reached, so nothing was audited. "
+            "Run this on a machine that can reach one.",
             file=sys.stderr,
         )
         return 1
@@ -72,7 +72,7 @@ def main(arguments: list[str], look_up: Callable[[str, Path, float, list[str]], 
 def answers(
     service: str, arguments: list[str], look_up: Callable[[str, Path, float, list[str]], Findings | None]
 ) -> bool:
-    """Say whether a database knows the first package of the first lock, rather than waiting for each to fail."""
+    """Return whether a database answers for the first package of the first lock, a quick test of the network."""
     entry = Path(LOCKS[0]).read_text().split("    # via", 1)[0]
     with tempfile.TemporaryDirectory() as folder:
         probe = Path(folder) / "probe.txt"
@@ -82,7 +82,7 @@ def answers(
 
 
 def unknown(packages: Findings) -> list[str]:
-    """Return the names of what the database had nothing to say about, not even that there is nothing."""
+    """Return the names of the packages that the database does not know."""
     return sorted({package["name"] for package in packages if "vulns" not in package})
 
 

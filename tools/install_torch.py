@@ -1,7 +1,7 @@
-"""Install PyTorch into the running interpreter's environment, without 5 GB of CUDA where that can be had.
+"""Install PyTorch into the running interpreter's environment, without 5 GB of CUDA if possible.
 
-On Linux x86-64 the default wheel carries CUDA libraries that a CPU service never loads. PyTorch publishes CPU-only
-wheels on an index of its own; where that index answers within seconds it is taken, otherwise the default.
+On Linux x86-64, the default wheel includes CUDA libraries that a CPU service never loads. PyTorch has a separate index
+of CPU-only wheels. It is used if it answers within seconds, otherwise the default index.
 """
 
 import os
@@ -17,9 +17,9 @@ ANSWER_SECONDS = 5
 
 
 def cpu_index_answers() -> bool:
-    """Say whether the index of CPU-only wheels can be reached from here."""
+    """Return whether the index of CPU-only wheels can be reached."""
     try:
-        with urllib.request.urlopen(f"{CPU_WHEELS}/torch/", timeout=ANSWER_SECONDS):  # noqa: S310 - a constant, or the user's own
+        with urllib.request.urlopen(f"{CPU_WHEELS}/torch/", timeout=ANSWER_SECONDS):  # noqa: S310 - a constant or the user's choice
             return True
     except (OSError, ValueError):
         return False
@@ -44,7 +44,7 @@ def main() -> None:
 
 
 def pip(requirements: list[str], environment: dict[str, str]) -> None:
-    """Install ``requirements``, or end with pip's own message and exit code."""
+    """Install ``requirements``; if pip fails, exit with its code."""
     command = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *requirements]
     code = subprocess.run(command, env=environment, check=False).returncode  # noqa: S603 - requirements of this project
     if code:

@@ -1,8 +1,8 @@
-"""Write ``requirements/``: every package that serving and development need, with the hashes of all its files.
+"""Write the lock files in ``requirements/``: every package for serving and development, with the hashes of its files.
 
-One resolution holds for every platform and every Python that the project supports. What is pinned already stays as it
-is, as far as it still fits; ``--upgrade`` takes the newest of everything. No address gets into the files: where
-packages come from is a choice of the machine that installs, what they are is not.
+One resolution covers every platform and every Python that the project supports. Pinned versions stay if they still fit;
+``--upgrade`` takes the newest of all. The files contain no index URL: the installing machine chooses the index, and the
+hashes fix the contents.
 """
 
 import subprocess
@@ -10,7 +10,7 @@ import sys
 import tomllib
 from pathlib import Path
 
-# Without PyTorch: whether its build carries CUDA is a choice of the machine, and the builds have different files.
+# Without PyTorch: its builds with and without CUDA have different files, and the machine chooses the build.
 LOCKS: dict[str, list[str]] = {
     "requirements/serve.txt": [],
     "requirements/dev.txt": ["--extra", "plot", "--extra", "dev", "--constraint", "requirements/serve.txt"],
@@ -18,7 +18,7 @@ LOCKS: dict[str, list[str]] = {
 
 
 def main() -> None:
-    """Compile each lock, or end with uv's own message and exit code."""
+    """Compile each lock; if uv fails, exit with its code."""
     floor = tomllib.loads(Path("pyproject.toml").read_text())["project"]["requires-python"].removeprefix(">=")
     for path, arguments in LOCKS.items():
         command = [sys.executable, "-m", "uv", "pip", "compile", "--quiet", "pyproject.toml", *arguments]

@@ -11,7 +11,7 @@ TARGET = Path("docs/openapi.json")
 
 
 def document() -> str:
-    """Return the document as it is kept, one line a value, so that a change can be read."""
+    """Return the document with one value a line, so that diffs are readable."""
     described = create_app(Settings(), FakeClassifier()).openapi()
     return json.dumps(described, indent=1, ensure_ascii=False, sort_keys=True) + "\n"
 

@@ -1,7 +1,7 @@
-"""Make the files of a release in ``dist/``: wheel, source archive, bill of materials, and the digests of the three.
+"""Build the files of a release in ``dist/``: wheel, source archive, bill of materials, and their digests.
 
-They are made of a commit, so a tree with changes is refused. The same commit gives the same bytes: the build backend is
-the one that ``requirements/build.txt`` names by hash, and times in the archives are the commit's.
+They are built from a commit, so a tree with changes is refused. The same commit gives the same bytes:
+``requirements/build.txt`` pins the build backend by hash, and the times in the archives are the commit's.
 """
 
 import hashlib
@@ -19,7 +19,7 @@ from pathlib import Path
 from tools import sbom
 
 DIGESTS = "SHA256SUMS"
-# Every place that a new version is written to, by hand; CHANGELOG.md's heading is another, and is checked apart.
+# The files that contain the version; CHANGELOG.md's heading is checked separately.
 PLACES = {
     "src/resnet_service/__init__.py": r'^__version__ = "(.+)"$',
     "CITATION.cff": r"^version: (.+)$",
@@ -31,11 +31,11 @@ PLACES = {
 
 
 class Refused(Exception):
-    """This tree cannot be released; says why, and what to do."""
+    """The tree cannot be released; the message says why and what to do."""
 
 
 def main() -> int:
-    """Make the release of this commit in ``dist/``; return 1, and say why, where it cannot be."""
+    """Build the release of this commit in ``dist/``; return 1 and print the reason if it is refused."""
     root = Path.cwd()
     try:
         version = check(root)
@@ -43,7 +43,7 @@ def main() -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     target = root / "dist"
-    shutil.rmtree(target, ignore_errors=True)  # what a digest is written for is what is there
+    shutil.rmtree(target, ignore_errors=True)  # so that only files of this release get a digest
     wheel, source = build(root, target, commit_time(root))
     bill = target / f"resnet_service-{version}.cdx.json"
     with tempfile.TemporaryDirectory() as folder:
@@ -56,15 +56,15 @@ def main() -> int:
 
 
 def check(root: Path) -> str:
-    """Return the version that ``root`` is ready to be released as.
+    """Return the version of ``root`` if it can be released.
 
     Raises:
-        Refused: It is no commit, or not one of a version that is the same everywhere and has its changes written down.
+        Refused: The tree has uncommitted changes, its versions differ, or CHANGELOG.md lacks the version.
 
     """
     if changed := git(root, "status", "--porcelain", "--untracked-files=all"):
         first = changed.splitlines()[0].split(maxsplit=1)[1]
-        raise Refused(f"The tree has changes that are in no commit ({first}, …). Commit or remove them.")
+        raise Refused(f"The tree has changes that are not committed ({first}, …). Commit or remove them.")
     found = versions(root)
     version = found["src/resnet_service/__init__.py"]
     for path, there in found.items():
@@ -73,13 +73,13 @@ def check(root: Path) -> str:
     if (newest := newest_heading(root)) != version:
         raise Refused(
             f"The newest heading of CHANGELOG.md is {newest!r}, but the package is {version}. "
-            "Give the changes their version, or the package the changes'."
+            "Update the heading or the package's version."
         )
     return version
 
 
 def versions(root: Path) -> dict[str, str]:
-    """Return the version that each of ``PLACES`` names; where there is none, or several, what is there instead."""
+    """Return the version in each of ``PLACES``; ``nothing`` if there is none, all if there are several."""
     return {
         path: " and ".join(re.findall(pattern, (root / path).read_text(), flags=re.MULTILINE)) or "nothing"
         for path, pattern in PLACES.items()
@@ -93,12 +93,17 @@ def newest_heading(root: Path) -> str:
 
 
 def commit_time(root: Path) -> int:
-    """Return when the commit was made, in seconds since 1970."""
+    """Return the time of the commit, in seconds since 1970."""
     return int(git(root, "log", "-1", "--format=%ct"))
 
 
 def git(root: Path, *arguments: str) -> str:
-    """Return what git says, or refuse with its last words."""
+    """Return the output of git.
+
+    Raises:
+        Refused: git failed; the message has the last line of its errors.
+
+    """
     command = ["git", "-C", str(root), *arguments]
     done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - arguments of this file
     if done.returncode:
@@ -107,12 +112,12 @@ def git(root: Path, *arguments: str) -> str:
 
 
 def build(root: Path, target: Path, time: int) -> tuple[Path, Path]:
-    """Build the source archive of ``root``, and the wheel of the archive: so the archive holds all that it takes.
+    """Build the source archive of ``root``, and the wheel from that archive, which proves that it is complete.
 
     Args:
         root: The tree.
         target: The folder for both.
-        time: What the archives say of when their files were changed, in seconds since 1970.
+        time: Modification time of the files in the archives, in seconds since 1970.
 
     Returns:
         The paths of wheel and source archive.

@@ -1,9 +1,9 @@
-"""Take the images of the page that the documentation shows, from a service that runs.
+"""Take the documentation's screenshots of the page, from a running service.
 
     resnet-service serve --checkpoint checkpoints/efficientnet-lite0-imagenet1k.onnx
     python tools/screenshots.py http://localhost:8080
 
-Debian's chromium takes them; nothing in them is staged: what they show is what that service answers.
+It uses Debian's chromium. The screenshots show real answers of that service.
 """
 
 import io
@@ -29,7 +29,7 @@ SHOTS: dict[str, dict[str, Any]] = {
 
 
 def shoot(browser: Browser, url: str, options: dict[str, Any]) -> Image.Image:
-    """Return the page as one sees it after an image was chosen, and its first class, where there are maps."""
+    """Return a screenshot of the page after choosing an image and, if there are maps, its first class."""
     with browser.new_context(**options) as context:
         page = context.new_page()
         page.goto(url)
@@ -41,12 +41,12 @@ def shoot(browser: Browser, url: str, options: dict[str, Any]) -> Image.Image:
         page.evaluate("document.activeElement.blur()")
         page.locator(".card").scroll_into_view_if_needed()
         page.mouse.move(0, 0)
-        page.wait_for_timeout(500)  # until nothing moves any more
+        page.wait_for_timeout(500)  # until animations have ended
         return Image.open(io.BytesIO(page.screenshot(full_page=not options.get("is_mobile", False))))
 
 
 def main(url: str) -> None:
-    """Write all of them."""
+    """Write all screenshots."""
     FOLDER.mkdir(parents=True, exist_ok=True)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=FLAGS)

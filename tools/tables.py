@@ -1,4 +1,4 @@
-"""Write the tables that the code knows into the pages that show them: ``make tables``."""
+"""Write the tables that are generated from the code into the documentation: ``make tables``."""
 
 import ast
 import re
@@ -81,7 +81,7 @@ TABLES: dict[str, tuple[Callable[[], str], ...]] = {
 
 
 def with_table(page: str, table: str) -> str:
-    """Return ``page`` with ``table`` in place of the one that begins with the same line."""
+    """Return ``page`` with the table that has the same first line replaced by ``table``."""
     head = table.split("\n", 1)[0]
     old = re.compile(rf"^{re.escape(head)}\n(?:\|.*\n)*", re.MULTILINE)
     if not old.search(page):

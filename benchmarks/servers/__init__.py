@@ -1,1 +1,1 @@
-"""The peers, each as its own documentation would have it; run by an interpreter that has what it needs."""
+"""The other servers, written as their documentation recommends; each runs in its own environment."""

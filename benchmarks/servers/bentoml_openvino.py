@@ -19,7 +19,7 @@ STREAMS, THREADS = options.number("CALLS", 1), options.number("THREADS", 1)
 
 @bentoml.service(**SETTINGS)
 class Single:
-    """Answers each request by itself; the upload is the form field ``file``."""
+    """Answers requests one by one; the upload is the form field ``file``."""
 
     def __init__(self) -> None:
         self.model = exported_model.Network(options.model(), threads=THREADS, streams=STREAMS)
@@ -32,7 +32,7 @@ class Single:
 
 @bentoml.service(**SETTINGS)
 class Batched:
-    """Answers requests that wait together at once."""
+    """Answers waiting requests in one batch."""
 
     def __init__(self) -> None:
         self.model = exported_model.Network(options.model(), threads=THREADS, streams=STREAMS)

@@ -1,4 +1,4 @@
-"""BentoML with PyTorch, image by image or in adaptive batches. The harness chooses, and the number of workers."""
+"""BentoML with PyTorch, image by image or in adaptive batches. The harness chooses, and sets the number of workers."""
 
 from typing import Any
 
@@ -24,7 +24,7 @@ def _load() -> torch.nn.Module:
 
 @bentoml.service(**SETTINGS)
 class Single:
-    """Answers each request by itself; the upload is the form field ``file``."""
+    """Answers requests one by one; the upload is the form field ``file``."""
 
     def __init__(self) -> None:
         self.model = _load()
@@ -37,7 +37,7 @@ class Single:
 
 @bentoml.service(**SETTINGS)
 class Batched:
-    """Answers requests that wait together at once."""
+    """Answers waiting requests in one batch."""
 
     def __init__(self) -> None:
         self.model = _load()

@@ -1,6 +1,6 @@
-"""What the peers around our exported model share: decode and resize by Pillow, infer by OpenVINO, as the service does.
+"""Shared code of the servers with our exported model: Pillow decodes and resizes, OpenVINO infers, as in the service.
 
-Not by importing the service: someone who takes the model file elsewhere writes these lines.
+It does not import the service, since a user who serves the model file elsewhere would not either.
 """
 
 import threading
@@ -18,7 +18,7 @@ RESIZE, CROP = 256, 224
 
 
 class Network:
-    """The exported model, compiled for the CPU; may be called from several threads at once."""
+    """The exported model, compiled for the CPU. Thread-safe."""
 
     def __init__(self, path: Path, *, threads: int, streams: int = 1) -> None:
         """Compile ``path`` for ``streams`` calls at once, which have ``threads`` CPU threads in all."""
@@ -26,7 +26,7 @@ class Network:
         network = core.read_model(path)
         if options.number("BATCH", 1) == 1:
             network.reshape([1, CROP, CROP, 3])  # a fixed shape is faster
-        # Two processes that both pin their thread would pin it to the same CPU.
+        # With pinning, two processes would pin their threads to the same CPU.
         settings = {"INFERENCE_PRECISION_HINT": "f32", "ENABLE_CPU_PINNING": False}
         settings |= {"NUM_STREAMS": streams, "INFERENCE_NUM_THREADS": threads}
         self._compiled = core.compile_model(network, "CPU", settings)

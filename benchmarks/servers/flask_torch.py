@@ -1,4 +1,4 @@
-"""Flask and PyTorch, as tutorials write it: one file, one transform, one model, Flask's own server, default threads."""
+"""Flask and PyTorch as in tutorials: one file, one transform, one model, Flask's own server, default threads."""
 
 import io
 import os

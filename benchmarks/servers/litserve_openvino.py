@@ -1,4 +1,4 @@
-"""LitServe around our exported model. Workers, their threads and the batch's size come from the harness."""
+"""LitServe around our exported model. The harness sets workers, threads and batch size."""
 
 from typing import Any
 
@@ -23,17 +23,17 @@ class ImageClassifier(litserve.LitAPI):
         return exported_model.crop(Image.open(request["file"].file))
 
     def batch(self, inputs: list[NDArray[np.uint8]]) -> NDArray[np.uint8]:
-        """Join images."""
+        """Stack images into a batch."""
         return np.stack(inputs)
 
     def predict(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Infer one image, or a batch."""
-        prefer_latency = pixels.ndim == 3
-        logits = self.model.run(pixels[np.newaxis] if prefer_latency else pixels)
-        return logits[0] if prefer_latency else logits
+        single = pixels.ndim == 3
+        logits = self.model.run(pixels[np.newaxis] if single else pixels)
+        return logits[0] if single else logits
 
     def unbatch(self, output: NDArray[np.float32]) -> list[NDArray[np.float32]]:
-        """Part images."""
+        """Split a batch."""
         return list(output)
 
     def encode_response(self, output: NDArray[np.float32]) -> dict[str, Any]:

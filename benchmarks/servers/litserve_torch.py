@@ -1,4 +1,4 @@
-"""LitServe with PyTorch. Workers, their threads and the batch's size come from the harness."""
+"""LitServe with PyTorch. The harness sets workers, threads and batch size."""
 
 from typing import Any
 
@@ -27,17 +27,17 @@ class ImageClassifier(litserve.LitAPI):
         return torch_model.prepare(Image.open(request["file"].file))
 
     def batch(self, inputs: list[Tensor]) -> Tensor:
-        """Join images."""
+        """Stack images into a batch."""
         return torch.stack(inputs)
 
     def predict(self, pixels: Tensor) -> Tensor:
         """Infer one image, or a batch."""
-        prefer_latency = pixels.dim() == 3
-        logits = torch_model.run(self.model, pixels[None] if prefer_latency else pixels)
-        return logits[0] if prefer_latency else logits
+        single = pixels.dim() == 3
+        logits = torch_model.run(self.model, pixels[None] if single else pixels)
+        return logits[0] if single else logits
 
     def unbatch(self, output: Tensor) -> list[Tensor]:
-        """Part images."""
+        """Split a batch."""
         return list(output)
 
     def encode_response(self, output: Tensor) -> dict[str, Any]:

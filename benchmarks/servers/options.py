@@ -1,4 +1,4 @@
-"""What the harness tells a server, through its environment."""
+"""The settings of a server, from environment variables that the harness sets."""
 
 import os
 from pathlib import Path

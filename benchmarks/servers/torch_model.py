@@ -1,4 +1,4 @@
-"""What the peers with PyTorch share: transform, network, answer. Theirs to differ in is how they are served."""
+"""Shared code of the servers with PyTorch: transform, network and answer."""
 
 from pathlib import Path
 from typing import Any

@@ -1,6 +1,6 @@
-"""TorchServe with its own ``image_classifier`` handler: writes its configuration, then becomes it.
+"""TorchServe with its ``image_classifier`` handler: writes the configuration, then executes TorchServe.
 
-``MODEL`` is the model archive, and everything that TorchServe writes goes into a folder that ends with the run.
+``MODEL`` is the model archive. TorchServe writes into a temporary folder, which is removed after the run.
 """
 
 import os
@@ -26,7 +26,7 @@ models={{"{name}": {{"1.0": {{"marName": "{archive}", "minWorkers": {workers}, "
 "batchSize": {batch}, "maxBatchDelay": {delay}, "responseTimeout": 60}}}}}}
 """
 
-# As it comes it logs several lines for each request.
+# By default it logs several lines for each request.
 LOGGING = """\
 <Configuration>
   <Appenders><Console name="console"><PatternLayout pattern="%d %p %m%n"/></Console></Appenders>
@@ -36,7 +36,7 @@ LOGGING = """\
 
 
 def main() -> None:
-    """Replace this process by TorchServe's."""
+    """Replace this process with TorchServe."""
     archive = options.model()
     folder = Path(tempfile.mkdtemp(prefix="torchserve-"))
     configuration = folder / "config.properties"
@@ -57,17 +57,17 @@ def main() -> None:
     )
     logging = folder / "log4j2.xml"
     logging.write_text(LOGGING)
-    os.chdir(folder)  # it writes logs where it stands
+    os.chdir(folder)  # it writes logs into the current folder
     os.environ |= {"TMPDIR": str(folder), "TEMP": str(folder), "OMP_NUM_THREADS": str(options.number("THREADS", 1))}
     store, loaded = ["--model-store", str(archive.parent)], ["--models", f"{archive.stem}={archive.name}"]
     configured = ["--ts-config", str(configuration), "--log-config", str(logging)]
     switches = ["--foreground", "--ncs", "--disable-token-auth"]
     command = [sys.executable, "-m", "ts.model_server", *store, *loaded, *configured, *switches]
-    os.execv(sys.executable, command)  # noqa: S606 - there is no shell, and none is wanted
+    os.execv(sys.executable, command)  # noqa: S606 - no shell is needed
 
 
 def free_port() -> int:
-    """Return a port that nothing listens on."""
+    """Return a free port."""
     with socket.socket() as probe:
         probe.bind((options.HOST, 0))
         number: int = probe.getsockname()[1]

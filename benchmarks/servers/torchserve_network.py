@@ -1,4 +1,4 @@
-"""The network's class, as TorchServe's archive wants it: alone in its file, and built without arguments."""
+"""The network's class for TorchServe's archive: the only class of its file, without constructor arguments."""
 
 from torchvision.models.resnet import BasicBlock, ResNet
 

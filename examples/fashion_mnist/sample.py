@@ -1,6 +1,6 @@
 """Write the first images of each class of Fashion-MNIST's test set as PNG files, in folders named for their classes.
 
-This is how the test sample of this repository was made:
+The test sample of this repository was made by:
 
     python examples/fashion_mnist/sample.py --output tests/data/fashion-mnist
 """

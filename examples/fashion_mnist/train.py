@@ -1,7 +1,7 @@
 """Train torchvision's ResNet-18 on Fashion-MNIST, on a CPU, and save a checkpoint that resnet-service serves.
 
-Progressive resizing keeps it affordable: most of what there is to learn is learned on small, cheap images; the last
-epochs see them at the size at which the model is served. An interrupted run goes on where its last epoch ended.
+Progressive resizing saves time: most epochs use small images, the last ones the size at which the model is served. An
+interrupted run continues after its last epoch.
 
     python examples/fashion_mnist/train.py --output checkpoints/resnet18-fashion-mnist.pth
 """
@@ -22,7 +22,7 @@ from resnet_service.models.checkpoint.checkpoint import save_checkpoint
 from resnet_service.models.labels import read_label_set
 from resnet_service.models.metadata import ModelMetadata, Provenance
 
-DATA = Path("/usr/share/datasets/fashion-mnist")  # where Debian's package dataset-fashion-mnist puts it
+DATA = Path("/usr/share/datasets/fashion-mnist")  # the folder of Debian's package dataset-fashion-mnist
 LABELS = Path(__file__).parents[2] / "labels" / "fashion-mnist.json"
 
 MEAN, STD = 0.2860, 0.3530  # of the 60,000 training images
@@ -52,7 +52,7 @@ def augment(images: Tensor, size: int, rng: torch.Generator) -> Tensor:
 
 
 def patches(n: int, size: int, uniform: Callable[[float, float], Tensor]) -> Tensor:
-    """Choose what to erase (Zhong et al. 2020): bool [N,S,S], in every second image 10 to 50 % of each side."""
+    """Choose the patches to erase (Zhong et al. 2020): bool [N,S,S], in every second image 10 to 50 % of each side."""
     position = torch.arange(size) / size
     inside = torch.ones(n, size, size, dtype=torch.bool)
     for axis in ((slice(None), slice(None), None), (slice(None), None, slice(None))):
@@ -69,7 +69,7 @@ def train(images: Tensor, labels: Tensor, state_file: Path, seed: int, bf16: boo
     steps = len(images) // BATCH
     scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, PEAK_LR, steps * len(SCHEDULE), pct_start=0.2)
     first = 0
-    if state_file.exists():  # an interrupted run goes on where it was
+    if state_file.exists():  # continue an interrupted run
         state = torch.load(state_file, weights_only=True)
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
@@ -98,15 +98,15 @@ def train(images: Tensor, labels: Tensor, state_file: Path, seed: int, bf16: boo
             state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "epoch": epoch}
             torch.save(state | {"scheduler": scheduler.state_dict(), "rng": rng.get_state()}, f"{state_file}.new")
             os.replace(f"{state_file}.new", state_file)
-    settle(model, images)
+    recompute_statistics(model, images)
     return model.eval()
 
 
 @torch.no_grad()
-def settle(model: nn.Module, images: Tensor) -> None:
-    """Take the batch norms' statistics anew, over whole images prepared as the service prepares them.
+def recompute_statistics(model: nn.Module, images: Tensor) -> None:
+    """Recompute the batch norms' statistics over images that are preprocessed as in the service.
 
-    Those gathered in training are of shifted, zoomed and partly erased images, which nobody will send.
+    The statistics of training are those of shifted, zoomed and partly erased images.
     """
     norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
     for norm in norms:
@@ -124,7 +124,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=DATA)
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--bf16", action="store_true", help="twice as fast at 64 pixels where the CPU has AMX")
+    parser.add_argument("--bf16", action="store_true", help="twice as fast at 64 pixels if the CPU has AMX")
     args = parser.parse_args()
     images = torch.from_numpy(read_idx(args.data / "train-images-idx3-ubyte.gz").copy())
     labels = torch.from_numpy(read_idx(args.data / "train-labels-idx1-ubyte.gz").copy()).long()

@@ -1,4 +1,4 @@
-"""``python -m resnet_service``, and the command ``resnet-service``."""
+"""Entry point of ``python -m resnet_service`` and of the command ``resnet-service``."""
 
 from resnet_service.system.memory import gc_frozen, limit_malloc_arenas
 

@@ -1,7 +1,6 @@
-"""Module paths that version 1.0 published and that have moved; importing one gives what is at its new place.
+"""Import paths of version 1.0 that have moved; importing one loads the module at its new path.
 
-Stub modules at the old places would do the same, but a reader of the package's listing would find two places for each
-concept.
+Stub modules at the old paths would do the same, but would list each concept twice among the package's files.
 """
 
 import sys
@@ -31,7 +30,7 @@ class _MovedModule:
         self._new = new
 
     def create_module(self, spec: ModuleSpec) -> None:
-        """Leave it to Python to create an empty module."""
+        """Return nothing, so that Python creates an empty module."""
 
     def exec_module(self, module: ModuleType) -> None:
         """Fill the module with the names of the new one."""
@@ -51,12 +50,12 @@ class _Finder:
     @staticmethod
     def find_spec(name: str, path: Sequence[str] | None = None, target: ModuleType | None = None) -> ModuleSpec | None:
         new = MOVED.get(name)
-        # A package in Python's terms is whatever other modules can be below.
+        # Python imports submodules only from packages.
         has_children = any(other.startswith(f"{name}.") for other in MOVED)
         return None if new is None else ModuleSpec(name, _MovedModule(new), is_package=has_children)  # type: ignore[arg-type]
 
 
 def install() -> None:
-    """Let Python find the old paths, after everything that exists."""
+    """Make the old paths importable; modules that exist take precedence."""
     if _Finder not in sys.meta_path:
         sys.meta_path.append(_Finder)

@@ -1,4 +1,4 @@
-"""Stored images by the local engine: what may come in, what comes out, and what a killed run leaves."""
+"""Batches with the local engine: inputs, outputs, and the rest of a killed run."""
 
 import json
 import os
@@ -19,10 +19,10 @@ import pytest
 
 from resnet_service.batch import inputs
 from resnet_service.batch.items import Image
-from resnet_service.batch.job import Totals, classify_batch, local_engine
+from resnet_service.batch.job import BatchConfig, Totals, classify_batch, local_engine
 from resnet_service.batch.messages import outcome_text, read_outcome, read_shard, shard_text
 from resnet_service.batch.outputs import SCHEMA, Output
-from resnet_service.batch.shards import Shard, part_size, plan, task_count
+from resnet_service.batch.shards import Shard, plan, shard_size, task_count
 from resnet_service.batch.worker import Outcome, run_shard
 from resnet_service.errors import (
     FileNotWritten,
@@ -40,6 +40,7 @@ from tests.support.servers import REPOSITORY, cli
 IMAGE = encoded(noise(12, 9), "PNG")
 MODEL = REPOSITORY / "checkpoints" / "resnet18-fashion-mnist-int8.onnx"
 SAMPLE = REPOSITORY / "tests" / "data" / "fashion-mnist"
+CONFIG = BatchConfig(Path("fake"))
 
 
 @pytest.fixture
@@ -54,7 +55,7 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def memory() -> Iterator[str]:
-    """Return a URL of fsspec's file system in memory, which has neither folders nor renames."""
+    """Return a URL of fsspec's in-memory file system, which has neither folders nor renames."""
     url = f"memory://{uuid.uuid4().hex}"
     yield url
     fsspec.filesystem("memory").rm(url, recursive=True)
@@ -62,7 +63,8 @@ def memory() -> Iterator[str]:
 
 def run(source: object, target: object, classifier: ImageClassifier | None = None, top_k: int | None = None) -> Totals:
     chosen = classifier or FakeClassifier()
-    return classify_batch(str(source), str(target), chosen, local_engine(chosen, top_k, 2), top_k=top_k)
+    config = BatchConfig(Path("fake"), top_k=top_k)
+    return classify_batch(str(source), str(target), chosen, local_engine(config, chosen, 2), config)
 
 
 def rows(target: object) -> list[dict[str, Any]]:
@@ -194,9 +196,9 @@ def test_what_cannot_be_read_now_is_left_to_the_next_run(folder: Path, tmp_path:
 
     def vanishing(shards: Sequence[Shard], output: Output) -> Iterator[Outcome]:
         (folder / "00.png").unlink()
-        return local_engine(classifier, None, 2)(shards, output)
+        return local_engine(CONFIG, classifier, 2)(shards, output)
 
-    totals = classify_batch(str(folder), str(tmp_path / "out"), classifier, vanishing)
+    totals = classify_batch(str(folder), str(tmp_path / "out"), classifier, vanishing, CONFIG)
     assert (totals.written, totals.unread) == (39, 1)
     assert f"{folder}/00.png: No such file or directory." in totals.examples
     (folder / "00.png").write_bytes(IMAGE)
@@ -229,16 +231,16 @@ def test_taking_parts_away_leaves_the_others_as_they_are() -> None:
 
 @pytest.mark.parametrize(("total", "size"), [(1, 16), (5000, 19), (100_000, 390), (10**7, 1000)])
 def test_parts_grow_with_the_batch(total: int, size: int) -> None:
-    assert part_size(total) == size
+    assert shard_size(total) == size
 
 
 @pytest.mark.parametrize(
     ("shards", "images", "workers", "tasks"),
     [
-        (3, 40, 2, 3),  # never more than there are parts
+        (3, 40, 2, 3),  # at most one for each shard
         (264, 5000, 2, 50),  # a hundred images each
         (264, 5000, 32, 128),  # four for each worker
-        (100_000, 10**8, 1000, 20_000),  # the more workers, the longer
+        (100_000, 10**8, 1000, 20_000),  # the more workers, the longer each task
     ],
 )
 def test_tasks_are_few_and_enough(shards: int, images: int, workers: int, tasks: int) -> None:
@@ -283,7 +285,7 @@ def test_what_a_killed_run_left_half_written_is_removed(folder: Path, tmp_path: 
 
 
 def test_one_run_at_a_time(folder: Path, tmp_path: Path) -> None:
-    with Output(str(tmp_path / "out"), {}).held(), pytest.raises(OutputInUse, match="Another run"):
+    with Output(str(tmp_path / "out"), {}).locked(), pytest.raises(OutputInUse, match="Another run"):
         run(folder, tmp_path / "out")
     assert run(folder, tmp_path / "out").written == 40
 
@@ -303,8 +305,8 @@ def test_inputs_that_cannot_be(folder: Path, tmp_path: Path) -> None:
     for name, said in (
         ("nothing", "no images in"),
         ("bad.parquet", "cannot be read as Parquet"),
-        ("none.parquet", "needs one binary column"),
-        ("two.parquet", "needs one binary column"),
+        ("none.parquet", "needs exactly one binary column"),
+        ("two.parquet", "needs exactly one binary column"),
         ("nosuchprotocol://x", "cannot be reached"),
     ):
         with pytest.raises(InvalidBatchInput, match=said):
@@ -323,10 +325,10 @@ def test_a_full_disk_ends_the_run_and_keeps_what_is_written(folder: Path, tmp_pa
 
     def engine(shards: Sequence[Shard], output: Output) -> Iterator[Outcome]:
         yield run_shard(shards[0], classifier, output, None)
-        yield from local_engine(classifier, None, 2)(shards[1:], Full(output.url, {}))
+        yield from local_engine(CONFIG, classifier, 2)(shards[1:], Full(output.url, {}))
 
     with pytest.raises(FileNotWritten):
-        classify_batch(str(folder), str(tmp_path / "out"), classifier, engine)
+        classify_batch(str(folder), str(tmp_path / "out"), classifier, engine, CONFIG)
     assert run(folder, tmp_path / "out").before == 16
     assert len(rows(tmp_path / "out")) == 40
 
@@ -334,12 +336,13 @@ def test_a_full_disk_ends_the_run_and_keeps_what_is_written(folder: Path, tmp_pa
 def test_progress_counts_up_to_all(folder: Path, tmp_path: Path) -> None:
     seen: list[tuple[int, int]] = []
     classifier = FakeClassifier()
-    engine = local_engine(classifier, None, 2)
+    engine = local_engine(CONFIG, classifier, 2)
     classify_batch(
         str(folder),
         str(tmp_path / "out"),
         classifier,
         engine,
+        CONFIG,
         progress=lambda totals: seen.append((totals.written, totals.images)),
     )
     assert seen[0] == (0, 40)

@@ -1,4 +1,4 @@
-"""Our own client: against the real application, against stubs, and in an environment with nothing else in it."""
+"""The client: against the real application, against stubs, and in an environment with only httpx."""
 
 import asyncio
 import dataclasses
@@ -67,7 +67,7 @@ def stub(handler: Handler, **options: Any) -> Client:
 
 
 class Driven:
-    """The asynchronous client, asked as the other one is."""
+    """The asynchronous client, with the interface of the synchronous one."""
 
     def __init__(self, url: str, **options: Any) -> None:
         self._runner = asyncio.Runner()
@@ -229,7 +229,7 @@ def test_other_statuses_are_typed_and_never_tried_again(status: int, kind: type[
 
     def handler(request: httpx.Request) -> httpx.Response:
         asked.append(request)
-        # Even where the header invites it.
+        # Even if the header asks for it.
         headers = {"Retry-After": "0", "X-Request-ID": "r-1"}
         return httpx.Response(status, json={**PROBLEM, "status": status}, headers=headers)
 
@@ -250,7 +250,7 @@ def test_busy_is_tried_again_when_it_says_so(status: int) -> None:
             return httpx.Response(status, json=PROBLEM, headers={"Retry-After": "1" if len(asked) == 1 else "0"})
         return httpx.Response(200, json=ANSWER)
 
-    # A file is at its end after the first attempt.
+    # After the first attempt, a file has been read to its end.
     assert stub(handler).predict(Opened(IMAGE)).best.label == "one"
     (first, _), (second, _), (third, _) = asked
     assert 1 <= second - first < 1.5
@@ -393,7 +393,7 @@ def test_refusals_of_others_are_told_in_short(body: bytes) -> None:
     assert isinstance(caught.value, ClientError)
 
 
-# What other routes will answer, by their contract; a stub stands for them.
+# Stubs for the other routes, by their contract.
 
 
 def recorded(answer: Any, seen: list[httpx.Request]) -> Handler:
@@ -474,12 +474,12 @@ def test_its_calls_are_those_of_the_real_service(kind: Any) -> None:
             with pytest.raises(ServiceRefused, match="invalid_class_id") as caught:
                 client.explain(IMAGE, class_id=3)
             assert caught.value.request_id
-        with kind(url) as stranger, pytest.raises(Unauthorized) as refused:
-            stranger.metadata()
+        with kind(url) as anonymous, pytest.raises(Unauthorized) as refused:
+            anonymous.metadata()
         assert refused.value.request_id
 
 
-# Alone
+# Without other packages
 
 
 def test_it_imports_nothing_of_the_service() -> None:
@@ -495,7 +495,7 @@ def test_it_imports_nothing_of_the_service() -> None:
 
 
 def test_it_works_where_only_httpx_is_installed(url: str, tmp_path: Path) -> None:
-    """Everything else that could be imported is hidden."""
+    """Imports of all other packages are blocked."""
     site = tmp_path / "site"
     site.mkdir()
     for name in ("httpx", "httpcore", "anyio", "h11", "idna", "certifi", "sniffio", "typing_extensions"):

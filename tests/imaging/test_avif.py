@@ -1,4 +1,4 @@
-"""How many pixels are coded in AVIF files: of files that encoders write, and of such as none would."""
+"""The coded pixels of AVIF files, written by encoders and crafted."""
 
 import struct
 
@@ -37,12 +37,12 @@ def test_what_encoders_write_has_the_pixels_that_it_says(data: bytes, images: in
 def test_more_pixels_than_the_container_says_are_refused_before_they_are_decoded() -> None:
     honest = encoded(Image.new("L", (2_000, 2_000), 128), "AVIF", speed=10, quality=1)
     assert decode(honest).info.width == 2_000
-    with pytest.raises(TooManyPixels, match="16x16 pixels, but 4,000,000"):
+    with pytest.raises(TooManyPixels, match="16x16 pixels, but its data has 4,000,000"):
         decode(bombs._avif_saying(honest, 16, 16))
 
 
 def bits(*fields: tuple[int, int]) -> bytes:
-    """Write numbers with so many bits each, and fill up with zeros."""
+    """Write numbers with the given bits each, padded with zeros."""
     text = "".join(f"{value:0{width}b}" for value, width in fields)
     text += "0" * (-len(text) % 8)
     return int(text, 2).to_bytes(len(text) // 8)
@@ -53,7 +53,7 @@ def unit(kind: int, data: bytes, *, sized: bool = True) -> bytes:
 
 
 def sequence(width: int, height: int, *, size_bits: int = 16, timing: bool = False, ids: bool = False) -> bytes:
-    """Write the header of a sequence whose frames may bring their own sizes; with everything that is optional."""
+    """Write a sequence header with every optional field, whose frames may declare their own sizes."""
     fields = [(0, 3), (0, 1), (0, 1)]
     if timing:
         # ticks, time scale, not equal intervals; a decoder model with delays of 10 bits and times of 7
@@ -66,7 +66,7 @@ def sequence(width: int, height: int, *, size_bits: int = 16, timing: bool = Fal
     fields += [(size_bits - 1, 4), (size_bits - 1, 4), (width - 1, size_bits), (height - 1, size_bits)]
     fields += [(1, 1), (3, 4), (4, 3)] if ids else [(0, 1)]
     fields += [(0, 3), (0, 4), (0, 1)]  # no order hints
-    # Either each frame says whether it shows a screen, and whether it moves by whole pixels; or none does.
+    # Either each frame header has the fields for screen content and integer motion vectors, or none has.
     return bits(*fields, *([(1, 1), (1, 1)] if ids else [(0, 1), (0, 1)]))
 
 
@@ -76,7 +76,7 @@ def frame(*, own_size: bool, timing: bool = False, ids: bool = False) -> bytes:
 
 
 def container(*items: bytes, cut: int | None = None, size: int | None = None) -> bytes:
-    """Keep coded items within ``meta``; where ``cut`` is given, each in two parts."""
+    """Store coded items within ``meta``; with ``cut``, each in two extents."""
     infos, slots, kept = b"", b"", b"".join(items)
     at = 0
     for number, item in enumerate(items, 1):
@@ -133,6 +133,6 @@ def test_the_first_samples_of_tracks_count_without_any_item() -> None:
 
 
 def test_tiles_of_a_grid_count_together() -> None:
-    """Each has a decoder of its own, and all of them keep what they decoded."""
+    """Each has its own decoder, and all decoders keep their frames."""
     tile = unit(1, sequence(8_000, 6_000, size_bits=13)) + unit(6, frame(own_size=False))
     assert coded_pixels(container(*[tile] * 256)) == 256 * 48_000_000

@@ -1,4 +1,4 @@
-"""Files that are small and want to become large or long; `fuzz/bombs.py` makes them and measures what they cost."""
+"""Small files that would take much memory or time; `fuzz/bombs.py` creates them and measures their cost."""
 
 import time
 from pathlib import Path
@@ -13,7 +13,7 @@ from resnet_service.imaging.decode import decode
 from resnet_service.models.checkpoint.checkpoint import load_checkpoint
 from tests.support.images import encoded, noise
 
-# Without the limit, the mildest takes seconds and the worst did not end within minutes.
+# Without the limits, the fastest takes seconds, and the slowest did not end within minutes.
 STRUCTURAL = {
     "png_of_small_chunks": "20,000 chunks",
     "png_of_small_private_chunks": "20,000 chunks",
@@ -41,7 +41,7 @@ STRUCTURAL = {
     "bmp_of_nibbles": "Run-length",
 }
 
-# Of an image with as many pixels as are allowed, decoder, Pillow and the flattening each hold a copy.
+# Decoder, Pillow and flattening each hold a copy of an image with the maximum of pixels.
 HEAVY = {"webp_of_the_most_pixels"}
 MEGABYTES, MEGABYTES_OF_THE_LARGEST = 110, 900
 SECONDS = 10
@@ -60,7 +60,7 @@ def test_what_is_built_to_exhaust_is_refused_at_once(name: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", bombs.IMAGES)
 def test_every_image_is_bounded_in_memory_and_time(name: str) -> None:
-    """Measured in a process each; about two minutes for all."""
+    """Each in a separate process; two minutes in all."""
     cost = bombs.measure(name)
     assert cost.answer in ("read", "broken_image", "too_many_pixels"), cost
     assert cost.seconds < SECONDS
@@ -70,7 +70,7 @@ def test_every_image_is_bounded_in_memory_and_time(name: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in bombs.MODELS if name != "exported_sound"])
 def test_every_model_file_is_bounded_in_memory_and_time(name: str) -> None:
-    """Measured in a process each; about half a minute for all."""
+    """Each in a separate process; half a minute in all."""
     cost = bombs.measure(name)
     codes = ("suspicious_model", "unreadable_model", "pickled_code", "invalid_metadata", "state_dict_mismatch")
     assert cost.answer in codes, cost
@@ -115,7 +115,7 @@ def test_honest_files_stay_far_below_the_limits() -> None:
 
 
 def test_a_tile_may_be_larger_than_a_small_image() -> None:
-    # A photograph's viewer writes tiles of 256 or 512 pixels, whatever the image's size.
+    # Image viewers write tiles of 256 or 512 pixels, whatever the image's size.
     side = 512
     entries = {**bombs._grey(20, 10), 322: (4, 1, side), 323: (4, 1, side), 324: (4, 1, 8), 325: (4, 1, side**2)}
     assert decode(bombs._tiff(entries, bytes(side**2))).info.width == 20
@@ -123,7 +123,7 @@ def test_a_tile_may_be_larger_than_a_small_image() -> None:
 
 @pytest.mark.parametrize("scans", [decoder_limits.MAX_SCANS - 1, decoder_limits.MAX_SCANS])
 def test_scans_are_counted_to_the_last(scans: int) -> None:
-    data = bombs._progressive(64, 64, scans)  # and one that comes first
+    data = bombs._progressive(64, 64, scans)  # and the first one
     if scans < decoder_limits.MAX_SCANS:
         assert decode(data).info.width == 64
     else:
@@ -132,7 +132,7 @@ def test_scans_are_counted_to_the_last(scans: int) -> None:
 
 
 def test_what_looks_like_scans_behind_the_image_does_not_count() -> None:
-    """Telephones put a film behind the photograph."""
+    """Phones append a video to a photograph."""
     assert decode(encoded(noise(64, 64), "JPEG") + b"\xff\xda" * 1000).info.width == 64
 
 
@@ -142,7 +142,7 @@ def test_run_lengths_of_a_usual_size_are_read() -> None:
 
 
 def test_the_pixels_of_an_animation_are_one_frame() -> None:
-    """10 MB of frames are answered as soon as the first is decoded."""
+    """Of 10 MB of frames, only the first is decoded."""
     for name in ("gif_of_many_frames", "webp_of_many_frames", "webp_of_as_many_frames_as_fit", "avif_of_many_frames"):
         data = bombs.IMAGES[name]()
         begun = time.process_time()

@@ -94,7 +94,7 @@ def test_transparent_palette_entry_lies_on_white() -> None:
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_exif_orientation_is_undone(file_format: str, orientation: int) -> None:
     upright = Image.new("RGB", (48, 32), "white")
-    upright.paste("black", (0, 0, 24, 8))  # a mark that shows every turn and flip
+    upright.paste("black", (0, 0, 24, 8))  # a mark that shows every rotation and flip
     undone_by = {2: 0, 3: 3, 4: 1, 5: 5, 6: 2, 7: 6, 8: 4}  # the inverse of each, as Image.Transpose
     stored = upright.transpose(Image.Transpose(undone_by[orientation])) if orientation > 1 else upright
     exif = Image.Exif()
@@ -164,12 +164,12 @@ def test_a_bomb_is_refused_before_it_goes_off(side: int) -> None:
 
     header = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
     packer = zlib.compressobj(1)
-    # All rows, and not of zeros alone: memory that is never written to is not counted.
+    # All rows, with non-zero bytes: memory that is never written to is not counted.
     rows = (
         b"".join(packer.compress(b"\0" + bytes([row % 255 + 1]) * (3 * side)) for row in range(side)) + packer.flush()
     )
     bomb = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
-    # Pillow's pixels are C's memory, so a process of its own is asked for its peak (getrusage would give its parent's).
+    # Pillow's pixels are in C memory, so a separate process reports its peak (getrusage would include its parent's).
     script = (
         "import re, sys\n"
         "from pathlib import Path\n"

@@ -1,4 +1,4 @@
-"""Maps as images: colours, and where they lie."""
+"""Heat maps as images: colours and positions."""
 
 import io
 
@@ -22,7 +22,7 @@ def opened(png: bytes) -> Image.Image:
 
 
 def test_colours_get_evenly_lighter() -> None:
-    """Oklab's lightness from the colours as they are written, by the inverse of the matrices that made them."""
+    """Oklab's lightness of the written colours, by the inverse matrices."""
     encoded = drawing._COLOURS / 255
     linear = np.where(encoded <= 0.04045, encoded / 12.92, ((encoded + 0.055) / 1.055) ** 2.4)
     cones = linear @ np.array(
@@ -76,7 +76,7 @@ def test_any_range_can_be_drawn(values: np.ndarray) -> None:
 
 
 def test_nothing_of_the_images_file_goes_into_the_png() -> None:
-    """A profile of CMYK inks would be wrong for what has become RGB."""
+    """A CMYK profile would be wrong for an image that became RGB."""
     image = noise(30, 30)
     image.info.update(icc_profile=b"x" * 200, exif=b"Exif\0\0secret", comment=b"secret")
     assert opened(overlay(image, VALUES, Region(0, 0, 30, 30))).info.keys() <= {"dpi"}
@@ -84,7 +84,7 @@ def test_nothing_of_the_images_file_goes_into_the_png() -> None:
 
 @pytest.mark.parametrize("size", [(300, 200), (200, 300), (451, 300), (64, 64), (31, 97), (1024, 683)])
 def test_the_region_is_what_the_crop_shows(size: tuple[int, int]) -> None:
-    """An image whose pixels say where they are: what the crop's edges show is where the region begins and ends."""
+    """An image whose pixels encode their position, so that the crop's edges show where the region begins and ends."""
     facts = metadata(input_size=64, resize_size=72, interpolation="bilinear")
     width, height = size
     x, y = np.meshgrid((np.arange(width) + 0.5) / width, (np.arange(height) + 0.5) / height)
@@ -100,7 +100,7 @@ def test_the_region_is_what_the_crop_shows(size: tuple[int, int]) -> None:
 
 @pytest.mark.parametrize("size", [(300, 200), (200, 300), (900, 600)])
 def test_the_region_is_not_one_pixel_beside_what_the_crop_shows(size: tuple[int, int]) -> None:
-    """White where the region is, black elsewhere: the crop's edges are then equally grey on both sides."""
+    """White in the region, black elsewhere: the crop's edges must be equally grey on both sides."""
     facts = metadata(input_size=64, resize_size=64, interpolation="bilinear")
     left, top, width, height = region(size, facts)
     assert left + top == min(size) / 4  # in the middle of a side that is half as long again as the other

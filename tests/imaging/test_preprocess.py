@@ -78,7 +78,7 @@ def test_photographs_equal_the_reference(path: Path, reference: Reference, recip
 
 @pytest.mark.parametrize("shape", [(20_000, 3), (3, 20_000), (65_535, 1), (1, 65_535)], ids=str)
 def test_slivers_cost_what_their_crop_costs(shape: tuple[int, int]) -> None:
-    """In full, the last would be resized to 17 million by 256 pixels."""
+    """Resized in full, the last would have 17 million by 256 pixels."""
     image = noise(*shape)
     begin = time.process_time()
     result = crop(image, RECIPES[0])

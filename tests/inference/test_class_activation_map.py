@@ -1,4 +1,4 @@
-"""Class activation maps: the formula, and the whole way from a file's bytes against a reference in PyTorch."""
+"""Class activation maps: the formula, and the path from a file's bytes, against a reference in PyTorch."""
 
 import functools
 from pathlib import Path
@@ -48,7 +48,7 @@ load = functools.cache(load_checkpoint)
 
 
 def reference(path: Path, image: bytes, class_id: int) -> np.ndarray:
-    """Zhou et al. as their own code has it: a hook on the last block, the weights of the last layer."""
+    """The method of Zhou et al. as in their code: a hook on the last block, the weights of the last layer."""
     from resnet_service.imaging.decode import decode
 
     checkpoint = load(path)
@@ -178,7 +178,7 @@ def test_a_vector_can_have_length_one(both: Both, image: bytes) -> None:
     [("mobilenet_v3_small", 64, 1024), ("squeezenet1_1", 64, None), ("timm/test_vit", 160, 64)],
 )
 def test_networks_that_end_otherwise_say_so(tmp_path: Path, arch: str, side: int, length: int | None) -> None:
-    """In the reference runtime, which reads a network's end by the same code that exporting does."""
+    """In the reference runtime, which finds a network's last layers by the same code as the export."""
     path = tmp_path / "model.pth"
     save_checkpoint(build(arch, 10), path, metadata(arch=arch, input_size=side, resize_size=side))
     opened = classifier(path)

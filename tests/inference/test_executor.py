@@ -67,7 +67,7 @@ def test_each_thread_runs_it_once_even_where_one_is_late() -> None:
 
 
 def test_a_stuck_thread_does_not_hold_up_the_others_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("resnet_service.inference.executor._TOGETHER_SECONDS", 0.1)
+    monkeypatch.setattr("resnet_service.inference.executor._BARRIER_SECONDS", 0.1)
 
     async def main() -> None:
         with held_up(threads=2) as (executor, gate):
@@ -98,7 +98,7 @@ async def until(condition: Callable[[], bool]) -> None:
 
 @contextmanager
 def held_up(threads: int = 1, slots: int | None = None) -> Iterator[tuple[InferenceExecutor, threading.Event]]:
-    """Yield an executor, and the gate that the work of the tests waits at."""
+    """Yield an executor, and the gate that the tests' tasks wait for."""
     executor, gate = InferenceExecutor(threads, slots), threading.Event()
     try:
         yield executor, gate
@@ -130,7 +130,7 @@ def test_retry_after_is_the_time_to_work_off_the_queue() -> None:
                 executor.admit()
             return refused.value.retry_after
 
-    assert asyncio.run(main()) == 4  # 20 places x a little more than 0.3 s / 2 threads, rounded up
+    assert asyncio.run(main()) == 4  # 20 slots x a little more than 0.3 s / 2 threads, rounded up
 
 
 def test_a_place_comes_back_when_the_thread_is_done_not_when_the_caller_left() -> None:
@@ -153,7 +153,7 @@ def test_a_place_comes_back_when_the_thread_is_done_not_when_the_caller_left() -
 
 
 @pytest.mark.parametrize("ending", ["deadline", "departure"])
-def test_work_that_nobody_waits_for_never_begins(ending: str) -> None:
+def test_abandoned_work_never_starts(ending: str) -> None:
     begun: list[str] = []
 
     async def main() -> None:

@@ -1,4 +1,4 @@
-"""Opening the model beside the import of the web framework."""
+"""Loading the model in parallel with the import of the web framework."""
 
 import importlib.util
 import os
@@ -74,7 +74,7 @@ def test_a_server_imports_nothing_that_it_does_not_use() -> None:
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries have no such heaps")
 def test_all_threads_of_a_server_share_one_heap_in_which_garbage_is_looked_for_seldom(tmp_path: Path) -> None:
-    """The C library tells of each heap in ``malloc_info``; NumPy's threads, too, must have found but one."""
+    """``malloc_info`` lists each heap; there must be only one, even after NumPy has started threads."""
     (tmp_path / "sitecustomize.py").write_text(COUNTS_HEAPS)
     path = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])
     with server_process("--checkpoint", MODEL, "--workers", "2", PYTHONPATH=path) as server:
@@ -100,7 +100,7 @@ def test_what_is_imported_is_never_looked_through_again() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("model", ["resnet18-fashion-mnist-int8.onnx", "resnet18-fashion-mnist.pth"])
 def test_two_threads_never_import_the_same(model: str) -> None:
-    """The second could meet half a module."""
+    """The second thread could see a half-imported module."""
     framework = imported_by("import resnet_service.server.server", model)
     assert {"fastapi", "uvicorn"} <= framework
     assert imported_by("open_classifier(settings)", model) & framework == set()

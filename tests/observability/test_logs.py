@@ -1,4 +1,4 @@
-"""What the log says, what it must never say, and that writing it stops nobody."""
+"""The log: its contents, what it must not contain, and that a slow reader blocks nothing."""
 
 import json
 import logging
@@ -34,7 +34,7 @@ def record(message: str, *arguments: object, **extra: object) -> logging.LogReco
 
 
 @pytest.mark.parametrize("log_format", ["json", "console"])
-def test_strangers_text_stays_one_harmless_bounded_line(log_format: str) -> None:
+def test_untrusted_text_stays_one_escaped_bounded_line(log_format: str) -> None:
     made = formatter("json" if log_format == "json" else "console")
     for line in (made.format(record("about %s", HOSTILE)), made.format(record("request", path=HOSTILE))):
         assert line.isprintable()
@@ -86,7 +86,7 @@ def pipe() -> Iterator[tuple[int, int]]:
         os.close(end)
 
 
-def test_a_reader_that_stops_stops_nobody_and_is_told_what_it_missed(pipe: tuple[int, int]) -> None:
+def test_a_stopped_reader_blocks_nothing_and_dropped_lines_are_counted(pipe: tuple[int, int]) -> None:
     reading, writing_end = pipe
     writer = BackgroundWriter(writing_end, capacity=100)
     writer.setFormatter(logging.Formatter("%(message)s"))
@@ -103,7 +103,7 @@ def test_a_reader_that_stops_stops_nobody_and_is_told_what_it_missed(pipe: tuple
         except BlockingIOError:
             time.sleep(0.01)
     writer.close()
-    told = re.search(rb"(\d+) lines of the log were dropped", received)
+    told = re.search(rb"(\d+) log lines were dropped", received)
     assert told is not None
     whole = re.findall(rb"^\d{4} x{1000}$", received, re.MULTILINE)
     assert 800 < int(told[1]) < 1000
@@ -128,16 +128,16 @@ def test_the_end_waits_for_what_is_written_and_not_for_a_reader_that_has_stopped
     assert time.monotonic() - begun < 5
 
 
-def test_a_closed_reader_is_nobodys_problem() -> None:
+def test_a_closed_reader_is_no_error() -> None:
     reading, writing_end = os.pipe()
     os.close(reading)
     with writing("json", "info", writing_end):
-        logging.getLogger("resnet_service.test").info("to nobody")
+        logging.getLogger("resnet_service.test").info("no reader")
     os.close(writing_end)
 
 
 def test_others_debug_lines_are_left_out(pipe: tuple[int, int]) -> None:
-    """Pillow's have what is in images' tags."""
+    """Pillow's debug lines contain image metadata."""
     reading, writing_end = pipe
     with writing("json", "debug", writing_end):
         logging.getLogger("PIL.TiffImagePlugin").debug("tag 315: somebody's name")
@@ -205,8 +205,8 @@ def test_a_second_signal_still_says_so() -> None:
     assert "A second signal" in server.log
 
 
-def test_a_log_that_nobody_reads_does_not_stop_the_service(tmp_path: Path) -> None:
-    """A pipe holds 64 KB; written in the event loop's own time, the next line would be the service's last."""
+def test_an_unread_log_does_not_stop_the_service(tmp_path: Path) -> None:
+    """A pipe holds 64 KB; if the event loop wrote the log, the next line would block the service."""
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
         port = found.getsockname()[1]

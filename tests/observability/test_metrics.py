@@ -1,4 +1,4 @@
-"""What is counted and measured, over a real socket, and what the documents and the dashboard say of it."""
+"""Metrics over a real socket, and their documentation and dashboard."""
 
 import asyncio
 import dataclasses
@@ -60,16 +60,16 @@ def test_requests_are_counted_by_template_method_and_status(client: httpx.Client
     assert figure(client, "requests_total", route="/predict", method="POST", status="200") == 3
     assert figure(client, "requests_total", route="/predict", method="POST", status="415") == 1
     assert figure(client, "requests_total", route="/predict", method="GET", status="405") == 1
-    # A file is closed after its end was sent, and only then the request is over.
+    # A request ends when its file is closed, which is after its last byte is sent.
     until(lambda: figure(client, "requests_total", route="/", method="GET", status="200") == 1)
     assert figure(client, "failures_total", reason="not_an_image") == 1
     assert figure(client, "failures_total", reason="method_not_allowed") == 1
     assert figure(client, "request_duration_seconds_count", route="/predict") == 5
-    assert figure(client, "requests_in_flight") == 1  # the one that asks
+    assert figure(client, "requests_in_flight") == 1  # this request
 
 
-def test_strangers_cannot_make_labels(client: httpx.Client) -> None:
-    figures(client)  # which is counted when it has been answered
+def test_clients_cannot_create_labels(client: httpx.Client) -> None:
+    figures(client)  # counted after its response
     before = len(figures(client))
     for number in range(30):
         assert client.get(f"/nothing/{number}?secret={number}").status_code == 404
@@ -118,7 +118,7 @@ def test_receiving_and_waiting_are_timed_apart() -> None:
         assert figure(server.client, "inferences_running") == 1
         assert figure(server.client, "inferences_waiting") == 1
         assert figure(server.client, "requests_in_flight") == 3
-        threading.Event().wait(0.25)  # the service may see the first part later than it was sent
+        threading.Event().wait(0.25)  # the service may receive the first part later than it was sent
         server.gate.set()
         first[0].result(10)
         waited = re.search(r"queue;dur=([\d.]+)", second.result(10).headers["server-timing"])
@@ -134,7 +134,9 @@ def test_a_slow_body_is_time_of_receiving(client: httpx.Client) -> None:
         yield IMAGE[100:]
 
     told = client.post("/predict", content=slowly()).headers["server-timing"]
-    assert float(re.findall(r"receive;dur=([\d.]+)", told)[0]) >= 450  # the service may begin to count later than we
+    assert (
+        float(re.findall(r"receive;dur=([\d.]+)", told)[0]) >= 450
+    )  # the service may start its clock later than the test
 
 
 def test_an_image_that_fails_has_waited_all_the_same(client: httpx.Client) -> None:
@@ -186,12 +188,12 @@ def test_rejected_requests_are_counted() -> None:
 
 def test_who_leaves_is_no_failure_of_the_service() -> None:
     with gated() as server:
-        for body in (IMAGE[:20], IMAGE):  # before the body is whole, and while it waits
+        for body in (IMAGE[:20], IMAGE):  # with an incomplete body, and while the request waits
             with connected(str(server.client.base_url)) as leaver:
                 leaver.sendall(head(Content_Length=len(IMAGE)) + body)
                 until(lambda: server.executor.waiting + server.executor.running == 1)
             until(lambda: figure(server.client, "requests_in_flight") == 1)
-        server.gate.set()  # not before: an answer that is there at once is one that nobody left
+        server.gate.set()  # not earlier: with an immediate answer, the client would not have disconnected first
         assert figure(server.client, "failures_total", reason="client_disconnected") == 2
         assert figure(server.client, "requests_total", route="/predict", method="POST", status="499") == 2
         assert not any(

@@ -92,7 +92,7 @@ def test_probes_are_not_traced() -> None:
 
 
 def test_switched_off_nothing_of_it_is_imported() -> None:
-    # The API, which does nothing by itself, comes with FastAPI.
+    # FastAPI depends on the API package, which does nothing by itself.
     code = (
         "import sys; from resnet_service.api.app import create_app; "
         "from resnet_service.inference.fake import FakeClassifier; "

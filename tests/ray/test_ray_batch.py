@@ -116,7 +116,7 @@ def test_the_node_was_killed_in_the_middle(cluster_runs: ClusterRuns) -> None:
 def test_a_part_that_ends_each_worker_ends_the_run(cluster_runs: ClusterRuns) -> None:
     said = cluster_runs.answers["deadly"]["error"]
     assert said.startswith("Ray failed: ")
-    assert said.endswith(". What was written stays; run again to go on.")
+    assert said.endswith(". Written results stay; run again to continue.")
     assert "\n" not in said
     found = [row["row"] for row in rows(cluster_runs.folder / "deadly")]
     assert len(set(found)) == len(found) < IMAGES

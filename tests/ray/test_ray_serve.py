@@ -28,7 +28,7 @@ pytestmark = pytest.mark.slow
 
 MODEL = REPOSITORY / "checkpoints" / "resnet18-fashion-mnist-int8.onnx"
 KEY = "a-key-that-is-long-enough-for-the-service"
-# One worker and three that wait: a replica has four places, and Ray hands it up to eight requests.
+# One worker and three waiting: a replica has four slots, and Ray passes it up to eight requests.
 SETTINGS = {"RESNET_SERVICE_CHECKPOINT": str(MODEL), "RESNET_SERVICE_QUEUE": "3", "RESNET_SERVICE_API_KEYS": KEY}
 PLACES = 4
 START_SECONDS = 240
@@ -52,7 +52,7 @@ class Cluster:
             stdout=subprocess.PIPE,
             stderr=self._log,
             text=True,
-            # Otherwise Ray would put a token of its own into the home directory.
+            # Otherwise Ray would write a token into the home directory.
             env=ray_environment(folder, RAY_AUTH_TOKEN=secrets.token_hex(32), **SETTINGS),
         )
         assert self._process.stdin is not None
@@ -60,7 +60,7 @@ class Cluster:
         self._ask, self._answers = self._process.stdin, self._process.stdout
 
     def wait(self) -> None:
-        """Wait until it serves."""
+        """Wait until the service is ready."""
         if self._line(START_SECONDS) != "up":
             self._log.seek(0)
             pytest.fail(f"Ray Serve did not start:\n{self._log.read()[-4000:]}")
@@ -80,7 +80,7 @@ class Cluster:
         return int(self._line(WAIT_SECONDS))
 
     def processes(self) -> list[int]:
-        """Return all processes that were started for it, however they are called."""
+        """Return all processes that were started for Ray."""
         trace = f"RAY_TMPDIR={self._folder}".encode()
         found = []
         for path in Path("/proc").glob("[0-9]*/environ"):
@@ -92,7 +92,7 @@ class Cluster:
         return found
 
     def stop(self) -> int:
-        """End it; return how many processes were left, which are killed then."""
+        """Stop Ray; return the number of remaining processes, which are killed."""
         self._ask.close()
         try:
             self._process.wait(STOP_SECONDS)
@@ -131,7 +131,7 @@ def client(cluster: Cluster) -> Iterator[httpx.Client]:
 
 
 def facts(response: httpx.Response) -> tuple[int, str, Any]:
-    """Return what of an answer does not vary from call to call."""
+    """Return the parts of an answer that are the same in each call."""
     body = response.json()
     for varying in ("timing_ms", "serving_since"):
         body.pop(varying, None)
@@ -150,7 +150,7 @@ def ask_everything(client: httpx.Client) -> list[tuple[int, str, Any]]:
 
 
 def test_its_processes_are_known_by_what_they_were_started_with(cluster: Cluster) -> None:
-    """Else it would be no news that none of them is left in the end."""
+    """Otherwise the test that none remains would prove nothing."""
     names = {Path(f"/proc/{process}/comm").read_text().strip() for process in cluster.processes()}
     assert {"raylet", "gcs_server"} <= names
 
@@ -177,7 +177,7 @@ def test_metrics_and_headers_are_there(client: httpx.Client) -> None:
 
 
 def many(client: httpx.Client, at_once: int, min_side: Callable[[list[httpx.Response]], bool]) -> list[httpx.Response]:
-    """Ask, so many at once, until there are answers enough or the time is over."""
+    """Send concurrent requests until there are enough answers or the time is over."""
     image = CAT.read_bytes()
     answers: list[httpx.Response] = []
     deadline = time.monotonic() + WAIT_SECONDS

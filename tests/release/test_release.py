@@ -112,7 +112,7 @@ def staged(tree: Path) -> None:
 @pytest.mark.parametrize("change", [untracked, unstaged, staged])
 def test_a_tree_with_changes_is_refused(change: Callable[[Path], None], tree: Path) -> None:
     change(tree)
-    with pytest.raises(release.Refused, match="changes that are in no commit"):
+    with pytest.raises(release.Refused, match="changes that are not committed"):
         release.check(tree)
 
 

@@ -1,4 +1,4 @@
-"""What exported files say of their further outputs, and what of it is believed."""
+"""The additional outputs of exported files, and the checks of their metadata."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -30,7 +30,7 @@ def without(name: str) -> Change:
 
 
 def instead(name: str, operator: str, *further: np.ndarray, **attributes: Any) -> Change:
-    """Put an operator before an output: the file still gives something of that name."""
+    """Insert an operator before an output, which keeps its name."""
 
     def change(graph: onnx.GraphProto) -> None:
         old = next(node for node in graph.node if name in node.output)
@@ -51,7 +51,7 @@ def instead(name: str, operator: str, *further: np.ndarray, **attributes: Any) -
 
 
 def from_the_image(graph: onnx.GraphProto) -> None:
-    """Let the class weights depend on the image, in the right shape and type."""
+    """Make the class weights depend on the image, with the right shape and type."""
     node = next(node for node in graph.node if "class_weights" in node.output)
     constant = node.input[0]
     graph.initializer.append(numpy_helper.from_array(np.array(10, np.int64), "ten"))
@@ -99,7 +99,7 @@ def test_what_the_graph_does_not_give_is_refused_when_it_is_opened(
 
 @pytest.mark.parametrize("name", ["embedding", "feature_map"])
 def test_what_is_not_finite_never_gets_ready(tmp_path: Path, name: str) -> None:
-    """Its scores are sound: the numbers are spoilt beside the way to them."""
+    """Its scores are valid; only the additional outputs are not finite."""
 
     def spoil(graph: onnx.GraphProto) -> None:
         instead(name, "Div", np.zeros((), np.float32))(graph)
@@ -115,7 +115,7 @@ def test_the_server_refuses_such_a_file_in_one_line(tmp_path: Path) -> None:
     done = cli("serve", "--port", "0", "--checkpoint", path, timeout=60)
     assert done.returncode != 0
     assert "Traceback" not in done.stderr
-    assert "which is not what its metadata say" in done.stderr
+    assert "which contradict its metadata" in done.stderr
 
 
 def test_one_rewritten_with_the_truth_is_served(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Runtimes give the same answers, each runs the files it is for, and serving an exported model needs no PyTorch."""
+"""Runtimes give the same answers, each runs its kinds of file, and serving an exported model needs no PyTorch."""
 
 import contextlib
 import os
@@ -64,7 +64,7 @@ def test_auto_is_what_fits_the_file(checkpoint: Path, exported: Path) -> None:
 
 @pytest.mark.parametrize("runtime", ["torch", "torchscript", "torch-dynamic-int8"])
 def test_an_exported_model_does_not_run_in_torch(exported: Path, runtime: RuntimeName) -> None:
-    with pytest.raises(UnsuitableRuntime, match="needs the checkpoint"):
+    with pytest.raises(UnsuitableRuntime, match="or the checkpoint that"):
         open_runtime(exported, runtime)
 
 
@@ -81,7 +81,7 @@ def test_alone_and_busy_answer_alike(exported: Path, threads: int) -> None:
 
 @pytest.mark.parametrize("prefer_latency", [True, False])
 def test_threads_get_their_own_answers(exported: Path, prefer_latency: bool) -> None:
-    """More of them than there are requests in the pool, some of them saying that they are alone and all being wrong."""
+    """More threads than infer requests, with either preference."""
     runtime = OpenVINORuntime.open(exported, workers=2)
     assert len(PIXELS) > 2 + runtime.prefetch
     expected = runtime.logits(PIXELS)
@@ -104,7 +104,7 @@ def test_threads_get_their_own_answers(exported: Path, prefer_latency: bool) -> 
 
 @pytest.mark.parametrize("prefer_latency", [True, False])
 def test_no_thread_is_bound_to_a_cpu(exported: Path, prefer_latency: bool) -> None:
-    """The next process on this machine would bind its own to the same."""
+    """Another process on this machine would bind its threads to the same CPUs."""
     runtime = OpenVINORuntime.open(exported, workers=2)
     done = threading.Event()
 
@@ -126,7 +126,7 @@ def test_no_thread_is_bound_to_a_cpu(exported: Path, prefer_latency: bool) -> No
 
 
 class Recording:
-    """A runtime that notes how it is called, and lets a test hold calls back."""
+    """A runtime that records its calls, and lets a test block them."""
 
     name = "recording"
     precision: Precision = "fp32"
@@ -207,7 +207,7 @@ def test_no_more_images_are_decoded_at_once_than_there_are_workers(
         with lock:
             now += 1
             most = max(most, now)
-        time.sleep(0.05)  # so that others come meanwhile, where they may
+        time.sleep(0.05)  # so that other threads enter meanwhile, if they can
         with lock:
             now -= 1
         return decode(*args, **options)
@@ -257,12 +257,12 @@ def test_the_server_has_threads_for_what_the_runtime_queues_and_no_more_places(e
 
 
 def test_no_call_that_the_runtime_can_queue_waits_for_another(exported: Path) -> None:
-    """Each has an infer request: all wait together at the barrier, which is where a request would compute."""
+    """Each call has an infer request: all wait at the barrier, in place of the computation."""
     runtime = OpenVINORuntime.open(exported, workers=2)
     together = threading.Barrier(2 + runtime.prefetch, timeout=20)
 
     def ask() -> None:
-        with runtime._throughput.one():
+        with runtime._throughput.acquire():
             together.wait()
 
     with ThreadPoolExecutor(together.parties) as threads:
@@ -273,7 +273,7 @@ def test_no_call_that_the_runtime_can_queue_waits_for_another(exported: Path) ->
 def onnx_file(
     path: Path, *, taken: tuple[int, list[int | str]], given: list[int | str], operator: str = "Cast"
 ) -> Path:
-    """Write an exported file whose network is a stub, sound on the outside."""
+    """Write an exported file with valid metadata and a stub as network."""
     node = helper.make_node(operator, ["pixels"], ["logits"])
     if operator == "Cast":
         node.attribute.append(helper.make_attribute("to", TensorProto.FLOAT))
@@ -378,7 +378,7 @@ def test_without_torch_a_checkpoint_is_refused_with_advice(tmp_path: Path, check
 
 @pytest.mark.slow
 def test_an_environment_without_torch_serves_an_exported_model(exported: Path, tmp_path: Path) -> None:
-    """The wheel and what it depends on, nothing else."""
+    """The wheel and its dependencies, nothing else."""
     subprocess.run([sys.executable, "-m", "venv", tmp_path / "venv"], check=True, timeout=60)
     python = tmp_path / "venv" / "bin" / "python"
     pip = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]

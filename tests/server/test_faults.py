@@ -1,4 +1,4 @@
-"""What happens to files and processes where the machine or its keeper does something wrong."""
+"""Faults of the machine or its operator: full disks, killed processes, replaced files."""
 
 import fcntl
 import os
@@ -27,7 +27,7 @@ from tests.support.waiting import until
 EXPORTED = REPOSITORY / "checkpoints" / "resnet18-fashion-mnist-int8.onnx"
 IMAGE = CAT.read_bytes()
 
-# Run before a command: what it writes is on its way to the disk for ever, so that it can be killed at that moment.
+# Run before a command: its write to the disk never ends, so that it can be killed at that moment.
 STALLED_DISK = """
 import os, time
 def fsync(descriptor):
@@ -36,7 +36,7 @@ def fsync(descriptor):
 os.fsync = fsync
 """
 EXPORT = "from resnet_service.cli.app import main\nmain()\n"
-# `pull` itself asks for files whose digests are torchvision's; this is the function that it calls, with our own file.
+# `pull` accepts only files with torchvision's digests; this calls its function with a file of the test.
 PULL = """
 import sys
 from pathlib import Path
@@ -68,7 +68,7 @@ def started(program: str, *arguments: str | Path, **options: object) -> "subproc
 
 
 def kill_while_writing(process: "subprocess.Popen[str]") -> None:
-    """Wait until it says that it writes, and kill it as the kernel does where memory is short."""
+    """Wait until it reports that it writes, and kill it as the kernel does when memory is short."""
     assert process.stdout is not None
     with process:
         for line in process.stdout:
@@ -126,7 +126,7 @@ def test_a_pack_that_is_killed_leaves_the_old_model_whole(checkpoint: Path, tmp_
 
 
 def limited_disk() -> None:
-    """Let no file get larger than a megabyte; Python ignores the signal, and the write fails as on a full disk."""
+    """Limit files to a megabyte; Python ignores the signal, and the write fails as on a full disk."""
     resource.setrlimit(resource.RLIMIT_FSIZE, (2**20, 2**20))
 
 
@@ -208,10 +208,10 @@ def test_it_serves_on_whatever_happens_to_the_model_file(damage: Callable[[Path]
         assert "Traceback" not in server.log
 
 
-# test_logs.py has one that is asleep in the fast suite.
+# In the fast suite, test_logs.py has a reader that does not read.
 @pytest.mark.parametrize("reader", ["gone", pytest.param("asleep", marks=pytest.mark.slow)])
-def test_it_serves_on_where_nobody_reads_its_log(reader: str, tmp_path: Path) -> None:
-    """Each reload of a file that is gone logs a line; a pipe of 4 KB has room for a few of them."""
+def test_it_continues_when_its_log_is_unread(reader: str, tmp_path: Path) -> None:
+    """Each reload of a missing file logs a line; a pipe of 4 KB holds only a few."""
     path = Path(shutil.copy(EXPORTED, tmp_path / f"{'m' * 200}.onnx"))
     reading, writing = os.pipe()
     fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, 4096)

@@ -1,8 +1,8 @@
-"""Requests whose end could be read in two ways, over a real socket.
+"""Requests with an ambiguous end, over a real socket.
 
-A proxy and a server that disagree where a request ends let a stranger put a request of his own before somebody else's
-(request smuggling). Each body here hides one for ``/labels``; it must never be answered as a request of its own, unless
-it is one for every reader.
+If a proxy and a server disagree where a request ends, an attacker can insert a request before another client's (request
+smuggling). Each body here contains a request for ``/labels``; the server must not answer it, unless it is a request for
+every reader.
 """
 
 import json
@@ -39,7 +39,7 @@ def statuses(received: bytes) -> list[int]:
 
 
 def exchange(url: str, *sent: bytes) -> bytes:
-    """Send pieces, and read until the server closes, as it does after what it refused and after ``LAST``."""
+    """Send pieces, and read until the server closes, which it does after a refusal and after ``LAST``."""
     with connected(url) as connection:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         with suppress(ConnectionError):  # it may have refused, and closed, before all was sent
@@ -115,7 +115,7 @@ def test_it_does_not_matter_in_what_pieces_a_request_comes(url: str, size: int) 
 
 
 def test_a_request_without_a_version_is_answered_once_and_ends_the_connection(url: str) -> None:
-    """HTTP/0.9 has no fields and no bodies, so nothing behind it can be a request."""
+    """HTTP/0.9 has no fields and no bodies, so nothing after it can be a request."""
     assert statuses(exchange(url, b"GET /labels\r\n\r\n" + HIDDEN, LAST)) == [200]
 
 
@@ -143,7 +143,7 @@ def test_pipelined_requests_are_answered_in_their_order(url: str) -> None:
     ids=["body of a GET", "404", "405", "415", "422", "no form"],
 )
 @pytest.mark.parametrize("pieces", [1, 2], ids=["at once", "later"])
-def test_a_body_that_nobody_asked_for_is_not_the_next_request(url: str, first: bytes, pieces: int) -> None:
+def test_an_unread_body_is_not_the_next_request(url: str, first: bytes, pieces: int) -> None:
     sent = [first + HIDDEN + LAST] if pieces == 1 else [first, HIDDEN, LAST]
     received = exchange(url, *sent)
     found = statuses(received)

@@ -1,4 +1,4 @@
-"""The health check of containers: quick, small, and right about a service that is there, unready, mute or gone."""
+"""The health check of containers: fast, small, and correct for services that are ready, unready, silent or gone."""
 
 import socket
 import subprocess
@@ -18,7 +18,7 @@ from tests.support.servers import served
 
 @contextmanager
 def answering(answer: bytes) -> Iterator[int]:
-    """Answer one connection with these bytes, whatever it asks; yield the port."""
+    """Answer one connection with these bytes; yield the port."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         listener.settimeout(20)
 

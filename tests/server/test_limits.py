@@ -58,7 +58,7 @@ def test_a_head_that_never_ends_is_408(url: str) -> None:
     assert response.headers["connection"] == "close"
 
 
-# What is sent at once, and what is dripped after it.
+# The bytes to send at once, and those to send one by one.
 DRIPS = {
     "silence": (b"", b""),
     "head": (b"", b"GET /health/live HTTP/1.1\r\nHost: x\r\nX: " + b"x" * 1000),
@@ -74,7 +74,7 @@ DRIPS = {
 
 @pytest.fixture(scope="module")
 def lasted(url: str) -> Iterator[dict[str, Future[float]]]:
-    """Return for how many seconds each was connected; side by side, since all of them do little but wait."""
+    """Return the seconds that each was connected; in parallel, since all of them mostly wait."""
 
     def seconds(first: bytes, dripped: bytes) -> float:
         with connected(url) as connection:
@@ -91,7 +91,7 @@ def lasted(url: str) -> Iterator[dict[str, Future[float]]]:
 
 
 @pytest.mark.parametrize("name", DRIPS)
-def test_whoever_drips_is_disconnected(name: str, lasted: dict[str, Future[float]]) -> None:
+def test_clients_that_drip_are_disconnected(name: str, lasted: dict[str, Future[float]]) -> None:
     assert lasted[name].result(60) < 10
 
 
@@ -184,7 +184,7 @@ def test_what_two_servers_could_read_differently_is_refused(url: str, sent: byte
     assert b"application/problem+json" in received
 
 
-def test_whoever_was_refused_and_stays_is_disconnected(url: str) -> None:
+def test_refused_clients_that_stay_are_disconnected(url: str) -> None:
     with connected(url) as connection:
         connection.sendall(b"hello\r\n\r\n")
         assert read_to_end(connection).startswith(b"HTTP/1.1 400 ")
@@ -213,10 +213,10 @@ def test_connections_beyond_the_limit_are_503_until_one_closes() -> None:
             refused.sendall(head("GET", "/health/live"))
             response = answer(read_to_end(refused))
         assert_problem(response, HTTPStatus.SERVICE_UNAVAILABLE, "too_many_connections")
-        # Its fixture asks once more: the places are free again.
+        # The fixture sends another request: the slots are free again.
 
 
-def test_whoever_does_not_read_is_disconnected() -> None:
+def test_clients_that_do_not_read_are_disconnected() -> None:
     """Requests go in, pipelined, until the kernel's buffers are full of answers."""
     with limited() as url, connected(url, receive_buffer=1024) as connection:
         begun = time.monotonic()
@@ -237,7 +237,7 @@ BODY = 20_000
 
 @contextmanager
 def holding(most: int = 50_000, **settings: Any) -> Iterator[tuple[str, BodyBudget]]:
-    """Serve with room for ``most`` bytes of bodies; at the end, none must be held."""
+    """Serve with a budget of ``most`` bytes for bodies; at the end, none must be held."""
     chosen = Settings(max_body_bytes=BODY, max_batch_bytes=BODY, max_receiving_bytes=most, **settings)
     app = create_app(chosen, FakeClassifier())
     held: BodyBudget = app.state.held_bytes
@@ -247,7 +247,7 @@ def holding(most: int = 50_000, **settings: Any) -> Iterator[tuple[str, BodyBudg
         until(lambda: held.now == 0)
 
 
-def test_a_body_that_all_together_have_no_room_for_is_429_before_it_is_sent() -> None:
+def test_a_body_beyond_the_budget_is_429_before_it_is_sent() -> None:
     with holding() as (url, held), ExitStack() as open_:
         stalled = [open_.enter_context(connected(url)) for _ in range(2)]
         for connection in stalled:
@@ -270,7 +270,7 @@ def test_a_body_that_all_together_have_no_room_for_is_429_before_it_is_sent() ->
             assert read_answer(accepted).startswith(b"HTTP/1.1 415 ")
 
 
-def test_what_nobody_promised_is_counted_as_it_comes() -> None:
+def test_bodies_without_a_length_are_counted_as_they_arrive() -> None:
     chunk = b"1000\r\n" + bytes(0x1000) + b"\r\n"
     with holding(most=25_000) as (url, held), connected(url) as stalled, connected(url) as late:
         stalled.sendall(head(Transfer_Encoding="chunked") + chunk * 4)
@@ -301,7 +301,7 @@ def test_however_a_request_ends_its_bytes_are_given_back() -> None:
         head(Content_Length=len(form), Content_Type="multipart/form-data; boundary=limit") + form,
         head(Content_Length=5, Content_Type="multipart/form-data; boundary=limit") + b"01234",
         head(path="/nowhere", Content_Length=5) + b"01234",
-        head(Content_Length=1000) + bytes(999),  # never comes to its end
+        head(Content_Length=1000) + bytes(999),  # incomplete
         head(Transfer_Encoding="chunked") + b"5000\r\n" + bytes(0x5000) + b"\r\n",  # too large
         head(Transfer_Encoding="chunked") + b"5\r\n01234\r\nnonsense\r\n",
     ]
@@ -314,7 +314,7 @@ def test_however_a_request_ends_its_bytes_are_given_back() -> None:
                 leaver.sendall(sent)
 
 
-def test_room_for_less_than_one_body_is_no_setting() -> None:
+def test_a_budget_for_less_than_one_body_is_refused() -> None:
     with pytest.raises(InvalidSettings, match="max_receiving_bytes"):
         load_settings(max_receiving_bytes=BODY, max_body_bytes=BODY + 1)
 
@@ -366,7 +366,7 @@ FORMS = {
 def test_no_form_costs_much_more_than_an_image_of_its_size(
     name: str, piece: int, metered: tuple[str, LoopMeter]
 ) -> None:
-    """And none keeps the loop from turning for a tenth of a second, so that probes are answered meanwhile."""
+    """None blocks the event loop for a tenth of a second, so that probes are answered meanwhile."""
     form, plain = FORMS[name], FILE + b"\r\n" + b"x" * MANY + END
     if piece == 100:
         form, plain = (body[: 2**18] + END for body in (form, plain))  # the cost of a piece is the network's

@@ -126,7 +126,7 @@ def refusal() -> tuple[float, float]:
 
 
 def test_a_refusal_costs_about_as_much_as_a_probe(refusal: tuple[float, float]) -> None:
-    """Twice as much, mostly; its body, which comes all the same, is read and thrown away."""
+    """Mostly twice as much; the body is still read and discarded."""
     refused, probe = refusal
     print(f"\n{1e6 * refused:.0f} us of CPU for a refused photograph, {1e6 * probe:.0f} us for a probe")
     assert refused < 5 * probe
@@ -156,7 +156,7 @@ def test_many_large_bodies_at_once_take_no_more_memory_than_they_may() -> None:
             if number >= most // size:
                 answers.append(read_answer(connection))
         grown = holdings(pid).megabytes - before
-        print(f"\n{count} bodies of {size / 2**20:.0f} MB with room for {most / 2**20:.0f}: {grown:.0f} MB more")
+        print(f"\n{count} bodies of {size / 2**20:.0f} MB with a budget of {most / 2**20:.0f}: {grown:.0f} MB more")
         assert {answer[:13] for answer in answers} == {b"HTTP/1.1 429 "}
         assert grown < most / 2**20 + 16
         open_.close()

@@ -1,4 +1,4 @@
-"""Ten reloads under load: nobody is refused, and the models of before are gone. ``-s`` prints the figures."""
+"""Ten reloads under load: no request is refused, and the old models are freed. ``-s`` prints the figures."""
 
 import signal
 import threading
@@ -52,12 +52,12 @@ def test_ten_reloads_under_load_fail_no_request_and_keep_no_memory() -> None:
         )
         assert set(statuses) == {200}
         assert after.megabytes - idle.megabytes < MEGABYTES
-        # The one more is asyncio's own, in which models are opened.
+        # One more is asyncio's own thread, which loads models.
         assert after.threads <= idle.threads + 1
 
 
 @pytest.mark.slow
-def test_hundreds_of_signals_reload_a_few_times_and_disturb_nobody(tmp_path: Path) -> None:
+def test_hundreds_of_signals_reload_a_few_times_and_fail_no_request(tmp_path: Path) -> None:
     """5 s."""
     with server_process("--checkpoint", MODEL) as server, httpx.Client(base_url=server.url, timeout=30) as client:
         for _ in range(300):

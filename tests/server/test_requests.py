@@ -1,4 +1,4 @@
-"""Requests that nobody would write by hand: whatever comes in, only documented answers go out."""
+"""Random requests: every answer is a documented one."""
 
 import asyncio
 import json
@@ -24,7 +24,7 @@ MAX_BODY = 20_000
 
 
 class InProcess:
-    """The application with its lifespan, asked without a socket; an exception that it lets out is raised here."""
+    """The application with its lifespan, without a socket; its exceptions are raised here."""
 
     def __init__(self, classifier: FakeClassifier) -> None:
         self.app = create_app(Settings(max_body_bytes=MAX_BODY, max_pixels=100_000, workers=1), classifier)
@@ -70,7 +70,7 @@ def service() -> Iterator[InProcess]:
 
 
 def assert_documented(service: InProcess, response: httpx.Response) -> None:
-    """The answer is one that OpenAPI names for the path, or 404 or 405 where there is none; and no failure."""
+    """The answer is one of OpenAPI's for the path, or 404 or 405, and no server error."""
     path = response.request.url.path
     known = service.documented.get((path, response.request.method), {200, 404, 405})
     assert response.status_code in known, f"{response.status_code} for {response.request.method} {path}"
@@ -156,14 +156,14 @@ def test_whatever_path_is_asked_for_the_answer_is_documented(
         assert response.status_code < 500
         assert b"root:" not in response.content
         if response.status_code >= 400:
-            # Below /v2 and at / as other people's clients read errors.
+            # Below /v2 and at /, errors have the format of other clients.
             foreign = url.path == "/" or url.path == "/v2" or url.path.startswith("/v2/")
             expected = "application/json" if foreign else "application/problem+json"
             assert response.headers["content-type"] == expected
 
 
 @pytest.mark.parametrize("path", ["/predict/", "/labels/", "/health/live/"])
-def test_nobody_is_sent_to_where_the_host_field_says(service: InProcess, path: str) -> None:
+def test_redirects_ignore_the_host_field(service: InProcess, path: str) -> None:
     response = service.ask("GET", path, headers={"Host": "elsewhere.example"})
     assert response.status_code == 404
     assert "location" not in response.headers
@@ -176,7 +176,7 @@ def encodable(query: list[tuple[str, str]]) -> list[tuple[str, str]]:
 
 
 def test_a_failure_would_be_seen() -> None:
-    """An exception that nobody expected gets out of the application, and so into these tests."""
+    """An unexpected exception leaves the application, so that these tests see it."""
     failing = InProcess(FakeClassifier(failure=ValueError("secret")))
     try:
         with pytest.raises(ValueError, match="secret"):

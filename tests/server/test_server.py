@@ -24,7 +24,7 @@ EXPORTED = REPOSITORY / "checkpoints" / "resnet18-fashion-mnist-int8.onnx"
 
 @pytest.fixture(scope="module")
 def server(checkpoint: Path) -> Iterator[ServerProcess]:
-    """Start the service on PyTorch, the runtime that is not used by most other tests of a real process."""
+    """Start the service with PyTorch, which most other tests of a real process do not use."""
     with server_process("--checkpoint", checkpoint) as server:
         yield server
 
@@ -92,7 +92,7 @@ def test_a_signal_ends_it_gracefully(ending: signal.Signals, inherited: signal.H
 
 
 def one_line(done: subprocess.CompletedProcess[str]) -> str:
-    """Check that a command failed as it should, and return what it said."""
+    """Check that a command failed as expected, and return its message."""
     assert done.returncode == 1
     assert done.stdout == ""
     assert done.stderr.startswith("error: ")
@@ -119,7 +119,7 @@ def test_a_bad_setting_is_one_line() -> None:
 
 @pytest.mark.slow
 def test_a_model_that_answers_nan_is_never_served(tmp_path: Path) -> None:
-    """Its weights are finite, so only running it shows: a variance of zero times a huge scale."""
+    """Its weights are finite; only running it shows the error: a variance of zero times a huge scale."""
     model = random_model()
     model.bn1.weight.data.fill_(3e38)  # type: ignore[union-attr, operator]
     model.bn1.running_var.fill_(0)  # type: ignore[union-attr, operator]
@@ -139,7 +139,7 @@ def test_a_bare_state_dict_is_served_with_its_architecture(tmp_path: Path) -> No
 
 @pytest.mark.slow
 def test_nothing_is_fetched_while_serving(imagenet_checkpoint: Path, tmp_path: Path) -> None:
-    """With every way out closed, start and answers are the same."""
+    """With all outgoing connections blocked, start and answers are the same."""
     (tmp_path / "sitecustomize.py").write_text(
         "import socket\n"
         "real = socket.socket.connect\n"

@@ -1,4 +1,4 @@
-"""The real process is told to end, or to reload, while it has much to do."""
+"""Shutdown and reload of the real process under load."""
 
 import os
 import signal
@@ -29,9 +29,9 @@ def alive(server: ServerProcess) -> bool:
 
 @pytest.mark.parametrize("delay", ["0", "0.5"])
 def test_every_accepted_request_is_answered(delay: str) -> None:
-    """The image has few bytes and many pixels: all are sent long before most are answered."""
-    dear = encoded(Image.new("RGB", (1500, 1500)), "PNG")
-    request = head(Content_Length=len(dear)) + dear
+    """The image has few bytes and many pixels, so that all requests are sent long before most are answered."""
+    expensive = encoded(Image.new("RGB", (1500, 1500)), "PNG")
+    request = head(Content_Length=len(expensive)) + expensive
     with server_process("--checkpoint", EXPORTED, "--queue", "200", "--drain-delay", delay) as server:
         with ExitStack() as open_:
             connections = [open_.enter_context(connected(server.url)) for _ in range(300)]
@@ -110,7 +110,7 @@ def test_a_second_signal_ends_it_at_once(delay: str, ending: signal.Signals) -> 
 
 
 def replace(checkpoint: Path, data: bytes) -> None:
-    """Put a file in the place of another, as deployments should."""
+    """Replace a file atomically, as deployments should."""
     new = checkpoint.with_suffix(".new")
     new.write_bytes(data)
     os.replace(new, checkpoint)
@@ -162,7 +162,7 @@ def test_a_reload_under_load_fails_no_request(checkpoint: Path, tmp_path: Path) 
 
 @pytest.mark.slow
 def test_a_model_that_answers_nan_is_not_reloaded(checkpoint: Path, tmp_path: Path) -> None:
-    """It loads, and only its trial image shows it."""
+    """It loads, and only the warm-up shows the error."""
     from resnet_service.models.checkpoint.checkpoint import save_checkpoint
     from tests.support.models import metadata, random_model
 

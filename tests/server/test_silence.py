@@ -1,4 +1,4 @@
-"""Nothing is told to anybody: neither by us nor by what we import."""
+"""No telemetry, neither by this package nor by its dependencies."""
 
 import os
 import subprocess
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-# What OpenVINO and NNCF would do is done in a child process, so a fork counts as well as a connection.
+# OpenVINO and NNCF would send reports from a child process, so a fork counts as well as a connection.
 TELLTALES = """
 import os, sys
 told = []

@@ -1,4 +1,4 @@
-"""The tool of the field against the real process."""
+"""The tool slowhttptest against the real process."""
 
 import os
 import shutil
@@ -35,7 +35,7 @@ def sockets(process: int) -> int:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("mode", MODES)
-def test_200_stalled_connections_keep_nobody_out_and_are_closed_in_time(checkpoint: Path, mode: str) -> None:
+def test_200_stalled_connections_block_no_client_and_are_closed_in_time(checkpoint: Path, mode: str) -> None:
     tool = shutil.which("slowhttptest")
     assert tool, "install it: apt-get install slowhttptest"
     with server_process("--checkpoint", checkpoint, *LIMITS) as server, httpx.Client(base_url=server.url) as client:

@@ -1,4 +1,4 @@
-"""Thousands of requests of every kind, good and bad, and what they leave behind. ``-s`` prints the figures."""
+"""Thousands of valid and invalid requests, and the resources that remain in use. ``-s`` prints the figures."""
 
 import asyncio
 import random
@@ -40,7 +40,7 @@ def in_chunks(body: bytes, size: int = 1000) -> bytes:
 
 
 def asks(sent: bytes, status: int, **how: float) -> tuple[Exchange, int | None]:
-    """Send over a connection that others use before and after."""
+    """Send over a connection that is reused."""
 
     async def exchange(url: str, clients: Clients) -> int | None:
         return (await clients.ask(sent, **how)).status
@@ -49,7 +49,7 @@ def asks(sent: bytes, status: int, **how: float) -> tuple[Exchange, int | None]:
 
 
 def prefer_latency(sent: bytes, status: int) -> tuple[Exchange, int | None]:
-    """Send over a connection that is opened and closed for it."""
+    """Send over a new connection."""
 
     async def exchange(url: str, clients: Clients) -> int | None:
         connection = await Connection.open(url)
@@ -62,7 +62,7 @@ def prefer_latency(sent: bytes, status: int) -> tuple[Exchange, int | None]:
 
 
 def leaves(sent: bytes, after: float) -> tuple[Exchange, int | None]:
-    """Send what may be half a request, and leave without an answer."""
+    """Send a request or a part of one, and disconnect before the answer."""
 
     async def exchange(url: str, clients: Clients) -> int | None:
         connection = await Connection.open(url)
@@ -75,7 +75,7 @@ def leaves(sent: bytes, after: float) -> tuple[Exchange, int | None]:
 
 
 def mixture() -> list[tuple[Exchange, int | None]]:
-    """Return exchanges with the status that each must end with; how often each is listed is its weight."""
+    """Return exchanges with their expected status; an exchange's number of entries is its weight."""
     mixed: list[tuple[Exchange, int | None]] = []
     for seed, (file_format, options) in enumerate(
         [("JPEG", {}), ("PNG", {}), ("WEBP", {}), ("GIF", {}), ("BMP", {}), ("TIFF", {}), ("AVIF", {"speed": 10})]
@@ -106,7 +106,7 @@ def mixture() -> list[tuple[Exchange, int | None]]:
         prefer_latency(b"hello\r\n\r\n", 400),
         prefer_latency(head(X="x" * 20_000), 431),
     ]
-    # Longer than a body may take to keep its place in the queue.
+    # Longer than a request may keep its slot while its body arrives.
     mixed += [asks(request(photograph), 200, pieces=3, pause=0.2)] * 2
     mixed += [
         leaves(request(photograph)[:10_000], 0),
@@ -121,7 +121,7 @@ def mixture() -> list[tuple[Exchange, int | None]]:
 
 
 def exchange_many(url: str, count: int, seed: int) -> Counter[int | None]:
-    """Have ``count`` exchanges, ``AT_ONCE`` at a time; check and count their statuses."""
+    """Run ``count`` exchanges, ``AT_ONCE`` at a time; check and count their statuses."""
     mixed = mixture()
     turns = random.Random(seed).choices(mixed, k=count)  # noqa: S311 - a mixture, not a secret
 

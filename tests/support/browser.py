@@ -35,7 +35,7 @@ def chromium() -> Iterator[Browser]:
 
 
 class Visit:
-    """One visitor's window on the page at ``url``, and all that it did: requests, errors, violations of its policy."""
+    """A browser window with the page at ``url``, and its requests, errors and violations of the content policy."""
 
     def __init__(self, browser: Browser, url: str, **options: Any) -> None:
         self.context = browser.new_context(
@@ -59,7 +59,7 @@ class Visit:
 
 @contextmanager
 def visit(browser: Browser, url: str, **options: Any) -> Iterator[Page]:
-    """Open the page; at the end, nothing has gone wrong in it, and nothing was asked of another origin."""
+    """Open the page; at the end, check that it had no errors and sent no requests to other origins."""
     visitor = Visit(browser, url, **options)
     try:
         yield visitor.page

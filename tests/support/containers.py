@@ -36,7 +36,7 @@ _ENVIRONMENT = {**os.environ, "BUILDAH_ISOLATION": "chroot"}
 
 
 def require_containers() -> None:
-    """Skip where images cannot be built or run, except in continuous integration, where that is a failure."""
+    """Skip if images cannot be built or run, but fail in continuous integration."""
     missing = [name for name in NEEDED if shutil.which(name) is None]
     reason = f"lacks {', '.join(missing)}" if missing else "is not run by root" if os.geteuid() else ""
     if reason:
@@ -98,7 +98,7 @@ def _provide_base() -> None:
 
 
 def _pip_configuration() -> str:
-    """Return what pip is told on this machine (mirrors, certificates), for the pip inside the build."""
+    """Return this machine's pip configuration (mirrors, certificates), for the pip inside the build."""
     command = [sys.executable, "-m", "pip", "config", "list"]
     listed = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
     found = re.findall(r"^(?:global|install|:env:)\.([a-z-]+)='(.*)'$", listed, flags=re.MULTILINE)
@@ -187,7 +187,7 @@ class Container:
 
     @property
     def pid(self) -> int:
-        """The number, seen from outside, of the process that is number 1 inside."""
+        """The ID, outside of the container, of its process 1."""
         (child,) = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
         return int(child)
 
@@ -209,7 +209,7 @@ class Container:
         )
 
     def end(self, number: signal.Signals = signal.SIGTERM) -> int:
-        """Send a signal to the process that is number 1 inside; return its exit code."""
+        """Send a signal to the container's process 1; return its exit code."""
         os.kill(self.pid, number)
         return self.process.wait(STOP_SECONDS)
 

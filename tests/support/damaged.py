@@ -1,4 +1,4 @@
-"""Damaged images: what decoding them answers, and what it leaves behind."""
+"""Damaged images: results of their decoding, and growth of memory."""
 
 import os
 import time
@@ -33,7 +33,7 @@ def decode_damaged(name: str, seeds: range) -> set[str]:
 
 
 def growth(name: str) -> float:
-    """Return by how many MB this process's resident memory grows with damaged images, once it knows their kind."""
+    """Return by how many MB this process's resident memory grows with damaged images, after a warm-up."""
 
     def resident() -> float:
         pages = int(Path("/proc/self/statm").read_text().split()[1])

@@ -1,4 +1,4 @@
-"""Environments beside the tests' own, for packages that would change the versions of others."""
+"""Separate environments, for packages that would change the versions of others."""
 
 import hashlib
 import os

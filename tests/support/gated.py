@@ -20,7 +20,7 @@ IMAGE = encoded(noise(40, 30), "JPEG")
 
 
 class Gated(NamedTuple):
-    """A server whose answers wait for a gate, and clients that ask it from threads."""
+    """A server whose answers wait for a gate, and clients in threads."""
 
     client: httpx.Client
     classifier: FakeClassifier
@@ -32,7 +32,7 @@ class Gated(NamedTuple):
         return self.clients.submit(self.client.post, "/predict", content=IMAGE)
 
     def fill(self, slots: int) -> "list[Future[httpx.Response]]":
-        """Take all places, and return when they are taken."""
+        """Occupy all slots, and return when they are occupied."""
         asked = [self.ask() for _ in range(slots)]
         until(lambda: self.executor.running + self.executor.waiting == slots)
         return asked

@@ -1,4 +1,4 @@
-"""Images for tests, real and made."""
+"""Images for tests, real and synthetic."""
 
 import importlib.util
 import io

@@ -59,7 +59,7 @@ class Connection:
 
 
 class Clients:
-    """Connections that are used again."""
+    """A pool of connections."""
 
     def __init__(self, url: str) -> None:
         self._url = url
@@ -81,7 +81,7 @@ class Clients:
 
 
 class Load(NamedTuple):
-    """What was answered: ``throughput`` in answers a second, sorted seconds of the answered and of the refused."""
+    """The answers: ``throughput`` a second, and the sorted seconds of answered and of refused requests."""
 
     throughput: float
     answered: list[float]
@@ -93,7 +93,7 @@ def percentile(ordered: Sequence[float], share: float) -> float:
 
 
 def saturating(url: str, requests: Sequence[bytes], *, clients: int, seconds: float) -> Load:
-    """Ask from ``clients`` connections, each again as soon as it is answered."""
+    """Send requests from ``clients`` connections; each sends the next one after an answer."""
 
     async def main() -> Load:
         pool = Clients(url)
@@ -113,7 +113,7 @@ def saturating(url: str, requests: Sequence[bytes], *, clients: int, seconds: fl
 
 
 def offered(url: str, requests: Sequence[bytes], *, rate: float, seconds: float) -> Load:
-    """Send ``rate`` requests a second, whether the ones before are answered or not, as many users do."""
+    """Send ``rate`` requests a second, without waiting for answers, as many users do."""
 
     async def main() -> Load:
         pool = Clients(url)
@@ -125,7 +125,7 @@ def offered(url: str, requests: Sequence[bytes], *, rate: float, seconds: float)
                 asked.append(asyncio.create_task(pool.ask(next(turns))))
             await asyncio.sleep(1 / rate)
         answers = await asyncio.gather(*asked)
-        # What is in the queue when the last request is sent is answered after that, and without competition.
+        # Requests that are queued when the last one is sent are answered later, without competition.
         elapsed = time.monotonic() - begun
         pool.close()
         return _load(answers, elapsed)
@@ -134,7 +134,7 @@ def offered(url: str, requests: Sequence[bytes], *, rate: float, seconds: float)
 
 
 def run(main: Coroutine[Any, Any, T]) -> T:
-    """Run a coroutine on the loop that the server has as well."""
+    """Run a coroutine on a uvloop event loop, as the server uses."""
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(main)
 

@@ -1,4 +1,4 @@
-"""What the event loop of an application in this process computes, whoever else does."""
+"""The CPU time of an application's event loop in this process, without that of other threads."""
 
 import asyncio
 import threading
@@ -14,7 +14,7 @@ from tests.support.servers import served
 
 
 class LoopMeter:
-    """Around the application, in pure ASGI: the CPU time of its loop's thread, whoever else computes."""
+    """ASGI middleware that measures the CPU time of the event loop's thread."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -32,7 +32,7 @@ class LoopMeter:
         return time.clock_gettime(self._clock)
 
     def longest_turn(self) -> float:
-        """Return the most CPU seconds without a turn of the loop since this was asked last."""
+        """Return the longest turn of the loop since the last call, in CPU seconds."""
         longest, self._longest = self._longest, 0
         return longest
 

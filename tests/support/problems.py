@@ -1,4 +1,4 @@
-"""What every error over HTTP has in common."""
+"""The format of every error over HTTP."""
 
 from http import HTTPStatus
 
@@ -6,7 +6,7 @@ import httpx
 
 
 def assert_problem(response: httpx.Response, status: HTTPStatus, code: str, said: str = "") -> None:
-    """Check the one shape that every error has."""
+    """Check the format that every error has."""
     assert response.headers["content-type"] == "application/problem+json"
     body = response.json()
     assert body.keys() == {"type", "title", "status", "code", "detail"}

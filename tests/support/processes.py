@@ -1,4 +1,4 @@
-"""What a process holds, read from /proc."""
+"""The resources of a process, read from /proc."""
 
 import os
 from pathlib import Path

@@ -24,7 +24,7 @@ from resnet_service.batch.worker import Outcome
 from resnet_service.errors import ClusterFailed
 from resnet_service.ray.batch import ray_engine
 
-_NODES = 2  # with a CPU each, beside the head, which works on nothing
+_NODES = 2  # with a CPU each, besides the head, which has none
 _WAIT_SECONDS = 120
 _FEW_PARTS = 20
 
@@ -68,7 +68,7 @@ def main() -> None:
 
     def batch(name: str, **options: Any) -> dict[str, object]:
         target = str(args.output / name)
-        return classify_batch(args.input, target, classifier, **{"engine": engine, **options}).as_dict()
+        return classify_batch(args.input, target, classifier, config=config, **{"engine": engine, **options}).as_dict()
 
     try:
         answers = {"undisturbed": batch("undisturbed"), "killed": batch("killed", progress=kill)}

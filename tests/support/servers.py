@@ -39,7 +39,7 @@ def cli(*arguments: str | Path, timeout: float = 120, **environment: str) -> sub
 
 
 def cli_here(*arguments: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run the command line to its end in this process, which has imported PyTorch already: another takes seconds."""
+    """Run the command line in this process, which has already imported PyTorch: a new process takes seconds."""
     result = CliRunner().invoke(
         command_line, [*map(str, arguments)], env={"COLUMNS": "200", **environment}, catch_exceptions=False
     )
@@ -87,7 +87,7 @@ class ServerProcess:
         return "".join(self._log)
 
     def stop(self) -> int:
-        """Ask it to end, as an orchestrator does, and return its exit code."""
+        """Stop it as an orchestrator does, and return its exit code."""
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
         try:
@@ -138,7 +138,7 @@ class _Quiet(http.server.SimpleHTTPRequestHandler):
 
 
 class _BreaksOff(_Quiet):
-    """Promises a whole file and sends half of it."""
+    """Announces a whole file and sends half of it."""
 
     def copyfile(self, source: object, outputfile: object) -> None:
         data = source.read()  # type: ignore[attr-defined]

@@ -1,4 +1,4 @@
-"""Finding images and reading them: folders, globs, single files, Parquet with images' bytes, on any fsspec URL."""
+"""Batch input: lists and reads images from folders, globs, files and Parquet, on any fsspec URL."""
 
 from collections.abc import Iterator, Sequence
 from itertools import groupby
@@ -9,12 +9,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from resnet_service.batch.items import Image, as_text
-from resnet_service.batch.storage import Place, locate
+from resnet_service.batch.storage import Location, locate
 from resnet_service.errors import BodyTooLarge, InvalidBatchInput, MissingImage, RequestError
 
-# One image's bytes may be many times what the service takes from strangers; still, memory is bounded by it.
+# Larger than the default limit over HTTP; bounds the memory of a batch.
 MAX_IMAGE_BYTES = 64 * 2**20
-# Read together: enough that an object store's latency is paid once for many, little enough to hold two groups a worker.
+# Limits of a group, which is read together: large enough to share an object store's latency, small enough to hold two
+# groups for each worker.
 GROUP_IMAGES = 32
 GROUP_BYTES = 64 * 2**20
 
@@ -23,10 +24,10 @@ _PREFERRED = ("image", "bytes")
 
 
 class Read(NamedTuple):
-    """What reading one image came to: its bytes; or an error of the input itself; or why it could not be read now.
+    """The result of reading one image: its bytes, a permanent ``error``, or the reason why it is ``unread``.
 
-    ``unread`` is not a result. It may pass (a store that is down, a file without permission), so it is left to the
-    next run.
+    An unread image gets no row. The reason may be temporary (a store that is down, a missing permission), so the next
+    run tries again.
     """
 
     image: Image
@@ -37,7 +38,7 @@ class Read(NamedTuple):
 
 
 class _Columns(NamedTuple):
-    """Where a Parquet file keeps images: column names, and the fields within where they are structs."""
+    """The columns of a Parquet file with images' bytes and paths; for struct columns, the fields within."""
 
     data: str
     data_field: str | None
@@ -50,20 +51,20 @@ class _Columns(NamedTuple):
 
 
 def list_images(url: str, *, outside: str | None = None) -> list[Image]:
-    """List every image that ``url`` means, in a stable order.
+    """List every image of ``url``, in a stable order.
 
     Args:
-        url: A folder (searched to its depths, hidden files left out), a glob, or a file; Parquet files among them stand
-            for the images in their rows.
-        outside: The output, which must not lie in what is read: a second run would classify the first one's results.
+        url: A folder (searched recursively, without hidden files), a glob, or a file; each row of a Parquet file is an
+            image.
+        outside: The output, which must not lie within the input: a second run would read the first one's results.
 
     Raises:
-        InvalidBatchInput: Nothing there, not a Parquet file, one without images, or the output lies within.
+        InvalidBatchInput: There are no images, a Parquet file is invalid or has none, or the output lies within.
 
     """
-    place = locate(url)
+    location = locate(url)
     try:
-        files = _files(place)
+        files = _files(location)
     except OSError as error:
         raise InvalidBatchInput(f"{url} cannot be listed: {error.strerror or error}.") from error
     if not files:
@@ -71,11 +72,11 @@ def list_images(url: str, *, outside: str | None = None) -> list[Image]:
     forbidden = outside and outside.rstrip("/") + "/"
     images: list[Image] = []
     for path, size in files:
-        source = place.url(path)
+        source = location.url(path)
         if forbidden and source.startswith(forbidden):
-            raise InvalidBatchInput(f"The output {outside} lies within the input {url}; choose another place for it.")
+            raise InvalidBatchInput(f"The output {outside} lies within the input {url}; choose another folder.")
         if path.endswith(_PARQUET):
-            images += (Image(source, row) for row in range(_rows(place, path)))
+            images += (Image(source, row) for row in range(_rows(location, path)))
         else:
             images.append(Image(source, None, size))
     if not images:
@@ -84,8 +85,8 @@ def list_images(url: str, *, outside: str | None = None) -> list[Image]:
 
 
 def read_images(images: Sequence[Image]) -> Iterator[list[Read]]:
-    """Read images, in order and in groups; nothing that concerns single images is raised."""
-    for parquet, run in groupby(images, lambda one: None if one.row is None else one.source):
+    """Read images in order and in groups; errors of single images are returned, not raised."""
+    for parquet, run in groupby(images, lambda image: None if image.row is None else image.source):
         if parquet is not None:
             yield from _read_rows(parquet, list(run))
         else:
@@ -93,50 +94,52 @@ def read_images(images: Sequence[Image]) -> Iterator[list[Read]]:
                 yield _read_files(group)
 
 
-def _files(place: Place) -> list[tuple[str, int | None]]:
-    filesystem, path = place.filesystem, place.path
+def _files(location: Location) -> list[tuple[str, int | None]]:
+    filesystem, path = location.filesystem, location.path
     if filesystem.isdir(path):
-        found = filesystem.find(path, detail=True)
+        entries = filesystem.find(path, detail=True)
         start = len(path.rstrip("/")) + 1
-        found = {name: facts for name, facts in found.items() if not _hidden(name[start:])}
-    elif filesystem.exists(path):  # before globs: a bracket may be part of a name
-        found = {path: filesystem.info(path)}
+        entries = {name: info for name, info in entries.items() if not _hidden(name[start:])}
+    elif filesystem.exists(path):  # checked before globs, since a name may contain brackets
+        entries = {path: filesystem.info(path)}
     else:
-        found = filesystem.glob(path, detail=True)
-    files = [(name, _size(place, name, facts)) for name, facts in found.items() if _is_file(place, name, facts)]
+        entries = filesystem.glob(path, detail=True)
+    files = [(name, _size(location, name, info)) for name, info in entries.items() if _is_file(location, name, info)]
     return sorted(files, key=lambda file: as_text(file[0]))
 
 
-def _is_file(place: Place, name: str, facts: dict[str, Any]) -> bool:
-    """Tell files, and links to files, from folders and from what a read could wait on for ever, such as a pipe."""
-    if place.local:
-        return Path(name).is_file() or not Path(name).exists()  # a link that leads nowhere will be named as unread
-    return facts.get("type") != "directory"
+def _is_file(location: Location, name: str, info: dict[str, Any]) -> bool:
+    """Return whether it is a file or a link to one; reading anything else, such as a pipe, could block for ever."""
+    if location.local:
+        return Path(name).is_file() or not Path(name).exists()  # a broken link is reported as unread
+    return info.get("type") != "directory"
 
 
-def _size(place: Place, name: str, facts: dict[str, Any]) -> int | None:
-    if place.local:
+def _size(location: Location, name: str, info: dict[str, Any]) -> int | None:
+    if location.local:
         return Path(name).stat().st_size if Path(name).exists() else None
-    return facts.get("size")
+    return info.get("size")
 
 
 def _hidden(path: str) -> bool:
-    """Files that begin with a dot or an underscore are bookkeeping, as Spark, Hive and Arrow have it."""
+    """Return whether a name begins with a dot or an underscore: metadata, by a convention of Spark, Hive and Arrow."""
     return any(step.startswith((".", "_")) for step in path.split("/"))
 
 
-def _rows(place: Place, path: str) -> int:
+def _rows(location: Location, path: str) -> int:
     try:
-        with place.filesystem.open(path) as file:
+        with location.filesystem.open(path) as file:
             parquet = pq.ParquetFile(file)
-            _columns(parquet.schema_arrow, place.url(path))
+            _columns(parquet.schema_arrow, location.url(path))
             return int(parquet.metadata.num_rows)
     except (OSError, pa.ArrowException) as error:
-        raise InvalidBatchInput(f"{as_text(place.url(path))} cannot be read as Parquet: {_one_line(error)}.") from error
+        raise InvalidBatchInput(
+            f"{as_text(location.url(path))} cannot be read as Parquet: {_one_line(error)}."
+        ) from error
 
 
-def _columns(schema: pa.Schema, where: str) -> _Columns:
-    """Find the column of images: the one that is binary, or a struct with binary ``bytes`` as Hugging Face has it."""
+def _columns(schema: pa.Schema, source: str) -> _Columns:
+    """Find the column of images: binary, or a struct with a binary field ``bytes`` as in Hugging Face data sets."""
     candidates: dict[str, str | None] = {}
     for field in schema:
         if _is_binary(field.type):
@@ -150,8 +153,8 @@ def _columns(schema: pa.Schema, where: str) -> _Columns:
         (name,) = candidates
     if name is None:
         raise InvalidBatchInput(
-            f"{where} needs one binary column with the images' bytes, or one that is called image or bytes; "
-            f"it has {', '.join(f'{field.name} ({field.type})' for field in schema)}."
+            f"{source} needs exactly one binary column of images, or one that is named image or bytes; it has "
+            f"{', '.join(f'{field.name} ({field.type})' for field in schema)}."
         )
     if "path" in schema.names and pa.types.is_string(schema.field("path").type):
         return _Columns(name, candidates[name], "path", None)
@@ -180,27 +183,27 @@ def _groups(images: Iterator[Image]) -> Iterator[list[Image]]:
 
 
 def _read_files(group: list[Image]) -> list[Read]:
-    """Read whole files together, which object stores' file systems do at the same time."""
-    slots = [locate(image.source) for image in group]
-    # A range, since ``cat`` would take brackets in names for globs, and so that no file is read beyond the limit. An
-    # empty object has no range.
+    """Read whole files together; file systems of object stores read them concurrently."""
+    locations = [locate(image.source) for image in group]
+    # Ranges, since ``cat`` would read brackets in names as globs and would not stop at the limit. An empty object has
+    # no range.
     wanted = [index for index, image in enumerate(group) if image.size != 0]
     contents: list[Any] = [b""] * len(group)
     if wanted:
-        paths = [slots[index].path for index in wanted]
+        paths = [locations[index].path for index in wanted]
         ends = [MAX_IMAGE_BYTES + 1] * len(paths)
-        found = slots[0].filesystem.cat_ranges(paths, [0] * len(paths), ends, on_error="return")
-        for index, content in zip(wanted, found, strict=True):
+        fetched = locations[0].filesystem.cat_ranges(paths, [0] * len(paths), ends, on_error="return")
+        for index, content in zip(wanted, fetched, strict=True):
             contents[index] = content
-    return [_judged(image, as_text(image.source), content) for image, content in zip(group, contents, strict=True)]
+    return [_read_of(image, as_text(image.source), content) for image, content in zip(group, contents, strict=True)]
 
 
 def _read_rows(source: str, images: list[Image]) -> Iterator[list[Read]]:
-    """Read rows of one Parquet file, no more of it in memory than a few batches; ``images`` are in order of rows."""
+    """Read rows of one Parquet file, a few record batches at a time; ``images`` are in row order."""
     rows = {image.row: image for image in images}
     try:
-        place = locate(source)
-        with place.filesystem.open(place.path) as file:
+        location = locate(source)
+        with location.filesystem.open(location.path) as file:
             parquet = pq.ParquetFile(file)
             columns = _columns(parquet.schema_arrow, source)
             first = 0
@@ -218,7 +221,10 @@ def _read_rows(source: str, images: list[Image]) -> Iterator[list[Read]]:
     except (OSError, pa.ArrowException, InvalidBatchInput) as error:
         yield [Read(image, image.name, unread=_one_line(error)) for image in rows.values()]
         return
-    yield [Read(image, image.name, unread="The file has fewer rows than before.") for image in rows.values()]
+    yield [
+        Read(image, image.name, unread="The file now has fewer rows than when it was listed.")
+        for image in rows.values()
+    ]
 
 
 def _from_batch(batch: pa.RecordBatch, columns: _Columns, group: list[Image | None]) -> Iterator[Read]:
@@ -228,7 +234,7 @@ def _from_batch(batch: pa.RecordBatch, columns: _Columns, group: list[Image | No
         if image is not None:
             path = None if paths is None else paths[index].as_py()
             content = data[index].as_py()
-            yield _judged(
+            yield _read_of(
                 image, path or image.name, MissingImage("The row has no image.") if content is None else content
             )
 
@@ -238,7 +244,7 @@ def _column(batch: pa.RecordBatch, name: str, field: str | None) -> pa.Array:
     return column if field is None else column.field(field)
 
 
-def _judged(image: Image, path: str, content: object) -> Read:
+def _read_of(image: Image, path: str, content: object) -> Read:
     if isinstance(content, RequestError):
         return Read(image, path, error=content)
     if not isinstance(content, bytes):

@@ -1,4 +1,4 @@
-"""A batch from its input to its output, by whichever engine."""
+"""A batch job: lists the input, plans shards, runs an engine, counts results."""
 
 import hashlib
 import time
@@ -14,27 +14,26 @@ from resnet_service.batch.worker import Outcome
 from resnet_service.inference.base import ImageClassifier
 from resnet_service.inference.classifier import DEFAULT_CONFIG, Classifier, ClassifierConfig
 from resnet_service.inference.ranking import check_top_k
-from resnet_service.types import Fidelity
 
-_SHOWN = 10
+_MAX_EXAMPLES = 10
 
 
 @dataclass(frozen=True)
 class BatchConfig:
-    """How a batch is classified: the model file, how it is opened, and how many classes are named for each image."""
+    """The options of a batch: model file, how to open it, and number of classes for each image."""
 
     model: Path
     classifier: ClassifierConfig = DEFAULT_CONFIG
     top_k: int | None = None
 
     def open(self, workers: int) -> Classifier:
-        """Open the classifier for ``workers`` images at once, a thread each; errors as for ``Classifier.open``."""
+        """Open the classifier for ``workers`` images at once, one thread each; errors as for ``Classifier.open``."""
         return Classifier.open(self.model, replace(self.classifier, workers=workers, threads=1))
 
 
 @dataclass
 class Totals:
-    """How far a batch is; the names are those of ``Outcome``, ``before`` counts what an earlier run has done."""
+    """Progress of a batch; fields as in ``Outcome``, and ``before``: images that an earlier run has written."""
 
     images: int
     before: int = 0
@@ -46,38 +45,38 @@ class Totals:
 
     @property
     def per_second(self) -> float:
-        """Images a second of this run."""
+        """Images a second in this run."""
         return self.written / self.seconds if self.seconds else 0.0
 
     def summary(self) -> str:
-        """Return one sentence or two about all of it."""
+        """Return the totals in one or two sentences."""
         before = f", {self.before:,} were done before" if self.before else ""
         refused = f", {self.refused:,} of them with an error" if self.refused else ""
-        unread = f" {self.unread:,} could not be read; run again to try them once more." if self.unread else ""
+        unread = f" {self.unread:,} could not be read; run again to retry them." if self.unread else ""
         speed = f" in {self.seconds:.1f} s, {self.per_second:,.0f}/s" if self.written else ""
         return f"{self.written:,} of {self.images:,} images written{refused}{speed}{before}.{unread}"
 
     def as_dict(self) -> dict[str, object]:
-        """Return everything, for JSON."""
+        """Return the totals for JSON."""
         figures = asdict(self)
-        # The field that 1.0 published.
+        # The field name of version 1.0.
         return {"pictures": figures.pop("images"), **figures, "per_second": self.per_second}
 
     def add(self, outcome: Outcome) -> None:
-        """Count a part."""
+        """Add the outcome of a shard."""
         self.written += outcome.written
         self.refused += outcome.refused
         self.unread += outcome.unread
-        self.examples += outcome.examples[: _SHOWN - len(self.examples)]
+        self.examples += outcome.examples[: _MAX_EXAMPLES - len(self.examples)]
 
 
-# Takes the parts and the output; yields what became of each part.
+# Takes the shards and the output; yields the outcome of each shard.
 Engine = Callable[[Sequence[Shard], Output], Iterator[Outcome]]
 
 
-def local_engine(classifier: ImageClassifier, top_k: int | None, workers: int) -> Engine:
-    """Return the engine of this machine."""
-    return lambda shards, output: run_local(shards, classifier, output, top_k=top_k, workers=workers)
+def local_engine(config: BatchConfig, classifier: ImageClassifier, workers: int) -> Engine:
+    """Return the engine of this machine; ``classifier`` was opened for at least ``workers`` images at once."""
+    return lambda shards, output: run_local(shards, classifier, output, top_k=config.top_k, workers=workers)
 
 
 def classify_batch(
@@ -85,31 +84,29 @@ def classify_batch(
     target: str,
     classifier: ImageClassifier,
     engine: Engine,
+    config: BatchConfig,
     *,
-    top_k: int | None = None,
-    decoding: Fidelity = "fast",
     progress: Callable[[Totals], None] = lambda totals: None,
 ) -> Totals:
-    """Classify what of ``source`` has no row in ``target`` yet.
+    """Classify the images of ``source`` that have no row in ``target`` yet.
 
     Args:
         source: Folder, glob, image or Parquet file; a path or an fsspec URL.
         target: Folder for the results; a path or an fsspec URL.
-        classifier: Says what the answers are of; the engine's own may be copies of it.
-        engine: Does the work.
-        top_k: Classes to name for each image; ``None`` for the default.
-        decoding: As the classifier was opened with.
-        progress: Told at the start and after each part.
+        classifier: The model, which the results record; the engine may use copies of it.
+        engine: Runs the shards.
+        config: The options that the classifier was opened with.
+        progress: Called at the start and after each shard.
 
     Raises:
-        InvalidTopK: Out of range.
+        InvalidTopK: ``config.top_k`` is out of range.
         BatchError: Input or output cannot be used.
-        FileNotWritten: Results cannot be written. What was written before stays, and the next run goes on from there.
+        FileNotWritten: Results cannot be written. Earlier results stay, and the next run continues from them.
 
     """
-    output = Output(target, _made_by(classifier, check_top_k(top_k, len(classifier.model.labels)), decoding))
+    output = Output(target, _made_by(classifier, config))
     images = list_images(source, outside=output.url)
-    with output.held():
+    with output.locked():
         done = output.done()
         shards = list(plan(images, done))
         missing = sum(len(shard.images) for shard in shards)
@@ -123,13 +120,14 @@ def classify_batch(
     return totals
 
 
-def _made_by(classifier: ImageClassifier, top_k: int, decoding: Fidelity) -> dict[str, object]:
+def _made_by(classifier: ImageClassifier, config: BatchConfig) -> dict[str, object]:
+    """Return what the results depend on; the same for every run that may add to them."""
     names = "\0".join(label.name for label in classifier.model.labels.classes)
     return {
         "model": classifier.model.name,
         "version": classifier.model.version,
         "runtime": classifier.model.runtime,
         "labels": hashlib.sha256(names.encode()).hexdigest()[:12],
-        "top_k": top_k,
-        "decode": decoding,
+        "top_k": check_top_k(config.top_k, len(classifier.model.labels)),
+        "decode": config.classifier.decoding,
     }

@@ -1,8 +1,8 @@
-"""The engine of one machine: a thread for each CPU, all with one classifier.
+"""The batch engine of one machine: a thread for each CPU, which share one classifier.
 
-Threads, since decoding, resizing and the network run outside Python's lock: one copy of the model, nothing to send, and
-no process to be lost. Where the network is small, the lock is felt: at 3 ms an image, two threads did 0.77 of what two
-processes did (``python -m benchmarks.batch``).
+Threads suffice, since decoding, resizing and the network release the interpreter lock, and they share one copy of the
+model. With a small network the lock costs throughput: at 3 ms an image, two threads had 0.77 of the throughput of two
+processes (``python -m benchmarks.batch``).
 """
 
 from collections.abc import Iterator, Sequence
@@ -17,24 +17,24 @@ from resnet_service.inference.base import ImageClassifier
 def run_local(
     shards: Sequence[Shard], classifier: ImageClassifier, output: Output, *, top_k: int | None, workers: int
 ) -> Iterator[Outcome]:
-    """Do all parts; yield what became of each when it is done.
+    """Run all shards; yield the outcome of each when it is done.
 
     Args:
-        shards: What to do.
+        shards: The shards.
         classifier: Opened for at least ``workers`` images at once.
-        output: Where results go.
-        top_k: Answers for each image; ``None`` for the default.
-        workers: Threads.
+        output: Folder of the results.
+        top_k: Classes for each image; ``None`` for the default.
+        workers: Number of threads.
 
     Raises:
-        ServiceError: As for ``run_shard``; parts that are in work are finished first.
+        ServiceError: As for ``run_shard``; running shards are finished first.
 
     """
     with ThreadPoolExecutor(workers, thread_name_prefix="batch") as pool:
-        coming = iter(shards)
+        remaining = iter(shards)
         running: set[Future[Outcome]] = set()
         while True:
-            for shard in coming:
+            for shard in remaining:
                 running.add(pool.submit(run_shard, shard, classifier, output, top_k))
                 if len(running) >= 2 * workers:
                     break
@@ -42,8 +42,8 @@ def run_local(
                 return
             finished, running = wait(running, return_when=FIRST_COMPLETED)
             try:
-                for one in finished:
-                    yield one.result()
-            except BaseException:  # whatever ends it, a closed generator included: begin nothing more
+                for future in finished:
+                    yield future.result()
+            except BaseException:  # an error, or a closed generator: start no more shards
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise

@@ -1,4 +1,4 @@
-"""What goes between a cluster's driver and its workers, as JSON: nothing is executed where it is read."""
+"""Messages between a cluster's driver and its workers, as JSON: unlike pickle, reading one executes nothing."""
 
 import json
 
@@ -9,32 +9,32 @@ from resnet_service.batch.worker import Outcome
 
 
 def shard_text(shard: Shard) -> str:
-    """Write what a worker needs to know of a part."""
-    return json.dumps(shard.images)  # ASCII, so that names with any bytes come through
+    """Serialize a shard."""
+    return json.dumps(shard.images)  # as ASCII, so that names with any bytes survive
 
 
 def read_shard(text: str) -> Shard:
-    """Read what ``shard_text`` wrote."""
+    """Parse the text of ``shard_text``."""
     return Shard(tuple(Image(*fields) for fields in json.loads(text)))
 
 
 def outcome_text(outcome: Outcome | errors.ServiceError) -> str:
-    """Write what became of a part, or the error of ours that ends the run."""
+    """Serialize a shard's outcome, or the service error that ends the run."""
     if isinstance(outcome, errors.ServiceError):
         return json.dumps({"error": type(outcome).__name__, "message": str(outcome)})
     return json.dumps(outcome)
 
 
 def read_outcome(text: str) -> Outcome:
-    """Read what ``outcome_text`` wrote.
+    """Parse the text of ``outcome_text``.
 
     Raises:
-        ServiceError: The one that was written.
+        ServiceError: The text holds an error.
 
     """
-    told = json.loads(text)
-    if isinstance(told, dict):
-        kind: type[errors.ServiceError] = getattr(errors, told["error"])
-        raise kind(told["message"])
-    written, refused, unread, examples = told
+    message = json.loads(text)
+    if isinstance(message, dict):
+        kind: type[errors.ServiceError] = getattr(errors, message["error"])
+        raise kind(message["message"])
+    written, refused, unread, examples = message
     return Outcome(written, refused, unread, tuple(examples))

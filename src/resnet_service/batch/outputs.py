@@ -1,4 +1,4 @@
-"""Results as a folder of Parquet files, each whole or absent, and what they say is done already."""
+"""Batch output: a folder of atomically written Parquet files, and the list of images that have a row."""
 
 import fcntl
 import io
@@ -20,7 +20,7 @@ from resnet_service.inference.results import Classification
 from resnet_service.system.files import atomic_write
 
 _KEY = b"resnet_service"
-_READERS = 16  # of parts at the same time, since an object store answers each after tens of milliseconds
+_READERS = 16  # files read at the same time, since an object store takes tens of milliseconds for each
 
 SCHEMA = pa.schema(
     [
@@ -40,7 +40,7 @@ SCHEMA = pa.schema(
 
 
 class Result(NamedTuple):
-    """One row: what the image is called, which it is, and the answer or why there is none."""
+    """One row: name to show, image, and its classification or the error."""
 
     path: str
     image: Image
@@ -48,37 +48,37 @@ class Result(NamedTuple):
 
 
 class Output:
-    """A folder of ``shard-….parquet``, local or on an fsspec URL; can be sent to other machines."""
+    """A folder of ``part-….parquet``, local or on an fsspec URL; can be sent to other machines."""
 
     def __init__(self, url: str, made_by: dict[str, object]) -> None:
-        """Name the folder.
+        """Describe the folder; nothing is read or written yet.
 
         Args:
-            url: The folder; made when the first part is written.
-            made_by: What the answers depend on (model, number of answers, …), kept in each file. Results that were
-                made by something else are never mixed with these.
+            url: The folder; created with the first shard.
+            made_by: What the results depend on (model, number of classes, …), stored in each file. Results with other
+                values are never mixed with these.
 
         """
-        place = locate(url, OutputConflict)
-        self.url = place.url(place.path)
+        location = locate(url, OutputConflict)
+        self.url = location.url(location.path)
         self._made_by = json.dumps(made_by, sort_keys=True)
 
     @contextmanager
-    def held(self) -> Iterator[None]:
-        """Hold a local folder alone, and remove what a killed run left half-written.
+    def locked(self) -> Iterator[None]:
+        """Lock a local folder, and remove the partial files of a killed run.
 
-        The kernel lets go when the process ends, however it ends. Object stores have no such lock.
+        The kernel releases the lock when the process ends. Object stores have no such lock.
 
         Raises:
-            OutputInUse: Another run holds it.
-            FileNotWritten: It cannot be made.
+            OutputInUse: Another run has locked it.
+            FileNotWritten: It cannot be created.
 
         """
-        place = locate(self.url, OutputConflict)
-        if not place.local:
+        location = locate(self.url, OutputConflict)
+        if not location.local:
             yield
             return
-        folder = Path(place.path)
+        folder = Path(location.path)
         try:
             folder.mkdir(parents=True, exist_ok=True)
             descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
@@ -91,8 +91,8 @@ class Output:
                 raise OutputInUse(
                     f"Another run is writing to {folder}; wait for it, or choose another folder."
                 ) from error
-            for rest in folder.glob(".part-*.partial"):
-                rest.unlink(missing_ok=True)
+            for partial in folder.glob(".part-*.partial"):
+                partial.unlink(missing_ok=True)
             yield
         finally:
             os.close(descriptor)
@@ -101,25 +101,25 @@ class Output:
         """Return the identities of the images that have a row.
 
         Raises:
-            OutputConflict: There are results of another model or other options, or files that are not ours.
+            OutputConflict: There are results of another model or other options, or files of another program.
 
         """
-        place = locate(self.url, OutputConflict)
-        filesystem = place.filesystem
+        location = locate(self.url, OutputConflict)
+        filesystem = location.filesystem
         filesystem.invalidate_cache()
-        if not filesystem.exists(place.path):
+        if not filesystem.exists(location.path):
             return set()
-        names = [name for name in filesystem.ls(place.path, detail=False) if _visible(name)]
-        found: set[tuple[str, int | None]] = set()
+        names = [name for name in filesystem.ls(location.path, detail=False) if _visible(name)]
+        done: set[tuple[str, int | None]] = set()
         with ThreadPoolExecutor(_READERS) as pool:
             for identities in pool.map(self._identities, names):
-                found.update(identities)
-        return found
+                done.update(identities)
+        return done
 
     def write(self, name: str, results: Sequence[Result]) -> None:
-        """Write one part, such that it is there as a whole or not at all.
+        """Write one shard atomically.
 
-        A local file is renamed into its place; an object store shows an object when its upload is complete.
+        A local file is renamed into place; an object store shows an object only after its upload is complete.
 
         Raises:
             FileNotWritten: The disk is full, the store is down, …
@@ -128,12 +128,12 @@ class Output:
         buffer = io.BytesIO()
         table = pa.Table.from_pylist([_row(result) for result in results], schema=self._schema)
         pq.write_table(table, buffer, compression="zstd")
-        place = locate(self.url, OutputConflict)
-        if place.local:
-            atomic_write(Path(place.path) / name, buffer.getvalue())
+        location = locate(self.url, OutputConflict)
+        if location.local:
+            atomic_write(Path(location.path) / name, buffer.getvalue())
             return
         try:
-            place.filesystem.pipe_file(f"{place.path.rstrip('/')}/{name}", buffer.getvalue())
+            location.filesystem.pipe_file(f"{location.path.rstrip('/')}/{name}", buffer.getvalue())
         except OSError as error:
             raise FileNotWritten(f"{self.url}/{name} cannot be written: {error.strerror or error}.") from error
 
@@ -157,7 +157,7 @@ class Output:
                 table = parquet.read(columns=["source", "row"])
         except (OSError, pa.ArrowException) as error:
             raise OutputConflict(
-                f"{name} is not a whole Parquet file; remove it, and its part will be done again."
+                f"{name} is not a valid Parquet file; remove it, and its images are classified again."
             ) from error
         return list(zip(table["source"].to_pylist(), table["row"].to_pylist(), strict=True))
 
@@ -168,11 +168,11 @@ def _visible(path: str) -> bool:
 
 def _row(result: Result) -> dict[str, object]:
     source, row = result.image.identity
-    known: dict[str, object] = {"path": result.path, "source": source, "row": row}
+    columns: dict[str, object] = {"path": result.path, "source": source, "row": row}
     if isinstance(result.answer, ServiceError):
-        return known | {"error": {"code": result.answer.code, "detail": str(result.answer)}}
+        return columns | {"error": {"code": result.answer.code, "detail": str(result.answer)}}
     answer = result.answer
-    return known | {
+    return columns | {
         "predictions": [ranked._asdict() for ranked in answer.predictions],
         **answer.image._asdict(),
     }

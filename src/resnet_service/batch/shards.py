@@ -1,4 +1,4 @@
-"""How a batch is divided: parts that are done as a whole, and named for what is in them."""
+"""Division of a batch into shards, which are named by a digest of their images."""
 
 import hashlib
 from collections.abc import Iterator, Sequence
@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 from resnet_service.batch.items import Image
 
-_SMALLEST, _LARGEST = 16, 1000
-_WISHED = 256  # parts of a small batch: enough that many workers end at about the same time
-# A cluster hands out several parts together, a task, since each task costs its one driver some ten milliseconds: the
-# more workers ask it for tasks, the longer a task must take.
+_MIN_IMAGES, _MAX_IMAGES = 16, 1000  # of a shard
+_MIN_SHARDS = 256  # of a batch that has enough images, so that many workers end at about the same time
+# A task of a cluster has several shards, since each task costs the driver about ten milliseconds: the more workers ask
+# the driver for tasks, the longer a task must take.
 _TASK_IMAGES = 100
 _TASK_IMAGES_PER_WORKER = 5
 _TASKS_PER_WORKER = 4  # at least, so that all workers end at about the same time
@@ -17,7 +17,7 @@ _TASKS_PER_WORKER = 4  # at least, so that all workers end at about the same tim
 
 @dataclass(frozen=True)
 class Shard:
-    """Images whose results go into one file. The same images always make the same name."""
+    """Images whose results go into one file. The same images always have the same file name."""
 
     images: tuple[Image, ...]
 
@@ -30,25 +30,25 @@ class Shard:
         return f"part-{digest.hexdigest()[:32]}.parquet"
 
 
-def part_size(total: int) -> int:
-    """Return how many images a part of a batch of ``total`` has; a run that is killed loses that many a worker."""
-    return min(_LARGEST, max(_SMALLEST, total // _WISHED))
+def shard_size(total: int) -> int:
+    """Return the images of a shard in a batch of ``total``; a killed run loses up to that many a worker."""
+    return min(_MAX_IMAGES, max(_MIN_IMAGES, total // _MIN_SHARDS))
 
 
 def task_count(shards: int, images: int, workers: int) -> int:
-    """Return into how many tasks ``shards`` with ``images`` in all are gathered for a cluster's ``workers``."""
-    wished = images // max(_TASK_IMAGES, _TASK_IMAGES_PER_WORKER * workers)
-    return min(shards, max(wished, _TASKS_PER_WORKER * workers))
+    """Return the number of tasks for ``shards`` with ``images`` in all and a cluster of ``workers``."""
+    target = images // max(_TASK_IMAGES, _TASK_IMAGES_PER_WORKER * workers)
+    return min(shards, max(target, _TASKS_PER_WORKER * workers))
 
 
 def plan(images: Sequence[Image], done: set[tuple[str, int | None]]) -> Iterator[Shard]:
-    """Divide what is not ``done``.
+    """Divide the images that are not ``done`` into shards.
 
-    The size depends on all images and not on the missing ones. So as long as the input stays the same, taking whole
-    parts away leaves the others as they were, and a worker that outlived a killed run (on another machine, say) writes
-    the very file that the next run writes: whoever comes last, nothing is there twice.
+    The shard size depends on all images, not on the missing ones. So if the input is unchanged and whole shards are
+    done, the other shards stay the same. A worker that outlives a killed run (on another machine, for example) then
+    writes the same file as the next run, and no image gets two rows.
     """
     missing = [image for image in images if image.identity not in done]
-    size = part_size(len(images))
+    size = shard_size(len(images))
     for start in range(0, len(missing), size):
         yield Shard(tuple(missing[start : start + size]))

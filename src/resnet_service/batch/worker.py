@@ -1,4 +1,4 @@
-"""What every engine runs: one part read, classified and written, the next images being read meanwhile."""
+"""The work of every engine: read, classify and write one shard, prefetching the next images."""
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -11,13 +11,13 @@ from resnet_service.errors import InvalidModelOutput, RequestError, ServiceError
 from resnet_service.inference.base import ImageClassifier
 from resnet_service.inference.results import Classification
 
-_SHOWN = 3
+_MAX_EXAMPLES = 3
 
 
 class Outcome(NamedTuple):
-    """What became of a part: images with a row, those of them with an error, and those that could not be read.
+    """The outcome of a shard: images with a row, those of them with an error, and images that could not be read.
 
-    ``examples`` are sentences about the first few that failed.
+    ``examples`` are sentences about the first few failures.
     """
 
     written: int
@@ -27,16 +27,16 @@ class Outcome(NamedTuple):
 
 
 def run_shard(shard: Shard, classifier: ImageClassifier, output: Output, top_k: int | None) -> Outcome:
-    """Classify one part's images, one after the other, and write their rows. A bad image costs no other.
+    """Classify one shard's images, one after the other, and write their rows; an invalid image fails no other.
 
     Raises:
-        ServiceError: Something that concerns not one image but all: the results cannot be written, …
+        ServiceError: An error that is not of one image: the results cannot be written, …
 
     """
     results: list[Result] = []
     examples: list[str] = []
     unread = 0
-    for group in _ahead(shard):
+    for group in _prefetched(shard):
         for read in group:
             if read.unread is not None:
                 unread += 1
@@ -49,7 +49,7 @@ def run_shard(shard: Shard, classifier: ImageClassifier, output: Output, top_k: 
     if results:
         output.write(shard.name, results)
     refused = sum(isinstance(result.answer, ServiceError) for result in results)
-    return Outcome(len(results), refused, unread, tuple(examples[:_SHOWN]))
+    return Outcome(len(results), refused, unread, tuple(examples[:_MAX_EXAMPLES]))
 
 
 def _answer(read: Read, classifier: ImageClassifier, top_k: int | None) -> Classification | ServiceError:
@@ -57,15 +57,15 @@ def _answer(read: Read, classifier: ImageClassifier, top_k: int | None) -> Class
         return read.error
     try:
         return classifier.classify(read.data, top_k)
-    except (RequestError, InvalidModelOutput) as error:  # of this image, today and tomorrow
+    except (RequestError, InvalidModelOutput) as error:  # permanent errors of this image
         return error
 
 
-def _ahead(shard: Shard) -> Iterator[list[Read]]:
-    """Read one group ahead of the one that is being classified."""
+def _prefetched(shard: Shard) -> Iterator[list[Read]]:
+    """Yield groups of images; while one is being classified, the next is read."""
     groups = read_images(shard.images)
     with ThreadPoolExecutor(1, thread_name_prefix="reading") as reader:
-        coming = reader.submit(next, groups, None)
-        while (group := coming.result()) is not None:
-            coming = reader.submit(next, groups, None)
+        upcoming = reader.submit(next, groups, None)
+        while (group := upcoming.result()) is not None:
+            upcoming = reader.submit(next, groups, None)
             yield group

@@ -51,7 +51,7 @@ def classify_batch(
         classifier = config.open(local_workers if engine == "local" else 1)
         classifier.warm_up()
         chosen = (
-            job.local_engine(classifier, top_k, local_workers)
+            job.local_engine(config, classifier, local_workers)
             if engine == "local"
             else ray_engine(config, classifier, workers)
         )
@@ -61,7 +61,7 @@ def classify_batch(
                 speed = f"{totals.per_second:,.0f}/s" if totals.seconds else ""
                 progress(totals.written + totals.unread, totals.images - totals.before, speed)
 
-            totals = job.classify_batch(source, target, classifier, chosen, top_k=top_k, decoding=decode, progress=show)
+            totals = job.classify_batch(source, target, classifier, chosen, config, progress=show)
     for example in totals.examples:
         message(example)
     if as_json:

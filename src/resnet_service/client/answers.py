@@ -1,65 +1,53 @@
-"""The service's answers as frozen values; fields that are not known here are left out, so that newer services do."""
+"""The service's responses as frozen dataclasses, and the function that reads them from JSON."""
 
-from collections.abc import Mapping
+import dataclasses
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Self
+from functools import cache
+from types import UnionType
+from typing import Any, TypeVar, cast, get_args, get_origin
+
+T = TypeVar("T")
+
+# The types that JSON values of a field may have, if not only the field's own; whole numbers are valid floats.
+_ACCEPTED: dict[Any, tuple[type, ...]] = {float: (float, int), Mapping: (dict,)}
 
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """One class and its probability among all, 0 ... 1."""
+    """A class and its probability among all classes, 0 ... 1."""
 
     class_id: int
     label: str
     score: float
 
-    @classmethod
-    def of(cls, data: Mapping[str, Any]) -> Self:
-        """Read it from JSON."""
-        return cls(data["class_id"], data["label"], data["score"])
-
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """Which model answered; ``version`` is from its file's SHA-256."""
+    """The model that answered; ``version`` is the start of its file's SHA-256."""
 
     name: str
     arch: str
     version: str
 
-    @classmethod
-    def of(cls, data: Mapping[str, Any]) -> Self:
-        """Read it from JSON."""
-        return cls(data["name"], data["arch"], data["version"])
-
 
 @dataclass(frozen=True, slots=True)
 class ImageFacts:
-    """The image's format by its bytes, its size in pixels as displayed."""
+    """An image's format, by its signature, and its size in pixels as displayed."""
 
     format: str
     width: int
     height: int
 
-    @classmethod
-    def of(cls, data: Mapping[str, Any]) -> Self:
-        """Read it from JSON."""
-        return cls(data["format"], data["width"], data["height"])
-
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """Milliseconds spent in each stage."""
+    """Milliseconds of each stage."""
 
     decode: float
     preprocess: float
     inference: float
     total: float
-
-    @classmethod
-    def of(cls, data: Mapping[str, Any]) -> Self:
-        """Read it from JSON."""
-        return cls(data["decode"], data["preprocess"], data["inference"], data["total"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,20 +64,10 @@ class PredictAnswer:
         """The most probable class."""
         return self.predictions[0]
 
-    @classmethod
-    def of(cls, data: Mapping[str, Any]) -> Self:
-        """Read it from JSON."""
-        return cls(
-            tuple(map(Prediction.of, data["predictions"])),
-            Model.of(data["model"]),
-            ImageFacts.of(data["image"]),
-            Timing.of(data["timing_ms"]),
-        )
-
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Why one image of a batch has no answer."""
+    """The error of one image of a batch."""
 
     filename: str
     status: int
@@ -99,27 +77,15 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class BatchAnswer:
-    """For each image its answer or why there is none, in the order they were sent."""
+    """An answer or an error for each image of a batch, in the order of the request."""
 
     results: tuple[PredictAnswer | Failure, ...]
     model: Model
 
-    @classmethod
-    def of(cls, data: Mapping[str, Any]) -> Self:
-        """Read it from JSON."""
-
-        def result(item: Mapping[str, Any]) -> PredictAnswer | Failure:
-            if "error" not in item:
-                return PredictAnswer.of({**item, "model": data["model"]})
-            problem = item["error"]
-            return Failure(item["filename"], problem["status"], problem["code"], problem["detail"])
-
-        return cls(tuple(map(result, data["results"])), Model.of(data["model"]))
-
 
 @dataclass(frozen=True, slots=True)
 class Region:
-    """A rectangle in the displayed image's pixels."""
+    """A rectangle in pixels of the displayed image."""
 
     left: float
     top: float
@@ -129,7 +95,7 @@ class Region:
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """The class activation map of a class: which parts of ``region`` spoke for it, row by row."""
+    """The class activation map of a class: rows of values, which cover ``region``; high values speak for the class."""
 
     class_id: int
     label: str
@@ -140,25 +106,10 @@ class Explanation:
     model: Model
     timing_ms: Timing
 
-    @classmethod
-    def of(cls, data: Mapping[str, Any]) -> Self:
-        """Read it from JSON."""
-        region = data["region"]
-        return cls(
-            data["class_id"],
-            data["label"],
-            data["score"],
-            tuple(map(tuple, data["map"])),
-            Region(region["left"], region["top"], region["width"], region["height"]),
-            ImageFacts.of(data["image"]),
-            Model.of(data["model"]),
-            Timing.of(data["timing_ms"]),
-        )
-
 
 @dataclass(frozen=True, slots=True)
 class Embedding:
-    """The image's feature vector; ``normalized``: of length 1."""
+    """An image's feature vector; ``normalized`` means length 1."""
 
     embedding: tuple[float, ...]
     normalized: bool
@@ -166,21 +117,10 @@ class Embedding:
     model: Model
     timing_ms: Timing
 
-    @classmethod
-    def of(cls, data: Mapping[str, Any]) -> Self:
-        """Read it from JSON."""
-        return cls(
-            tuple(data["embedding"]),
-            data["normalized"],
-            ImageFacts.of(data["image"]),
-            Model.of(data["model"]),
-            Timing.of(data["timing_ms"]),
-        )
-
 
 @dataclass(frozen=True, slots=True)
 class Class:
-    """One class that the model knows: output index, a stable id where it has one, a name."""
+    """A class of the model: output index, a stable ID if it has one, and its name."""
 
     index: int
     id: str | None
@@ -194,17 +134,10 @@ class Labels:
     name: str
     classes: tuple[Class, ...]
 
-    @classmethod
-    def of(cls, data: Mapping[str, Any]) -> Self:
-        """Read it from JSON."""
-        return cls(
-            data["name"], tuple(Class(known["index"], known.get("id"), known["name"]) for known in data["classes"])
-        )
-
 
 @dataclass(frozen=True, slots=True)
 class Metadata:
-    """What is being served; ``metadata`` is what the model file says about itself, as it is."""
+    """The served model; ``metadata`` is the model file's own metadata, unchanged."""
 
     model: Model
     runtime: str
@@ -212,9 +145,51 @@ class Metadata:
     service_version: str
     metadata: Mapping[str, Any]
 
-    @classmethod
-    def of(cls, data: Mapping[str, Any]) -> Self:
-        """Read it from JSON."""
-        return cls(
-            Model.of(data["model"]), data["runtime"], data["precision"], data["service_version"], data["metadata"]
-        )
+
+def from_json(kind: type[T], data: object) -> T:
+    """Return parsed JSON as ``kind``, a dataclass of this module.
+
+    Unknown fields are ignored, so that newer services can add some.
+
+    Raises:
+        TypeError: A field is missing or has another type.
+
+    """
+    result: T = _reader(cast(Any, kind))(data)
+    return result
+
+
+def batch_from_json(data: Any) -> BatchAnswer:
+    """Return the parsed JSON of a batch; errors as for ``from_json``, or ``KeyError``."""
+    results = [
+        from_json(Failure, {**item["error"], "filename": item["filename"]})
+        if "error" in item
+        else from_json(PredictAnswer, {**item, "model": data["model"]})
+        for item in data["results"]
+    ]
+    return BatchAnswer(tuple(results), from_json(Model, data["model"]))
+
+
+@cache
+def _reader(kind: Any) -> Callable[[Any], Any]:
+    """Return the function that checks a JSON value and converts it to ``kind``; made once, since answers are large."""
+    origin, arguments = get_origin(kind), get_args(kind)
+    if dataclasses.is_dataclass(kind):
+        make: Callable[..., Any] = kind  # type: ignore[assignment]  # it is a class, not an instance
+        fields = [(field.name, _reader(cast(Any, field.type))) for field in dataclasses.fields(kind)]
+        is_object = _reader(dict)
+        return lambda value: make(*[read(is_object(value).get(name)) for name, read in fields])
+    if origin is tuple:
+        item, is_list = _reader(arguments[0]), _reader(list)
+        return lambda value: tuple(map(item, is_list(value)))
+    if origin is UnionType:  # ``str | None``
+        present = _reader(arguments[0])
+        return lambda value: None if value is None else present(value)
+    accepted = _ACCEPTED.get(origin or kind, (kind,))
+
+    def checked(value: Any) -> Any:
+        if type(value) not in accepted:
+            raise TypeError(f"{value!r:.50} is not of type {kind.__name__}")
+        return value
+
+    return checked

@@ -1,4 +1,4 @@
-"""What both clients share: which request a call is, what its response means, and when to try again."""
+"""Code that both clients share: requests, responses, retries and errors."""
 
 import email.utils
 import random
@@ -6,24 +6,39 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 import httpx
 
 from resnet_service import __version__
 from resnet_service.client import errors
-from resnet_service.client.answers import BatchAnswer, Embedding, Explanation, Labels, Metadata, PredictAnswer
+from resnet_service.client.answers import (
+    BatchAnswer,
+    Embedding,
+    Explanation,
+    Labels,
+    Metadata,
+    PredictAnswer,
+    batch_from_json,
+    from_json,
+)
 from resnet_service.client.images import ImageSource, image_bytes, image_name
 
 T = TypeVar("T")
 
+DEFAULT_URL = "http://localhost:8080"
+DEFAULT_TIMEOUT = 30.0
+DEFAULT_RETRIES = 3
+DEFAULT_RETRY_SECONDS = 60.0
+
 _RAW = {"Content-Type": "application/octet-stream"}
-_FIRST_WAIT = 0.5
+_FIRST_WAIT = 0.5  # seconds
+_CONNECT_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
 class Call(Generic[T]):
-    """One request, and how to read its answer."""
+    """A request, and the function that reads its response."""
 
     method: str
     path: str
@@ -34,10 +49,10 @@ class Call(Generic[T]):
     files: list[tuple[str, tuple[str, bytes]]] | None = None
 
     def answer(self, response: httpx.Response) -> T:
-        """Return what the response means.
+        """Return the response as a value.
 
         Raises:
-            UnexpectedAnswer: It is not what the service answers.
+            UnexpectedAnswer: It is not a response of this service.
 
         """
         try:
@@ -50,17 +65,17 @@ class Call(Generic[T]):
 
 @dataclass(frozen=True)
 class RetryPolicy:
-    """Which failures are tried again: 429 and 503, at most ``retries`` times and for ``seconds`` in all.
+    """Retries 429 and 503, at most ``retries`` times and for ``seconds`` in all.
 
-    The service says when to come again; where it does not, waits double from half a second. Up to a tenth is added at
-    random, so that clients that were refused together do not come back together.
+    ``Retry-After`` gives the wait; without it, waits double from half a second. Up to a tenth is added at random, so
+    that clients that were refused together do not retry together.
     """
 
     retries: int
     seconds: float
 
     def wait(self, response: httpx.Response, attempt: int, elapsed: float) -> float | None:
-        """Return the seconds to wait before trying again, or ``None`` not to; ``attempt`` counts from 0."""
+        """Return the seconds to wait before a retry, or ``None`` for no retry; ``attempt`` counts from 0."""
         if response.status_code not in (429, 503) or attempt >= self.retries:
             return None
         asked = retry_after(response)
@@ -70,7 +85,7 @@ class RetryPolicy:
 
 
 def retry_after(response: httpx.Response) -> float | None:
-    """Return the seconds that ``Retry-After`` asks for, as a number or as a date; ``None`` where it is neither."""
+    """Return the seconds of ``Retry-After``, a number or a date; ``None`` if it is neither."""
     value = response.headers.get("Retry-After", "").strip()
     if value.isascii() and value.isdigit():
         return float(value[:9])
@@ -81,10 +96,10 @@ def retry_after(response: httpx.Response) -> float | None:
 
 
 def check(response: httpx.Response) -> None:
-    """Raise what a response that is no success says.
+    """Raise the error of a response that is not a success.
 
     Raises:
-        ServiceRefused: The subclass is by status.
+        ServiceRefused: The status is not 2xx; the subclass depends on it.
 
     """
     status = response.status_code
@@ -107,9 +122,9 @@ def check(response: httpx.Response) -> None:
 
 @contextmanager
 def translated(base_url: httpx.URL) -> Iterator[None]:
-    """Turn httpx's errors into this package's.
+    """Translate httpx's errors into this package's.
 
-    A request that broke is not sent again: whether it was answered, nobody knows.
+    A request whose connection broke is not retried, since the service may have processed it.
     """
     try:
         yield
@@ -120,52 +135,58 @@ def translated(base_url: httpx.URL) -> Iterator[None]:
 
 
 def headers(api_key: str | None) -> dict[str, str]:
-    """Return what every request carries."""
+    """Return the headers of every request."""
     always = {"User-Agent": f"resnet-service-client/{__version__}"}
     return always if api_key is None else {**always, "Authorization": f"Bearer {api_key}"}
 
 
+def timeouts(seconds: float) -> httpx.Timeout:
+    """Return the time limits of a request: ``seconds`` for an answer, at most 5 s for a connection."""
+    return httpx.Timeout(seconds, connect=min(seconds, _CONNECT_SECONDS))
+
+
 def predict(image: ImageSource, top_k: int | None, lang: str | None) -> Call[PredictAnswer]:
-    """Ask for the classes of one image."""
-    return _post("/predict", _json(PredictAnswer.of), image, _params(top_k=top_k, lang=lang))
+    """Return the request for the classes of one image."""
+    return _post("/predict", _json(PredictAnswer), image, _params(top_k=top_k, lang=lang))
 
 
 def predict_batch(images: Sequence[ImageSource], top_k: int | None, lang: str | None) -> Call[BatchAnswer]:
-    """Ask for the classes of several images."""
+    """Return the request for the classes of several images."""
     if not images:
-        raise ValueError("There is no image to ask for.")
+        raise ValueError("There is no image in the batch; pass at least one.")
     files = [("files", (image_name(image, number), image_bytes(image))) for number, image in enumerate(images)]
-    return Call("POST", "/predict/batch", _json(BatchAnswer.of), params=_params(top_k=top_k, lang=lang), files=files)
+    params = _params(top_k=top_k, lang=lang)
+    return Call("POST", "/predict/batch", lambda response: batch_from_json(response.json()), params=params, files=files)
 
 
 def explain(image: ImageSource, class_id: int | None, lang: str | None) -> Call[Explanation]:
-    """Ask which parts of an image spoke for a class."""
-    return _post("/explain", _json(Explanation.of), image, _params(format="json", class_id=class_id, lang=lang))
+    """Return the request for a class activation map."""
+    return _post("/explain", _json(Explanation), image, _params(format="json", class_id=class_id, lang=lang))
 
 
 def overlay(image: ImageSource, class_id: int | None) -> Call[bytes]:
-    """Ask for the same as a PNG."""
+    """Return the request for an image with its class activation map drawn over it, as PNG."""
     return _post("/explain", _content("image/png"), image, _params(format="overlay", class_id=class_id))
 
 
 def embed(image: ImageSource, normalize: bool | None) -> Call[Embedding]:
-    """Ask for an image's feature vector."""
+    """Return the request for an image's feature vector."""
     chosen = None if normalize is None else str(normalize).lower()
-    return _post("/embed", _json(Embedding.of), image, _params(normalize=chosen))
+    return _post("/embed", _json(Embedding), image, _params(normalize=chosen))
 
 
 def labels(lang: str | None) -> Call[Labels]:
-    """Ask which classes there are."""
-    return Call("GET", "/labels", _json(Labels.of), params=_params(lang=lang))
+    """Return the request for the model's classes."""
+    return Call("GET", "/labels", _json(Labels), params=_params(lang=lang))
 
 
 def metadata() -> Call[Metadata]:
-    """Ask which model is served."""
-    return Call("GET", "/metadata", _json(Metadata.of))
+    """Return the request for the served model."""
+    return Call("GET", "/metadata", _json(Metadata))
 
 
 def ready() -> Call[None]:
-    """Ask whether requests may be sent."""
+    """Return the request for readiness."""
     return Call("GET", "/health/ready", lambda response: None)
 
 
@@ -177,8 +198,8 @@ def _params(**values: object) -> dict[str, str]:
     return {name: str(value) for name, value in values.items() if value is not None}
 
 
-def _json(read: Callable[[Any], T]) -> Callable[[httpx.Response], T]:
-    return lambda response: read(response.json())
+def _json(kind: type[T]) -> Callable[[httpx.Response], T]:
+    return lambda response: from_json(kind, response.json())
 
 
 def _content(media_type: str) -> Callable[[httpx.Response], bytes]:

@@ -1,4 +1,4 @@
-"""The synchronous client; what it shares with the other is in ``calls``."""
+"""The synchronous client; ``calls`` has the code that both clients share."""
 
 import time
 from collections.abc import Sequence
@@ -16,35 +16,35 @@ T = TypeVar("T")
 
 
 class Client:
-    """Asks one service; use it in a ``with`` block, or ``close`` it. Threads may share it.
+    """A client of one service; use it in a ``with`` block, or call ``close``. Thread-safe.
 
-    Every call raises a ``ClientError``; a busy service (429) or one that is starting (503) is asked again.
+    A call that fails raises a ``ClientError``. If the service is busy (429) or not ready (503), the call is retried.
 
     Args:
-        base_url: Where the service is.
+        base_url: URL of the service.
         api_key: Sent as ``Authorization: Bearer``.
-        timeout: Seconds for an answer, and for a connection at most five of them.
-        retries: Times that a call is tried again.
-        retry_seconds: Seconds that a call may last if it is tried again; a wait beyond them is not begun.
-        transport: Instead of the network; for tests.
+        timeout: Seconds to wait for an answer; for a connection, at most 5 s.
+        retries: Maximum number of retries.
+        retry_seconds: Maximum seconds of a call with its retries; a wait that would exceed them is not started.
+        transport: Replaces the network in tests.
 
     """
 
     def __init__(
         self,
-        base_url: str = "http://localhost:8080",
+        base_url: str = calls.DEFAULT_URL,
         *,
         api_key: str | None = None,
-        timeout: float = 30,
-        retries: int = 3,
-        retry_seconds: float = 60,
+        timeout: float = calls.DEFAULT_TIMEOUT,
+        retries: int = calls.DEFAULT_RETRIES,
+        retry_seconds: float = calls.DEFAULT_RETRY_SECONDS,
         transport: httpx.BaseTransport | None = None,
     ) -> None:
         self._retry = calls.RetryPolicy(retries, retry_seconds)
         self._http = httpx.Client(
             base_url=base_url,
             headers=calls.headers(api_key),
-            timeout=httpx.Timeout(timeout, connect=min(timeout, 5)),
+            timeout=calls.timeouts(timeout),
             transport=transport,
         )
 
@@ -57,29 +57,29 @@ class Client:
         self.close()
 
     def close(self) -> None:
-        """Close its connections."""
+        """Close the connections."""
         self._http.close()
 
     def predict(self, image: ImageSource, *, top_k: int | None = None, lang: str | None = None) -> PredictAnswer:
-        """Name what is in an image: ``top_k`` classes, by default 5, in the language ``lang``."""
+        """Classify an image: return ``top_k`` classes, by default 5, named in the language ``lang``."""
         return self._ask(calls.predict(image, top_k, lang))
 
     def predict_batch(
         self, images: Sequence[ImageSource], *, top_k: int | None = None, lang: str | None = None
     ) -> BatchAnswer:
-        """Name what is in several images; one that cannot be answered fails alone."""
+        """Classify several images; an invalid image does not fail the others."""
         return self._ask(calls.predict_batch(images, top_k, lang))
 
     def explain(self, image: ImageSource, *, class_id: int | None = None, lang: str | None = None) -> Explanation:
-        """Say which parts of an image spoke for a class, by default the most probable."""
+        """Return the class activation map of a class, by default the most probable one."""
         return self._ask(calls.explain(image, class_id, lang))
 
     def overlay(self, image: ImageSource, *, class_id: int | None = None) -> bytes:
-        """Return the image with that laid over it, as PNG."""
+        """Return the image with the class activation map drawn over it, as PNG."""
         return self._ask(calls.overlay(image, class_id))
 
     def embed(self, image: ImageSource, *, normalize: bool | None = None) -> Embedding:
-        """Return an image's feature vector, by default as the service does; ``normalize``: of length 1."""
+        """Return an image's feature vector; ``normalize`` scales it to length 1 (default: as the service is set)."""
         return self._ask(calls.embed(image, normalize))
 
     def labels(self, *, lang: str | None = None) -> Labels:
@@ -87,18 +87,18 @@ class Client:
         return self._ask(calls.labels(lang))
 
     def metadata(self) -> Metadata:
-        """Say which model is served."""
+        """Return the served model and its metadata."""
         return self._ask(calls.metadata())
 
     def ready(self) -> bool:
-        """Say whether requests may be sent; asked once, since waiting for it is the caller's business."""
+        """Return whether the service is ready; asks once, without retries."""
         try:
-            self._ask(calls.ready(), again=False)
+            self._ask(calls.ready(), retry=False)
         except Unavailable:
             return False
         return True
 
-    def _ask(self, call: calls.Call[T], *, again: bool = True) -> T:
+    def _ask(self, call: calls.Call[T], *, retry: bool = True) -> T:
         begun = time.monotonic()
         attempt = 0
         while True:
@@ -111,7 +111,7 @@ class Client:
                     content=call.content,
                     files=call.files,
                 )
-            wait = self._retry.wait(response, attempt, time.monotonic() - begun) if again else None
+            wait = self._retry.wait(response, attempt, time.monotonic() - begun) if retry else None
             if wait is None:
                 calls.check(response)
                 return call.answer(response)

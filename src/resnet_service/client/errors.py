@@ -1,19 +1,19 @@
-"""What can come of a request instead of an answer, as one tree.
+"""The client's errors, as one tree.
 
 ClientError
 ├── Unreachable         no connection, or it broke
 ├── TimedOut            connected, but no answer in time
-├── UnexpectedAnswer    an answer that is not this service's: a proxy's page, another version's fields
-└── ServiceRefused      the service says why; 4xx, and the root of the ones below
+├── UnexpectedAnswer    not an answer of this service: a proxy's page, or the fields of another version
+└── ServiceRefused      4xx, with the service's reason; base of the following
     ├── Unauthorized    401 or 403: no API key, or a wrong one
-    ├── Overloaded      429: still busy after all attempts
+    ├── Overloaded      429: the service is busy, after all retries
     └── ServerFailed    5xx
-        └── Unavailable 503: starting, shutting down, still so after all attempts
+        └── Unavailable 503: the service is starting or shutting down, after all retries
 """
 
 
 class ClientError(Exception):
-    """Root of all errors of the client."""
+    """Base of all errors of the client."""
 
 
 class Unreachable(ClientError):
@@ -25,18 +25,18 @@ class TimedOut(ClientError):
 
 
 class UnexpectedAnswer(ClientError):
-    """An answer that is not this service's."""
+    """The answer is not this service's."""
 
 
 class ServiceRefused(ClientError):
-    """The service refuses, and says why.
+    """The service refused the request, with a reason.
 
     Args:
-        status: HTTP's.
-        code: Stable, for programs: ``not_an_image``; ``http_502`` where the answer is not the service's own.
-        detail: A sentence, for people.
-        request_id: What the service's log calls the request, where it says so.
-        retry_after: Seconds after which to come again, where it says so.
+        status: HTTP status.
+        code: Stable error code for programs, such as ``not_an_image``; ``http_502`` if the answer is a proxy's.
+        detail: A sentence for people.
+        request_id: The request's ID in the service's log, if the answer has one.
+        retry_after: Seconds to wait before a retry, if the answer has them.
 
     """
 
@@ -56,12 +56,12 @@ class Unauthorized(ServiceRefused):
 
 
 class Overloaded(ServiceRefused):
-    """Still busy after all attempts."""
+    """The service is busy, after all retries."""
 
 
 class ServerFailed(ServiceRefused):
-    """The service's own fault, or that of a proxy before it."""
+    """The service failed, or a proxy before it."""
 
 
 class Unavailable(ServerFailed):
-    """Starting or shutting down, still so after all attempts."""
+    """The service is starting or shutting down, after all retries."""

@@ -1,1 +1,1 @@
-"""From untrusted bytes to the pixels that the network takes."""
+"""Decoding of untrusted images, preprocessing for the network, and drawing of heat maps."""

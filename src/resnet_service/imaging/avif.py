@@ -1,9 +1,9 @@
-"""How many pixels an AVIF file makes its decoder produce, whatever its container says.
+"""The number of pixels that the AV1 data in an AVIF file decode to, whatever the container declares.
 
-The container has a size (`ispe`), and so has what is coded in it. They should agree; where they do not, libavif decodes
-what is coded, however large, and scales it down afterwards. So the coded sizes are read here: of each coded item
-(ISO/IEC 14496-12, 8.11) and of the first sample of each track (8.6 to 8.7), from the sequence headers in them (AV1
-Bitstream and Decoding Process Specification, 5.3 to 5.9).
+The container declares a size (`ispe`), and the coded images have sizes of their own. If they differ, libavif decodes
+the coded size, however large, and scales the result down. So this module reads the coded sizes of each coded item
+(ISO/IEC 14496-12, 8.11) and of the first sample of each track (8.6 to 8.7), from their sequence headers (AV1 Bitstream
+and Decoding Process Specification, 5.3 to 5.9).
 """
 
 from collections.abc import Iterator
@@ -15,19 +15,27 @@ from resnet_service.errors import BrokenImage
 MAX_UNITS = 10_000
 MAX_BOXES = 1_000
 
-# Start and end within the file of each of the parts that something coded is in; mostly it is one.
-_Parts = list[tuple[int, int]]
+# Start and end, within the file, of each extent of a coded item or sample; nearly always one extent.
+_Extents = list[tuple[int, int]]
+
+# Longer than any header: the bytes to read of each.
+_SEQUENCE_HEADER_BYTES, _FRAME_HEADER_BYTES = 1024, 64
 
 _SEQUENCE_HEADER, _FRAME_HEADER, _FRAME, _REDUNDANT_FRAME_HEADER = 1, 3, 6, 7
 _KEY_FRAME, _SWITCH_FRAME = 0, 3
-_SELECT = 2  # "the frame says": of seq_force_screen_content_tools and seq_force_integer_mv
+_SELECT = 2  # value of seq_force_screen_content_tools and seq_force_integer_mv: each frame header decides
+
+
+def too_many(what: str, limit: int) -> BrokenImage:
+    """Return the error of a file that has more than ``limit`` of something."""
+    return BrokenImage(f"The image's file has more than {limit:,} {what}, which no camera or program writes.")
 
 
 def boxes(data: bytes, position: int, end: int) -> Iterator[tuple[bytes, int, int]]:
-    """List the kind, start and end of the boxes that are one after the other in ``data[position:end]``.
+    """Yield the type, content start and end of each box in ``data[position:end]``.
 
     Raises:
-        BrokenImage: They are more than ``MAX_BOXES``.
+        BrokenImage: There are more than ``MAX_BOXES``.
 
     """
     for _ in range(MAX_BOXES):
@@ -41,21 +49,21 @@ def boxes(data: bytes, position: int, end: int) -> Iterator[tuple[bytes, int, in
             return
         yield data[position + 4 : position + 8], start, stop
         position = stop
-    raise BrokenImage(f"The image's file has more than {MAX_BOXES:,} boxes, which no camera or program writes.")
+    raise too_many("boxes", MAX_BOXES)
 
 
 def coded_pixels(data: bytes) -> int:
-    """Return how many pixels all images have together that are decoded, or could have by their headers.
+    """Return an upper bound of the pixels that libavif decodes, over all coded images of the file.
 
-    Decoded are the items, or of an animation the first samples of its tracks; which of the two, libavif decides. An
-    image and its transparency are one each.
+    libavif decodes the items or, of an animation, the first samples of its tracks; the larger sum counts. An image and
+    its alpha plane are two coded images.
 
     Raises:
-        BrokenImage: There is more to read than in any honest file.
+        BrokenImage: The file has more boxes or coded units than any valid file.
 
     """
-    items: list[_Parts] = []
-    samples: list[_Parts] = []
+    items: list[_Extents] = []
+    samples: list[_Extents] = []
     for kind, start, end in boxes(data, 0, len(data)):
         if kind == b"meta":
             items += _items(data, start + 4, end)
@@ -66,23 +74,23 @@ def coded_pixels(data: bytes) -> int:
     return max(_pixels_of(data, items), _pixels_of(data, samples))
 
 
-def _pixels_of(data: bytes, coded: list[_Parts]) -> int:
-    # Nothing is coded twice. Otherwise, a small table could make much to read.
-    if sum(end - start for parts in coded for start, end in parts) > len(data):
+def _pixels_of(data: bytes, coded: list[_Extents]) -> int:
+    # In a valid file, extents do not overlap. If they did, a small table could refer to gigabytes.
+    if sum(end - start for extents in coded for start, end in extents) > len(data):
         raise BrokenImage("The image's file has coded images that overlap, which no camera or program writes.")
     units = pixels = 0
-    for parts in coded:
-        largest, count = _largest_frame(b"".join(data[start:end] for start, end in parts), MAX_UNITS - units)
+    for extents in coded:
+        largest, count = _largest_frame(b"".join(data[start:end] for start, end in extents), MAX_UNITS - units)
         pixels += largest
         units += count
     return pixels
 
 
-def _items(data: bytes, start: int, end: int) -> list[_Parts]:
-    """Return where the parts of each coded item are, for the ``meta`` box that is in ``data[start:end]``."""
+def _items(data: bytes, start: int, end: int) -> list[_Extents]:
+    """Return the extents of each AV1 item of the ``meta`` box in ``data[start:end]``."""
     coded: set[int] = set()
-    located: list[tuple[int, bool, _Parts]] = []
-    kept = start
+    located: list[tuple[int, bool, _Extents]] = []
+    idat = start
     for kind, begin, stop in boxes(data, start, end):
         if kind == b"iinf":
             for entry, at, _ in boxes(data, begin + (8 if data[begin] else 6), stop):
@@ -92,17 +100,17 @@ def _items(data: bytes, start: int, end: int) -> list[_Parts]:
         elif kind == b"iloc":
             located += _located(data, begin, stop)
         elif kind == b"idat":
-            kept = begin
-    found = []
-    for item, within, parts in located:
+            idat = begin
+    items = []
+    for item, in_idat, extents in located:
         if item in coded:
-            base = kept if within else 0
-            found.append([(base + at, min(base + at + size, len(data)) if size else len(data)) for at, size in parts])
-    return found
+            base = idat if in_idat else 0
+            items.append([(base + at, min(base + at + size, len(data)) if size else len(data)) for at, size in extents])
+    return items
 
 
-def _located(data: bytes, position: int, end: int) -> Iterator[tuple[int, bool, _Parts]]:
-    """Read an ``iloc`` box: the item, whether its offsets are within ``idat``, and the offset and size of each part."""
+def _located(data: bytes, position: int, end: int) -> Iterator[tuple[int, bool, _Extents]]:
+    """Read an ``iloc`` box: item, whether its offsets are relative to ``idat``, offset and size of each extent."""
 
     def number(size: int) -> int:
         nonlocal position
@@ -116,21 +124,21 @@ def _located(data: bytes, position: int, end: int) -> Iterator[tuple[int, bool, 
         if position >= end:
             return
         item = number(2 if version < 2 else 4)
-        within = version > 0 and number(2) & 15 == 1
+        in_idat = version > 0 and number(2) & 15 == 1
         number(2)
         base = number(of_base)
-        parts = []
+        extents = []
         for _ in range(number(2)):
             if position >= end:
                 return
             number(of_index if version > 0 else 0)
             at = base + number(of_offset)
-            parts.append((at, number(of_length)))
-        yield item, within, parts
+            extents.append((at, number(of_length)))
+        yield item, in_idat, extents
 
 
-def _first_sample(data: bytes, start: int, end: int) -> _Parts:
-    """Return where the first sample of the track in ``data[start:end]`` is; the others are not decoded."""
+def _first_sample(data: bytes, start: int, end: int) -> _Extents:
+    """Return the extent of the first sample of the track in ``data[start:end]``; only that sample is decoded."""
     at = size = 0
     for wanted in (b"mdia", b"minf", b"stbl"):
         start, end = next((box[1:] for box in boxes(data, start, end) if box[0] == wanted), (end, end))
@@ -143,7 +151,7 @@ def _first_sample(data: bytes, start: int, end: int) -> _Parts:
 
 
 class _Bits:
-    """Bits, the first one of each byte first; behind the end they are 0, and the decoder finds what is missing."""
+    """Reads bits, most significant first; after the end they are 0, and the decoder reports the truncation."""
 
     def __init__(self, data: bytes) -> None:
         self._bits = int.from_bytes(data)
@@ -156,12 +164,12 @@ class _Bits:
 
 
 class _Sequence(NamedTuple):
-    """Of a sequence header, what says how large a frame is, and what it takes to read that in a frame's header."""
+    """The fields of a sequence header that give a frame's size or are needed to find it in a frame header."""
 
     pixels: int
-    most_pixels: int  # that a frame could have which brings its own size
+    max_pixels: int  # of a frame that declares its own size
     reduced: bool
-    time_bits: int  # of a frame's presentation time, where there is one
+    time_bits: int  # of a frame's presentation time; 0 if it has none
     screen_content: int
     integer_mv: int
     id_bits: int
@@ -169,7 +177,7 @@ class _Sequence(NamedTuple):
     @classmethod
     def read(cls, data: bytes) -> Self:
         """Read a sequence header (5.5)."""
-        bits = _Bits(data[:1024])
+        bits = _Bits(data)
         take = bits.take
         take(3 + 1)
         reduced = bool(take(1))
@@ -216,11 +224,11 @@ class _Sequence(NamedTuple):
         return cls(pixels, 1 << wide + high, reduced, time_bits, screen_content, integer_mv, id_bits)
 
     def pixels_of(self, frame: bytes) -> int:
-        """Return how many pixels the frame has whose header begins here, or could have (5.9.2)."""
+        """Return the pixels of the frame that this header starts, or their upper bound (5.9.2)."""
         if self.reduced:
             return self.pixels
-        take = _Bits(frame[:64]).take
-        if take(1):  # a frame is shown again
+        take = _Bits(frame).take
+        if take(1):  # shows an earlier frame again
             return 0
         kind, shown = take(2), take(1)
         if shown:
@@ -234,8 +242,8 @@ class _Sequence(NamedTuple):
         if screen_content and self.integer_mv == _SELECT:
             take(1)
         take(self.id_bits)
-        own = kind == _SWITCH_FRAME or take(1)
-        return self.most_pixels if own else self.pixels
+        own_size = kind == _SWITCH_FRAME or take(1)
+        return self.max_pixels if own_size else self.pixels
 
 
 def _skip_uvlc(bits: _Bits) -> None:
@@ -246,19 +254,19 @@ def _skip_uvlc(bits: _Bits) -> None:
         bits.take(zeros)
 
 
-def _largest_frame(data: bytes, most_units: int) -> tuple[int, int]:
-    """Return the pixels of the largest frame in a row of coded units (5.3), and the number of units.
+def _largest_frame(data: bytes, max_units: int) -> tuple[int, int]:
+    """Return the pixels of the largest frame in a sequence of coded units (5.3), and the number of units.
 
     Raises:
-        BrokenImage: They are more than ``most_units``.
+        BrokenImage: There are more than ``max_units``.
 
     """
     sequence: _Sequence | None = None
     position = count = largest = 0
     while position < len(data):
         count += 1
-        if count > most_units:
-            raise BrokenImage(f"The image's file has more than {MAX_UNITS:,} coded units, which no program writes.")
+        if count > max_units:
+            raise too_many("coded units", MAX_UNITS)
         head = data[position]
         position += 2 if head & 4 else 1
         end = len(data)
@@ -273,8 +281,8 @@ def _largest_frame(data: bytes, most_units: int) -> tuple[int, int]:
             end = min(position + size, len(data))
         kind = head >> 3 & 15
         if kind == _SEQUENCE_HEADER:
-            sequence = _Sequence.read(data[position : min(end, position + 1024)])
+            sequence = _Sequence.read(data[position : min(end, position + _SEQUENCE_HEADER_BYTES)])
         elif kind in (_FRAME_HEADER, _FRAME, _REDUNDANT_FRAME_HEADER) and sequence is not None:
-            largest = max(largest, sequence.pixels_of(data[position : min(end, position + 64)]))
+            largest = max(largest, sequence.pixels_of(data[position : min(end, position + _FRAME_HEADER_BYTES)]))
         position = end
     return largest, count

@@ -1,7 +1,7 @@
-"""Strangers' bytes in, upright RGB image out; the only module that deals with Pillow's errors.
+"""Decoding: from untrusted bytes to an upright RGB image; the only module that handles Pillow's errors.
 
-Order matters for safety: byte signature, then the file's structure, then Pillow's header parser for that one format,
-then the pixel limit, and only then the decoder.
+The order of checks is a safety measure: byte signature, file structure, Pillow's header parser for that one format,
+pixel limit, and only then the decoder.
 """
 
 import math
@@ -16,15 +16,15 @@ from resnet_service.errors import BrokenImage, MissingImage, NotAnImage, TooMany
 from resnet_service.imaging.decoder_limits import check_file, check_opened
 from resnet_service.types import ACCEPTED_FORMATS, DEFAULT_MAX_PIXELS
 
-# Pillow warns of corrupt metadata in words that differ with each file, and Python remembers each of them to say it only
-# once: a log to fill and a leak to drip, at the will of strangers. What matters is raised, not warned of.
+# Pillow's warnings of corrupt metadata differ from file to file, and Python remembers each one to show it only once:
+# untrusted input could fill the log and leak memory. Errors that matter are raised.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
-# A JPEG that is decoded at a reduced scale keeps at least this many times the pixels that the resize asks for. With a
-# factor of one, the resize has nothing left to average, and images differ visibly from the reference.
+# A JPEG is decoded at a reduced scale only if each side keeps at least this many times the pixels of the resize target.
+# With a factor of 1, the resize has nothing left to average, and images differ visibly from the reference.
 DRAFT_MARGIN = 2
 
-# (offset, bytes) that every file of a format has; what a file is called, or says it is, does not count.
+# (offset, bytes) of each format's signature; file names and declared types are ignored.
 _SIGNATURES: dict[str, tuple[tuple[int, bytes], ...]] = {
     "JPEG": ((0, b"\xff\xd8\xff"),),
     "PNG": ((0, b"\x89PNG\r\n\x1a\n"),),
@@ -35,7 +35,7 @@ _SIGNATURES: dict[str, tuple[tuple[int, bytes], ...]] = {
     "AVIF": ((4, b"ftypavif"), (4, b"ftypavis"), (4, b"ftypmif1")),
 }
 
-# Formats that people send by mistake; naming them helps more than "not an image".
+# Formats that clients send by mistake; an error that names the format helps more than "not an image".
 _REFUSED_BY_NAME = (
     (4, b"ftypheic", "a HEIC image"),
     (4, b"ftypheix", "a HEIC image"),
@@ -50,7 +50,7 @@ _REFUSED_BY_NAME = (
 )
 
 _EXIF_ORIENTATION = 0x0112
-_UPRIGHT = {  # EXIF orientation -> what undoes it (EXIF 2.32, table 4)
+_UPRIGHT = {  # EXIF orientation -> the transposition that undoes it (EXIF 2.32, table 4)
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -69,7 +69,7 @@ _SIDEWAYS = {
 
 
 class ImageInfo(NamedTuple):
-    """What an image file is: its format by its bytes, and its full size in pixels as displayed."""
+    """An image file's format, by its signature, and its full size in pixels as displayed."""
 
     format: str
     width: int
@@ -77,29 +77,29 @@ class ImageInfo(NamedTuple):
 
 
 class DecodedImage(NamedTuple):
-    """An upright image in mode RGB, which may be smaller than its file says; and what the file says."""
+    """An upright RGB image, possibly decoded at a reduced scale, and the description of its file."""
 
     image: Image.Image
     info: ImageInfo
 
 
 def decode(data: bytes, max_pixels: int = DEFAULT_MAX_PIXELS, *, min_side: int | None = None) -> DecodedImage:
-    """Decode one image (of an animation, the first frame) to upright RGB.
+    """Decode an image, or the first frame of an animation, to upright RGB.
 
     Transparency is flattened on white, 16-bit grey is scaled to 8 bits, CMYK and palettes are converted, the EXIF
     orientation is applied.
 
     Args:
         data: The encoded file.
-        max_pixels: The limit; it holds for the full image, whatever is decoded of it.
-        min_side: Pixels on the shorter side that suffice. A JPEG may then be decoded at 1/2, 1/4 or 1/8 of its size,
-            never below this; its decoder does so at a fraction of the cost, since it skips coefficients.
+        max_pixels: Limit for the full image, whatever the scale it is decoded at.
+        min_side: Pixels that the shorter side needs. A JPEG may then be decoded at 1/2, 1/4 or 1/8 of its size, but not
+            below this; the decoder skips coefficients, at a fraction of the cost.
 
     Raises:
         MissingImage: ``data`` is empty.
-        NotAnImage: Not one of ``ACCEPTED_FORMATS``, whatever it was called.
-        BrokenImage: One of them, but damaged, made to exhaust, or of a pixel type that has no RGB meaning.
-        TooManyPixels: More than ``max_pixels``; found out before decoding.
+        NotAnImage: The signature is none of ``ACCEPTED_FORMATS``.
+        BrokenImage: The file is damaged, built to exhaust the decoder, or has pixels that cannot become RGB.
+        TooManyPixels: More than ``max_pixels``; raised before decoding.
 
     """
     file_format = _identify(data)
@@ -111,7 +111,7 @@ def decode(data: bytes, max_pixels: int = DEFAULT_MAX_PIXELS, *, min_side: int |
             width, height = opened.size
             if min_side is not None:
                 scale = min_side / min(opened.size)
-                # Only JPEG's plugin does anything here; it takes the smallest scale that is not below what is asked.
+                # Only the JPEG plugin does anything here; it takes the smallest scale that is not below this size.
                 opened.draft(None, (math.ceil(width * scale), math.ceil(height * scale)))
             opened.load()
             turn = _turn_upright(opened)
@@ -123,7 +123,7 @@ def decode(data: bytes, max_pixels: int = DEFAULT_MAX_PIXELS, *, min_side: int |
         raise TooManyPixels(f"The image has more pixels than the limit of {max_pixels:,}.") from error
     except (BrokenImage, TooManyPixels):
         raise
-    except Exception as error:  # a decoder may raise anything on hostile bytes; all of it means "broken"
+    except Exception as error:  # a decoder may raise anything on untrusted input; all of it means "broken"
         raise BrokenImage(
             f"This looks like a {file_format} image, but it is damaged or incomplete and cannot be decoded."
         ) from error
@@ -153,7 +153,7 @@ def _check_pixels(image: Image.Image, max_pixels: int) -> None:
 
 def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I;16"):
-        # Pillow's own conversion clips: everything above 255, which is nearly everything, would turn white.
+        # Pillow's own conversion clips: every value above 255, and so nearly every pixel, would become white.
         return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
     if image.mode in ("I", "F"):
         raise BrokenImage("The image has 32-bit pixels, whose range is not defined; save it with 8 or 16 bits.")
@@ -168,6 +168,6 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 def _turn_upright(image: Image.Image) -> Image.Transpose | None:
     try:
         orientation = image.getexif().get(_EXIF_ORIENTATION)
-    except Exception:  # noqa: BLE001 - unreadable EXIF must not cost the image; nothing says how it should be turned
+    except Exception:  # noqa: BLE001 - an image with unreadable EXIF is valid; its orientation is unknown
         return None
     return _UPRIGHT.get(orientation) if isinstance(orientation, int) else None

@@ -1,9 +1,9 @@
-"""How an image's file is put together, judged before a decoder sees it: what is cheap to send must be cheap to read.
+"""Limits on the structure of image files, checked before a decoder runs.
 
-Each limit stands for an attack: files within the limits of bytes and pixels that would occupy a decoder for minutes or
-fill the memory (`python -m fuzz.bombs` has them all). Some of it happens inside C code that holds the interpreter's
-lock, where no other thread, and so not even ``/health/live``, could answer meanwhile. Honest files stay below these
-limits by an order of magnitude; what is merely damaged passes here, and is the decoder's to find.
+Each limit stops an attack: a file within the limits of bytes and pixels that would occupy a decoder for minutes or fill
+the memory (`python -m fuzz.bombs` has them all). Part of that time is spent in C code that holds the interpreter lock,
+so that no other thread could answer, not even to ``/health/live``. Valid files stay an order of magnitude below these
+limits. Files that are only damaged pass here; the decoder reports them.
 """
 
 import re
@@ -14,32 +14,32 @@ from typing import Literal
 from PIL import Image
 
 from resnet_service.errors import BrokenImage, TooManyPixels
-from resnet_service.imaging.avif import boxes, coded_pixels
+from resnet_service.imaging.avif import boxes, coded_pixels, too_many
 
-# JPEG: each scan of a progressive image goes through all of its pixels, however few bytes it has. Encoders write
+# JPEG: each scan of a progressive image passes over all of its pixels, however few bytes the scan has. Encoders write
 # about 10; libtiff has the same limit for JPEG within TIFF. Pillow joins EXIF segments one by one, in quadratic time.
 MAX_SCANS = 100
 MAX_SEGMENTS = 2_000
 MAX_JUNK_BYTES = 65_536
 
-# PNG: Pillow reads chunks in Python, several microseconds each. 10 MB in libpng's portions of 8 kB are 1,300.
+# PNG: Pillow reads chunks in Python, several microseconds each. A 10 MB file in libpng's 8 kB chunks has 1,300.
 MAX_CHUNKS = 20_000
 
-# GIF: blocks of extensions before the first image, kept as an object each.
+# GIF: Pillow keeps each extension block before the first image as an object.
 MAX_BLOCKS = 10_000
 
-# AVIF: libavif looks for each item that a table names among all those before it, in quadratic time. The largest grid
-# of tiles has 256 items of about 40 bytes.
+# AVIF: libavif searches all earlier items for each item of a table, in quadratic time. The largest grid of tiles has
+# 256 items of about 40 bytes.
 MAX_ITEM_TABLE_BYTES = 65_536
 MAX_FRAME_TABLE_BYTES = 262_144
-# An image and its transparency are two; thumbnails and rounded sizes come to less than as much again.
+# An image and its alpha plane have a ratio of 2; thumbnails and rounded sizes add less than 2 more.
 MAX_CODED_RATIO, MAX_CODED_EXTRA = 4, 1_000_000
 
-# TIFF: Pillow goes through fields and strips one by one, in Python.
+# TIFF: Pillow reads fields and strips one by one, in Python.
 MAX_FIELDS = 4_096
 MAX_STRIPS = 65_536
 
-# BMP: Pillow decodes runs in Python, and adds single pixels up to the end of a line.
+# BMP: Pillow decodes run lengths in Python, and pads lines pixel by pixel.
 MAX_RUN_LENGTH_PIXELS = 4_000_000
 MAX_RUN_LENGTH_BYTES = 1_000_000
 
@@ -52,10 +52,10 @@ _AFTER_ENTROPY = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
 
 
 def check_file(data: bytes, file_format: str) -> None:
-    """Judge the bytes, before any of Pillow's parsers runs.
+    """Check the file's structure, before any of Pillow's parsers runs.
 
     Raises:
-        BrokenImage: There is more of something than any honest file of that format has.
+        BrokenImage: The file exceeds a limit of its format.
 
     """
     check = _CHECKS.get(file_format)
@@ -64,11 +64,11 @@ def check_file(data: bytes, file_format: str) -> None:
 
 
 def check_opened(image: Image.Image, data: bytes, max_pixels: int) -> None:
-    """Judge what the header of ``data`` says of how the pixels are stored, before they are decoded.
+    """Check how the pixels of ``data`` are stored, after Pillow has parsed the header and before it decodes.
 
     Raises:
-        BrokenImage: They are stored as no honest file stores them.
-        TooManyPixels: A part of the image, which is decoded as a whole, has more than ``max_pixels``.
+        BrokenImage: Decoding this storage would take too long.
+        TooManyPixels: A tile or a coded image, which is decoded as a whole, has too many pixels.
 
     """
     tiles = getattr(image, "tile", ())
@@ -78,18 +78,14 @@ def check_opened(image: Image.Image, data: bytes, max_pixels: int) -> None:
         if width * length > max_pixels:
             raise TooManyPixels(f"The image's tiles have {width}x{length} pixels; the limit is {max_pixels:,}.")
     if image.format == "AVIF":
-        # What is coded is decoded, and then scaled to what the container says.
-        most = min(MAX_CODED_RATIO * image.width * image.height + MAX_CODED_EXTRA, 2 * max_pixels)
-        if (coded := coded_pixels(data)) > most:
-            raise TooManyPixels(f"The image says {image.width}x{image.height} pixels, but {coded:,} are coded in it.")
+        # libavif decodes the coded size, then scales to the size that the container declares.
+        limit = min(MAX_CODED_RATIO * image.width * image.height + MAX_CODED_EXTRA, 2 * max_pixels)
+        if (coded := coded_pixels(data)) > limit:
+            raise TooManyPixels(f"The image declares {image.width}x{image.height} pixels, but its data has {coded:,}.")
     if tiles and tiles[0][0] == "bmp_rle" and image.width * image.height > MAX_RUN_LENGTH_PIXELS:
         raise BrokenImage(
             f"Run-length coded BMP images are read up to {MAX_RUN_LENGTH_PIXELS:,} pixels; save it uncompressed."
         )
-
-
-def _too_many(what: str, limit: int) -> BrokenImage:
-    return BrokenImage(f"The image's file has more than {limit:,} {what}, which no camera or program writes.")
 
 
 def _check_jpeg(data: bytes) -> None:
@@ -110,17 +106,17 @@ def _check_jpeg(data: bytes) -> None:
         elif not (kind in b"\x00\x01" or b"\xd0" <= kind <= b"\xd9"):
             position += max(int.from_bytes(data[position : position + 2]), 2)
         if segments > MAX_SEGMENTS:
-            raise _too_many("segments", MAX_SEGMENTS)
+            raise too_many("segments", MAX_SEGMENTS)
         if junk > MAX_JUNK_BYTES:
-            raise _too_many("bytes between its segments", MAX_JUNK_BYTES)
-    # Thumbnails have scans of their own, and in what is no JPEG at all (a film behind the image) the two bytes occur
-    # by chance: only where they are many, the scans proper are counted.
+            raise too_many("bytes between its segments", MAX_JUNK_BYTES)
+    # The marker also occurs in thumbnails, and by chance in data after the image (a video, for example). So scans are
+    # counted properly only if there are many markers.
     if marker >= 0 and data.count(_SCAN, marker) > MAX_SCANS and _scans(data, marker) > MAX_SCANS:
-        raise _too_many("scans", MAX_SCANS)
+        raise too_many("scans", MAX_SCANS)
 
 
 def _scans(data: bytes, position: int) -> int:
-    """Count the scans of a JPEG whose first begins at ``position``, up to one more than is allowed."""
+    """Count the scans of a JPEG from the first, at ``position``; stop above ``MAX_SCANS``."""
     scans = 0
     while scans <= MAX_SCANS:
         kind = data[position + 1 : position + 2]
@@ -128,10 +124,10 @@ def _scans(data: bytes, position: int) -> int:
             break
         scans += kind == b"\xda"
         position += 2 + max(int.from_bytes(data[position + 2 : position + 4]), 2)
-        found = _AFTER_ENTROPY.search(data, position)
-        if found is None:
+        marker = _AFTER_ENTROPY.search(data, position)
+        if marker is None:
             break
-        position = found.start()
+        position = marker.start()
     return scans
 
 
@@ -146,9 +142,9 @@ def _check_png(data: bytes) -> None:
         if kind == b"iCCP":
             profiles += 1
             if profiles > 1:
-                raise _too_many("colour profile", 1)
+                raise too_many("colour profile", 1)
         position += 12 + int.from_bytes(data[position : position + 4])
-    raise _too_many("chunks", MAX_CHUNKS)
+    raise too_many("chunks", MAX_CHUNKS)
 
 
 def _check_gif(data: bytes) -> None:
@@ -158,22 +154,22 @@ def _check_gif(data: bytes) -> None:
     position = 13 + (3 << (data[10] & 7) + 1 if data[10] & 0x80 else 0)
     blocks = 0
     while position < len(data) and data[position] not in b",;":
-        # Like Pillow, pass over what is neither an extension nor an image, byte by byte.
+        # Like Pillow, skip bytes that start neither an extension nor an image.
         if data[position] == 0x21:
             position += 2
             while position < len(data) and data[position]:
                 position += 1 + data[position]
                 blocks += 1
                 if blocks > MAX_BLOCKS:
-                    raise _too_many("blocks before its first image", MAX_BLOCKS)
+                    raise too_many("blocks before its first image", MAX_BLOCKS)
         position += 1
         blocks += 1
         if blocks > MAX_BLOCKS:
-            raise _too_many("blocks before its first image", MAX_BLOCKS)
+            raise too_many("blocks before its first image", MAX_BLOCKS)
 
 
 def _check_tiff(data: bytes) -> None:
-    """Walk the first directory (TIFF 6.0, section 2, and BigTIFF), the only one that is read."""
+    """Walk the first directory (TIFF 6.0, section 2, and BigTIFF), the only one that Pillow reads here."""
     order: Literal["little", "big"] = "little" if data[:1] == b"I" else "big"
     large = 43 in data[2:4]
 
@@ -183,11 +179,11 @@ def _check_tiff(data: bytes) -> None:
     directory = number(8, 8) if large else number(4, 4)
     head, each = (8, 20) if large else (2, 12)
     if number(directory, head) > MAX_FIELDS:
-        raise _too_many("fields", MAX_FIELDS)
+        raise too_many("fields", MAX_FIELDS)
     for index in range(number(directory, head)):
         field = directory + head + index * each
         if number(field, 2) in (_STRIP_OFFSETS, _TILE_OFFSETS) and number(field + 4, 8 if large else 4) > MAX_STRIPS:
-            raise _too_many("strips", MAX_STRIPS)
+            raise too_many("strips", MAX_STRIPS)
 
 
 def _check_bmp(data: bytes) -> None:
@@ -199,7 +195,7 @@ def _check_bmp(data: bytes) -> None:
 
 
 def _check_avif(data: bytes) -> None:
-    """Add up the tables of items and of frames (ISO/IEC 14496-12, 4.2 and 8.11)."""
+    """Sum the sizes of the item and frame tables (ISO/IEC 14496-12, 4.2 and 8.11)."""
     items = frames = 0
     for kind, start, end in boxes(data, 0, len(data)):
         if kind in (b"moov", b"moof"):
@@ -211,9 +207,9 @@ def _check_avif(data: bytes) -> None:
                 elif inner != b"idat":
                     items += stop - begin
     if items > MAX_ITEM_TABLE_BYTES:
-        raise _too_many("bytes of tables", MAX_ITEM_TABLE_BYTES)
+        raise too_many("bytes of tables", MAX_ITEM_TABLE_BYTES)
     if frames > MAX_FRAME_TABLE_BYTES:
-        raise _too_many("bytes of frame tables", MAX_FRAME_TABLE_BYTES)
+        raise too_many("bytes of frame tables", MAX_FRAME_TABLE_BYTES)
 
 
 _CHECKS: Mapping[str, Callable[[bytes], None]] = MappingProxyType(

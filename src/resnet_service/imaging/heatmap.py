@@ -1,6 +1,6 @@
-"""A class activation map as an image: laid over the image it explains, or bare; both as PNG.
+"""Class activation maps drawn as PNG: over the image that they explain, or alone.
 
-Values are stretched such that a map's least is dark violet and its greatest yellow: a map shows where, not how much.
+Values are stretched so that a map's minimum is dark violet and its maximum yellow: a map shows where, not how much.
 """
 
 import io
@@ -12,30 +12,30 @@ from PIL import Image
 from resnet_service.imaging.preprocess import Region
 from resnet_service.types import MapForm
 
-LONGEST_SIDE = 1024  # of an overlay, in pixels: PNG's compression takes time with each
+LONGEST_SIDE = 1024  # of an overlay, in pixels; PNG compression time grows with the pixels
 OPACITY = 0.5
 
 # Colours in Oklab's polar form (lightness 0 ... 1, chroma, hue in degrees), in which equal steps look equally large
 # (B. Ottosson, A perceptual color space for image processing, 2020, https://bottosson.github.io/posts/oklab).
-# Lightness rises evenly, so that the order of values survives in grey, in print, and for the colour-blind.
+# Lightness rises evenly, so that the order of values is visible in grey, in print and to colour-blind people.
 _DARKEST, _LIGHTEST = (0.35, 0.13, 300.0), (0.93, 0.13, 465.0)
 _STEPS = 256
 
 
 def draw(form: MapForm, image: Image.Image, values: NDArray[np.float32], region: Region, side: int) -> bytes:
-    """Return the PNG of that form, as ``overlay`` and ``bare`` make it; for ``json``, which needs none, no bytes."""
+    """Return the PNG of ``form``, by ``overlay`` or ``bare``; no bytes for ``json``."""
     if form == "overlay":
         return overlay(image, values, region)
     return bare(values, side) if form == "map" else b""
 
 
 def overlay(image: Image.Image, values: NDArray[np.float32], region: Region) -> bytes:
-    """Lay a map over the part of an image that the network saw; the rest stays as it is.
+    """Draw a map over the part of an image that the network saw; the rest is unchanged.
 
     Args:
         image: RGB, upright.
         values: float32 [h, w], finite, in any range.
-        region: What the network saw of ``image``, in its pixels.
+        region: The part of ``image`` that the network saw, in its pixels.
 
     Returns:
         A PNG of the whole image, its longer side at most ``LONGEST_SIDE`` pixels.
@@ -54,12 +54,12 @@ def overlay(image: Image.Image, values: NDArray[np.float32], region: Region) -> 
 
 
 def bare(values: NDArray[np.float32], side: int) -> bytes:
-    """Return a map, float32 [h, w], as a grey PNG of ``side`` x ``side`` pixels: the square that the network saw."""
+    """Return a map, float32 [h, w], as a grey PNG of ``side`` x ``side`` pixels, the square that the network saw."""
     return _png(Image.fromarray(_stretched(values, (side, side))))
 
 
 def _stretched(values: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.uint8]:
-    """Stretch to 0 ... 255 and enlarge to ``size`` (width, height); of a map without differences, all is 0."""
+    """Stretch to 0 ... 255 and enlarge to ``size`` (width, height); a constant map becomes 0."""
     above = values.astype(np.float64) - values.min()
     span = above.max()
     unit = above / span if span > 0 else above
@@ -68,14 +68,14 @@ def _stretched(values: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np
 
 
 def _png(image: Image.Image) -> bytes:
-    image.info.clear()  # what the file said of its colours and its origin is not true of this image
+    image.info.clear()  # the file's metadata do not apply to this image
     buffer = io.BytesIO()
     image.save(buffer, "PNG", compress_level=3)
     return buffer.getvalue()
 
 
 def _colours() -> NDArray[np.uint8]:
-    """Return uint8 [256, 3], the colours from least to greatest in sRGB."""
+    """Return uint8 [256, 3], the sRGB colours from minimum to maximum."""
     lightness, chroma, hue = np.linspace(_DARKEST, _LIGHTEST, _STEPS).T
     a, b = chroma * np.cos(np.radians(hue)), chroma * np.sin(np.radians(hue))
     # The two matrices are Ottosson's: Oklab to cone responses to linear sRGB.

@@ -1,8 +1,8 @@
-"""RGB image and metadata in, the pixels that the network sees out; pure.
+"""Preprocessing: from an RGB image to the pixels that the network takes; pure functions.
 
-The arithmetic is that of the reference transforms of torchvision (``Resize``, ``CenterCrop``, ``ToTensor``,
-``Normalize``) and of timm's evaluation transform, to the last bit where it is asked to be exact: a network answers best
-for the pixels it was trained on. Fast is the same arithmetic on fewer pixels.
+The arithmetic is that of torchvision's reference transforms (``Resize``, ``CenterCrop``, ``ToTensor``, ``Normalize``)
+and of timm's evaluation transform: a network is most accurate on pixels prepared as in its training. ``exact`` equals
+the reference bit for bit; otherwise the same arithmetic runs on fewer pixels.
 """
 
 from typing import NamedTuple
@@ -21,13 +21,13 @@ _FILTERS = {
     "lanczos": Image.Resampling.LANCZOS,
 }
 
-# A 1x20000 image resized in full would take gigabytes, of which the crop shows a sliver. Above this many pixels
-# only that sliver is computed, which may round a pixel differently (by 1 of 255); below, equality is exact.
-_EXACT_PIXELS = 1 << 24
+# A 1x20000 image resized in full would take gigabytes, of which the crop shows a small part. Above this many pixels,
+# only that part is computed, which may round a pixel differently (by 1 of 255); up to it, ``exact`` is exact.
+_MAX_EXACT_PIXELS = 1 << 24
 
 
 class Region(NamedTuple):
-    """A rectangle in an image, in pixels of it; its corners may lie within pixels."""
+    """A rectangle in an image, in pixels, with fractions."""
 
     left: float
     top: float
@@ -44,13 +44,13 @@ def region(size: tuple[int, int], metadata: ModelMetadata) -> Region:
 
 
 def crop(image: Image.Image, metadata: ModelMetadata, *, exact: bool = True) -> NDArray[np.uint8]:
-    """Resize the shorter side to ``resize_size`` and cut out the middle.
+    """Resize the shorter side to ``resize_size`` and crop the centre.
 
     Args:
         image: RGB.
-        metadata: Of the model that will see it.
-        exact: Equal to the reference transforms to the bit. Otherwise only what the crop shows is computed, which may
-            round a pixel differently, by 1 of 255.
+        metadata: Metadata of the model.
+        exact: Equal the reference transforms bit for bit. Otherwise only the part that the crop shows is resized, which
+            may round a pixel differently, by 1 of 255.
 
     Returns:
         uint8 [S, S, 3], S = ``input_size``.
@@ -59,7 +59,7 @@ def crop(image: Image.Image, metadata: ModelMetadata, *, exact: bool = True) -> 
     (width, height), left, top = _window(image.size, metadata)
     side = metadata.input_size
     resample = _FILTERS[metadata.interpolation]
-    if exact and width * height <= _EXACT_PIXELS:
+    if exact and width * height <= _MAX_EXACT_PIXELS:
         resized = image if image.size == (width, height) else image.resize((width, height), resample)
         cut = resized.crop((left, top, left + side, top + side))
     else:
@@ -80,14 +80,14 @@ def normalise(crops: NDArray[np.uint8], metadata: ModelMetadata) -> NDArray[np.f
 def denormalise(normalised: NDArray[np.float32], metadata: ModelMetadata) -> NDArray[np.uint8]:
     """Undo ``normalise``: float32 [N, S, S, 3] to the nearest uint8 of the same shape.
 
-    What was made of 8-bit pixels comes back as it was. What lies between two of them, because it was resized in
-    floating point for example, is moved by at most half of 1/255 before mean and standard deviation.
+    Normalised 8-bit pixels are restored exactly. Other values (of an image resized in floating point, for example) move
+    by at most half of 1/255, before mean and standard deviation.
 
     Raises:
-        InvalidTensor: NaN, infinity, or a value that no pixel in 0 ... 255 is normalised to.
+        InvalidTensor: NaN, infinity, or a value outside of normalised 0 ... 255.
 
     """
-    with np.errstate(over="ignore", invalid="ignore"):  # strangers' numbers; what comes of them is judged below
+    with np.errstate(over="ignore", invalid="ignore"):  # untrusted input; NaN and infinity are checked below
         pixels = normalised * np.asarray(metadata.std, dtype=np.float32)
         pixels += np.asarray(metadata.mean, dtype=np.float32)
         pixels *= np.float32(255)
@@ -101,10 +101,10 @@ def denormalise(normalised: NDArray[np.float32], metadata: ModelMetadata) -> NDA
 
 
 def _window(size: tuple[int, int], metadata: ModelMetadata) -> tuple[tuple[int, int], int, int]:
-    """Return the size to resize an image of ``size`` to, and the left and top of the square to cut out of that."""
+    """Return the size to resize an image of ``size`` to, and the left and top of the crop in it."""
     width, height = _resized(size, metadata.resize_size)
     side = metadata.input_size
-    # Python rounds halves to even; so does the reference.
+    # Python rounds halves to even, as the reference does.
     return (width, height), round((width - side) / 2.0), round((height - side) / 2.0)
 
 

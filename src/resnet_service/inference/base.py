@@ -1,4 +1,4 @@
-"""The protocol that every classifier implements, and what it says about the model it serves."""
+"""The protocol of classifiers, and the description of the model that one serves."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -23,11 +23,11 @@ class ServedModel:
         version: The first digits of the model file's SHA-256.
         metadata: What the file says about itself.
         labels: The names of its classes.
-        translations: All of these names in each other language, in the same order.
-        runtime: What runs the network.
-        precision: What the network is computed in.
-        outputs: What it answers besides scores: maps where there is a feature map, vectors where an embedding.
-        prefetch: Threads that may call the classifier beyond its workers, so that a next image is always ready.
+        translations: The class names in other languages, in the same order.
+        runtime: The runtime that runs the network.
+        precision: The precision that the network is computed in.
+        outputs: Outputs besides scores: an embedding, and a feature map for explanations.
+        prefetch: Threads beyond the workers that may call the classifier, so that a next image is always ready.
 
     """
 
@@ -48,7 +48,7 @@ class ServedModel:
 
 
 class ImageClassifier(Protocol):
-    """What the HTTP interface needs; ``Classifier`` is one, and tests bring others."""
+    """A classifier as the HTTP interface needs it; ``Classifier`` and ``FakeClassifier`` implement it."""
 
     @property
     def model(self) -> ServedModel:
@@ -56,28 +56,29 @@ class ImageClassifier(Protocol):
         ...
 
     def warm_up(self) -> None:
-        """Make the first real request as fast as the later ones, or raise."""
+        """Run the network once, so that the first request is as fast as later ones; raise if it fails."""
         ...
 
     def warm_thread(self) -> None:
-        """Make the first real request of the calling thread as fast as the later ones; ``warm_up`` went before."""
+        """Warm up the calling thread; call ``warm_up`` first."""
         ...
 
     def classify(self, data: bytes, top_k: int | None = None) -> Classification:
-        """Answer for one image's encoded bytes."""
+        """Classify one encoded image."""
         ...
 
     def score(self, images: Sequence[bytes]) -> Scores:
-        """Answer for each of several images' encoded bytes."""
+        """Return the logits of several encoded images."""
         ...
 
     def score_crops(self, crops: NDArray[np.uint8]) -> Scores:
-        """Answer for pixels as the network sees them, uint8 [N, S, S, 3]."""
+        """Return the logits of preprocessed pixels, uint8 [N, S, S, 3]."""
+        ...
 
     def explain(self, data: bytes, class_id: int | None = None, form: MapForm = "json") -> Explanation:
-        """Say which places of an image speak for a class."""
+        """Return the class activation map of one encoded image."""
         ...
 
     def embed(self, data: bytes, normalise: bool = False) -> Embedding:
-        """Turn an image into a vector."""
+        """Return the embedding of one encoded image."""
         ...

@@ -1,4 +1,4 @@
-"""The one straight line from a file's bytes to an answer; synchronous, and called by HTTP, CLI and tests alike."""
+"""The path from an image's bytes to an answer: synchronous, and shared by HTTP, command line, batches and tests."""
 
 import itertools
 import threading
@@ -18,7 +18,7 @@ from resnet_service.imaging.heatmap import draw
 from resnet_service.imaging.preprocess import Region, crop, region
 from resnet_service.inference.base import ServedModel
 from resnet_service.inference.class_activation_map import activation_map, check_class_id
-from resnet_service.inference.ranking import check_sound, check_top_k, rank, softmax
+from resnet_service.inference.ranking import check_logits, check_top_k, rank, softmax
 from resnet_service.inference.results import Classification, Embedding, Explanation, Scores, Timing
 from resnet_service.models.label_translations import Translations, translations_beside
 from resnet_service.models.labels import LabelSet, label_file_for
@@ -34,14 +34,14 @@ class ClassifierConfig:
     """How a model file is opened and run.
 
     Args:
-        runtime: What runs it; ``auto`` for the one that fits the file.
+        runtime: Runtime; ``auto`` for the one that fits the file.
         arch: Architecture of a bare ``state_dict``; a checkpoint names its own.
         label_file: Label set to use instead of the one that the model names.
-        workers: Images that are decoded, and networks that are computed, at once.
-        threads: CPU threads for one inference; 0 for the best that the runtime can do.
-        max_pixels: Images with more are refused before they are decoded.
-        decoding: ``exact`` prepares pixels as the reference transforms do, to the bit; ``fast`` decodes large JPEGs at
-            a reduced scale and resizes only what the crop shows.
+        workers: Images to decode at once, and inferences to run at once.
+        threads: CPU threads of one inference; 0 lets the runtime choose.
+        max_pixels: Images with more pixels are refused before decoding.
+        decoding: ``exact`` gives the pixels of the reference transforms, bit for bit; ``fast`` decodes large JPEGs at a
+            reduced scale and resizes only the part that the crop shows.
 
     """
 
@@ -58,7 +58,7 @@ DEFAULT_CONFIG = ClassifierConfig()
 
 
 class Classifier:
-    """Decoding, preprocessing, a runtime and ranking, put together. Safe to call from several threads at once."""
+    """Decoder, preprocessing, runtime and ranking combined. Thread-safe."""
 
     def __init__(
         self,
@@ -70,14 +70,14 @@ class Classifier:
         config: ClassifierConfig = DEFAULT_CONFIG,
     ) -> None:
         self._runtime = runtime
-        # Decoded images dominate a request's memory, so at most ``workers`` of them exist; threads that prefetch hold
-        # crops. More decoders than CPUs would not be faster either.
+        # Decoded images dominate a request's memory, so at most ``workers`` exist at once; prefetching threads hold
+        # crops only. More decoders than CPUs would not be faster.
         self._decoders = threading.Semaphore(config.workers)
         self._max_pixels = config.max_pixels
         self._exact = config.decoding == "exact"
         self._min_side = None if self._exact else DRAFT_MARGIN * runtime.metadata.resize_size
-        self._in_work = 0
-        self._in_work_lock = threading.Lock()
+        self._active = 0
+        self._active_lock = threading.Lock()
         self.model = ServedModel(
             name=name,
             version=runtime.sha256[:_VERSION_DIGITS],
@@ -92,10 +92,10 @@ class Classifier:
 
     @classmethod
     def open(cls, path: Path, config: ClassifierConfig = DEFAULT_CONFIG) -> Self:
-        """Load the model file ``path``, a checkpoint or an exported model, and its labels.
+        """Load a model file, checkpoint or exported model, and its labels.
 
         Raises:
-            ModelError: The model or its labels are missing, damaged, unsafe or contradict each other.
+            ModelError: The model or its labels are missing, damaged, unsafe or contradictory.
             UnsuitableRuntime: The runtime does not run this kind of file.
             RuntimeUnavailable: The packages that the model needs are not installed.
 
@@ -107,15 +107,14 @@ class Classifier:
         return cls(runtime, labels, name=path.stem, translations=translations, config=config)
 
     def warm_up(self) -> None:
-        """Run a grey image through all that answers, so that a model that cannot answer never gets ready.
+        """Run a grey image through every output, so that a model that cannot answer never becomes ready.
 
         Raises:
-            InvalidModelOutput: The network does not give one finite number for each label, or one of its other outputs
-                is not finite.
+            InvalidModelOutput: The network's logits are not one finite number for each label, or another output is not
+                finite.
 
         """
-        side = self.model.metadata.input_size
-        grey = np.full((1, side, side, 3), 128, dtype=np.uint8)
+        grey = self._grey()
         for prefer_latency in (True, False):
             rank(self._runtime.logits(grey, prefer_latency=prefer_latency)[0], self.model.labels, 1)
         if self.model.outputs.embedding is not None:
@@ -125,28 +124,23 @@ class Classifier:
                 _map_of(features, self._runtime.class_weights[0])
 
     def warm_thread(self) -> None:
-        """Run a grey image through what several threads use at once; ``warm_up`` has tried everything.
+        """Run a grey image in the calling thread; ``warm_up`` has checked the outputs.
 
         Raises:
             InvalidModelOutput: The network failed.
 
         """
-        side = self.model.metadata.input_size
-        rank(
-            self._runtime.logits(np.full((1, side, side, 3), 128, np.uint8), prefer_latency=False)[0],
-            self.model.labels,
-            1,
-        )
+        rank(self._runtime.logits(self._grey(), prefer_latency=False)[0], self.model.labels, 1)
 
     def classify(self, data: bytes, top_k: int | None = None) -> Classification:
-        """Answer for one image.
+        """Classify one image.
 
         Args:
             data: The encoded file.
-            top_k: Number of classes to name, 1 ... number of classes; ``None`` for the default of 5.
+            top_k: Number of classes to return, 1 ... number of classes; ``None`` for ``DEFAULT_TOP_K``.
 
         Raises:
-            RequestError: ``top_k`` or the image cannot be answered; the subclass says why.
+            RequestError: ``top_k`` or the image is invalid; the subclass says why.
             InvalidModelOutput: The network failed.
 
         """
@@ -154,22 +148,22 @@ class Classifier:
         watch = _Stopwatch()
         with self._working():
             info, pixels = self._crop_of(data, watch)
-            logits = self._runtime.logits(pixels[np.newaxis], prefer_latency=self._in_work == 1)
+            logits = self._runtime.logits(pixels[np.newaxis], prefer_latency=self._active == 1)
         predictions = rank(logits[0], self.model.labels, wanted)
         watch.mark()
         return Classification(predictions, info, watch.timing())
 
     def explain(self, data: bytes, class_id: int | None = None, form: MapForm = "json") -> Explanation:
-        """Say which places of one image speak for a class.
+        """Compute the class activation map of one image.
 
         Args:
             data: The encoded file.
-            class_id: Index of the class; by default the most probable one.
-            form: ``overlay`` or ``map`` to have the map drawn, too.
+            class_id: Index of the class; the most probable class by default.
+            form: ``overlay`` or ``map`` also draws the map as PNG.
 
         Raises:
-            RequestError: ``class_id`` or the image cannot be answered; the subclass says why.
-            OutputUnavailable: The network does not end such that there is a map, or the file has logits only.
+            RequestError: ``class_id`` or the image is invalid; the subclass says why.
+            OutputUnavailable: The network's last layers do not allow a map, or the file gives scores only.
             InvalidModelOutput: The network failed.
 
         """
@@ -182,37 +176,37 @@ class Classifier:
                 "activation maps need; answers of this model cannot be explained."
             )
         watch = _Stopwatch()
-        with self._decoders:  # to the end, since the image is drawn on
+        with self._decoders:  # held until the map is drawn on the decoded image
             with self._working():
                 decoded, pixels = self._prepare(data, watch)
-                features = self._runtime.features(pixels, prefer_latency=self._in_work == 1)
+                features = self._runtime.features(pixels, prefer_latency=self._active == 1)
             (best,) = rank(features.logits, self.model.labels, 1)
             chosen = best.class_id if asked is None else asked
             values = _map_of(features, weights[chosen])
             watch.mark()
-            seen = region(decoded.image.size, self.model.metadata)
-            png = draw(form, decoded.image, values, seen, self.model.metadata.input_size)
+            shown = region(decoded.image.size, self.model.metadata)
+            png = draw(form, decoded.image, values, shown, self.model.metadata.input_size)
         return Explanation(
             chosen,
             self.model.labels.classes[chosen].name,
             float(softmax(features.logits)[chosen]),
             values,
-            _as_displayed(seen, decoded),
+            _as_displayed(shown, decoded),
             png,
             decoded.info,
             watch.timing(),
         )
 
     def embed(self, data: bytes, normalise: bool = False) -> Embedding:
-        """Turn one image into the vector that the network's last layer takes; like images have like vectors.
+        """Return the input of the network's last layer as a vector; similar images have similar vectors.
 
         Args:
             data: The encoded file.
-            normalise: Scale the vector to length 1, so that a dot product is the cosine; zeros stay zeros.
+            normalise: Scale the vector to length 1, so that a dot product is the cosine; a zero vector stays zero.
 
         Raises:
-            RequestError: The image cannot be answered; the subclass says why.
-            OutputUnavailable: The network does not end in a linear layer, or the file has logits only.
+            RequestError: The image is invalid; the subclass says why.
+            OutputUnavailable: The network does not end in a linear layer, or the file gives scores only.
             InvalidModelOutput: The network failed.
 
         """
@@ -224,7 +218,7 @@ class Classifier:
         watch = _Stopwatch()
         with self._working():
             info, pixels = self._crop_of(data, watch)
-            vector = self._runtime.features(pixels, prefer_latency=self._in_work == 1).embedding
+            vector = self._runtime.features(pixels, prefer_latency=self._active == 1).embedding
         _check_embedding(vector)
         length = float(np.linalg.norm(vector.astype(np.float64)))
         if normalise and length > 0:
@@ -232,10 +226,14 @@ class Classifier:
         watch.mark()
         return Embedding(vector, info, watch.timing())
 
+    def _grey(self) -> NDArray[np.uint8]:
+        side = self.model.metadata.input_size
+        return np.full((1, side, side, 3), 128, dtype=np.uint8)
+
     def _crop_of(
         self, data: bytes, watch: "_Stopwatch", max_pixels: int | None = None
     ) -> tuple[ImageInfo, NDArray[np.uint8]]:
-        """Return what the network sees, uint8 [S, S, 3], and of the decoded image only its description."""
+        """Return the image's description and its crop, uint8 [S, S, 3]; the decoded image is freed."""
         with self._decoders:
             decoded, pixels = self._prepare(data, watch, max_pixels)
             return decoded.info, pixels
@@ -243,7 +241,7 @@ class Classifier:
     def _prepare(
         self, data: bytes, watch: "_Stopwatch", max_pixels: int | None = None
     ) -> tuple[DecodedImage, NDArray[np.uint8]]:
-        """Return the upright image and what the network sees of it, uint8 [S, S, 3]."""
+        """Return the upright image and its crop, uint8 [S, S, 3]."""
         decoded = decode(data, self._max_pixels if max_pixels is None else max_pixels, min_side=self._min_side)
         watch.mark()
         pixels = crop(decoded.image, self.model.metadata, exact=self._exact)
@@ -251,13 +249,13 @@ class Classifier:
         return decoded, pixels
 
     def score(self, images: Sequence[bytes]) -> Scores:
-        """Answer for several images, one after the other; together they may have the pixels that one may have.
+        """Return the logits of several images, one after the other; ``max_pixels`` bounds their sum.
 
         Args:
             images: The encoded files.
 
         Raises:
-            RequestError: An image cannot be answered; the subclass says why, and the message which one.
+            RequestError: An image is invalid; the subclass says why, and the message names the image.
             InvalidModelOutput: The network failed.
 
         """
@@ -265,7 +263,7 @@ class Classifier:
         spent = np.zeros(len(Timing._fields))
         pixels_left = self._max_pixels
         with self._working():
-            # One image at a time: the crops of all of them would be memory that grows with what is asked for.
+            # One image at a time, so that memory does not grow with the number of images.
             for number, data in enumerate(images):
                 watch = _Stopwatch()
                 try:
@@ -273,21 +271,21 @@ class Classifier:
                 except RequestError as error:
                     if len(images) == 1:
                         raise
-                    of_all = isinstance(error, TooManyPixels)
-                    said = (
-                        f"all together may have {self._max_pixels:,} pixels, it has more than is left."
-                        if of_all
+                    reason = (
+                        f"the images of a request may have {self._max_pixels:,} pixels together; this one exceeds what "
+                        "the others left."
+                        if isinstance(error, TooManyPixels)
                         else error
                     )
-                    raise type(error)(f"Image {number + 1} of {len(images)}: {said}") from error
+                    raise type(error)(f"Image {number + 1} of {len(images)}: {reason}") from error
                 pixels_left -= info.width * info.height
-                logits[number] = self._sound_logits(pixels[np.newaxis])[0]
+                logits[number] = self._checked_logits(pixels[np.newaxis])[0]
                 watch.mark()
                 spent += watch.timing()
         return Scores(logits, Timing(*spent.tolist()))
 
     def score_crops(self, crops: NDArray[np.uint8]) -> Scores:
-        """Answer for pixels that are already as the network sees them.
+        """Return the logits of preprocessed pixels.
 
         Args:
             crops: uint8 [N, S, S, 3], RGB in 0 ... 255, S = ``input_size``.
@@ -298,30 +296,30 @@ class Classifier:
         """
         begun = time.perf_counter()
         with self._working():
-            logits = self._sound_logits(crops)
+            logits = self._checked_logits(crops)
         spent = 1000 * (time.perf_counter() - begun)
         return Scores(logits, Timing(0, 0, spent, total=spent))
 
-    def _sound_logits(self, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
-        logits = self._runtime.logits(crops, prefer_latency=self._in_work == 1)
+    def _checked_logits(self, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
+        logits = self._runtime.logits(crops, prefer_latency=self._active == 1)
         for row in logits:
-            check_sound(row, self.model.labels)
+            check_logits(row, self.model.labels)
         return logits
 
     @contextmanager
     def _working(self) -> Iterator[None]:
-        """Count the images in work. Where one decodes beside it, an inference on all CPUs would slow down both."""
-        with self._in_work_lock:
-            self._in_work += 1
+        """Count the active calls: an inference on all CPUs would slow down the image that another call decodes."""
+        with self._active_lock:
+            self._active += 1
         try:
             yield
         finally:
-            with self._in_work_lock:
-                self._in_work -= 1
+            with self._active_lock:
+                self._active -= 1
 
 
 class _Stopwatch:
-    """Takes the time of decoding, preprocessing and inference; to be marked at the end of each."""
+    """Measures decoding, preprocessing and inference; call ``mark`` at the end of each."""
 
     def __init__(self) -> None:
         self._marks = [time.perf_counter()]
@@ -336,17 +334,17 @@ class _Stopwatch:
 
 def _check_embedding(vector: NDArray[np.float32]) -> None:
     if not np.isfinite(vector).all():
-        raise InvalidModelOutput("The model's embedding is not finite numbers.")
+        raise InvalidModelOutput("The model's embedding has NaN or infinity.")
 
 
 def _map_of(features: Features, weights: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return the activation map, float32 [h, w], of the class with these weights of the last layer, [D]."""
+    """Return the activation map, float32 [h, w], of the class with these last-layer weights, [D]."""
     if features.feature_map is None:
         raise InvalidModelOutput("The network gave no feature map.")
     return activation_map(features.feature_map, weights)
 
 
-def _as_displayed(seen: Region, decoded: DecodedImage) -> Region:
-    """Scale a region of the decoded image, which may be smaller than what was sent, to the image as displayed."""
+def _as_displayed(shown: Region, decoded: DecodedImage) -> Region:
+    """Scale a region of the decoded image, which may be at a reduced scale, to the image as displayed."""
     across, down = decoded.info.width / decoded.image.width, decoded.info.height / decoded.image.height
-    return Region(seen.left * across, seen.top * down, seen.width * across, seen.height * down)
+    return Region(shown.left * across, shown.top * down, shown.width * across, shown.height * down)

@@ -1,7 +1,7 @@
-"""The threads that do the work, apart from the event loop and from every other thread pool; and who may queue for them.
+"""The thread pool that runs inferences, and its bounded queue.
 
-A permit is a place in the queue. It is taken before anything is done for a request, and it comes back when the thread
-is done: a caller that went away does not make a CPU free.
+A permit is a slot in the queue. A request acquires one before any work is done for it. The slot is released when the
+thread has finished, not when the client disconnects: until then the CPU is still occupied.
 """
 
 import asyncio
@@ -18,16 +18,16 @@ from resnet_service.errors import DeadlineExceeded, Overloaded
 
 T = TypeVar("T")
 
-# Of the moving average of the time per piece of work: the last ten or so count.
+# Weight of the latest task in the moving average of seconds a task: about the last ten count.
 _WEIGHT = 0.1
-# How long a thread may stand still for the others in ``run_on_each``: they may be at an image that takes long.
-_TOGETHER_SECONDS = 2.0
+# How long a thread waits for the others in ``run_on_each``; another thread may be busy with a slow image.
+_BARRIER_SECONDS = 2.0
 
 
 class InferenceExecutor:
-    """A pool of exactly ``threads`` threads, and at most ``slots`` permits, by default as many; runs any callable.
+    """A pool of ``threads`` threads that runs any callable, with at most ``slots`` permits (by default, ``threads``).
 
-    AnyIO's shared pool would let 40 inferences fight over two cores, and starve everything else that uses it.
+    In AnyIO's shared pool, 40 inferences would compete for two CPUs and starve everything else that uses the pool.
     """
 
     def __init__(self, threads: int, slots: int | None = None) -> None:
@@ -41,24 +41,24 @@ class InferenceExecutor:
 
     @property
     def threads(self) -> int:
-        """Pieces of work that can be at once."""
+        """Number of tasks that can run at once."""
         return self._threads
 
     @property
     def running(self) -> int:
-        """Pieces of work that a thread is at."""
+        """Number of tasks that run now."""
         return self._running
 
     @property
     def waiting(self) -> int:
-        """Permits that no thread is at: their work is queued, or they still receive what to work on."""
+        """Number of permits without a running task: the task is queued, or the request body is still arriving."""
         return max(0, self._held - self._running)
 
     def admit(self) -> "Permit":
-        """Take a place, at once or not at all.
+        """Take a slot without waiting.
 
         Raises:
-            Overloaded: All are taken; ``retry_after`` says in how many seconds the queue of now will be worked off.
+            Overloaded: The queue is full; ``retry_after`` estimates the seconds until its current tasks are done.
 
         """
         with self._lock:
@@ -69,53 +69,53 @@ class InferenceExecutor:
         raise Overloaded(f"The service is busy. Try again in {seconds} s.", retry_after=seconds)
 
     async def run(self, function: Callable[..., T], *args: object) -> T:
-        """Run ``function(*args)`` for the service itself, which needs no permit; return or raise what it does."""
+        """Run ``function(*args)`` for the service itself, without a permit; return or raise what it does."""
         return await asyncio.wrap_future(self._pool.submit(function, *args))
 
     async def run_on_each(self, function: Callable[[], object]) -> None:
-        """Run ``function()`` once in every thread of the pool, behind what is queued there; raise what it raises.
+        """Run ``function()`` once in every thread of the pool, after the queued tasks; raise what it raises.
 
-        Which thread takes which piece of work is not to be chosen. So a thread that has done its one waits until the
-        others have begun theirs, lest it take them; not for ever, since one of them may be stuck.
+        The pool chooses the thread of each task. So a thread that has run ``function`` waits until every thread has
+        started it, and cannot take a second call. The wait is bounded, since a thread may be stuck.
         """
-        together = threading.Event()
-        to_begin = self._threads
+        all_started = threading.Event()
+        remaining = self._threads
 
         def once() -> None:
-            nonlocal to_begin
+            nonlocal remaining
             with self._lock:
-                to_begin -= 1
-                if to_begin == 0:
-                    together.set()
+                remaining -= 1
+                if remaining == 0:
+                    all_started.set()
             function()
-            together.wait(_TOGETHER_SECONDS)
+            all_started.wait(_BARRIER_SECONDS)
 
         await asyncio.gather(*(self.run(once) for _ in range(self._threads)))
 
     def close(self) -> None:
-        """Let what has begun finish, drop what has not, and end the threads."""
+        """Finish the running tasks, drop the queued ones, and end the threads."""
         self._pool.shutdown(wait=True, cancel_futures=True)
 
     def _submit(self, permit: "Permit", function: Callable[..., T], *args: object) -> Future[T]:
-        """Queue a permit's work, which returns the place when it ends or is dropped."""
-        # In a copy of the caller's context, so that what is logged in the thread is the request's.
-        work = self._pool.submit(copy_context().run, self._timed, function, *args)
-        # Called by the thread that finishes the work, or by who cancels it before it begins; never by both.
-        work.add_done_callback(lambda _: self._done(permit))
-        return work
+        """Queue a permit's task, which releases the slot when it ends or is cancelled."""
+        # In a copy of the caller's context, so that log lines of the thread have the request's ID.
+        task = self._pool.submit(copy_context().run, self._timed, function, *args)
+        # Called exactly once: by the thread that finishes the task, or by its cancellation before it starts.
+        task.add_done_callback(lambda _: self._task_done(permit))
+        return task
 
-    def _done(self, permit: "Permit") -> None:
-        """Return a place whose work is done: to its permit, which may have more, or to whoever comes."""
+    def _task_done(self, permit: "Permit") -> None:
+        """Hand the slot of a finished task back to its permit, if that keeps it; else release it."""
         with self._lock:
-            permit._mine = permit._kept
-            self._held -= not permit._kept
+            permit._holds_slot = permit._keeps_slot
+            self._held -= not permit._keeps_slot
 
-    def _leave(self, permit: "Permit") -> None:
-        """Take a permit's place back now, or when its work is done."""
+    def _release(self, permit: "Permit") -> None:
+        """Release a permit's slot now, or when its task is done."""
         with self._lock:
-            permit._kept = False
-            self._held -= permit._mine
-            permit._mine = False
+            permit._keeps_slot = False
+            self._held -= permit._holds_slot
+            permit._holds_slot = False
 
     def _timed(self, function: Callable[..., T], *args: object) -> T:
         begun = time.monotonic()
@@ -127,21 +127,21 @@ class InferenceExecutor:
             seconds = time.monotonic() - begun
             with self._lock:
                 self._running -= 1
-                known = self._mean_seconds or seconds
-                self._mean_seconds = known + (seconds - known) * _WEIGHT
+                mean = self._mean_seconds or seconds
+                self._mean_seconds = mean + (seconds - mean) * _WEIGHT
 
 
 class Permit:
-    """One place in the queue, for one piece of work at a time; use it in a ``with`` block, so that it comes back.
+    """A slot in the queue, for one task at a time; use it in a ``with`` block, which releases it.
 
-    ``waited`` is how many seconds the last piece waited for a thread; ``None`` while no thread has begun with it.
+    ``waited`` is how many seconds the last task waited for a thread; ``None`` until a thread has started one.
     """
 
     def __init__(self, executor: InferenceExecutor) -> None:
         self._executor = executor
         self.waited: float | None = None
-        self._mine = True  # to give back; while work is queued, it is the work that returns it
-        self._kept = False  # for another piece of work, when the one that is queued is done
+        self._holds_slot = True  # False while a task has it, and after the release
+        self._keeps_slot = False  # whether the slot comes back after the task
 
     def __enter__(self) -> Self:
         return self
@@ -152,39 +152,39 @@ class Permit:
         self.release()
 
     def release(self) -> None:
-        """Give the place back, unless the work that was queued with it still has it."""
-        self._executor._leave(self)
+        """Release the slot now, or when its task is done."""
+        self._executor._release(self)
 
     async def run(self, function: Callable[..., T], *args: object, deadline: float, keep: bool = False) -> T:
         """Run ``function(*args)`` in a thread of the pool; return what it returns, raise what it raises.
 
-        Where the caller is cancelled or the deadline passes, work that has not begun never will. Work that has begun
-        goes on, since a thread cannot be stopped, and keeps its place until it ends.
+        If the caller is cancelled or the deadline passes, a queued task never starts. A running task continues, since a
+        thread cannot be stopped, and keeps its slot until it ends.
 
         Args:
-            function: Anything that can be called in a thread.
+            function: A callable that is safe to run in a thread.
             args: Its arguments.
             deadline: Seconds to wait for the result, the time in the queue included.
-            keep: Keep the place for another piece of work, which then queues behind all that has come meanwhile.
+            keep: Keep the slot for another task, which then queues behind all tasks that came in between.
 
         Raises:
             DeadlineExceeded: There was no result in time.
 
         """
-        if not self._mine:
-            raise RuntimeError("a permit is for one piece of work")
+        if not self._holds_slot:
+            raise RuntimeError("a permit is for one task at a time")
         queued = time.perf_counter()
 
         def begin() -> T:
             self.waited = time.perf_counter() - queued
             return function(*args)
 
-        self._mine, self._kept = False, keep
-        work = self._executor._submit(self, begin)
+        self._holds_slot, self._keeps_slot = False, keep
+        task = self._executor._submit(self, begin)
         try:
             async with asyncio.timeout(deadline) as limit:
-                return await asyncio.wrap_future(work)
+                return await asyncio.wrap_future(task)
         except TimeoutError:
-            if not limit.expired():  # the work's own
+            if not limit.expired():  # the function itself raised it
                 raise
             raise DeadlineExceeded(f"There was no answer within {deadline:g} s. Try again later.") from None

@@ -1,4 +1,4 @@
-"""A classifier without a network, for tests of what surrounds one; ours, and those of who builds on this package."""
+"""A classifier without a network, for tests of this package and of applications that use it."""
 
 import threading
 import time
@@ -21,12 +21,17 @@ from resnet_service.types import MapForm
 
 
 class FakeClassifier:
-    """Decodes images for real and answers class 0 with certainty; its maps and vectors are always the same.
+    """Decodes images, then answers class 0 with probability 1; its maps and vectors are constant.
 
-    ``gate``, where given, holds every answer back until it is set; ``seconds`` is what an answer takes; ``failure`` is
-    raised instead of an answer, and ``warm_up_failure`` by a warm-up. The two may be changed while it serves;
-    ``started`` counts the answers that were begun, ``warmed_in`` names the threads that warmed up. ``labels``, where
-    given, says how many classes there are and what they are called, ``translations`` what else.
+    Args:
+        classes: Number of classes, unless ``labels`` is given.
+        gate: Every answer waits until it is set.
+        seconds: Time that every answer takes.
+        failure: Raised instead of an answer; can be changed later, as can ``warm_up_failure``.
+        labels: The classes' names.
+        translations: The classes' names in other languages.
+
+    ``started`` counts the calls, ``warm_ups`` the warm-ups, ``warmed_in`` has the names of warmed-up threads.
     """
 
     def __init__(
@@ -39,12 +44,12 @@ class FakeClassifier:
         labels: LabelSet | None = None,
         translations: Translations | None = None,
     ) -> None:
-        known = labels or LabelSet.numbered(classes)
+        label_set = labels or LabelSet.numbered(classes)
         self.model = ServedModel(
             name="fake",
             version="000000000000",
-            metadata=ModelMetadata(arch="resnet18", num_classes=len(known), input_size=8, resize_size=8),
-            labels=known,
+            metadata=ModelMetadata(arch="resnet18", num_classes=len(label_set), input_size=8, resize_size=8),
+            labels=label_set,
             translations=translations or {},
             runtime="fake",
             outputs=Outputs(embedding=4, feature_map=(4, 2, 2)),
@@ -58,63 +63,63 @@ class FakeClassifier:
         self._seconds = seconds
 
     def warm_up(self) -> None:
-        """Count, so that a test sees it was called; fail where it should."""
+        """Count the call; raise ``warm_up_failure`` if it is set."""
         self.warm_ups += 1
         if self.warm_up_failure is not None:
             raise self.warm_up_failure
 
     def warm_thread(self) -> None:
-        """Note the thread."""
+        """Record the thread's name."""
         self.warmed_in.add(threading.current_thread().name)
 
     def classify(self, data: bytes, top_k: int | None = None) -> Classification:
-        """Answer class 0, whatever the image shows."""
+        """Answer class 0."""
         wanted = check_top_k(top_k, len(self.model.labels))
         begun = time.perf_counter()
         self._work()
-        thought = time.perf_counter()
+        worked = time.perf_counter()
         decoded = decode(data)
         done = time.perf_counter()
         predictions = [
             RankedClass(label.index, label.name, 1.0 if label.index == 0 else 0.0)
             for label in self.model.labels.classes[:wanted]
         ]
-        timing = Timing(1000 * (done - thought), 0, 1000 * (thought - begun), 1000 * (done - begun))
+        timing = Timing(1000 * (done - worked), 0, 1000 * (worked - begun), 1000 * (done - begun))
         return Classification(predictions, decoded.info, timing)
 
     def score(self, images: Sequence[bytes]) -> Scores:
-        """Answer class 0 for each."""
+        """Return logits of class 0 for each image."""
         self._work()
         for image in images:
             decode(image)
         return self._scores(len(images))
 
     def score_crops(self, crops: NDArray[np.uint8]) -> Scores:
-        """Answer class 0 for each."""
+        """Return logits of class 0 for each image."""
         self._work()
         return self._scores(len(crops))
 
     def explain(self, data: bytes, class_id: int | None = None, form: MapForm = "json") -> Explanation:
-        """Answer that the right half of an image speaks for a class, whatever it shows."""
+        """Return a map whose right half speaks for the class."""
         chosen = check_class_id(class_id or 0, len(self.model.labels))
         self._work()
         image, info = decode(data)
         values = np.array([[0, 1], [0, 1]], np.float32)
-        seen = region(image.size, self.model.metadata)
-        drawn = draw(form, image, values, seen, self.model.metadata.input_size)
+        shown = region(image.size, self.model.metadata)
+        png = draw(form, image, values, shown, self.model.metadata.input_size)
         score = 1.0 if chosen == 0 else 0.0
         label = self.model.labels.classes[chosen].name
-        return Explanation(chosen, label, score, values, seen, drawn, info, Timing(0, 0, 0, 0))
+        return Explanation(chosen, label, score, values, shown, png, info, Timing(0, 0, 0, 0))
 
     def embed(self, data: bytes, normalise: bool = False) -> Embedding:
-        """Answer with (2, 0, 0, 0), or with (1, 0, 0, 0) if normalised."""
+        """Return (2, 0, 0, 0), or (1, 0, 0, 0) if normalised."""
         self._work()
         decoded = decode(data)
         vector = np.array([1 if normalise else 2, 0, 0, 0], np.float32)
         return Embedding(vector, decoded.info, Timing(0, 0, 0, 0))
 
     def _work(self) -> None:
-        """Do what every answer does first: take its time, and fail where it should."""
+        """Count the call, wait for ``gate`` and ``seconds``, and raise ``failure`` if it is set."""
         self.started += 1
         if self._gate is not None:
             self._gate.wait()
@@ -124,5 +129,5 @@ class FakeClassifier:
 
     def _scores(self, images: int) -> Scores:
         logits = np.zeros((images, len(self.model.labels)), np.float32)
-        logits[:, 0] = 1000  # of which softmax makes exactly 1 and 0
+        logits[:, 0] = 1000  # softmax gives exactly 1 and 0
         return Scores(logits, Timing(0, 0, 0, 0))

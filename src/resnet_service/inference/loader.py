@@ -1,7 +1,7 @@
-"""From settings to the classifier that they ask for."""
+"""The loading of the classifier that the settings name, in a thread of its own."""
 
 import asyncio
-import importlib.readers  # noqa: F401 - what finding a file of the package imports the first time
+import importlib.readers  # noqa: F401 - imported by the first look-up of a package's file
 import threading
 from concurrent.futures import Future
 
@@ -13,12 +13,12 @@ from resnet_service.system.cpus import available_cpus
 
 
 def worker_count(settings: Settings) -> int:
-    """Return how many images are worked on at once."""
+    """Return the number of images to process at once."""
     return settings.workers or available_cpus()
 
 
 def open_classifier(settings: Settings) -> Classifier:
-    """Load the model and its labels, and try it; errors as for ``Classifier.open`` and ``Classifier.warm_up``."""
+    """Load the model and its labels and warm it up; errors as for ``Classifier.open`` and ``Classifier.warm_up``."""
     classifier = Classifier.open(
         choose_model(settings.checkpoint),
         ClassifierConfig(
@@ -36,23 +36,24 @@ def open_classifier(settings: Settings) -> Classifier:
 
 
 class ModelLoader:
-    """A model that is loaded in a thread of its own, so that its caller can import the web framework meanwhile.
+    """Loads a model in a thread, while the caller imports the web framework.
 
-    What the thread will need is imported before it begins: two threads that import at once can meet half a module.
+    The packages that the thread needs are imported before it starts: a thread may otherwise see a module that another
+    thread has only half imported.
 
     Raises:
-        ServiceError: There is no such file, or nothing that runs it; ``result`` raises what is found out later.
+        ServiceError: The file does not exist, or no runtime can run it; ``result`` raises all other errors.
 
     """
 
     def __init__(self, settings: Settings) -> None:
         find_runtime(choose_model(settings.checkpoint), settings.runtime)
         self._result: Future[Classifier] = Future()
-        # No daemon: a process that ends while OpenVINO compiles would abort.
+        # Not a daemon thread: a process that exits while OpenVINO compiles aborts.
         threading.Thread(target=_open, args=(settings, self._result), name="opening").start()
 
     async def result(self) -> Classifier:
-        """Return the classifier, once, and do not keep it: it should go when another takes its place."""
+        """Return the classifier, once, and drop the reference, so that a reload can free it."""
         result, self._result = self._result, Future()
         return await asyncio.wrap_future(result)
 
@@ -60,5 +61,5 @@ class ModelLoader:
 def _open(settings: Settings, result: Future[Classifier]) -> None:
     try:
         result.set_result(open_classifier(settings))
-    except BaseException as error:  # noqa: BLE001 - whatever it is, who waits for the result raises it
+    except BaseException as error:  # noqa: BLE001 - ``result`` raises it
         result.set_exception(error)

@@ -1,4 +1,4 @@
-"""Logits and labels in, the k most probable classes out; pure."""
+"""Ranking: from logits and labels to the k most probable classes; pure functions."""
 
 from typing import NamedTuple
 
@@ -11,7 +11,7 @@ from resnet_service.types import DEFAULT_TOP_K
 
 
 class RankedClass(NamedTuple):
-    """One answer: output index, the label's name, and its probability in 0 ... 1 among all classes."""
+    """A class: output index, label name, and probability among all classes, 0 ... 1."""
 
     class_id: int
     label: str
@@ -19,10 +19,10 @@ class RankedClass(NamedTuple):
 
 
 def check_top_k(top_k: int | None, classes: int) -> int:
-    """Return the number of answers to give; ``None`` means ``DEFAULT_TOP_K``, or all classes where there are fewer.
+    """Return the number of classes to name; ``None`` means ``DEFAULT_TOP_K``, or all classes where there are fewer.
 
     Raises:
-        InvalidTopK: Below 1 or above ``classes``; a client that asks for 10 answers should not get 3 unnoticed.
+        InvalidTopK: Below 1 or above ``classes``: a client that asks for 10 classes must notice that there are 3.
 
     """
     if top_k is None:
@@ -33,35 +33,35 @@ def check_top_k(top_k: int | None, classes: int) -> int:
 
 
 def softmax(logits: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Turn logits of any shape [..., classes] into probabilities along the last axis, without overflow."""
+    """Return the probabilities of logits [..., classes], along the last axis and without overflow."""
     shifted = logits.astype(np.float64) - logits.max(axis=-1, keepdims=True)
     exponentials = np.exp(shifted)
     return np.asarray(exponentials / exponentials.sum(axis=-1, keepdims=True))
 
 
-def check_sound(logits: NDArray[np.float32], labels: LabelSet) -> None:
-    """Accept one image's logits, float32 [classes].
+def check_logits(logits: NDArray[np.float32], labels: LabelSet) -> None:
+    """Check one image's logits, float32 [classes].
 
     Raises:
         InvalidModelOutput: The wrong number of logits, NaN or infinity.
 
     """
     if logits.shape != (len(labels),) or not np.isfinite(logits).all():
-        raise InvalidModelOutput("The model's output is not a finite number for each class.")
+        raise InvalidModelOutput("The model's output is not one finite number for each class.")
 
 
 def best(scores: NDArray[np.floating], top_k: int) -> list[int]:
-    """Return the indices of the ``top_k`` highest of one image's scores, [classes]; equal ones in their order."""
+    """Return the indices of the ``top_k`` highest scores of one image, [classes]; ties in order of their index."""
     return [int(index) for index in np.argsort(-scores, kind="stable")[:top_k]]
 
 
 def rank(logits: NDArray[np.float32], labels: LabelSet, top_k: int) -> list[RankedClass]:
-    """Rank one image's logits, float32 [classes]; equal scores come in the order of their class index.
+    """Rank one image's logits, float32 [classes]; ties in order of their index.
 
     Raises:
         InvalidModelOutput: The wrong number of logits, NaN or infinity.
 
     """
-    check_sound(logits, labels)
+    check_logits(logits, labels)
     scores = softmax(logits)
     return [RankedClass(index, labels.classes[index].name, float(scores[index])) for index in best(scores, top_k)]

@@ -1,4 +1,4 @@
-"""What a classifier answers, as plain values."""
+"""Results of a classifier, as plain values."""
 
 from typing import NamedTuple
 
@@ -11,7 +11,7 @@ from resnet_service.inference.ranking import RankedClass
 
 
 class Timing(NamedTuple):
-    """Milliseconds spent in each stage of one answer."""
+    """Milliseconds of each stage of one answer."""
 
     decode: float
     preprocess: float
@@ -20,7 +20,7 @@ class Timing(NamedTuple):
 
 
 class Classification(NamedTuple):
-    """The answer for one image: its most probable classes, best first."""
+    """The most probable classes of one image, best first."""
 
     predictions: list[RankedClass]
     image: ImageInfo
@@ -28,17 +28,17 @@ class Classification(NamedTuple):
 
 
 class Scores(NamedTuple):
-    """The network's answers for several images: finite logits, float32 [N, classes], and the time for all of them."""
+    """Finite logits of several images, float32 [N, classes], and the time for all of them."""
 
     logits: NDArray[np.float32]
     timing_ms: Timing
 
 
 class Explanation(NamedTuple):
-    """Which places of an image speak for a class.
+    """The class activation map of one image.
 
-    ``values``, float32 [h, w] as ``class_activation_map`` computes them, cover ``region``, in pixels of the image as
-    displayed. ``png`` is empty where only numbers were asked for. Drawing it is not part of the timing.
+    ``values`` is the map, float32 [h, w]; it covers ``region``, in pixels of the image as displayed. ``png`` is the
+    drawn map, empty for the form ``json``. The timing leaves the drawing out.
     """
 
     class_id: int
@@ -52,7 +52,7 @@ class Explanation(NamedTuple):
 
 
 class Embedding(NamedTuple):
-    """An image as a vector, float32 [D]."""
+    """The embedding of one image, float32 [D]."""
 
     vector: NDArray[np.float32]
     image: ImageInfo

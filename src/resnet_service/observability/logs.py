@@ -1,6 +1,7 @@
-"""One line for each thing that happens: as JSON for machines, or to be read; written beside the work, never in its way.
+"""The log: one JSON or console line an event, written by a background thread.
 
-Everything logs with the standard library; structlog turns the records into lines, ours, uvicorn's and anyone's alike.
+All code logs with the standard library; structlog formats the records of this package, uvicorn and other libraries
+alike.
 """
 
 import logging
@@ -16,45 +17,48 @@ from typing import Literal
 from resnet_service.observability.request_context import current
 from resnet_service.system.imports import import_blocked
 
-# For tracebacks with local variables, which are never shown here; and a twentieth of a server's start.
+# structlog uses rich to show local variables in tracebacks, which this log never does; importing rich takes a twentieth
+# of a server's start-up.
 with import_blocked("rich"):
     import structlog
     from structlog.typing import EventDict, Processor
 
 LogFormat = Literal["auto", "json", "console"]
 
-# What a line may carry beside its sentence. What is not named here does not get into a log by being passed along.
+# Fields that a line may have beside its message; any other `extra` is left out.
 FIELDS = ("request_id", "method", "route", "path", "status", "ms", "received", "sent", "code", "trace_id")
 
-_LONGEST = 2000  # characters of one text; of a traceback, the last
+_MAX_LENGTH = 2000  # characters of a text
+_MAX_TRACEBACK = 10 * _MAX_LENGTH  # characters of a traceback, counted from its end
 _CAPACITY = 10_000  # lines, about 3 MB
 _FLUSH_SECONDS = 1.0
 _GATHER_SECONDS = 0.02
-_BATCH = 256  # lines
+_BATCH_LINES = 256
 
 
 @contextmanager
 def writing(log_format: LogFormat, level: str, descriptor: int | None = None) -> Iterator[None]:
-    """Write the whole process's log while the block runs.
+    """Write the log of the whole process while the block runs.
 
     Args:
         log_format: ``auto`` is ``console`` on a terminal and ``json`` elsewhere.
-        level: Least severe to write. ``debug`` is for our own loggers only: others' would show what is in images.
-        descriptor: Where to; by default standard error.
+        level: Lowest level to write. ``debug`` applies to this package's loggers only: those of other libraries would
+            write image contents.
+        descriptor: File descriptor to write to; standard error by default.
 
     """
-    where = sys.stderr.fileno() if descriptor is None else descriptor
-    terminal = os.isatty(where)
-    handler = BackgroundWriter(where)
+    target = sys.stderr.fileno() if descriptor is None else descriptor
+    terminal = os.isatty(target)
+    handler = BackgroundWriter(target)
     handler.setFormatter(
         formatter("console" if terminal else "json", colors=terminal)
         if log_format == "auto"
         else formatter(log_format, colors=terminal)
     )
     root, ours = logging.getLogger(), logging.getLogger("resnet_service")
-    least = logging.getLevelNamesMapping()[level.upper()]
-    root.setLevel(max(least, logging.INFO))
-    ours.setLevel(least)
+    lowest = logging.getLevelNamesMapping()[level.upper()]
+    root.setLevel(max(lowest, logging.INFO))
+    ours.setLevel(lowest)
     root.addHandler(handler)
     try:
         yield
@@ -64,7 +68,7 @@ def writing(log_format: LogFormat, level: str, descriptor: int | None = None) ->
 
 
 def formatter(log_format: Literal["json", "console"], *, colors: bool = False) -> logging.Formatter:
-    """Return what turns a record into a line (a traceback of the console takes several, all of them indented)."""
+    """Return the formatter that makes a record one line; in ``console``, a traceback adds lines, all indented."""
     renderer: Processor
     if log_format == "json":
         renderer = structlog.processors.JSONRenderer()
@@ -72,7 +76,7 @@ def formatter(log_format: Literal["json", "console"], *, colors: bool = False) -
         renderer = structlog.dev.ConsoleRenderer(
             pad_event_to=0,
             colors=colors,
-            # The default shows local variables, images among them.
+            # The default shows local variables, image contents included.
             exception_formatter=structlog.dev.plain_traceback,
         )
     return structlog.stdlib.ProcessorFormatter(
@@ -86,15 +90,15 @@ def formatter(log_format: Literal["json", "console"], *, colors: bool = False) -
         processors=[
             structlog.stdlib.ProcessorFormatter.remove_processors_meta,
             structlog.processors.format_exc_info,
-            _defuse,
+            _escape,
             renderer,
         ],
     )
 
 
-def printable(text: str, longest: int = _LONGEST) -> str:
-    r"""Return ``text`` bounded, and such that it cannot pass for two: ``\n``, ``\x1b`` and their like written out."""
-    bounded = text if len(text) <= longest else f"{text[:longest]}…"
+def printable(text: str, max_length: int = _MAX_LENGTH) -> str:
+    r"""Return at most ``max_length`` characters of ``text`` on one line: ``\n``, ``\x1b`` and the like are escaped."""
+    bounded = text if len(text) <= max_length else f"{text[:max_length]}…"
     if bounded.isprintable():
         return bounded
     return "".join(
@@ -109,12 +113,12 @@ def _add_request_id(logger: object, name: str, event: EventDict) -> EventDict:
     return event
 
 
-def _defuse(logger: object, name: str, event: EventDict) -> EventDict:
-    """Make every text harmless: what strangers send gets into paths and into messages of exceptions."""
+def _escape(logger: object, name: str, event: EventDict) -> EventDict:
+    """Escape and bound every text: paths and messages of exceptions contain untrusted input."""
     for key, value in event.items():
         if key == "exception":
-            # Indented, no line of it looks like one of the log.
-            lines = value[-10 * _LONGEST :].splitlines()
+            # Indentation keeps a traceback's lines from passing for log lines.
+            lines = value[-_MAX_TRACEBACK:].splitlines()
             event[key] = "\n".join(f"    {printable(line)}" for line in lines)
         elif isinstance(value, str):
             event[key] = printable(value.rstrip("\n"))
@@ -122,10 +126,14 @@ def _defuse(logger: object, name: str, event: EventDict) -> EventDict:
 
 
 class BackgroundWriter(logging.Handler):
-    """Hands lines to a thread of its own, which writes them to a file descriptor.
+    """Queues lines for a background thread, which writes them to a file descriptor.
 
-    Whoever reads the log may be slow, or stop: a full pipe would stop the event loop with everything in it. So lines
-    wait, and where too many wait, new ones are dropped and counted, and the count is told when it goes on.
+    A write to a full pipe blocks until its reader reads on; in the event loop, it would stop the service. Once
+    ``capacity`` lines are queued, new ones are dropped and counted; the next write that succeeds is followed by a line
+    with the count.
+
+    ``QueueListener`` of the standard library does not suffice. With a reader that has stopped, its ``stop`` and
+    ``logging.shutdown`` wait for ever; it also wakes for each line, which nearly doubles the CPU time of one.
     """
 
     def __init__(self, descriptor: int, capacity: int = _CAPACITY) -> None:
@@ -135,24 +143,24 @@ class BackgroundWriter(logging.Handler):
         self._dropped = 0
         self._ended = False
         self._lines: queue.SimpleQueue[bytes | threading.Event | None] = queue.SimpleQueue()
-        # A daemon, as it may be stuck in a write when the process ends.
+        # A daemon thread, since it may be blocked in a write when the process ends.
         self._thread = threading.Thread(target=self._write_all, name="log", daemon=True)
         self._thread.start()
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Put a record's line among those that wait."""
+        """Format a record and queue its line, or count it as dropped."""
         if self._lines.qsize() >= self._capacity:
             self._dropped += 1
             return
         try:
             line = self.format(record)
-        except Exception:  # noqa: BLE001 - as the standard library has it: a bad log call breaks no request
+        except Exception:  # noqa: BLE001 - as in the standard library: a wrong log call fails no request
             self.handleError(record)
             return
         self._lines.put(f"{line}\n".encode(errors="backslashreplace"))
 
     def flush(self) -> None:
-        """Wait until what waits now has been written, but not for a reader that has stopped."""
+        """Wait until the queued lines are written, at most a second: the reader may have stopped."""
         if self._ended:
             return
         written = threading.Event()
@@ -160,7 +168,7 @@ class BackgroundWriter(logging.Handler):
         written.wait(_FLUSH_SECONDS)
 
     def close(self) -> None:
-        """Write what waits, and end the thread; the process's end asks for it again, and waits no second time."""
+        """Write the queued lines and end the thread; further calls, as at the process's exit, do nothing."""
         if not self._ended:
             self.flush()
             self._ended = True
@@ -172,15 +180,15 @@ class BackgroundWriter(logging.Handler):
         ended = False
         while not ended:
             batch = [self._lines.get()]
-            # Waking up for each line would cost the event loop more than making it: they share one interpreter.
+            # Waking for each line would take the interpreter lock from the event loop more often than formatting does.
             time.sleep(_GATHER_SECONDS)
-            while len(batch) < _BATCH and not self._lines.empty():
+            while len(batch) < _BATCH_LINES and not self._lines.empty():
                 batch.append(self._lines.get())
             self._write(b"".join(line for line in batch if isinstance(line, bytes)))
             if self._dropped:
                 dropped, self._dropped = self._dropped, 0
                 record = logging.LogRecord(
-                    __name__, logging.WARNING, __file__, 0, "%d lines of the log were dropped here.", (dropped,), None
+                    __name__, logging.WARNING, __file__, 0, "%d log lines were dropped here.", (dropped,), None
                 )
                 self._write(f"{self.format(record)}\n".encode())
             for waiting in batch:
@@ -192,5 +200,5 @@ class BackgroundWriter(logging.Handler):
         try:
             while line:
                 line = line[os.write(self._descriptor, line) :]
-        except OSError:  # nobody reads any more; there is nowhere to say so
+        except OSError:  # the reader has closed its end, so there is nowhere to report it
             pass

@@ -1,4 +1,4 @@
-"""What is seen of one request while it is answered: by whoever works on it, threads included."""
+"""The context of the current request: ID, stage times and error code."""
 
 import os
 import re
@@ -6,18 +6,19 @@ import time
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 
-# Long enough for UUIDs, W3C trace contexts and the identifiers of the usual proxies; no character that a log, a header
-# or a shell reads as anything but itself.
+REQUEST_ID_HEADER = b"x-request-id"
+# Long enough for UUIDs, W3C trace contexts and the IDs of common proxies, and without characters that are special in
+# logs, headers or shells.
 _ACCEPTED = re.compile(rb"[A-Za-z0-9._:=+/-]{1,128}")
 
 
 @dataclass(slots=True)
 class RequestContext:
-    """One request, as far as it has come.
+    """One request in progress.
 
-    ``begun`` is when its head had arrived, in seconds of ``time.perf_counter``. ``code`` is that of the first problem
-    answered with. ``stages`` has the seconds spent in each stage that is over, in their order. ``refused`` is status
-    and code where the connection was refused below the application, which then only sees a client leave.
+    ``begun`` is when its head had arrived, in seconds of ``time.perf_counter``. ``code`` is the error code of its
+    response. ``stages`` has the seconds of each finished stage, in order. ``refused`` has status and code if the server
+    refused the request below the application, which then only sees the client disconnect.
     """
 
     request_id: str
@@ -27,7 +28,7 @@ class RequestContext:
     refused: tuple[int, str] | None = None
 
     def add(self, stage: str, seconds: float) -> None:
-        """Count time spent in a stage; a batch goes through some of them several times."""
+        """Add time spent in a stage; a batch goes through some stages several times."""
         self.stages[stage] = self.stages.get(stage, 0) + seconds
 
 
@@ -35,22 +36,22 @@ current: ContextVar[RequestContext | None] = ContextVar("request_context", defau
 
 
 def note_problem(code: str) -> None:
-    """Note with which problem the request of now is answered; later ones do not count."""
+    """Record the error code of the current request; later ones do not replace the first."""
     ctx = current.get()
     if ctx is not None and ctx.code is None:
         ctx.code = code
 
 
 def request_id(headers: list[tuple[bytes, bytes]]) -> str:
-    """Return the client's own ``X-Request-ID`` if it is one that can be believed, else a new one.
+    """Return the client's ``X-Request-ID`` if it has 1 to 128 accepted characters, else a new one.
 
     Args:
-        headers: As ASGI has them, names in lower case.
+        headers: As in ASGI, names in lower case.
 
     """
-    given = [value for name, value in headers if name == b"x-request-id"]
-    if len(given) == 1 and _ACCEPTED.fullmatch(given[0]):
-        return given[0].decode("ascii")
+    values = [value for name, value in headers if name == REQUEST_ID_HEADER]
+    if len(values) == 1 and _ACCEPTED.fullmatch(values[0]):
+        return values[0].decode("ascii")
     return new_request_id()
 
 

@@ -1,4 +1,4 @@
-"""Requests as OpenTelemetry spans: an option. The one room that knows the packages, and imports them when asked."""
+"""Optional OpenTelemetry spans of requests; the only module that imports OpenTelemetry."""
 
 import os
 import threading
@@ -20,12 +20,12 @@ _CLOSE_SECONDS = 5.0
 
 
 class Tracer:
-    """Makes the spans of a request when it has been answered: one for the request, and a child for each stage.
+    """Creates the spans of a request after its response: one for the request, and a child for each stage.
 
-    They carry the times that were measured anyway, so that tracing costs nothing while there is work to do.
+    They use the times in the request's context, so that tracing adds nothing to the work on an image.
 
     Args:
-        provider: What samples the spans, and hands them to exporters.
+        provider: Samples the spans and hands them to exporters.
 
     """
 
@@ -40,14 +40,14 @@ class Tracer:
     def record(
         self, ctx: RequestContext, *, route: str, method: str, status: int, headers: list[tuple[bytes, bytes]]
     ) -> str:
-        """Make the spans of a request that ends now; return its trace's ID, 32 hexadecimal digits.
+        """Create the spans of a request that ends now; return its trace ID, 32 hexadecimal digits.
 
         Args:
             ctx: The request.
-            route: Its route's template.
+            route: Template of its route.
             method: Its HTTP method.
-            status: Of its answer.
-            headers: The request's, as ASGI has them; the caller's ``traceparent`` is among them.
+            status: Status of its response.
+            headers: Its headers, as in ASGI; may have the caller's ``traceparent``.
 
         """
         carrier = {name.decode("latin-1"): value.decode("latin-1") for name, value in headers if name in _CONTEXT}
@@ -79,13 +79,13 @@ class Tracer:
         return self._trace.format_trace_id(span.get_span_context().trace_id)
 
     def close(self) -> None:
-        """Export what waits, but do not wait long for a collector that cannot be reached."""
+        """Export the remaining spans, in at most 5 s: the collector may be unreachable."""
         closing = threading.Thread(target=self._provider.shutdown, daemon=True)
         closing.start()
         closing.join(_CLOSE_SECONDS)
 
 
-# What propagators read: W3C's, and the older ones that OTEL_PROPAGATORS can name.
+# Headers that propagators read: W3C's, and the older ones that OTEL_PROPAGATORS can select.
 _CONTEXT = frozenset(
     {
         b"traceparent",
@@ -101,10 +101,10 @@ _CONTEXT = frozenset(
 
 
 def open_tracer() -> Tracer:
-    """Return a tracer as the standard variables ``OTEL_*`` describe it: exporter, endpoint, sampler, service name.
+    """Return a tracer configured by the standard variables ``OTEL_*``: exporter, endpoint, sampler, service name.
 
     Raises:
-        TracingUnavailable: The packages are not installed, or there is no such exporter.
+        TracingUnavailable: The packages are not installed, or the exporter is not.
 
     """
     try:
@@ -115,7 +115,7 @@ def open_tracer() -> Tracer:
         raise TracingUnavailable(
             f"Tracing needs the package {error.name}: pip install 'resnet-service[otel]'."
         ) from error
-    # The variable wins over this name, as the specification has it.
+    # The specification gives the variable precedence over this name.
     own = {} if "OTEL_SERVICE_NAME" in os.environ else {"service.name": "resnet-service"}
     provider = TracerProvider(resource=Resource.create({**own, "service.version": __version__}), shutdown_on_exit=False)
     for name in filter(None, (part.strip() for part in os.environ.get(_EXPORTERS, "otlp").split(","))):
@@ -125,12 +125,12 @@ def open_tracer() -> Tracer:
 
 
 def _exporter(name: str) -> Any:
-    """Return the class of an exporter by the name that the specification gives it."""
+    """Return the exporter class for a name that the specification defines."""
     protocol = os.environ.get("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL") or os.environ.get("OTEL_EXPORTER_OTLP_PROTOCOL")
     entry = _PROTOCOLS.get(protocol or "http/protobuf", str(protocol)) if name == "otlp" else name
-    for found in entry_points(group="opentelemetry_traces_exporter", name=entry):
-        return found.load()
+    for entry_point in entry_points(group="opentelemetry_traces_exporter", name=entry):
+        return entry_point.load()
     raise TracingUnavailable(
-        f"No exporter {entry!r} is installed ({_EXPORTERS}={name}): pip install 'resnet-service[otel]' brings OTLP "
-        "over HTTP; others have packages of their own."
+        f"No exporter {entry!r} is installed ({_EXPORTERS}={name}): pip install 'resnet-service[otel]' installs OTLP "
+        "over HTTP; install the package of any other exporter."
     )

@@ -1,8 +1,8 @@
-"""The engine of a cluster: Ray Data hands the parts to actors, one a CPU, and replaces those that die.
+"""The batch engine of a Ray cluster: Ray Data hands shards to actors, one a CPU, and replaces actors that die.
 
-What goes to a worker is a part's description; images go from the store to the worker and rows from the worker to
-the store, so that nothing large passes through the driver. A part that was begun on a node that died is done again
-elsewhere, and writes the file of the same name: done twice, it is there once.
+The driver sends a worker only the names of images. The worker reads the images from the store and writes the rows to
+it, so that no large data passes through the driver. If a node dies, its shards run again elsewhere and write files of
+the same names, so that no image gets two rows.
 """
 
 import logging
@@ -29,16 +29,16 @@ from resnet_service.inference.base import ImageClassifier
 from resnet_service.models.labels import label_file_for
 from resnet_service.system.files import atomic_write, read_model_file
 
-_WAITING = 2  # parts that a worker has got, so that it need not wait for the driver
-# Nodes come and go, and their workers are started again elsewhere. But what ends its worker each time (an image that
-# crashes a decoder, say) must not go on for ever, as it would by default.
+_TASKS_IN_FLIGHT = 2  # tasks that a worker has, so that it need not wait for the driver
+# If a node dies, Ray starts its workers again elsewhere. By default it does so without limit, also for a shard that
+# crashes every worker (an image that crashes a decoder, for example).
 _RESTARTS = 20
 
 
 class ModelFiles:
-    """A model's file and its labels', to be put into Ray's object store: there it is sent to each node once.
+    """The files of a model and its labels, for Ray's object store, which sends them to each node once.
 
-    The compiled network is no file, and each process needs its own: OpenVINO rearranges the weights for the CPU.
+    Each process compiles the network for itself, since OpenVINO rearranges the weights for the CPU.
     """
 
     def __init__(self, config: BatchConfig, label_file: Path | None) -> None:
@@ -57,21 +57,21 @@ class ModelFiles:
 
 
 class ShardWorker:
-    """What an actor holds: the classifier, opened for one thread. Ray Data calls it with one part at a time."""
+    """An actor with a classifier, opened for one thread. Ray Data calls it with one shard at a time."""
 
     def __init__(self, files: "ray.ObjectRef[ModelFiles]", output: Output) -> None:
-        with tempfile.TemporaryDirectory(prefix="resnet-service-") as folder:  # the runtime keeps nothing open
+        with tempfile.TemporaryDirectory(prefix="resnet-service-") as folder:  # the runtime keeps no file open
             config = ray.get(files).unpack(Path(folder))
             self._classifier = config.open(workers=1)
         self._output = output
         self._top_k = config.top_k
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        """Do the part in ``row``; return what became of it, or the error of ours that ends the run."""
+        """Run the shard in ``row``; return its outcome, or the service error that ends the run."""
         outcome: Outcome | ServiceError
         try:
             outcome = run_shard(read_shard(row["shard"]), self._classifier, self._output, self._top_k)
-        except ServiceError as error:  # concerns all; Ray would wrap it beyond recognition
+        except ServiceError as error:  # Ray would wrap it in an error of its own
             outcome = error
         return {"outcome": outcome_text(outcome)}
 
@@ -79,16 +79,16 @@ class ShardWorker:
 def ray_engine(
     config: BatchConfig, classifier: ImageClassifier, workers: int | None, *, restarts: int = _RESTARTS
 ) -> Engine:
-    """Return the engine of the cluster that ``RAY_ADDRESS`` names, or else of a Ray on this machine.
+    """Return the engine of the cluster at ``RAY_ADDRESS``, or of a local Ray if that is not set.
 
-    Every node needs this package in the same version, and must reach input and output under the same names: object
-    stores, or a shared file system.
+    Every node needs the same version of this package, and must reach input and output under the same names: in object
+    stores, or on a shared file system.
 
     Args:
-        config: How to classify.
-        classifier: Opened by it; tells which label file is meant.
-        workers: Actors, each with a CPU; by default as many as the cluster has, and more where it grows.
-        restarts: How many times a worker may die, with its node or alone, before the run ends.
+        config: The options of the batch.
+        classifier: Opened with them; its metadata name the label file.
+        workers: Actors, one CPU each; by default one for each CPU of the cluster, also if it grows.
+        restarts: How many times a worker may die, with or without its node, before the run fails.
 
     """
 
@@ -104,11 +104,11 @@ def ray_engine(
                 min_size=1,
                 max_size=workers,
                 initial_size=min(workers or cpus, tasks),
-                max_tasks_in_flight_per_actor=_WAITING,
+                max_tasks_in_flight_per_actor=_TASKS_IN_FLIGHT,
             )
             dataset = ray.data.from_items(rows, override_num_blocks=tasks)
             with warnings.catch_warnings():
-                # Ray means to give such options other names, and has none for this one yet; see pyproject.toml.
+                # Ray deprecates such options, but has no replacement for this one yet; see pyproject.toml.
                 warnings.simplefilter("ignore", RayDeprecationWarning)
                 outcomes = dataset.map(
                     ShardWorker, fn_constructor_args=(files, output), compute=pool, num_cpus=1, max_restarts=restarts
@@ -116,15 +116,15 @@ def ray_engine(
             for row in outcomes.iter_rows():
                 yield read_outcome(row["outcome"])
         except (ray.exceptions.RayError, ConnectionError) as error:
-            # After a traceback comes what happened, and after that sentence, advice about Ray.
+            # Ray's message is a traceback, then a sentence with the reason, then advice about Ray.
             reason = str(error).strip().splitlines()[-1].partition(". ")[0].rstrip(".")
-            raise ClusterFailed(f"Ray failed: {reason}. What was written stays; run again to go on.") from error
+            raise ClusterFailed(f"Ray failed: {reason}. Written results stay; run again to continue.") from error
 
     return run
 
 
 def _connect() -> None:
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is sent anywhere unless it was asked for
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # no telemetry, unless the user asks for it
     if not ray.is_initialized():
         ray.init(logging_level=logging.WARNING, log_to_driver=False)
     logging.getLogger("ray.data").setLevel(logging.WARNING)

@@ -1,13 +1,12 @@
-"""The same application on Ray Serve: ``serve run resnet_service.ray.serving:app``.
+"""The application on Ray Serve: ``serve run resnet_service.ray.serving:app``.
 
-Each replica is the whole of ``create_app``: routes, schemas, problems and limits are those of ``resnet-service serve``.
-The settings come from the same variables (``RESNET_SERVICE_…``), as they are where ``serve run`` is called. The model
-lies on every node under the same path. What concerns connections (their number, headers, idle time) is Ray's proxy's.
+Each replica runs the whole of ``create_app``, with the routes, schemas, errors and limits of ``resnet-service serve``.
+The settings come from the same variables (``RESNET_SERVICE_…``), read where ``serve run`` is called. The model must
+have the same path on every node. Connections (number, headers, idle time) are up to Ray's proxy.
 
-A replica has its own compiled network. It cannot lie in Ray's object store for all of a node's replicas: OpenVINO
-rearranges the weights for the CPU into memory of its own. What replicas of a node share is the model file, in the page
-cache. One replica a node that takes all of its CPUs (``RESNET_SERVICE_WORKERS``) shares the compiled network among
-them, too.
+Each replica has its own compiled network. Ray's object store cannot share it among a node's replicas, since OpenVINO
+copies the weights into memory of its own; they share only the model file in the page cache. To share the compiled
+network too, run one replica a node that takes all of its CPUs (``RESNET_SERVICE_WORKERS``).
 """
 
 from typing import Any
@@ -17,21 +16,20 @@ from ray.serve.config import AutoscalingConfig, BackpressureConfig
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from resnet_service.api.app import create_app
-from resnet_service.server.server import EVERY_ANSWER
+from resnet_service.observability.request_context import REQUEST_ID_HEADER
+from resnet_service.server.server import RESPONSE_HEADERS
 from resnet_service.settings import Settings, load_settings
 from resnet_service.system.memory import limit_gc, limit_heap
 
 _RETRY_SECONDS = 1
-_EVERY_ANSWER = [(name.lower().encode(), value.encode()) for name, value in EVERY_ANSWER]
-_REQUEST_ID = b"x-request-id"
+_RESPONSE_HEADERS = [(name.lower().encode(), value.encode()) for name, value in RESPONSE_HEADERS]
 
 
 class AsServed:
-    """Pure ASGI: what our own server does for the application, and Ray's does not.
+    """ASGI middleware that does what this package's server does for the application and Ray Serve does not.
 
-    Each request gets what the lifespan hook has yielded: servers do that, says the ASGI specification, but Ray Serve
-    lets the hook fill the dictionary and then forgets it. Each answer gets the headers that all answers have, and loses
-    its request ID, since Ray's proxy writes the same one beside it.
+    It passes the lifespan's state on to each request, as ASGI requires of servers; Ray Serve drops that state. It adds
+    the headers that every response has, and removes the request ID, which Ray's proxy adds itself.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -39,7 +37,7 @@ class AsServed:
         self._state: dict[str, Any] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request, or the lifespan."""
+        """Handle one request or the lifespan."""
         if scope["type"] == "lifespan":
             self._state = scope.setdefault("state", self._state)
             await self._app(scope, receive, send)
@@ -47,8 +45,8 @@ class AsServed:
 
         async def send_as_served(message: Message) -> None:
             if message["type"] == "http.response.start":
-                kept = [header for header in message.get("headers", ()) if header[0].lower() != _REQUEST_ID]
-                message = {**message, "headers": [*kept, *_EVERY_ANSWER]}
+                kept = [header for header in message.get("headers", ()) if header[0].lower() != REQUEST_ID_HEADER]
+                message = {**message, "headers": [*kept, *_RESPONSE_HEADERS]}
             await send(message)
 
         await self._app({**scope, "state": {**scope.get("state", {}), **self._state}}, receive, send_as_served)
@@ -57,21 +55,21 @@ class AsServed:
 def build(settings: Settings | None = None, *, max_replicas: int = 100, cpus: float | None = None) -> serve.Application:
     """Return the application for ``serve.run``.
 
-    Serve starts and ends replicas such that each has about one request in work and one waiting for each worker. Who
-    finds no place is answered 429 by the replica's own admission, as everywhere. Ray hands a replica twice as many
-    requests as it has places, so that it comes to that; only where no replica takes any more, while one starts for
-    example, does Ray's proxy hold as many as one replica has places, and answer the others 429 itself, in plain text.
+    Ray Serve scales the replicas so that each has about one running and one waiting request for each worker. If a
+    replica's queue is full, its own admission answers 429. For that, Ray passes a replica up to twice as many requests
+    as it has slots. If no replica accepts more requests (while one starts, for example), Ray's proxy queues as many as
+    one replica has slots, and answers further ones with 429 itself, in plain text.
 
     Args:
-        settings: Of each replica; by default, read from the environment. ``workers`` is 1 where it is 0: of a node with
-            64 CPUs a replica has only those that Ray gave it.
-        max_replicas: Where autoscaling ends.
-        cpus: What Ray reserves for a replica; by default one a worker.
+        settings: Settings of each replica, by default from the environment. ``workers`` 0 means 1: of a node's CPUs, a
+            replica may use only those that Ray reserved for it.
+        max_replicas: Upper limit of autoscaling.
+        cpus: CPUs that Ray reserves for a replica; by default one a worker.
 
     """
-    given = settings or load_settings()
-    workers = given.workers or 1
-    chosen = given.model_copy(update={"workers": workers})
+    base = settings or load_settings()
+    workers = base.workers or 1
+    chosen = base.model_copy(update={"workers": workers})
     slots = workers * (1 + chosen.queue)
 
     def application() -> ASGIApp:

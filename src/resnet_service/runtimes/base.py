@@ -1,4 +1,4 @@
-"""The protocol that every runtime implements: uint8 pixels to float32 logits, and what comes before them."""
+"""The protocol of runtimes: from uint8 pixels to float32 logits, embedding and feature map."""
 
 from typing import NamedTuple, Protocol
 
@@ -10,10 +10,10 @@ from resnet_service.types import Precision
 
 
 class Features(NamedTuple):
-    """What a network makes of one image, all float32.
+    """The outputs of a network for one image, all float32.
 
-    ``logits`` [classes]; ``embedding`` [D], what its last linear layer takes; ``feature_map`` [D, h, w], the last one,
-    whose mean over h and w is the embedding, or ``None`` of networks that do not end so.
+    ``logits`` [classes]; ``embedding`` [D], the input of the last linear layer; ``feature_map`` [D, h, w], whose mean
+    over h and w is the embedding, or ``None`` if the network does not end in global average pooling.
     """
 
     logits: NDArray[np.float32]
@@ -22,16 +22,16 @@ class Features(NamedTuple):
 
 
 class Runtime(Protocol):
-    """A loaded network. Safe to call from several threads at once."""
+    """A loaded network. Thread-safe."""
 
     @property
     def name(self) -> str:
-        """What runs it, as ``/metadata`` shows it."""
+        """The runtime's name, as ``/metadata`` shows it."""
         ...
 
     @property
     def precision(self) -> Precision:
-        """What it computes in; with ``int8``, what is not quantized is FP32."""
+        """The precision of the computation; with ``int8``, layers that are not quantized run in FP32."""
         ...
 
     @property
@@ -41,12 +41,12 @@ class Runtime(Protocol):
 
     @property
     def sha256(self) -> str:
-        """SHA-256 of the model file; the model's version derives from it."""
+        """SHA-256 of the model file, from which the model's version is derived."""
         ...
 
     @property
     def prefetch(self) -> int:
-        """Calls that it can queue beyond its workers, lest threads of its own stand idle; 0 where it has none."""
+        """Calls to queue beyond the workers, so that the runtime's own threads never idle; 0 if it has no threads."""
         ...
 
     def logits(self, crops: NDArray[np.uint8], *, prefer_latency: bool = True) -> NDArray[np.float32]:
@@ -54,7 +54,7 @@ class Runtime(Protocol):
 
         Args:
             crops: uint8 [N, S, S, 3], RGB in 0 ... 255.
-            prefer_latency: No other image is being worked on, so that all CPUs may be spent on this one.
+            prefer_latency: Use all CPUs for this call, since no other image is being processed.
 
         Returns:
             float32 [N, classes].
@@ -64,19 +64,19 @@ class Runtime(Protocol):
 
     @property
     def outputs(self) -> Outputs:
-        """What ``features`` gives besides logits."""
+        """The outputs of ``features`` besides logits."""
         ...
 
     @property
     def logits_only(self) -> str:
-        """Why that is nothing, where it is not the network's own nature: a sentence for clients; else empty."""
+        """Why the file or runtime, not the network, gives logits only, as a sentence for clients; else empty."""
         ...
 
     @property
     def class_weights(self) -> NDArray[np.float32] | None:
-        """The last linear layer's weights as they are multiplied with, float32 [classes, D], if there are maps."""
+        """The last linear layer's weights, dequantized to float32 [classes, D]; ``None`` if there are no maps."""
         ...
 
     def features(self, pixels: NDArray[np.uint8], *, prefer_latency: bool = True) -> Features:
-        """Run the network on one image, uint8 [S, S, 3]; only where ``outputs`` has an embedding."""
+        """Run the network on one image, uint8 [S, S, 3]; requires an embedding in ``outputs``."""
         ...

@@ -1,4 +1,4 @@
-"""Which runtime opens which model file."""
+"""The choice of the runtime for a model file."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -9,7 +9,7 @@ from resnet_service.system.files import check_model_file
 from resnet_service.system.imports import import_blocked
 from resnet_service.types import EXPORTED_SUFFIX, RuntimeName
 
-# Of a path, an architecture or none, workers and threads.
+# Takes path, architecture or None, workers, threads.
 Opener = Callable[[Path, str | None, int, int], Runtime]
 
 
@@ -22,12 +22,12 @@ def open_runtime(
         path: A checkpoint (``.pth``), or an exported model (``.onnx``).
         runtime: ``auto`` is ``openvino`` for exported models and ``torch`` for checkpoints.
         arch: Architecture of a bare ``state_dict``; checkpoints and exported models name their own.
-        workers: Networks that are computed at once.
-        threads: CPU threads for one call; 0 for the best that the runtime can do.
+        workers: Inferences to run at once.
+        threads: CPU threads of one call; 0 lets the runtime choose.
 
     Raises:
         ModelError: The file is missing, damaged, unsafe or contradicts itself.
-        UnsuitableRuntime: That runtime does not run this kind of file.
+        UnsuitableRuntime: The runtime does not run this kind of file.
         RuntimeUnavailable: The packages it needs are not installed.
 
     """
@@ -35,7 +35,7 @@ def open_runtime(
 
 
 def find_runtime(path: Path, runtime: RuntimeName = "auto") -> Opener:
-    """Import what ``open_runtime`` will need for this file, and return what opens it; arguments and errors as there."""
+    """Import the runtime for a file and return its opener; arguments and errors as for ``open_runtime``."""
     exported = path.suffix == EXPORTED_SUFFIX
     chosen = ("openvino" if exported else "torch") if runtime == "auto" else runtime
     if chosen == "openvino":
@@ -46,7 +46,7 @@ def find_runtime(path: Path, runtime: RuntimeName = "auto") -> Opener:
             )
         check_model_file(path)
         try:
-            # OpenVINO's model converter is unused here and takes half of the import's time.
+            # OpenVINO's model converter is unused here and takes half of the import time.
             with import_blocked("openvino.tools.ovc"):
                 from resnet_service.runtimes.openvino import OpenVINORuntime
         except ModuleNotFoundError as error:
@@ -54,8 +54,8 @@ def find_runtime(path: Path, runtime: RuntimeName = "auto") -> Opener:
         return lambda path, arch, workers, threads: OpenVINORuntime.open(path, workers=workers, threads=threads)
     if exported:
         raise UnsuitableRuntime(
-            f"{path} is an exported model, which the runtime openvino runs; the runtime {chosen} needs the checkpoint "
-            "that it was exported from."
+            f"The runtime {chosen} cannot run the exported model {path}; use the runtime openvino, or the checkpoint "
+            "that the model was exported from."
         )
     check_model_file(path)
     try:
@@ -63,7 +63,7 @@ def find_runtime(path: Path, runtime: RuntimeName = "auto") -> Opener:
     except ModuleNotFoundError as error:
         raise RuntimeUnavailable(
             f"Serving {path} needs PyTorch, and {error.name} is not installed: pip install 'resnet-service[torch]', "
-            "or serve an exported model, which needs none."
+            "or serve an exported model, which needs no PyTorch."
         ) from error
     optimise = OPTIMISATIONS[chosen]
     return lambda path, arch, workers, threads: TorchRuntime.open(path, optimise, arch=arch, threads=threads or 1)

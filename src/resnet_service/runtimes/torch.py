@@ -1,6 +1,6 @@
-"""The reference runtime, a checkpoint run by PyTorch as it is; and the two optimisations that tutorials recommend.
+"""The PyTorch runtimes: a checkpoint as it is, and two optimisations that tutorials recommend.
 
-What they bring is measured in `docs/benchmarks`; neither comes near an exported model.
+`docs/benchmarks` has their speed; neither comes near an exported model.
 """
 
 import warnings
@@ -25,7 +25,7 @@ Forward = Callable[[Tensor], Tensor]
 
 
 class Optimisation(NamedTuple):
-    """A way to make a network faster within PyTorch: float32 [N, 3, S, S] to logits, as before."""
+    """An optimisation within PyTorch; the optimised network still takes float32 [N, 3, S, S] and gives logits."""
 
     name: str
     precision: Precision
@@ -48,14 +48,14 @@ class TorchRuntime:
         self.outputs = Outputs()
         self.logits_only = ""
         self.class_weights: NDArray[np.float32] | None = None
-        if optimisation.apply is not _as_it_is:
-            # What comes before their logits, an optimised network does not give, and another network's is not theirs.
-            self.logits_only = f"The runtime {self.name} gives scores only: serve the model with another one."
+        if optimisation.apply is not _unchanged:
+            # An optimised network has no embedding output, and the embedding of the original one would not be its own.
+            self.logits_only = f"The runtime {self.name} gives scores only; serve the model with another runtime."
             return
         try:
             self._features, self.outputs, weights = trace(model, torch.cat([example, example]))
         except UntraceableModel:
-            self.logits_only = f"PyTorch cannot trace {self.metadata.arch}, so that it gives scores only."
+            self.logits_only = f"PyTorch cannot trace {self.metadata.arch}, so it gives scores only."
         else:
             self.class_weights = None if weights is None else weights.numpy()
 
@@ -63,7 +63,7 @@ class TorchRuntime:
     def open(cls, path: Path, optimisation: Optimisation, *, arch: str | None = None, threads: int = 1) -> Self:
         """Load ``path``; each call of ``logits`` uses ``threads`` CPU threads.
 
-        The number of threads is PyTorch's, and thus the process's.
+        The number of threads is a setting of the whole process.
         """
         torch.set_num_threads(threads)
         return cls(load_checkpoint(path, arch=arch), optimisation)
@@ -78,7 +78,7 @@ class TorchRuntime:
         return output
 
     def features(self, pixels: NDArray[np.uint8], *, prefer_latency: bool = True) -> Features:
-        """Run the network on uint8 [S, S, 3] and return what comes before its logits too."""
+        """Run the network on uint8 [S, S, 3]; return logits, embedding and feature map."""
         with torch.inference_mode():
             logits, embedding, *feature_maps = (
                 output[0].numpy() for output in self._features(self._tensor(pixels[np.newaxis]))
@@ -86,30 +86,30 @@ class TorchRuntime:
         return Features(logits, embedding, feature_maps[0] if feature_maps else None)
 
     def _tensor(self, crops: NDArray[np.uint8]) -> Tensor:
-        # NHWC memory seen as NCHW is just what channels-last means: nothing is copied.
+        # NHWC memory viewed as NCHW is the channels-last layout: nothing is copied.
         return torch.from_numpy(normalise(crops, self.metadata)).permute(0, 3, 1, 2)
 
 
-def _as_it_is(model: nn.Module, example: Tensor) -> Forward:
+def _unchanged(model: nn.Module, example: Tensor) -> Forward:
     return model
 
 
 def _torchscript(model: nn.Module, example: Tensor) -> Forward:
-    """Trace, freeze and optimise in this process; an archive from disk would carry code, and is never loaded."""
+    """Trace, freeze and optimise in this process; TorchScript archives carry code and are never loaded."""
     with warnings.catch_warnings(), torch.no_grad():
-        # TorchScript is deprecated as a whole; it is offered because people ask for it, and goes when it does.
+        # TorchScript is deprecated; this runtime goes when PyTorch removes it.
         warnings.filterwarnings("ignore", message=".*deprecated")
         frozen = torch.jit.freeze(torch.jit.trace(model, example))  # type: ignore[no-untyped-call]
         optimised: Forward = torch.jit.optimize_for_inference(frozen)
-        for _ in range(2):  # the profiling executor specialises itself in the first runs
+        for _ in range(2):  # the profiling executor specialises in the first runs
             optimised(example)
     return optimised
 
 
 def _dynamic_int8(model: nn.Module, example: Tensor) -> Forward:
-    """Quantize the linear layers' weights; of a ResNet-18 that is 0.5 of 11.7 million."""
+    """Quantize the weights of linear layers: of a ResNet-18, 0.5 of 11.7 million weights."""
     with warnings.catch_warnings():
-        # So is torch.ao.quantization.
+        # torch.ao.quantization is deprecated, too.
         warnings.filterwarnings("ignore", message=".*deprecated")
         quantized: Forward = torch.ao.quantization.quantize_dynamic(  # type: ignore[no-untyped-call]
             model, {nn.Linear}, dtype=torch.qint8
@@ -119,9 +119,9 @@ def _dynamic_int8(model: nn.Module, example: Tensor) -> Forward:
 
 OPTIMISATIONS: Mapping[str, Optimisation] = MappingProxyType(
     {
-        one.name: one
-        for one in (
-            Optimisation("torch", "fp32", _as_it_is),
+        optimisation.name: optimisation
+        for optimisation in (
+            Optimisation("torch", "fp32", _unchanged),
             Optimisation("torchscript", "fp32", _torchscript),
             Optimisation("torch-dynamic-int8", "int8", _dynamic_int8),
         )

@@ -1,8 +1,8 @@
-"""The health check of containers: is the service on this machine ready?
+"""The health check of containers: exits with 0 if the service on this machine is ready.
 
-``python -m resnet_service.server.healthcheck`` exits with 0 if it is, else with 1 and a line that says why. A container
-runs it every few seconds beside the service, so it imports neither an HTTP library nor the rest of the package and
-speaks to a socket. Address and port are those of the service's own variables.
+Otherwise ``python -m resnet_service.server.healthcheck`` exits with 1 and a line with the reason. A container runs it
+every few seconds beside the service, so it uses a plain socket and imports neither an HTTP library nor the rest of the
+package. It reads address and port from the service's variables.
 """
 
 import os
@@ -13,10 +13,10 @@ TIMEOUT_SECONDS = 2
 
 
 def probe(host: str, port: int) -> None:
-    """Ask ``host:port`` for its readiness.
+    """Ask ``host:port`` whether it is ready.
 
     Raises:
-        OSError: Nothing answers there within ``TIMEOUT_SECONDS``, or what does is not ready.
+        OSError: No answer within ``TIMEOUT_SECONDS``, or not ready.
 
     """
     with socket.create_connection((host, port), TIMEOUT_SECONDS) as connection:
@@ -27,11 +27,11 @@ def probe(host: str, port: int) -> None:
 
 
 def main() -> None:
-    """Probe the service that these variables configure."""
+    """Probe the service that the environment variables configure."""
     host = os.environ.get("RESNET_SERVICE_HOST", "127.0.0.1")
     port = int(os.environ.get("RESNET_SERVICE_PORT", "8080"))
     try:
-        # Whoever listens everywhere is asked on loopback.
+        # A service that listens on all addresses is probed on loopback.
         probe({"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host), port)  # noqa: S104 - compared, not bound
     except OSError as error:
         sys.exit(f"{host}, port {port}: {error}")

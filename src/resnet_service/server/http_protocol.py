@@ -1,4 +1,4 @@
-"""Uvicorn's HTTP/1.1 protocol, with the bounds it lacks: on connections, request heads, and the reading of answers."""
+"""Uvicorn's HTTP/1.1 protocol with limits on connections, request heads and slow readers."""
 
 import asyncio
 import fcntl
@@ -17,101 +17,106 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from resnet_service.api.dependencies import Service
 from resnet_service.api.problem_details import respond_to
 from resnet_service.errors import HeadTooLarge, MalformedRequest, RequestTooSlow, ServiceError, TooManyConnections
-from resnet_service.observability.request_context import RequestContext, new_request_id, request_id
+from resnet_service.observability.request_context import (
+    REQUEST_ID_HEADER,
+    RequestContext,
+    new_request_id,
+    request_id,
+)
 
 log = logging.getLogger("resnet_service.access")
 
 _MAX_HEADERS = 100
-# Where Linux's struct tcp_info has tcpi_bytes_acked, since 4.1.
+# Offset of tcpi_bytes_acked in Linux's struct tcp_info, since Linux 4.1.
 _BYTES_ACKED = slice(120, 128)
 _SWEEP_SECONDS = 0.5
-# A client that sends a request while the service begins to end has not been told, and could not know if it was lost.
+# At shutdown, an idle connection stays open for so long: a client may just have sent a request, and could not know
+# whether it was processed.
 _LAST_REQUEST_SECONDS = 0.5
-# Refused connections are read from for so long, and so many beyond the limit: closing with unread bytes resets a
-# connection, and a reset destroys the answer on its way to the client.
+# Refused connections stay open for reading, for so long and so many beyond the limit: closing a socket with unread
+# bytes resets the connection, and a reset can destroy the response on its way to the client.
 _LINGER_SECONDS = 2.0
-_LINGERING = 64
+_MAX_LINGERING = 64
 
 
 class BoundedProtocol(HttpToolsProtocol):
-    """One connection, with its request heads bounded in bytes, number of fields and time, and its answers in time.
+    """One connection with limits: bytes, fields and time of a request's head, and time in which responses are read.
 
-    Times are looked after by ``sweep``, from outside and for all connections together, rather than by timers that
-    every request would have to set and cancel.
+    ``sweep`` checks the times of all connections periodically, which is cheaper than timers for each request.
     """
 
     service: Service
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
-        """Begin a connection, or refuse it where there are too many."""
+        """Start a connection, or refuse it if there are too many."""
         super().connection_made(transport)
         self.service = self.app_state["service"]
         self._socket: socket.socket = transport.get_extra_info("socket")
         self._settings = self.service.settings
-        self._answering: RequestResponseCycle | None = None  # uvicorn's ``cycle`` is the newest, with pipelining
+        self._answering: RequestResponseCycle | None = None  # with pipelining, uvicorn's ``cycle`` is a later request
         self._refused = False
         self._refused_at = 0.0
         self._messages = 0
         self._in_head = False
-        self._head_bytes = 0  # of a head that came in several pieces, without the first
-        self._measured = 0
+        self._head_bytes = 0  # received of an incomplete head, without its first piece
+        self._parsed_head_bytes = 0
         self._fields = 0
-        self._head_since: float | None = self.loop.time()  # since when the next head is awaited
-        self._unsent_since: float | None = None  # since when the client has bytes to acknowledge,
-        self._to_acknowledge = 0  # and which count of its acknowledged bytes would say that it has
+        self._head_since: float | None = self.loop.time()  # when waiting for the next head began
+        self._unsent_since: float | None = None  # when the oldest unacknowledged bytes were noticed
+        self._to_acknowledge = 0  # number of acknowledged bytes at which these have arrived
         if len(self.connections) > self._settings.max_connections:
             self._refuse(TooManyConnections("Too many connections are open. Try again in a moment."))
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """End the connection, and tell the application if it still answers."""
+        """End the connection, and tell an application that still responds."""
         self._disconnect()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Parse what came, within the bounds."""
+        """Parse received bytes within the limits."""
         if self._refused:
             return
         if self._head_since is None and self._idle():
-            # A head, empty lines before one, or the rest of a body that nobody reads any more.
+            # A head, empty lines before it, or the rest of a body that the application did not read.
             self._head_since = self.loop.time()
         message = self._messages
         self._unset_keepalive_if_required()
         self._parse(data)
-        # A whole head is measured field by field; a field that has not ended yet is measured here.
+        # Complete fields are counted as they are parsed; this counts the bytes of an incomplete one.
         if self._in_head and message == self._messages:
             self._head_bytes += len(data)
             if self._head_bytes > self._settings.max_header_bytes:
                 self._refuse(self._too_large())
 
     def on_message_begin(self) -> None:
-        """Begin to measure a head."""
+        """Start to count the bytes and fields of a head."""
         super().on_message_begin()
         self._messages += 1
         self._in_head = True
-        self._head_bytes = self._measured = self._fields = 0
-        if self._head_since is None:  # it comes while the request before it is still answered
+        self._head_bytes = self._parsed_head_bytes = self._fields = 0
+        if self._head_since is None:  # a pipelined request: the one before it is still being answered
             self._head_since = self.loop.time()
 
     def on_url(self, url: bytes) -> None:
-        """Take a piece of the request line."""
-        self._measured += len(url)
+        """Count a piece of the request line."""
+        self._parsed_head_bytes += len(url)
         super().on_url(url)
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Take one field, or none after the last that is allowed."""
-        self._measured += len(name) + len(value)
+        """Count one field; drop it if it exceeds the limits."""
+        self._parsed_head_bytes += len(name) + len(value)
         self._fields += 1
-        if not self._beyond():
+        if not self._exceeds_limits():
             super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
-        """Start on the request, or refuse it."""
+        """Start the request, or refuse it."""
         if self._refused:
             return
-        if self._beyond():
+        if self._exceeds_limits():
             self._refuse(self._too_large())
             return
-        if self.parser.should_upgrade():  # begins when it is parsed again, without that field
+        if self.parser.should_upgrade():  # starts when ``_parse`` has parsed it again without that field
             return
         super().on_headers_complete()
         self._in_head = False
@@ -120,7 +125,7 @@ class BoundedProtocol(HttpToolsProtocol):
             self.cycle.keep_alive = False
 
     def on_body(self, body: bytes) -> None:
-        """Take a piece of the body."""
+        """Receive a piece of the body."""
         if not self._refused:
             super().on_body(body)
 
@@ -130,28 +135,28 @@ class BoundedProtocol(HttpToolsProtocol):
             super().on_message_complete()
 
     def send_400_response(self, msg: str) -> None:
-        """Refuse what is not HTTP, in the shape that every error has."""
+        """Refuse malformed HTTP with a problem document."""
         if not self._refused:
             self._refuse(MalformedRequest("This is not a well-formed HTTP request."))
 
     def shutdown(self) -> None:
-        """End the connection when its request is answered; where it has none, wait a moment for one on its way."""
+        """Close after the current response; an idle connection waits a moment for a request on its way."""
         if self._idle() and not self._refused:
             self.loop.call_later(_LAST_REQUEST_SECONDS, super().shutdown)
         else:
             super().shutdown()
 
     def sweep(self, now: float) -> None:
-        """Close the connection where its client has taken too long; ``now`` is the loop's time."""
+        """Close the connection if its client is too slow; ``now`` is the loop's time."""
         if self._refused and now - self._refused_at > _LINGER_SECONDS:
             self._abort()
             return
-        awaited = self._head_since if self._idle() else None
-        if awaited is not None and now - awaited > self._settings.header_seconds:
+        waiting_since = self._head_since if self._idle() else None
+        if waiting_since is not None and now - waiting_since > self._settings.header_seconds:
             if self._in_head:
                 self._refuse(RequestTooSlow("The request's headers came too slowly."))
             else:
-                # Here, an answer would be taken for that of a request that is just being sent.
+                # A client that is just sending a request would take an error for the response to it.
                 self._head_since = None
                 self.transport.close()
         unsent, acknowledged = self._unsent(), self._acknowledged()
@@ -164,11 +169,10 @@ class BoundedProtocol(HttpToolsProtocol):
             self._abort()
 
     def _parse(self, data: bytes) -> None:
-        """Parse what came, as if nobody ever asked for another protocol; a server may (RFC 9110, section 7.8).
+        """Parse received bytes and ignore ``Upgrade``, as RFC 9110, section 7.8, allows a server.
 
-        The parser takes the request's body for that other protocol's, and ends there. So a new one, with uvicorn's
-        options, is given the head once more, without the field ``Upgrade``, and goes on with the body by the same
-        rules as for every other.
+        The parser stops after a head with ``Upgrade``, since the body would belong to the other protocol. So a new
+        parser, with uvicorn's options, gets the head again without that field, and then the body.
         """
         try:
             while True:
@@ -178,7 +182,7 @@ class BoundedProtocol(HttpToolsProtocol):
                     if self._refused:
                         return
                     if self.parser.get_method() == b"CONNECT":
-                        self._refuse(MalformedRequest("This server opens no tunnels."))
+                        self._refuse(MalformedRequest("This server does not support CONNECT."))
                         return
                     head = self._head_without_upgrade()
                     self.parser = httptools.HttpRequestParser(self)
@@ -200,23 +204,23 @@ class BoundedProtocol(HttpToolsProtocol):
         super()._start_asgi_task(cycle, app)
 
     def _abort(self) -> None:
-        """Close now; unlike ``transport.close``, not when what is left has been sent."""
+        """Close now; ``transport.close`` would send the remaining bytes first."""
         self._disconnect()
         self.transport.abort()
 
     def _disconnect(self) -> None:
-        """Tell the application that the client has left."""
+        """Tell the application that the client has disconnected."""
         self.pipeline.clear()
         if self._answering is not None and not self._answering.response_complete:
             self._answering.disconnected = True
             self._answering.message_event.set()
 
     def _idle(self) -> bool:
-        """Whether no request is being answered."""
+        """Return whether no request is being answered."""
         return self._answering is None or self._answering.response_complete
 
-    def _beyond(self) -> bool:
-        return self._fields > _MAX_HEADERS or self._measured > self._settings.max_header_bytes
+    def _exceeds_limits(self) -> bool:
+        return self._fields > _MAX_HEADERS or self._parsed_head_bytes > self._settings.max_header_bytes
 
     def _too_large(self) -> HeadTooLarge:
         return HeadTooLarge(
@@ -224,63 +228,63 @@ class BoundedProtocol(HttpToolsProtocol):
         )
 
     def _unsent(self) -> int:
-        """Return how many bytes the client has not acknowledged yet, in our buffer and in the kernel's."""
-        waiting: int = self.transport.get_write_buffer_size()
+        """Return the bytes that the client has not acknowledged, in the transport's buffer and the kernel's."""
+        unsent: int = self.transport.get_write_buffer_size()
         if (descriptor := self._socket.fileno()) >= 0:
-            waiting += struct.unpack("i", fcntl.ioctl(descriptor, termios.TIOCOUTQ, bytes(4)))[0]
-        return waiting
+            unsent += struct.unpack("i", fcntl.ioctl(descriptor, termios.TIOCOUTQ, bytes(4)))[0]
+        return unsent
 
     def _acknowledged(self) -> int:
-        """Return how many bytes the client has acknowledged in all; 0 where the kernel does not tell."""
+        """Return the bytes that the client has acknowledged in all, 0 if the kernel does not provide it."""
         if self._socket.fileno() < 0:
             return 0
-        facts = self._socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _BYTES_ACKED.stop)
-        return int.from_bytes(facts[_BYTES_ACKED], sys.byteorder)
+        tcp_info = self._socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _BYTES_ACKED.stop)
+        return int.from_bytes(tcp_info[_BYTES_ACKED], sys.byteorder)
 
     def _refuse(self, error: ServiceError) -> None:
-        """Answer a request that no application will see, and close."""
+        """Respond with an error below the application, and close."""
         self._refused = True
         self._refused_at = self.loop.time()
         self._head_since = None
         self._unset_keepalive_if_required()
         if not self._idle():
             if self._answering is not self.cycle or self._in_head or self.cycle.response_started:
-                # The answer before this one is not complete; two at once would be neither.
+                # An earlier response is incomplete; a second one within it would garble both.
                 self.transport.close()
                 return
-            # It is this request's body that is refused. For the application, the client has left.
+            # This request's body is refused. For the application, the client has disconnected.
             ctx: RequestContext | None = self.cycle.scope["state"].setdefault(
                 "request_context", RequestContext(request_id(self.headers))
             )
             self._disconnect()
         else:
             ctx = None
-        # In a context of its own: the loop calls us in that of whichever request came last.
+        # In a new context: the event loop runs this in the context of the latest request.
         response = Context().run(respond_to, error)
-        if ctx is not None:  # and its observer counts it
+        if ctx is not None:  # the middleware counts and logs it
             ctx.refused = response.status_code, error.code
             name = ctx.request_id
         else:
             name = new_request_id()
             self.service.metrics.refused(response.status_code, error.code)
-            about = {"request_id": name, "status": response.status_code, "code": error.code}
-            Context().run(log.info, "request", extra=about)
-        fields = [
+            fields = {"request_id": name, "status": response.status_code, "code": error.code}
+            Context().run(log.info, "request", extra=fields)
+        headers = [
             *self.server_state.default_headers,
             *response.raw_headers,
-            (b"x-request-id", name.encode("ascii")),
+            (REQUEST_ID_HEADER, name.encode("ascii")),
             (b"connection", b"close"),
         ]
-        head = b"".join(name + b": " + value + b"\r\n" for name, value in fields)
+        head = b"".join(field + b": " + value + b"\r\n" for field, value in headers)
         self.transport.write(STATUS_LINE[response.status_code] + head + b"\r\n" + bytes(response.body))
-        if len(self.connections) > self._settings.max_connections + _LINGERING:
+        if len(self.connections) > self._settings.max_connections + _MAX_LINGERING:
             self.transport.close()
         else:
             self.transport.write_eof()
 
 
 async def sweep(connections: Iterable[Any]) -> None:
-    """Look after the times of all ``connections``, for ever."""
+    """Check the times of all ``connections`` every half second, until cancelled."""
     loop = asyncio.get_running_loop()
     while True:
         await asyncio.sleep(_SWEEP_SECONDS)

@@ -1,4 +1,4 @@
-"""One server process: application, uvicorn, signals."""
+"""Uvicorn with this service's application, limits, signals and reload."""
 
 import asyncio
 import logging
@@ -21,16 +21,16 @@ from resnet_service.settings import Settings
 
 log = logging.getLogger("resnet_service")
 
-# On every answer, those included that no application sees: a browser is to take none for another type than it says,
-# and to show none inside another site's page.
-EVERY_ANSWER = (("X-Content-Type-Options", "nosniff"), ("Cross-Origin-Resource-Policy", "same-origin"))
+# Headers of every response, also of those below the application: browsers must not guess another content type, and
+# other sites must not embed a response.
+RESPONSE_HEADERS = (("X-Content-Type-Options", "nosniff"), ("Cross-Origin-Resource-Policy", "same-origin"))
 
 
 def serve(listener: socket.socket, settings: Settings, opening: ModelLoader) -> None:
-    """Serve the model that is being opened, until a signal ends it.
+    """Serve the model that ``opening`` loads, until a signal ends the process.
 
     Raises:
-        ServiceError: The model cannot be served; nothing was answered in the meantime.
+        ServiceError: The model cannot be served; no request was accepted.
 
     """
     app = create_app(settings, opening=opening)
@@ -38,15 +38,15 @@ def serve(listener: socket.socket, settings: Settings, opening: ModelLoader) -> 
     def no_startup_error(record: logging.LogRecord) -> bool:
         return app.state.startup_error is None
 
-    # Uvicorn would log a traceback; an error of ours is told in one line by whoever called this.
+    # Uvicorn would log a traceback; the caller prints a service error in one line.
     logging.getLogger("uvicorn.error").addFilter(no_startup_error)
     logging.getLogger("uvicorn.error").setLevel(logging.DEBUG if settings.log_level == "debug" else logging.WARNING)
-    # Uvicorn ends gracefully on SIGTERM and then raises it again; what was asked for went well, so exit with 0.
+    # Uvicorn shuts down gracefully on SIGTERM and then raises it again; a successful shutdown must exit with 0.
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(0))
     # A script starts its background jobs with SIGINT ignored, and Python keeps that. Uvicorn ends on SIGINT all the
     # same; this handler makes the exit code 130 there too.
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    # Until there is something to reload; unhandled, it would end the process.
+    # Until a model is loaded there is nothing to reload, and an unhandled SIGHUP would end the process.
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
         Server(app, settings).run(sockets=[listener])
@@ -65,52 +65,52 @@ class Server(uvicorn.Server):
             uvicorn.Config(
                 app,
                 port=settings.port if port is None else port,
-                loop="uvloop",  # named, so that a missing package is an error and not a slower server
+                loop="uvloop",  # explicit, so that a missing package is an error, not a slower server
                 http=BoundedProtocol,
-                ws="none",  # else it depends on whether some package for WebSockets happens to be installed
+                ws="none",  # by default, uvicorn uses any package for WebSockets that is installed
                 lifespan="on",
                 log_config=None,
-                access_log=False,  # we write our own
+                access_log=False,  # RequestContextMiddleware writes the access log
                 timeout_keep_alive=settings.keep_alive,
                 server_header=False,
-                headers=[*EVERY_ANSWER],
+                headers=[*RESPONSE_HEADERS],
             )
         )
         self._drain_delay = settings.drain_delay
-        self._drain: tuple[float, int] | None = None  # when, and because of which signal
+        self._drain: tuple[float, int] | None = None  # time to start the shutdown, and its signal
 
     @property
     def service(self) -> Service:
-        """What the started application has made."""
+        """The service that the application has started."""
         service: Service = self.lifespan.state["service"]
         return service
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Load the model, listen, and say so."""
+        """Load the model, listen, and log the address."""
         await super().startup(sockets)
         self._sweeping = asyncio.create_task(sweep(self.server_state.connections))
-        if sockets:  # else it is not the whole process, and its signals are not ours
+        if sockets:  # without sockets, the server is embedded, and signals belong to its host
             asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self.service.reload)
         for listener in sockets or ():
             host, port = listener.getsockname()[:2]
             log.info("Ready on http://%s:%d/", f"[{host}]" if ":" in host else host, port)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Take no more connections, answer what was accepted, and end."""
+        """Close the listening sockets, finish the accepted requests, and end."""
         self.service.health.draining = True
         await super().shutdown(sockets)
         self._sweeping.cancel()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Begin to end; at a second signal, end at once.
+        """Start the shutdown; at a second signal, exit at once.
 
-        With SIGTERM, load balancers are given time to see that the service is unready. Nobody who presses Ctrl-C waits
-        for one.
+        SIGTERM delays the shutdown by ``drain_delay``, so that load balancers can see that the service is unready.
+        Ctrl-C does not.
         """
         if self._drain is not None or self.should_exit:
-            log.warning("A second signal: ending at once, whatever is unanswered.")
-            logging.shutdown()  # writes what the log still holds
-            # Not sys.exit, which would wait for the threads.
+            log.warning("A second signal: exiting at once, without answering open requests.")
+            logging.shutdown()  # writes the queued log lines
+            # sys.exit would wait for the threads.
             os._exit(128 + sig)
         if self.started:
             self.service.health.draining = True
@@ -121,7 +121,7 @@ class Server(uvicorn.Server):
             super().handle_exit(sig, frame)
 
     async def on_tick(self, counter: int) -> bool:
-        """Look, ten times a second, whether to end."""
+        """Start a delayed shutdown when it is due; uvicorn calls this ten times a second."""
         if self._drain is not None and not self.should_exit and time.monotonic() >= self._drain[0]:
             super().handle_exit(self._drain[1], None)
         return await super().on_tick(counter)

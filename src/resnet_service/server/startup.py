@@ -1,4 +1,4 @@
-"""The order in which a server comes up: its socket, its model, and beside that the web framework."""
+"""Start-up: bind the port, then load the model while the web framework is imported."""
 
 import socket
 
@@ -10,19 +10,20 @@ from resnet_service.system.memory import gc_frozen, limit_gc, limit_heap
 
 
 def start(settings: Settings) -> None:
-    """Serve until a signal ends it.
+    """Serve until a signal ends the process.
 
-    The port is taken first: whether it is free should not be found out after seconds of loading. Loading compiles a
-    network, which needs no interpreter lock, and FastAPI takes as long to import: so they go on side by side.
+    The port is bound first, so that an occupied port is an error at once and not after seconds of loading. The model is
+    loaded in parallel with the import of FastAPI: compiling a network releases the interpreter lock, and both take
+    about as long.
 
     Raises:
-        AddressUnavailable: The address cannot be listened on.
-        ServiceError: The model cannot be served; nothing was answered in the meantime.
+        AddressUnavailable: The address cannot be bound.
+        ServiceError: The model cannot be served; no request was accepted.
 
     """
     limit_heap()
     limit_gc()
-    # FastAPI asks of each type whether it is one of Pydantic's first version, and imports all of that to find out.
+    # FastAPI checks each type for Pydantic 1, and would import all of that for it.
     block_import("pydantic.v1")
     with _listener(settings.host, settings.port) as listener:
         with gc_frozen():

@@ -1,1 +1,1 @@
-"""The operating system: CPUs, memory, files, imports."""
+"""Operating system and interpreter: CPUs, memory, files, imports."""

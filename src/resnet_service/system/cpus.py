@@ -1,4 +1,4 @@
-"""How many CPUs this process may really use, which in a container is seldom what the host has."""
+"""The number of CPUs that this process may use; in a container, often fewer than the host has."""
 
 import math
 import os

@@ -1,4 +1,4 @@
-"""Files that are whole or absent, and their digests."""
+"""Atomic writes, bounded reads of model files, and SHA-256 digests."""
 
 import fcntl
 import glob
@@ -15,10 +15,10 @@ _PARTIAL = ".partial"
 
 
 def atomic_write(path: Path, data: bytes) -> None:
-    """Write ``data`` to ``path`` such that a crash at any moment leaves the old file or the new one, never a part.
+    """Write ``data`` to ``path``; a crash at any moment leaves the old file or the new one, never a partial one.
 
-    The bytes are on disk under another name before they take the place of ``path``, and that step is atomic. Who is
-    killed meanwhile leaves them under that name, which no model has; the next one to write ``path`` removes them.
+    The bytes are written and synced under a temporary name, then renamed to ``path``; the rename is atomic. A process
+    that is killed in between leaves its temporary file behind; the next write to ``path`` removes it.
 
     Raises:
         FileNotWritten: The disk is full, the folder is read-only, …; ``path`` is untouched.
@@ -31,12 +31,12 @@ def atomic_write(path: Path, data: bytes) -> None:
             prefix=f".{path.name}.", suffix=_PARTIAL, dir=path.parent, delete=False
         ) as file:
             temporary = Path(file.name)
-            fcntl.flock(file, fcntl.LOCK_EX)  # it ends with this process: what is not locked was left behind
+            fcntl.flock(file, fcntl.LOCK_EX)  # released when this process ends: an unlocked file was left behind
             _remove_left_behind(path)
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-            # Temporary files are readable by their owner only; a model is read by the service's own user.
+            # Temporary files are readable by their owner only, and the service may run as another user.
             temporary.chmod(0o644)
             temporary.replace(path)
     except OSError as error:
@@ -48,13 +48,13 @@ def atomic_write(path: Path, data: bytes) -> None:
 
 def _remove_left_behind(path: Path) -> None:
     for partial in path.parent.glob(f".{glob.escape(path.name)}.*{_PARTIAL}"):
-        with suppress(OSError), partial.open("rb") as file:  # another one may write it now, or have removed it
+        with suppress(OSError), partial.open("rb") as file:  # another process may be writing or removing it
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             partial.unlink()
 
 
 def check_model_file(path: Path) -> None:
-    """Look whether there is such a file, before what reads it is imported: PyTorch takes seconds.
+    """Check that the file exists, before the packages that read it are imported: PyTorch takes seconds.
 
     Raises:
         ModelFileNotFound: No such file, or not a file.
@@ -65,7 +65,7 @@ def check_model_file(path: Path) -> None:
 
 
 def read_model_file(path: Path) -> bytes:
-    """Read a model file once; its digest and its contents then come from the same bytes.
+    """Read a model file once, so that its digest and its contents come from the same bytes.
 
     Raises:
         ModelFileNotFound: No such file, or not a file.

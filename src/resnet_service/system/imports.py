@@ -1,4 +1,4 @@
-"""Imports of other packages without what they import for something that is not used here."""
+"""Imports of other packages without optional dependencies that this service does not use."""
 
 import sys
 from collections.abc import Iterator
@@ -6,17 +6,17 @@ from contextlib import contextmanager
 
 
 def block_import(module: str) -> None:
-    """Let ``module`` seem not to be installed for as long as this process lives, unless it is imported already."""
-    sys.modules.setdefault(module, None)  # type: ignore[arg-type]  # to Python: there is none
+    """Make ``module`` appear not to be installed for the rest of this process, unless it is imported already."""
+    sys.modules.setdefault(module, None)  # type: ignore[arg-type]  # None makes the import fail
 
 
 @contextmanager
 def import_blocked(module: str) -> Iterator[None]:
-    """Let ``module`` seem not to be installed, unless it is imported already."""
+    """Make ``module`` appear not to be installed inside the block, unless it is imported already."""
     if module in sys.modules:
         yield
         return
-    sys.modules[module] = None  # type: ignore[assignment]  # to Python: there is none
+    sys.modules[module] = None  # type: ignore[assignment]  # None makes the import fail
     try:
         yield
     finally:

@@ -1,6 +1,6 @@
-"""How the C library and Python keep memory for a process that loads much once and then serves for months.
+"""Settings of glibc's allocator and of Python's garbage collector for a long-running server.
 
-What concerns the C library does nothing where that is not glibc.
+The settings of the allocator do nothing where the C library is not glibc.
 """
 
 import ctypes
@@ -10,38 +10,39 @@ from contextlib import contextmanager
 
 # From glibc's malloc.h.
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
-_LARGE = 1 << 20
-# Images in work take a few megabytes at the heap's end. Were these given back after each, the next one would have to
-# take them anew, a page at a time.
-_KEPT = 8 << 20
+_MMAP_BYTES = 1 << 20
+# An image takes a few megabytes at the heap's end while it is processed. Returning them after each image would make the
+# next one fault them in again, page by page.
+_TRIM_BYTES = 8 << 20
 _NEW_OBJECTS = 5_000
 
 
 def limit_malloc_arenas() -> None:
-    """Let all threads have one heap, as each by default has not; to be called before there are any, NumPy's included.
+    """Make all threads share one heap; call it before any thread starts, NumPy's included.
 
-    Each heap costs memory, and what a large image leaves in one is holes there, which another cannot use.
+    By default, glibc gives threads heaps of their own. Each costs memory, and memory that an image frees in one cannot
+    be used by another.
     """
     _mallopt(_M_ARENA_MAX, 1)
 
 
 def limit_heap() -> None:
-    """Give what is freed back to the operating system, and share one heap where that was not said before.
+    """Return freed memory to the operating system, and make all threads share one heap.
 
-    By default, after the first large image was freed, others up to 32 MB are kept in the heap. With large blocks
-    outside of it, the same load is served in less memory and no more time.
+    By default, once a large block has been freed, glibc keeps later ones of up to 32 MB in the heap. With large blocks
+    outside the heap, the same load takes less memory and no more time.
     """
     limit_malloc_arenas()
-    _mallopt(_M_MMAP_THRESHOLD, _LARGE)
-    _mallopt(_M_TRIM_THRESHOLD, _KEPT)
+    _mallopt(_M_MMAP_THRESHOLD, _MMAP_BYTES)
+    _mallopt(_M_TRIM_THRESHOLD, _TRIM_BYTES)
 
 
 @contextmanager
 def gc_frozen() -> Iterator[None]:
-    """Look for no garbage in between, while packages are imported, and never among what is there at the end.
+    """Disable garbage collection inside the block, and exempt the objects that exist at its end from all later ones.
 
-    They make more than a hundred thousand objects that live as long as the process. To go through all of these again
-    and again makes the import longer; later, all threads would stand still for it.
+    Imports make more than a hundred thousand objects that live as long as the process. Traversing them again and again
+    makes the imports slower, and later stops all threads.
     """
     gc.disable()
     try:
@@ -52,15 +53,15 @@ def gc_frozen() -> Iterator[None]:
 
 
 def limit_gc() -> None:
-    """Look for garbage among new objects after 5,000 of them; by default, Python does after 700.
+    """Collect garbage among new objects after 5,000 of them; Python's default is 700.
 
-    What requests leave goes with its last reference, nearly all of it. So this costs little memory, and saves time.
+    Reference counting frees nearly all objects of a request, so a higher threshold saves time and costs little memory.
     """
     gc.set_threshold(_NEW_OBJECTS)
 
 
 def trim_heap() -> None:
-    """Give back what was freed while a model was loaded: the file, and the network as it was before it was compiled."""
+    """Return the memory that loading a model has freed: the file's bytes, and the network before its compilation."""
     gc.collect()
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:

@@ -500,7 +500,7 @@ def test_images_together_may_have_the_pixels_of_one() -> None:
     path = REPOSITORY / "checkpoints" / f"{MODEL}.onnx"
     classifier = Classifier.open(path, ClassifierConfig(max_pixels=40 * 30 * 2))
     assert classifier.score([IMAGE] * 2).logits.shape == (2, 10)
-    with pytest.raises(TooManyPixels, match="Image 3 of 3: all together may have 2,400 pixels"):
+    with pytest.raises(TooManyPixels, match="Image 3 of 3: the images of a request may have 2,400 pixels together"):
         classifier.score([IMAGE] * 3)
 
 

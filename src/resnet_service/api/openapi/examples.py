@@ -143,7 +143,7 @@ _LABEL_SET = {
 }
 
 _METRICS = """\
-# HELP resnet_service_requests_total Requests answered; status 499 where the client left before.
+# HELP resnet_service_requests_total Requests answered; status 499 if the client disconnected first.
 # TYPE resnet_service_requests_total counter
 resnet_service_requests_total{method="POST",route="/predict",status="200"} 2.0
 """
