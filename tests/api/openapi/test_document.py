@@ -425,7 +425,7 @@ def usual() -> Iterator[dict[str, Ask]]:
             "too_many_pixels": asked(client, lambda one: body_of(one, HUGE)),
             "too_many_pictures": asked(client, lambda one: body_of(one, count=3)),
             "malformed_json": asked(client, lambda one: {"content": b"{", "headers": {"Content-Type": JSON}}),
-            "invalid_tensor": asked(client, lambda one: json_of(one, "image")),
+            "invalid_tensor": asked(client, lambda one: json_of(one, "unknown")),
             "unknown_model": other_model,
             "invalid_top_k": no_top_k,
             "invalid_class_id": asked(client, body_of, "?class_id=10"),
@@ -457,7 +457,7 @@ def full() -> Iterator[dict[str, Ask]]:
     with service() as (app, client), service(max_connections=1) as (_, other), connected(str(other.base_url)) as only:
         only.sendall(head("GET", "/health/live"))
         read_answer(only)
-        app.state.held_bytes.take(app.state.held_bytes.most)
+        app.state.held_bytes.acquire(app.state.held_bytes.most)
         yield {
             "too_many_bytes": asked(client, body_of),
             "too_many_connections": sent(other, lambda one: head(one.method, one.sent)),
