@@ -15,10 +15,7 @@ import pytest
 from fastapi.routing import APIRoute
 
 from resnet_service.api.admission import InferenceRoute
-from resnet_service.api.app import create_app
-from resnet_service.api.routes import huggingface as hub
-from resnet_service.api.routes import open_inference as v2
-from resnet_service.api.routes import predict as routes
+from resnet_service.api.app import ROUTERS, create_app
 from resnet_service.inference.fake import FakeClassifier
 from resnet_service.settings import Settings
 from tests.support.gated import gated
@@ -170,19 +167,7 @@ def test_work_is_skipped_when_its_client_has_left(caplog: pytest.LogCaptureFixtu
 
 
 def test_every_route_that_takes_a_body_is_admitted() -> None:
-    found = [
-        route
-        for router in (
-            routes.health,
-            routes.router,
-            routes.inference,
-            v2.health,
-            v2.router,
-            v2.inference,
-            hub.inference,
-        )
-        for route in router.routes
-    ]
+    found = [route for router in ROUTERS for route in router.routes]
     assert all(isinstance(route, APIRoute) for route in found)
     posting = [route for route in found if isinstance(route, APIRoute) and route.methods != {"GET"}]
     assert posting

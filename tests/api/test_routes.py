@@ -12,8 +12,7 @@ import httpx
 import pytest
 from starlette.routing import Route
 
-from resnet_service.api import reference
-from resnet_service.api import static as pages
+from resnet_service.api import static
 from resnet_service.api.app import create_app
 from resnet_service.errors import InvalidModelOutput
 from resnet_service.inference.fake import FakeClassifier
@@ -187,11 +186,11 @@ def test_not_one_route_more() -> None:
     others = {
         (path, method) for path, method in every_route(app.routes) if (path, method) not in documented | IMPLIED_HEADS
     }
-    assert others == {(path, "GET") for path in (*pages.PATHS, *reference.PATHS, "/openapi.json")}
+    assert others == {(path, "GET") for path in (*static.PATHS, "/openapi.json")}
 
 
 # Starlette answers HEAD where a plain route answers GET.
-IMPLIED_HEADS = {(path, "HEAD") for path in (*pages.PATHS, *reference.PATHS, "/openapi.json")}
+IMPLIED_HEADS = {(path, "HEAD") for path in (*static.PATHS, "/openapi.json")}
 
 
 def every_route(routes: Iterable[Any]) -> Iterator[tuple[str, str]]:

@@ -52,7 +52,7 @@ def test_each_fails_alone_and_in_order(client: httpx.Client) -> None:
 
 def test_more_than_the_limits_is_refused(client: httpx.Client) -> None:
     refused = client.post("/predict/batch", files=form(*[IMAGE] * 5))
-    assert_problem(refused, HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "too_many_pictures", "more than 4")
+    assert_problem(refused, HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "too_many_pictures", "limit of 4")
     refused = client.post("/predict/batch", files=form(bytes(61_000)))
     assert_problem(refused, HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "body_too_large")
     # The larger body is this route's alone.
@@ -132,7 +132,7 @@ def test_the_number_is_checked_before_an_image_is_worked_on(client: httpx.Client
 def test_what_is_no_form_of_files_is_refused(client: httpx.Client) -> None:
     assert_problem(client.post("/predict/batch", files={"file": IMAGE}), HTTPStatus.BAD_REQUEST, "no_file")
     text = client.post("/predict/batch", files={"files": (None, "cat.jpg")})
-    assert_problem(text, HTTPStatus.BAD_REQUEST, "malformed_form", "text where a file should be")
+    assert_problem(text, HTTPStatus.BAD_REQUEST, "malformed_form", "text instead of a file")
     raw = client.post("/predict/batch", content=IMAGE)
     assert_problem(raw, HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type")
     response = client.post("/predict/batch?top_k=9", files=form(IMAGE))

@@ -1,1 +1,1 @@
-"""Pure ASGI middleware, one a module."""
+"""ASGI middleware: one module a class, and their order."""

@@ -1,1 +1,1 @@
-"""One module a resource."""
+"""HTTP routes: one module a resource."""
