@@ -157,7 +157,7 @@ def test_the_page_comes_whole_and_from_here_only(client: httpx.Client) -> None:
 
 
 def test_not_one_route_more() -> None:
-    """No route manages anything; who adds one has to say so here. Undocumented ones are counted as well."""
+    """No route manages anything. A new route must be added here, even if it is not documented."""
     app = create_app(Settings(), FakeClassifier())
     documented = {
         (path, method.upper()) for path, operations in app.openapi()["paths"].items() for method in operations
@@ -212,7 +212,7 @@ def test_pickles_and_their_like_are_415(client: httpx.Client, path: str, media_t
 
 
 def test_no_route_takes_an_address() -> None:
-    """What fetches what strangers name can be made to fetch from inside the network that it runs in."""
+    """A service that fetches URLs from clients can be made to read from its internal network."""
     document = create_app(Settings(), FakeClassifier()).openapi()
     names: set[str] = set()
 

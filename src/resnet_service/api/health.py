@@ -39,14 +39,14 @@ class Health:
             self._checking.cancel()
 
     async def _check_until_healthy(self) -> None:
-        log.error("An inference failed: unready until the model classifies a test image.")
+        log.error("An inference failed: unready until the model classifies a trial image.")
         while not self._healthy:
             try:
                 await self._check()
             except Exception as error:  # noqa: BLE001 - a broken runtime may raise anything
-                log.debug("The test image failed: %s", error)
+                log.debug("The trial image failed: %s", error)
                 await asyncio.sleep(_SECONDS_BETWEEN_CHECKS)
             else:
                 self._healthy = True
         self._checking = None
-        log.info("The model classified a test image: ready again.")
+        log.info("The model classified a trial image: ready again.")

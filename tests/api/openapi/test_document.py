@@ -395,7 +395,7 @@ Ask = Callable[[Operation], Answer]
 
 @contextmanager
 def usual() -> Iterator[dict[str, Ask]]:
-    """What a service in good order says to requests that are not."""
+    """A healthy service, and requests with an error."""
     with service(max_batch=2) as (_, client):
 
         def no_file(one: Operation) -> dict[str, Any]:
@@ -445,7 +445,7 @@ def usual() -> Iterator[dict[str, Ask]]:
 
 @contextmanager
 def busy() -> Iterator[dict[str, Ask]]:
-    """What a service says whose only place is taken."""
+    """A service whose only slot is taken."""
     gate = threading.Event()
     with service(FakeClassifier(gate=gate), queue=0) as (app, client), ThreadPoolExecutor(1) as others:
         first = others.submit(client.post, "/predict", content=IMAGE)
@@ -459,7 +459,7 @@ def busy() -> Iterator[dict[str, Ask]]:
 
 @contextmanager
 def full() -> Iterator[dict[str, Ask]]:
-    """What a service says that holds as many bytes as it may, and one with as many connections as may be open."""
+    """A service whose memory budget is used up, and one with as many connections as its limit."""
     with service() as (app, client), service(max_connections=1) as (_, other), connected(str(other.base_url)) as only:
         only.sendall(head("GET", "/health/live"))
         read_answer(only)
@@ -472,7 +472,7 @@ def full() -> Iterator[dict[str, Ask]]:
 
 @contextmanager
 def slow() -> Iterator[dict[str, Ask]]:
-    """What a service says to clients that are slow, and when it is slow itself."""
+    """A service with slow clients, and one that is slow itself."""
     gate = threading.Event()
 
     def stuck(one: Operation) -> bytes:
@@ -493,7 +493,7 @@ def slow() -> Iterator[dict[str, Ask]]:
 
 @contextmanager
 def broken() -> Iterator[dict[str, Ask]]:
-    """What a service says that is not started, and what one does that fails."""
+    """A service that is not started, one whose network fails, and one that is shutting down."""
     unsound = FakeClassifier(failure=InvalidModelOutput("NaN"))
     with (
         service(unsound) as (_, client),
@@ -503,7 +503,7 @@ def broken() -> Iterator[dict[str, Ask]]:
     ):
         ending.state.service.health.draining = True
         unstarted = httpx.ASGITransport(create_app(Settings(), FakeClassifier()))
-        app.state.body_budget.limit = None  # so that whatever has a body, fails in a way that nobody has foreseen
+        app.state.body_budget.limit = None  # so that every request with a body fails unexpectedly
 
         def not_ready(one: Operation) -> Answer:
             async def ask() -> Answer:

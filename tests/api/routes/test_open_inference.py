@@ -418,7 +418,7 @@ def test_hostile_header_lengths(small: httpx.Client, length: str, said: str) -> 
     assert_error(small.post("/v2/models/fake/infer", json=GOOD, headers=headers), 400, said)
 
 
-def test_data_twice_or_bytes_that_nobody_announced(small: httpx.Client) -> None:
+def test_data_twice_or_bytes_that_were_not_announced(small: httpx.Client) -> None:
     head = json.dumps(request(IMAGE, parameters={"binary_data_size": 3})).encode()
     twice = small.post("/v2/models/fake/infer", content=head + b"abc", headers={HEADER: str(len(head))})
     assert_error(twice, 400, "both data and binary_data_size")

@@ -43,7 +43,7 @@ async def embed(
     ] = False,
     accept: Accept = "",
 ) -> Response:
-    """Return the input of the network's last layer, a vector: similar images have similar embeddings.
+    """Return the image's embedding, the input of the network's last layer. Similar images have similar embeddings.
 
     Embeddings of different models, or of different exports of one model, cannot be compared.
 

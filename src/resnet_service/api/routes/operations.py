@@ -46,9 +46,9 @@ async def live() -> Health:
     responses={**responses.success("Requests may be sent.", "ok"), **responses.failures(NotReady)},
 )
 async def ready(service: StartedService) -> Health:
-    """Return 200 when the model is loaded and has classified a test image.
+    """Return 200 when the model is loaded and has classified a trial image.
 
-    Before that, the response is 503. It is 503 again during shutdown, and after an inference failed, until a test image
+    Before that, the response is 503. It is 503 again during shutdown, and after an inference failed, until a trial image
     has been classified.
 
     ```console
