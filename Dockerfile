@@ -1,29 +1,29 @@
-# The service with a model inside; it needs no network, no capability and no file system to write to:
+# The service with a model inside. It needs no network, no capabilities and no writable file system:
 #   docker build -t resnet-service .                                    or: make image
 #   docker run --rm --network none --read-only --cap-drop ALL resnet-service
 #
-# A model of one's own, exported: built in with
+# To build in your own exported model:
 #   --build-arg MODEL=checkpoints/pets-int8.onnx --build-arg MODEL_VERSION=(the first 12 digits of its SHA-256)
-# or mounted, which comes before the one inside:
+# To mount it instead, where it takes precedence over the model in the image:
 #   docker run -v "$PWD/checkpoints/pets-int8.onnx:/srv/checkpoints/pets-int8.onnx:ro" …
 
-# A Dockerfile cannot look into files, so what the labels say are arguments; deploy/image/check.py sees that it is true.
+# The label values are arguments, since a Dockerfile cannot read files; deploy/image/check.py verifies them.
 ARG MODEL=checkpoints/resnet18-fashion-mnist-int8.onnx
 ARG MODEL_VERSION=ccd89f92397b
 ARG VERSION=1.0.0
 
-# What changes seldom comes first: the locked dependencies are one layer, the package another, the model a third.
+# Layers that change rarely come first: the locked dependencies, then the package, then the model.
 FROM python:3.11-slim-bookworm AS dependencies
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 WORKDIR /build
 COPY requirements/build.txt requirements/serve.txt requirements/
 RUN python -m venv /opt/build && /opt/build/bin/pip install --require-hashes -r requirements/build.txt
-# Wheels only: nothing is compiled, so there is no compiler to leave behind. No pip either.
+# Wheels only, so the build needs no compiler. The environment has no pip either.
 RUN python -m venv --without-pip /opt/venv \
  && /opt/build/bin/pip --python /opt/venv/bin/python install --no-compile --only-binary :all: --require-hashes \
     -r requirements/serve.txt
 COPY deploy/image/trim.py deploy/image/
-# Bytecode is made here, once, since the service cannot write any; never compared with the source, which cannot change.
+# Compile bytecode here, since the service cannot write any. It is never checked against the source, which cannot change.
 RUN /opt/venv/bin/python deploy/image/trim.py /opt/venv/lib/python3*/site-packages \
  && /opt/venv/bin/python -m compileall -q -j 0 --invalidation-mode unchecked-hash /opt/venv/lib
 
@@ -39,12 +39,12 @@ COPY ${MODEL} /srv/checkpoints/
 ARG VERSION
 ARG MODEL_VERSION
 COPY deploy/image/check.py deploy/image/
-# Labels are promises: a wrong version, or a model that cannot be served, ends the build here.
+# The build ends here if a label has the wrong version, or if the model cannot be served.
 RUN cp -a /package/. / && /opt/venv/bin/python deploy/image/check.py "$VERSION" "$MODEL_VERSION" /srv/checkpoints/*
 
-# Without what the base brings and the service does not need: pip, package lists, documentation, bits that make a
-# program run as root whoever starts it. The final image copies from here and does not build upon it, so that no lower
-# layer carries them. dpkg's records and the licences stay.
+# Remove what the service does not need from the base: pip, package lists, documentation, setuid bits. The final image
+# copies from this stage instead of building on it, so that no lower layer contains the removed files. dpkg's records and
+# the licences stay.
 FROM python:3.11-slim-bookworm AS base
 RUN set -eu; stdlib=$(python -c 'import sysconfig; print(sysconfig.get_path("stdlib"))'); \
     for part in ensurepip idlelib test tkinter turtledemo; do rm -rf "$stdlib/$part"; done; \
@@ -53,7 +53,7 @@ RUN set -eu; stdlib=$(python -c 'import sysconfig; print(sysconfig.get_path("std
         /usr/share/man /usr/share/info /usr/share/locale; \
     find /usr/share/doc -type f ! -name copyright -delete; \
     find / -xdev -type f -perm /6000 -exec chmod a-s {} +; \
-    # Python's image has no bytecode of the standard library, and without write access every start would make it anew.
+    # Python's image has no bytecode of the standard library; without write access, every start would compile it again.
     python -m compileall -q -j 0 --invalidation-mode unchecked-hash -f "$stdlib"
 
 FROM scratch

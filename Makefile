@@ -1,4 +1,4 @@
-# Two commands do everything: `make serve` and `make test`. Both set up what they need the first time.
+# The main commands are `make serve` and `make test`. Each installs what it needs on its first run.
 
 PYTHON ?= python3
 PORT ?= 8080
@@ -7,38 +7,45 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test lint format bench fuzz openapi tables lock audit sbom release image clean
+.PHONY: help serve test coverage lint format bench fuzz openapi tables lock audit sbom release image clean
 
 help:
-	@echo "make serve          install, fetch a model if there is none, export it, serve on port $(PORT)"
+	@echo "make serve          install, download and export a model if there is none, serve on port $(PORT)"
 	@echo "make serve CALIBRATION=DIR    the same in INT8, calibrated with the images in DIR"
 	@echo "make test           install what tests need, lint, run the tests"
-	@echo "make test SLOW=1    the same with the long proofs"
-	@echo "make lint           ruff and mypy"
-	@echo "make format         let ruff format the code"
+	@echo "make test SLOW=1    the same, with the slow tests"
+	@echo "make coverage       show the lines and branches that the in-process tests miss"
+	@echo "make lint           run ruff, mypy, codespell and import-linter"
+	@echo "make format         format the code with ruff"
 	@echo "make image          build the container image resnet-service, with the model in the repository"
 	@echo "make image MODEL=checkpoints/pets-int8.onnx    the same with your own exported model"
 	@echo "make bench          compare with other servers; see benchmarks/README.md"
-	@echo "make openapi        write what the service says of its operations to docs/openapi.json"
-	@echo "make tables         write the tables of settings, metrics and errors into docs/"
-	@echo "make lock           pin by hash what serving and development need; UPGRADE=1 takes the newest"
-	@echo "make audit          look up known vulnerabilities of what is pinned"
-	@echo "make sbom           write the bill of materials of what serves into dist/"
-	@echo "make release        wheel, source archive, bill of materials and digests of this commit into dist/"
-	@echo "make fuzz           look for inputs that crash; SECONDS=30 for each target"
-	@echo "make clean          remove what the above created, except models"
+	@echo "make openapi        write the OpenAPI document to docs/openapi.json"
+	@echo "make tables         write the tables of settings, metrics and errors to docs/"
+	@echo "make lock           pin the dependencies by hash; UPGRADE=1 takes the newest versions"
+	@echo "make audit          look up known vulnerabilities of the pinned dependencies"
+	@echo "make sbom           write a bill of materials of the serving dependencies to dist/"
+	@echo "make release        write wheel, source archive, bill of materials and digests of this commit to dist/"
+	@echo "make fuzz           fuzz each target for SECONDS=30"
+	@echo "make clean          remove everything that these commands created, except models"
 
 serve: $(VENV)/.serve
-	@$(BIN)/resnet-service pull --if-missing $(if $(CALIBRATION),--calibration $(CALIBRATION)) || echo "Without ImageNet weights, the model in the repository is served."
+	@$(BIN)/resnet-service pull --if-missing $(if $(CALIBRATION),--calibration $(CALIBRATION)) || echo "No ImageNet weights: serving the model in the repository."
 	@$(BIN)/resnet-service serve --port $(PORT)
 
 test: lint
 	@$(BIN)/python -m pytest $(if $(SLOW),,-m "not slow") $(ARGS)
 
+# A tracer slows what it measures, so tests with time limits may fail here; the report comes all the same.
+coverage: $(VENV)/.test
+	@$(BIN)/python -m coverage run -m pytest -q -m "not slow" -o timeout=600 $(ARGS) || echo "Some tests failed under the tracer; make test judges them."
+	@$(BIN)/python -m coverage report
+
 lint: $(VENV)/.test
 	@$(BIN)/ruff check
 	@$(BIN)/ruff format --check --quiet
 	@$(BIN)/mypy
+	@$(BIN)/codespell
 	@$(BIN)/lint-imports --no-logo --no-cache > $(VENV)/imports.log || { cat $(VENV)/imports.log; exit 1; }
 
 format: $(VENV)/.test
@@ -69,11 +76,11 @@ release: $(VENV)/.test
 fuzz: $(VENV)/.test
 	@for target in decode checkpoint exported; do $(BIN)/python -m fuzz $$target $(or $(SECONDS),30) || exit 1; done
 
-# The labels are arguments, since a Dockerfile cannot look into files; the build checks that they are true.
+# The label values are build arguments, since a Dockerfile cannot read files; the build verifies them.
 ENGINE ?= $(shell for engine in docker podman buildah; do $$engine info >/dev/null 2>&1 && echo $$engine && break; done)
 MODEL ?= checkpoints/resnet18-fashion-mnist-int8.onnx
 image:
-	@test -n "$(ENGINE)" || { echo "No docker, podman or buildah works here." >&2; exit 1; }
+	@test -n "$(ENGINE)" || { echo "Building an image needs docker, podman or buildah; none of them works here." >&2; exit 1; }
 	$(ENGINE) build $(if $(filter docker,$(ENGINE)),,--format docker) --tag resnet-service $(OPTIONS) \
 	    --build-arg MODEL=$(MODEL) \
 	    --build-arg MODEL_VERSION=$(shell sha256sum $(MODEL) | cut -c1-12) \
@@ -81,9 +88,9 @@ image:
 	    --build-arg REVISION=$(shell git rev-parse HEAD 2>/dev/null || echo unknown) .
 
 clean:
-	rm -rf $(VENV) .venv-ray build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-ray build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage
 
-# Stamps say what is installed; each is renewed when what it depends on changes.
+# Stamp files record what is installed; make renews one when its dependencies change.
 $(VENV)/.venv:
 	@echo "Creating $(VENV)"
 	@$(PYTHON) -m venv $(VENV)

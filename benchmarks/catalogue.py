@@ -116,7 +116,7 @@ class Catalogue:
     def _flask(self) -> Server:
         command = (str(self._pythons.torch), "-m", "benchmarks.servers.flask_torch")
         variables = {"MODEL": str(self._files.state_dict)}
-        return Server("flask", "Flask", "peer", "as tutorials write it", command, "torch", variables)
+        return Server("flask", "Flask", "peer", "as in tutorials", command, "torch", variables)
 
     def _litserve(self, engine: Engine, settings: Mapping[str, str]) -> Server:
         return self._peer("LitServe", engine, ("-m", f"benchmarks.servers.litserve_{engine}"), settings)

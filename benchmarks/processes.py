@@ -63,10 +63,10 @@ class ProcessTree:
     def settle(self) -> None:
         """Wait until the tree has little to do: what clients asked for who have left is still worked on."""
         deadline = time.monotonic() + _SETTLE_SECONDS
-        before = self._cpu_seconds()
+        before = self.cpu_seconds()
         while time.monotonic() < deadline:
             time.sleep(_WATCH_SECONDS)
-            now = self._cpu_seconds()
+            now = self.cpu_seconds()
             if now - before < _IDLE_SHARE * _WATCH_SECONDS:
                 return
             before = now
@@ -83,7 +83,8 @@ class ProcessTree:
             if self._gone_within(_PAUSE_SECONDS):
                 return
 
-    def _cpu_seconds(self) -> float:
+    def cpu_seconds(self) -> float:
+        """Return the CPU time that the living processes of the tree have taken."""
         return sum(_cpu_ticks(pid) for pid in self.members()) / os.sysconf("SC_CLK_TCK")
 
     def _gone_within(self, seconds: float) -> bool:

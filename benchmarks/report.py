@@ -21,42 +21,42 @@ def page(results: Results) -> str:
 def _head(results: Results) -> str:
     machine, settings = results.machine, results.settings
     others = settings["others_percent"]
-    busy = f" **Something else used {others} % of the processor meanwhile.**" if others > IDLE_PERCENT else ""
+    busy = f" **Other processes used {others} % of the processor when the run began.**" if others > IDLE_PERCENT else ""
     return (
         "# Benchmarks\n\n"
         f"Measured on {results.date}: ResNet-18, 224x224, 1000 classes, {settings['weights']} weights, on "
         f"{machine['cores']} cores of {machine['processor']} ({machine['instructions']}), {machine['memory']}, "
-        f"{machine['system']}. All servers in one run, in turns, {settings['rounds']} rounds of "
-        f"{settings['seconds']} s a measurement; figures are medians over the rounds. "
-        "The README in `benchmarks/` says how it is done; "
-        f"[results.json](results.json) holds every measurement.{busy}"
+        f"{machine['system']}. All servers were measured in turn in one run of {settings['rounds']} rounds, with "
+        f"{settings['seconds']} s per measurement. Figures are medians over the rounds. "
+        "`benchmarks/README.md` describes the method; "
+        f"[results.json](results.json) has every measurement.{busy}"
     )
 
 
 def _about_bars(results: Results) -> Iterable[str]:
     if all(subject.name != "int8" for subject in results.subjects):
         return  # the bars are about another run than this
-    yield "## Figures to reach"
+    yield "## Targets"
     yield (
-        "Ratios are medians of the rounds' own ratios, with the lowest and the highest round in brackets. "
-        "`1/x` is a share of the other's figure."
+        "Each ratio is the median of the ratios in each round; the lowest and highest are in brackets. "
+        "`1/x` is a fraction of the other server's figure."
     )
     titles = {subject.name: subject.title for subject in results.subjects}
     rows = [
         [bar.name, _bar_target(bar), _bar_value(bar), _against(bar, titles), _REACHED[bar.reached]]
         for bar in bars.evaluate(results)
     ]
-    yield _table(["figure", "bar", "measured", "against", "reached"], rows)
+    yield _table(["figure", "target", "measured", "compared with", "reached"], rows)
 
 
 def _about_load(results: Results) -> Iterable[str]:
     levels = [int(number) for number in results.settings["connections"]]
-    yield "## Throughput: requests a second, by connections\n\n![Throughput](throughput.png)"
+    yield "## Throughput: requests per second, by connections\n\n![Throughput](throughput.png)"
     rows = [
         [_titled(one, results), *(_load(results, one, "per_second", n) for n in levels)] for one in results.subjects
     ]
     ceilings = [
-        [f"ceiling, {precision.upper()}: no HTTP", *(_NOTHING if n != BUSY else _number(found) for n in levels)]
+        [f"ceiling, {precision.upper()}: without HTTP", *(_NOTHING if n != BUSY else _number(found) for n in levels)]
         for precision in PRECISIONS
         if (found := middle(results.ceiling(precision))) is not None
     ]
@@ -76,10 +76,10 @@ def _about_load(results: Results) -> Iterable[str]:
 
 
 def _about_alone(results: Results) -> Iterable[str]:
-    yield "## Memory and start\n\n![Memory](memory.png)\n\n![Start](start.png)"
+    yield "## Memory and start-up\n\n![Memory](memory.png)\n\n![Start-up](start.png)"
     yield (
-        f"Each server alone: from the start of its process to its first answer, then {BUSY} connections; "
-        "proportional set size of all its processes, at the end of that load and at its highest."
+        "Each server runs alone. The first response is timed from the start of the process. Memory is the proportional "
+        f"set size of all the server's processes at the end of a load of {BUSY} connections, and at its peak."
     )
     rows = []
     for one in results.subjects:
@@ -87,23 +87,23 @@ def _about_alone(results: Results) -> Iterable[str]:
         resident = middle(results.visited(one.name, lambda visit: visit.resident_bytes / MEGABYTE))
         peak = middle(results.visited(one.name, lambda visit: visit.peak_bytes / MEGABYTE))
         rows.append([one.title, _number(seconds, digits=2), _number(resident), _number(peak)])
-    yield _table(["server", "first answer, s", "memory, MB", "peak, MB"], rows)
+    yield _table(["server", "first response, s", "memory, MB", "peak, MB"], rows)
 
 
 def _about_end(results: Results) -> Iterable[str]:
     yield "## Files"
     yield _table(["file", "MB"], [[name, f"{size / MEGABYTE:.1f}"] for name, size in results.file_bytes.items()])
-    yield "## What took part"
+    yield "## Servers and versions"
     yield _table(["server", "settings"], [[one.title, one.about] for one in results.subjects])
     yield ", ".join(f"{name} {version}" for name, version in results.versions.items() if version)
     if results.failures:
-        yield "## What failed"
+        yield "## Failures"
         yield _table(["server", "what happened"], [[name, why] for name, why in results.failures.items()])
 
 
 def _titled(one: Subject, results: Results) -> str:
     errors = results.errors(one.name)
-    return f"{one.title} ({errors} errors; measurements with any are left out)" if errors else one.title
+    return f"{one.title} ({errors} errors; measurements with errors are left out)" if errors else one.title
 
 
 def _load(results: Results, one: Subject, metric: Metric, connections: int) -> str:

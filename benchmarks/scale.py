@@ -56,7 +56,7 @@ def bounds(figures: dict[str, Any], nodes: int) -> list[Bound]:
 def table(figures: dict[str, Any]) -> str:
     """Return the table of docs/scale.md: each bound by itself, and what is left when the store's is lifted."""
     lines = [
-        "| nodes | CPU | links | one prefix | driver | bound by | with prefixes enough | 100 million take |",
+        "| nodes | CPU | links | one prefix | driver | bound by | with enough prefixes | 100 million take |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for nodes in NODES:
@@ -81,10 +81,10 @@ def around(figures: dict[str, Any]) -> str:
     return "\n".join(
         (
             f"one image on one core: {shares}",
-            f"Ray to the local engine, images a second: {statistics.median(figures['ray_of_threads']):.2f} "
+            f"Ray relative to the local engine, images per second: {statistics.median(figures['ray_of_threads']):.2f} "
             f"({min(figures['ray_of_threads']):.2f} to {max(figures['ray_of_threads']):.2f})",
-            f"seconds until Ray's first part: {statistics.median(figures['ray_start_seconds']):.0f}",
-            f"a task costs the driver {figures['ray_task_ms']} ms; an image {figures['described_bytes']} bytes sent",
+            f"seconds until Ray's first shard: {statistics.median(figures['ray_start_seconds']):.0f}",
+            f"the driver: {figures['ray_task_ms']} ms per task, {figures['described_bytes']} bytes sent per image",
             f"the driver's memory for {BATCH:,} images: {_number(figures['listed_bytes'] * BATCH / 1e9)} GB",
             f"prefixes that {NODES[-1]:,} nodes would need: {_number(store / STORE_READS)}",
         )

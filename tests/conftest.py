@@ -10,6 +10,15 @@ from resnet_service.models.discovery import pulled_models
 from tests.support.models import Both, ExportedByCommand, random_checkpoint
 from tests.support.servers import REPOSITORY, ServerProcess, cli, server_process
 
+SLOW_SECONDS = 900  # more than any wait inside a slow test: the suite on the installed wheel may take 600
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Give tests marked `slow` more time than pyproject.toml gives to each test."""
+    for item in items:
+        if item.get_closest_marker("slow") and not item.get_closest_marker("timeout"):
+            item.add_marker(pytest.mark.timeout(SLOW_SECONDS))
+
 
 def pytest_collection_finish() -> None:
     """Leave what was imported, PyTorch among it, out of garbage collections: each service that starts makes one."""

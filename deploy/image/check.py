@@ -1,6 +1,6 @@
-"""End the image's build where its labels would lie, or where its model cannot be served.
+"""Fail the image build if a label is wrong or the model cannot be served.
 
-Run as ``python check.py VERSION MODEL_VERSION MODEL`` by the very environment that will serve.
+Run as ``python check.py VERSION MODEL_VERSION MODEL`` with the environment that will serve.
 """
 
 import sys
@@ -12,7 +12,7 @@ from resnet_service.inference.classifier import Classifier
 
 
 def main() -> None:
-    """Compare the versions that the labels name with the true ones, and classify a trial image."""
+    """Compare the versions in the labels with the actual ones, and classify a trial image."""
     version, model_version, model = sys.argv[1:]
     try:
         classifier = Classifier.open(Path(model))

@@ -1,15 +1,15 @@
-"""Remove from installed packages what a CPU that serves ONNX models never loads, and say how much each part was.
+"""Remove the files of installed packages that serving ONNX models on a CPU never loads, and print the space saved.
 
-The list is explicit, and a pattern that finds nothing is an error: when a new release has moved its files, somebody
-should look again. Run as ``python trim.py SITE_PACKAGES`` while the image is built.
+A pattern without a match is an error, so that a release that moves its files leads to a review of the list. The image
+build runs ``python trim.py SITE_PACKAGES``.
 """
 
 import shutil
 import sys
 from pathlib import Path
 
-# Pattern in site-packages, and why it is not needed. For exported models, OpenVINO needs its core, the CPU plugin, the
-# ONNX frontend and TBB; the rest are devices that the service never names and file formats that it never reads.
+# Pattern in site-packages, and its purpose. For exported models, OpenVINO needs its core, the CPU plugin, the ONNX
+# frontend and TBB; the rest supports devices that the service never uses and file formats that it never reads.
 UNNEEDED = {
     "openvino/libs/libopenvino_intel_gpu_plugin.so": "GPUs",
     "openvino/libs/cache.json": "tuning of GPU kernels",
@@ -32,23 +32,23 @@ UNNEEDED = {
 
 
 def size(path: Path) -> int:
-    """Return the bytes of a file, or of all files in a folder; what is a link counts nothing."""
+    """Return the size in bytes of a file, or of all files in a folder; links count as zero."""
     files = path.rglob("*") if path.is_dir() else [path]
     return sum(file.stat().st_size for file in files if file.is_file() and not file.is_symlink())
 
 
 def trim(site_packages: Path) -> dict[str, int]:
-    """Remove what is listed from ``site_packages``; return the bytes that each pattern freed.
+    """Remove the listed files from ``site_packages``; return the bytes that each pattern freed.
 
     Raises:
-        LookupError: A pattern finds nothing.
+        LookupError: A pattern has no match.
 
     """
     freed = {}
     for pattern in UNNEEDED:
         found = list(site_packages.glob(pattern))
         if not found:
-            raise LookupError(f"{pattern} is not in {site_packages}: look what the new release has in its place.")
+            raise LookupError(f"{pattern} is not in {site_packages}: check what the new release has in its place.")
         freed[pattern] = sum(map(size, found))
         for path in found:
             if path.is_dir():
@@ -59,7 +59,7 @@ def trim(site_packages: Path) -> dict[str, int]:
 
 
 def main() -> None:
-    """Trim the folder that was named."""
+    """Trim the folder given on the command line."""
     try:
         freed = trim(Path(sys.argv[1]))
     except LookupError as error:

@@ -7,7 +7,7 @@ from resnet_service import moved_paths
 __version__ = "1.0.0"
 
 # OpenVINO and NNCF report each import and use to a server on the Internet, from a child process, unless this package
-# cannot be imported. Nothing that runs with images of other people's should talk to anybody.
+# cannot be imported. A process that holds other people's images sends no reports.
 sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
 
 moved_paths.install()

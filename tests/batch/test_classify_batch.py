@@ -233,7 +233,7 @@ def test_parts_grow_with_the_batch(total: int, size: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("parts", "images", "workers", "tasks"),
+    ("shards", "images", "workers", "tasks"),
     [
         (3, 40, 2, 3),  # never more than there are parts
         (264, 5000, 2, 50),  # a hundred images each

@@ -84,7 +84,7 @@ def check_model(kind: str, value: Any, where: str) -> None:
     """
     if value is None:
         raise ValueError(f"{where} is empty")
-    if found := re.fullmatch(r"[lL]ist\[(.*)\]", kind):
+    if found := re.fullmatch(r"[lL]ist\[(.*)\]", kind):  # codespell:ignore ist
         for number, item in enumerate(value):
             check_model(found[1], item, f"{where}[{number}]")
     elif found := re.fullmatch(r"[dD]ict[\[(]\w+, (.*)[\])]", kind):

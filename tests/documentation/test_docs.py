@@ -8,14 +8,16 @@ import shutil
 import subprocess
 import sys
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import httpx
 import pytest
 
 from resnet_service.cli.app import app
+from resnet_service.moved_paths import MOVED
 from tests.support.servers import REPOSITORY, ServerProcess, server_process
+from tools import tables
 from tools.tables import TABLES, with_table
 
 README = (REPOSITORY / "README.md").read_text()
@@ -50,15 +52,18 @@ def test_curl_examples_answer_as_shown(command: str, shown: str, imagenet_server
         ]
 
 
-@pytest.mark.parametrize("name", TABLES)
-def test_tables_are_what_the_code_says(name: str) -> None:
+GENERATED = [pytest.param(name, table, id=table.__name__) for name, made in TABLES.items() for table in made]
+
+
+@pytest.mark.parametrize(("name", "make_table"), GENERATED)
+def test_tables_are_what_the_code_says(name: str, make_table: Callable[[], str]) -> None:
     page = (REPOSITORY / "docs" / name).read_text()
-    assert with_table(page, TABLES[name]()) == page
+    assert with_table(page, make_table()) == page, "run `make tables`"
 
 
-@pytest.mark.parametrize("name", TABLES)
-def test_a_table_that_is_old_would_be_found(name: str) -> None:
-    table = TABLES[name]()
+@pytest.mark.parametrize(("name", "make_table"), GENERATED)
+def test_a_table_that_is_old_would_be_found(name: str, make_table: Callable[[], str]) -> None:
+    table = make_table()
     page = f"before\n\n{table.rsplit(chr(10), 1)[0]}\n\nafter\n"
     assert with_table(page, table) == f"before\n\n{table}\n\nafter\n"
     with pytest.raises(LookupError, match="no table begins with"):
@@ -137,9 +142,11 @@ def test_the_page_of_exported_models_works(tmp_path: Path) -> None:
         server.stop()
 
 
+DECISIONS = sorted((REPOSITORY / "docs" / "decisions").glob("*.md"))
 PAGES = [
     *(REPOSITORY / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md")),
     *sorted((REPOSITORY / "docs").glob("*.md")),
+    *DECISIONS,
 ]
 
 
@@ -162,9 +169,43 @@ def test_each_defence_names_tests_that_there_are() -> None:
 
 def test_every_module_is_in_the_architecture() -> None:
     described = (REPOSITORY / "docs" / "architecture.md").read_text()
-    for module in (REPOSITORY / "src" / "resnet_service").rglob("*.py"):
-        if module.name not in ("__init__.py", "__main__.py"):
-            assert f"`{module.name}`" in described or f"/{module.name}`" in described, module.name
+    source = REPOSITORY / "src" / "resnet_service"
+    for module in source.rglob("*.py"):
+        if module.parent != source or not module.name.startswith("__"):
+            name = module.relative_to(source).as_posix().removesuffix("__init__.py")
+            assert re.search(rf"^\| `{re.escape(name)}` \| \S.* \|$", described, re.MULTILINE), name
+
+
+def test_a_package_without_a_layer_would_be_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tables, "LAYERS", tables.LAYERS[1:])
+    with pytest.raises(LookupError, match="neither in LAYERS nor in BESIDE: cli"):
+        tables.packages_table()
+
+
+def test_every_path_that_has_moved_is_in_the_architecture() -> None:
+    described = (REPOSITORY / "docs" / "architecture.md").read_text()
+    for old, new in MOVED.items():
+        if old != "resnet_service.prepare":  # a package that held nothing by itself
+            assert re.search(
+                rf"^\| `(python -m )?{re.escape(old)}` \| `(python -m )?{re.escape(new)}` \|", described, re.M
+            )
+
+
+def test_every_decision_is_complete_and_in_the_index() -> None:
+    index, *records = [page.read_text() for page in sorted(DECISIONS, key=lambda page: page.name != "README.md")]
+    names = [page.name for page in DECISIONS if page.name != "README.md"]
+    assert [int(name[:4]) for name in names] == list(range(1, len(names) + 1))
+    for name, record in zip(names, records, strict=True):
+        title = record.splitlines()[0].removeprefix("# ")
+        assert f"[{name[:4]} {title}]({name})" in index
+        assert re.search(r"^Status: (accepted|replaced by .+) \(\d+\.\d+\.\d+\)$", record, re.MULTILINE), name
+        assert re.findall(r"^## (.+)$", record, re.MULTILINE) == ["Context", "Decision", "Consequences"], name
+
+
+@pytest.mark.parametrize("page", DECISIONS, ids=lambda page: page.name)
+def test_files_that_a_decision_names_exist(page: Path) -> None:
+    for name in re.findall(r"`([\w/.]+/[\w.]+\.py)`", page.read_text()):
+        assert any((folder / name).exists() for folder in (REPOSITORY, REPOSITORY / "src" / "resnet_service")), name
 
 
 def test_every_dependency_is_explained() -> None:

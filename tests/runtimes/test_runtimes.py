@@ -79,7 +79,7 @@ def test_alone_and_busy_answer_alike(exported: Path, threads: int) -> None:
     np.testing.assert_allclose(runtime.logits(PIXELS), runtime.logits(PIXELS, prefer_latency=False), rtol=0, atol=1e-4)
 
 
-@pytest.mark.parametrize("alone", [True, False])
+@pytest.mark.parametrize("prefer_latency", [True, False])
 def test_threads_get_their_own_answers(exported: Path, prefer_latency: bool) -> None:
     """More of them than there are requests in the pool, some of them saying that they are alone and all being wrong."""
     runtime = OpenVINORuntime.open(exported, workers=2)
@@ -102,7 +102,7 @@ def test_threads_get_their_own_answers(exported: Path, prefer_latency: bool) -> 
     assert not wrong
 
 
-@pytest.mark.parametrize("alone", [True, False])
+@pytest.mark.parametrize("prefer_latency", [True, False])
 def test_no_thread_is_bound_to_a_cpu(exported: Path, prefer_latency: bool) -> None:
     """The next process on this machine would bind its own to the same."""
     runtime = OpenVINORuntime.open(exported, workers=2)

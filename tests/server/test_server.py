@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import httpx
@@ -67,9 +68,23 @@ def test_many_clients_at_once_each_get_their_own_answer(server: ServerProcess) -
     assert codes == [200] * 40
 
 
+@contextmanager
+def sigint(disposition: signal.Handlers) -> Iterator[None]:
+    """Let processes that start inside the block inherit this disposition of SIGINT, however the tests were started."""
+    before = signal.signal(signal.SIGINT, disposition)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.parametrize("inherited", [signal.SIG_DFL, signal.SIG_IGN], ids=["foreground", "background"])
 @pytest.mark.parametrize("ending", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_ends_it_gracefully(ending: signal.Signals) -> None:
-    with server_process("--checkpoint", EXPORTED) as server:
+def test_a_signal_ends_it_gracefully(ending: signal.Signals, inherited: signal.Handlers) -> None:
+    """A script's shell starts `resnet-service serve &` with SIGINT ignored; the server obeys SIGINT there too."""
+    with ExitStack() as stack:
+        with sigint(inherited):
+            server = stack.enter_context(server_process("--checkpoint", EXPORTED))
         server.process.send_signal(ending)
         assert server.process.wait(20) == (0 if ending == signal.SIGTERM else 130)
         server.stop()

@@ -127,7 +127,7 @@ def test_the_preview_does_not_wait_for_the_answer(page: Page) -> None:
     with answering(page, "predict", lambda route: held.append(route)):
         choose(page, IMAGE)
         expect(card(page).locator("img.preview")).to_be_visible()
-        expect(card(page).locator(".state")).to_have_text("Looking …")
+        expect(card(page).locator(".state")).to_have_text("Classifying…")
         held[0].continue_()
         expect(card(page).locator(".class")).to_have_count(3)
 
@@ -145,7 +145,7 @@ def test_several_images_get_a_card_each_in_their_order(page: Page) -> None:
     choose(page, IMAGE, TEXT, OTHER)
     expect(page.locator(".card h2")).to_have_text(["noise.png", "letter.txt", "other.jpg"])
     expect(card(page, 0).locator(".class")).to_have_count(3)
-    expect(card(page, 1).get_by_role("alert")).to_contain_text("not an image in a format that is read here")
+    expect(card(page, 1).get_by_role("alert")).to_contain_text("not an image in a supported format")
     expect(card(page, 2).locator(".class")).to_have_count(3)
     page.get_by_role("button", name="Remove noise.png").click()
     expect(page.locator(".card h2")).to_have_text(["letter.txt", "other.jpg"])
@@ -155,7 +155,7 @@ def test_several_images_get_a_card_each_in_their_order(page: Page) -> None:
 def test_more_than_the_page_holds_are_not_taken_unnoticed(page: Page) -> None:
     many: list[FilePayload] = [{**IMAGE, "name": f"{number}.png"} for number in range(30)]
     choose(page, *many)
-    expect(page.locator("#notice")).to_have_text("Only the first 24 images were taken.")
+    expect(page.locator("#notice")).to_have_text("Only the first 24 images were added.")
     expect(page.locator(".card")).to_have_count(24)
     expect(page.locator(".class")).to_have_count(3 * 24)
 
@@ -187,7 +187,7 @@ def test_drop(page: Page) -> None:
 
 def test_what_is_dropped_and_is_no_file_is_explained(page: Page) -> None:
     send(page, "drop", None)
-    expect(page.locator("#notice")).to_contain_text("holds no file")
+    expect(page.locator("#notice")).to_contain_text("is not a file")
 
 
 def test_paste(page: Page) -> None:
@@ -225,7 +225,7 @@ def test_without_samples_that_fit_the_classes_there_are_none(browser: Browser) -
 
 def test_an_image_that_the_browser_cannot_show_is_answered(page: Page) -> None:
     choose(page, {"name": "scan.tiff", "mimeType": "image/tiff", "buffer": encoded(noise(50, 50), "TIFF")})
-    expect(card(page).locator(".image .note").first).to_contain_text("cannot show this kind of image")
+    expect(card(page).locator(".image .note").first).to_contain_text("cannot display this image format")
     expect(card(page).locator(".class")).to_have_count(3)
 
 
@@ -239,7 +239,7 @@ def test_the_map_lies_over_what_the_network_saw(page: Page) -> None:
     heat = card(page).locator("canvas")
     expect(heat).to_be_visible()
     expect(first).to_have_attribute("aria-pressed", "true")
-    expect(card(page).locator(".legend")).to_contain_text("What speaks for “tench”")
+    expect(card(page).locator(".legend")).to_contain_text("Evidence for “tench”")
     over, under = heat.bounding_box(), card(page).locator("img.preview").bounding_box()
     assert over
     assert under
@@ -282,7 +282,7 @@ def test_a_model_without_maps_says_so_and_offers_none(page: Page, code: str) -> 
     with answering(page, "explain", problem(501, code)):
         card(page).get_by_role("button", name="tench").click()
         for number in range(2):
-            expect(card(page, number)).to_contain_text("This model cannot show which parts of an image speak for")
+            expect(card(page, number)).to_contain_text("This model cannot show which parts of an image support a class")
             expect(card(page, number).locator("button.class")).to_have_count(0)
             expect(card(page, number).locator(".class")).to_have_count(3)
     expect(page.locator(".error:visible")).to_have_count(0)
@@ -325,7 +325,7 @@ def test_too_large_is_found_out_before_it_is_sent(page: Page, tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("file", "said"),
     [
-        (TEXT, "not an image in a format"),
+        (TEXT, "not an image in a supported format"),
         ({**IMAGE, "buffer": IMAGE["buffer"][:500]}, "This image is damaged"),
         ({**IMAGE, "buffer": b""}, "This file is empty"),
         ({**IMAGE, "buffer": encoded(noise(1, 1).resize((8000, 7000)), "PNG")}, "the limit is 50 million"),
@@ -342,8 +342,8 @@ def test_a_busy_service_is_waited_for_visibly(page: Page) -> None:
     waiting = card(page).locator(".state")
     with answering(page, "predict", problem(429, "overloaded", **{"Retry-After": "3"})):
         choose(page, IMAGE)
-        expect(waiting).to_have_text("The service is busy. Trying again in 3 s (2 of 5).")
-        expect(waiting).to_have_text("The service is busy. Trying again in 2 s (2 of 5).")
+        expect(waiting).to_have_text("The service is busy. Trying again in 3 s (attempt 2 of 5).")
+        expect(waiting).to_have_text("The service is busy. Trying again in 2 s (attempt 2 of 5).")
         expect(page.locator("#said")).to_contain_text("The service is busy")
     expect(card(page).locator(".class")).to_have_count(3)
     expect(waiting).to_be_hidden()
@@ -381,10 +381,10 @@ def test_offline_says_so_and_goes_on_when_connected_again(page: Page) -> None:
 def test_what_the_page_has_no_words_for_is_passed_on(page: Page) -> None:
     with answering(page, "predict", problem(418, "teapot")):
         choose(page, IMAGE)
-        expect(card(page).get_by_role("alert")).to_have_text("The service refuses this: It is teapot.")
+        expect(card(page).get_by_role("alert")).to_have_text("The service rejected the request: It is teapot.")
     with answering(page, "predict", lambda route: route.fulfill(status=502, body="<h1>Bad Gateway</h1>")):
         choose(page, IMAGE)
-        expect(card(page).get_by_role("alert")).to_have_text("The service refuses this: HTTP 502")
+        expect(card(page).get_by_role("alert")).to_have_text("The service rejected the request: HTTP 502")
 
 
 def test_text_from_outside_is_text(page: Page) -> None:
@@ -408,15 +408,15 @@ def test_a_key_is_asked_for_kept_for_the_tab_and_sent(page: Page) -> None:
     for path in ("metadata", "labels", "predict", "explain"):
         page.route(f"**/{path}*", guard)
     choose(page, IMAGE)
-    field = page.get_by_label("This service wants an API key.")
+    field = page.get_by_label("This service requires an API key.")
     expect(field).to_be_focused()
-    expect(card(page).get_by_role("alert")).to_have_text("An API key is needed, see above.")
+    expect(card(page).get_by_role("alert")).to_have_text("This service requires an API key. Enter it above.")
     field.fill("bad")
     page.keyboard.press("Enter")
-    again = page.get_by_label("This API key is not accepted.")
+    again = page.get_by_label("The API key was not accepted.")
     expect(again).to_be_visible()
     again.fill(" good ")
-    page.get_by_role("button", name="Use it").click()
+    page.get_by_role("button", name="Use key").click()
     expect(card(page).locator(".class")).to_have_count(3)
     expect(page.locator("#key")).to_be_hidden()
     assert seen[0] is None
@@ -434,7 +434,7 @@ def test_a_key_is_asked_for_kept_for_the_tab_and_sent(page: Page) -> None:
 def test_the_model_is_named_with_accuracy_and_age(page: Page) -> None:
     model = page.locator("#model")
     expect(model).to_contain_text("fake, resnet18 in FP32")
-    expect(model).to_contain_text("69.76% right at first, 89.08% among the first five, measured on 5,000 images")
+    expect(model).to_contain_text("69.76% top-1, 89.08% top-5, measured on 5,000 images")
     expect(model).to_contain_text("a publisher, a licence")
     expect(model).to_contain_text("1,000")
     expect(model.locator("div", has_text="Serving since").locator("dd")).to_have_text(
@@ -470,7 +470,7 @@ def test_chinese_browsers_get_chinese(browser: Browser, url: str) -> None:
         choose(page, IMAGE)
         expect(card(page).locator(".class .label")).to_have_text(CHINESE[:3])
         choose(page, TEXT)
-        expect(card(page).get_by_role("alert")).to_contain_text("这不是可识别格式的图片")
+        expect(card(page).get_by_role("alert")).to_contain_text("不支持此文件格式")
         assert page.title() == "图片里有什么？"
 
 

@@ -1,1 +1,1 @@
-"""The HTTP interface: FastAPI and Starlette are used here and nowhere below."""
+"""The HTTP API; packages below it import neither FastAPI nor Starlette."""

@@ -1,1 +1,1 @@
-"""Stored images by the million: listed, divided into parts, classified by an engine, written as Parquet."""
+"""Batch jobs: stored images are listed, divided into shards, classified by an engine and written as Parquet."""

@@ -1,4 +1,4 @@
-"""A client for the service: typed answers, bounded retries, typed errors. Needs nothing but httpx.
+"""A client for the service: typed answers, typed errors, bounded retries; needs only httpx.
 
 >>> from resnet_service.client import Client
 >>> with Client("http://localhost:8080") as client:

@@ -1,1 +1,1 @@
-"""How good a model is, measured through the pipeline that serves it."""
+"""Accuracy, calibration error and latency of a model, measured through the pipeline that serves it."""

@@ -1,1 +1,1 @@
-"""From encoded image bytes to an answer, and the threads it runs in."""
+"""The classifier, from encoded image to ranked answer, and the threads that it runs in."""

@@ -1,1 +1,1 @@
-"""What operators see: request context, logs, metrics, traces."""
+"""Request context, logs, metrics and traces."""

@@ -1,1 +1,1 @@
-"""The same classifier on Ray, for what one machine is too small for; the only rooms that know Ray."""
+"""The service and its batch jobs on a Ray cluster; no other package imports Ray."""

@@ -1,1 +1,1 @@
-"""What runs a network."""
+"""The libraries that compute a network, behind one protocol: OpenVINO and PyTorch."""

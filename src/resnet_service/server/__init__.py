@@ -1,1 +1,1 @@
-"""One server process: start, sockets, signals, health check."""
+"""One server process: start-up, sockets, signals, health check."""

@@ -43,6 +43,9 @@ def serve(listener: socket.socket, settings: Settings, opening: ModelLoader) -> 
     logging.getLogger("uvicorn.error").setLevel(logging.DEBUG if settings.log_level == "debug" else logging.WARNING)
     # Uvicorn ends gracefully on SIGTERM and then raises it again; what was asked for went well, so exit with 0.
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(0))
+    # A script starts its background jobs with SIGINT ignored, and Python keeps that. Uvicorn ends on SIGINT all the
+    # same; this handler makes the exit code 130 there too.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     # Until there is something to reload; unhandled, it would end the process.
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:

@@ -1,4 +1,4 @@
-// What the page asks of the service. Every way in which that fails becomes a Failure.
+// The page's requests to the service. Everything that can go wrong becomes a Failure.
 
 import { keep, recall } from "./storage.js";
 import { language } from "./words.js";
@@ -7,7 +7,7 @@ const KEY = "api-key";
 const ATTEMPTS = 5;
 const LONGEST_WAIT = 60;
 
-/** `code` is the problem's, or one of ours: offline, gone, unreadable, empty, unexpected. */
+/** `code` is the service's error code, or one of ours: offline, gone, unreadable, empty, unexpected. */
 export class Failure extends Error {
   constructor(code, values = {}, status = 0) {
     super(code);
@@ -25,7 +25,7 @@ export class Failure extends Error {
 export const useKey = (key) => keep(KEY, key, { always: false });
 export const hasKey = () => recall(KEY) !== null;
 
-/** Facts about model and service; null until they were fetched. */
+/** The answer of /metadata; null until it was fetched. */
 export let facts = null;
 
 export async function fetchFacts() {
@@ -35,7 +35,7 @@ export async function fetchFacts() {
 
 const names = new Map();
 
-/** The names of all classes of the model that serves in the page's language; fetched once. */
+/** The names of all classes of the current model in the page's language; fetched once. */
 export async function classNames() {
   const key = `${language()} ${facts?.model.version}`;
   if (!names.has(key)) {
@@ -45,7 +45,7 @@ export async function classNames() {
   return names.get(key);
 }
 
-/** Answer for a file; `waits` is called each second with the seconds left while the service is too busy. */
+/** Classify a file; while the service is busy, `waits` is called each second with the seconds left. */
 export function predict(file, topK, signal, waits) {
   const query = new URLSearchParams({ lang: language() });
   if (topK) query.set("top_k", topK);
@@ -62,7 +62,7 @@ async function post(path, file, signal, waits) {
   if (file.size === 0) throw new Failure("empty", {}, 400);
   const limit = facts?.limits?.max_body_bytes;
   if (limit !== undefined && file.size > limit) throw new Failure("body_too_large", { size: file.size }, 413);
-  // The bytes themselves, whatever the browser believes they are: the service looks at nothing else.
+  // Send plain bytes: the service ignores the media type that the browser guesses.
   const options = { method: "POST", headers: { "Content-Type": "application/octet-stream" }, body: file, signal };
   for (let attempt = 1; ; attempt++) {
     try {
@@ -84,10 +84,10 @@ async function request(path, options = {}) {
   let response;
   try {
     response = await fetch(path, { ...options, headers });
-  } catch (error) {
+  } catch {
     options.signal?.throwIfAborted();
     if (!navigator.onLine) throw new Failure("offline");
-    // A file that was moved since it was chosen fails like a service that is gone; only reading tells them apart.
+    // A file that was moved fails like a service that is gone; only reading the file tells them apart.
     if (options.body && !(await readable(options.body))) throw new Failure("unreadable", {}, 400);
     throw new Failure("gone");
   }

@@ -1,4 +1,4 @@
-// Wiring: images come in by drop, paste, choice, camera or sample, and each gets a card.
+// Wires up the page: images arrive by drop, paste, file dialog, camera or sample, and each gets a card.
 
 import { facts, Failure, fetchFacts } from "./api.js";
 import { watchForKeys } from "./key.js";
@@ -7,8 +7,8 @@ import { announce, Card, explanation } from "./results.js";
 import { renderSamples } from "./samples.js";
 import { onLanguage, switchLanguage, translatePage, words } from "./words.js";
 
-const AT_ONCE = 2; // more would only wait in the service's queue instead of here
-const MOST = 24; // cards on the page; the oldest go
+const AT_ONCE = 2; // requests in flight; more would only wait in the service's queue
+const MOST = 24; // cards on the page; the oldest are removed
 
 const form = document.getElementById("form");
 const results = document.getElementById("results");
@@ -33,7 +33,7 @@ function add(file, name, credit) {
   return card;
 }
 
-/** Take images, one card each, in their order, above those from before. */
+/** Add a card for each file, in order, above the earlier cards. */
 function take(files, name, credit) {
   notice.textContent = files.length > MOST ? words("too.many", { count: MOST }) : "";
   const taken = [...files].slice(0, MOST).map((file) => add(file, name, credit));
@@ -63,14 +63,14 @@ async function showFacts() {
   } catch (error) {
     if (!(error instanceof Failure)) throw error;
     if (error.code === "unauthorized") document.dispatchEvent(new Event("unauthorized"));
-    // Each card says it for itself.
+    // Each card shows the error itself.
     else if (cards.length === 0) notice.textContent = explanation(error);
   }
   renderModel();
   renderSamples((file, name, credit) => take([file], name, credit));
 }
 
-/** Try again what failed for a reason that has passed. */
+/** Retry the cards that failed with one of these codes. */
 function again(...codes) {
   const failed = cards.filter((card) => codes.includes(card.failure?.code));
   queue.push(...failed.reverse());
@@ -82,11 +82,11 @@ for (const id of ["file", "camera"]) {
   const input = document.getElementById(id);
   input.addEventListener("change", () => {
     take([...input.files]);
-    input.value = ""; // the same file may be chosen again
+    input.value = ""; // so that the same file can be chosen again
   });
 }
 
-// An image that misses the field is still meant for the page; left alone, the browser would open it instead.
+// Accept a drop anywhere on the page; by default, the browser would open the file.
 document.addEventListener("dragover", (event) => {
   event.preventDefault();
   form.classList.add("over");
@@ -103,7 +103,7 @@ document.addEventListener("drop", (event) => {
 document.addEventListener("paste", (event) => {
   if (event.clipboardData.files.length > 0) {
     event.preventDefault();
-    // Browsers call whatever is pasted image.png.
+    // Browsers name every pasted image image.png.
     take(event.clipboardData.files, () => words("photo.pasted"));
   }
 });
@@ -120,7 +120,7 @@ onLanguage(() => {
   renderSamples((file, name, credit) => take([file], name, credit));
   for (const card of cards) {
     card.render();
-    // Without names in this language, the old ones stay until the service answers again.
+    // If the names cannot be fetched, the old ones stay.
     card.rename().catch((error) => {
       if (!(error instanceof Failure)) throw error;
     });

@@ -1,29 +1,29 @@
-// A class activation map as colours on a canvas.
+// Draws a class activation map on a canvas.
 
 const SIDE = 256;
-// From "says nothing" to "speaks for it", dark to light so that it is read without telling hues apart. Red, green, blue.
+// Red, green, blue from weak to strong evidence; dark to light, so that it can be read without telling hues apart.
 const COLOURS = [[8, 6, 32], [86, 16, 110], [188, 55, 84], [249, 142, 9], [252, 255, 164]];
-// How much of the image each end covers, of 255, before the slider.
+// Opacity of the weakest and of the strongest evidence, of 255, before the slider's.
 const COVERS = [110, 255];
 
-/** Paint `map` (rows of numbers, any range) over the whole canvas, smoothly, from its least value to its greatest. */
+/** Paint `map` (rows of numbers) over the whole canvas, interpolated and scaled from its minimum to its maximum. */
 export function paint(canvas, map) {
   canvas.width = canvas.height = SIDE;
   const values = map.flat();
-  const least = Math.min(...values);
-  const range = Math.max(...values) - least || 1;
+  const minimum = Math.min(...values);
+  const range = Math.max(...values) - minimum || 1;
   const context = canvas.getContext("2d");
   const image = context.createImageData(SIDE, SIDE);
   for (let y = 0; y < SIDE; y++) {
     for (let x = 0; x < SIDE; x++) {
-      const value = (at(map, x, y) - least) / range;
+      const value = (at(map, x, y) - minimum) / range;
       image.data.set(colour(value), 4 * (SIDE * y + x));
     }
   }
   context.putImageData(image, 0, 0);
 }
 
-/** Interpolate linearly between the centres of the map's cells; beyond the outermost centres, as at them. */
+/** Interpolate linearly between the centres of the map's cells; beyond the outermost centres, repeat their values. */
 function at(map, x, y) {
   const [top, bottom, down] = neighbours(y, map.length);
   const [left, right, across] = neighbours(x, map[0].length);

@@ -1,10 +1,10 @@
-// A chosen image as it is shown: the preview at once, and a map over the part of it that the network saw.
+// An image on its card: the preview at once, and the heatmap over the part that the network saw.
 
 import { paint } from "./heat.js";
 import { element } from "./results.js";
 import { words } from "./words.js";
 
-export class Image {
+export class ImageView {
   #name;
   #image = element("img", "preview");
   #canvas = element("canvas", "heat");
@@ -27,7 +27,7 @@ export class Image {
     this.node = element("figure", "image");
     this.#image.src = URL.createObjectURL(file);
     this.#image.addEventListener("load", () => this.#sized());
-    // What the browser cannot show, the service may still know, or say what is wrong with it.
+    // The service may still read what the browser cannot show, or say what is wrong with it.
     this.#image.addEventListener("error", () => {
       this.#frame.hidden = true;
       this.#absent.hidden = false;
@@ -48,7 +48,7 @@ export class Image {
     this.render();
   }
 
-  /** Put texts in the page's language. */
+  /** Show the texts in the page's language. */
   render() {
     this.#image.alt = words("preview", { name: this.#name() });
     this.#absent.textContent = words("preview.none");
@@ -59,7 +59,7 @@ export class Image {
     if (this.#credit) this.node.querySelector("figcaption").textContent = this.#credit();
   }
 
-  /** Lay the map of an answer of /explain over the image; `label` gives the class's name. */
+  /** Lay the heatmap of an answer of /explain over the image; `label` returns the class's name. */
   show({ map, region, image }, label) {
     this.#label = label;
     const share = (part, whole) => `${(100 * part) / whole}%`;
@@ -86,7 +86,7 @@ export class Image {
     this.#canvas.style.opacity = this.#slider.value / 100;
   }
 
-  // Small images are enlarged, and then show their pixels instead of a blur.
+  // Small images are enlarged with sharp pixels, not blurred.
   #sized() {
     this.#image.classList.toggle("tiny", this.#image.naturalWidth < 100);
   }

@@ -1,4 +1,4 @@
-// The field for an API key, shown when the service wants one.
+// The form for an API key, shown when the service requires one.
 
 import { hasKey, useKey } from "./api.js";
 import { announce } from "./results.js";
@@ -8,7 +8,7 @@ const form = document.getElementById("key");
 const field = document.getElementById("key-field");
 const label = form.querySelector("label");
 
-/** Ask for a key; `given` is called whenever one was entered. */
+/** Show the form when a request is unauthorized; call `given` after a key was entered. */
 export function watchForKeys(given) {
   onLanguage(render);
   document.addEventListener("unauthorized", () => {

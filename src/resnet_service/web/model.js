@@ -1,4 +1,4 @@
-// Which model answers, how good it is, and since when.
+// The current model: name, accuracy, source, and since when it is served.
 
 import { facts } from "./api.js";
 import { element } from "./results.js";
@@ -28,7 +28,7 @@ export function renderModel() {
   document.getElementById("limits").textContent = words("limits", { limit: sizes(limits.max_body_bytes)[0] });
 }
 
-// What was measured here is worth more than what was published elsewhere; the last one measured counts.
+// Our own measurement, the last one, takes precedence over the published accuracy.
 function accuracy({ evaluations, provenance }) {
   const last = evaluations.at(-1);
   if (last) {

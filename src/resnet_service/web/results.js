@@ -1,14 +1,14 @@
-// One image's card: what is in it, how long that took, or what went wrong.
+// A card: one image with its classes and timing, or with its error.
 
 import { classNames, explain, Failure, facts, predict } from "./api.js";
-import { Image } from "./image.js";
+import { ImageView } from "./image.js";
 import { knows, language, milliseconds, percent, sizes, words } from "./words.js";
 
 const SHOWN = 3;
 const KNOWN = 10;
 const STAGES = ["decode", "preprocess", "inference", "rest"];
 let numbered = 0;
-// The version of the model that answered that it has no maps; of another one, it is asked again.
+// The version of the model that is known to have no heatmaps; another version is asked again.
 let unable = null;
 
 export function element(tag, className = "", text = "") {
@@ -18,14 +18,14 @@ export function element(tag, className = "", text = "") {
   return made;
 }
 
-/** Say something to who listens to the page; it replaces what was said before. */
+/** Announce a text to screen readers, in place of the previous one. */
 export function announce(text) {
   document.getElementById("said").textContent = text;
 }
 
-/** A failure in words that help. */
+/** The message to show for a failure. */
 export function explanation({ code, values }) {
-  // Without the service's limits, its own sentence says more.
+  // While the service's limits are unknown, its own message says more.
   const needsLimits = ["body_too_large", "too_many_pixels"].includes(code);
   if (!knows(`error.${code}`) || (needsLimits && facts === null)) return words("error.unexpected", values);
   const [size, limit] = sizes(values.size ?? 0, facts?.limits?.max_body_bytes ?? 0);
@@ -58,11 +58,11 @@ export class Card {
     time: element("div", "time"),
   };
 
-  /** `name` and `credit` are functions, since the language may change; `removed` is called when it goes. */
+  /** `name` and `credit` are functions, since the language may change; `removed` is called when the visitor removes the card. */
   constructor(file, { name, credit, removed }) {
     this.#file = file;
     this.#name = name;
-    this.image = new Image(file, name, credit);
+    this.image = new ImageView(file, name, credit);
     this.node = element("article", "card");
     const id = `card-${++numbered}`;
     const { title, remove, state, error, again, list, more, how, time } = this.#parts;
@@ -76,7 +76,7 @@ export class Card {
     for (const button of [remove, again, more]) button.type = "button";
     remove.addEventListener("click", () => removed(this));
     again.addEventListener("click", () => {
-      title.focus(); // the button goes, and focus must not get lost with it
+      title.focus(); // the button disappears; the focus stays on this card
       this.classify();
     });
     more.addEventListener("click", () => {
@@ -91,12 +91,12 @@ export class Card {
     this.render();
   }
 
-  /** The failure that keeps this card from its answer, or null. */
+  /** Why this card has no answer, or null. */
   get failure() {
     return this.#failure;
   }
 
-  /** Leave the page, and ask for nothing more. */
+  /** Remove the card from the page and abort its requests. */
   discard() {
     this.#leaving.abort();
     this.image.discard();
@@ -130,9 +130,9 @@ export class Card {
     }
   }
 
-  /** Call the classes as the page's language does, without asking the network again. */
+  /** Show class names in the page's language, without another inference. */
   async rename() {
-    // The names at hand are those of the model that serves now; another one's answer keeps its own.
+    // The names are those of the current model; an answer of another model keeps its own.
     if (this.#answer === null || this.#language === language()) return;
     if (facts?.model.version !== this.#answer.model.version) return;
     const names = await classNames();
@@ -150,7 +150,7 @@ export class Card {
     state.hidden = !this.#working;
     this.node.classList.toggle("working", this.#working);
     const text = this.#failure === null ? "" : explanation(this.#failure);
-    if (error.textContent !== text) error.textContent = text; // what is written anew is read out anew
+    if (error.textContent !== text) error.textContent = text; // screen readers read out every change
     again.textContent = words("again");
     again.hidden = this.#failure === null || !this.#failure.passes;
     list.setAttribute("aria-label", words("predictions", { name: this.#name() }));
@@ -169,7 +169,7 @@ export class Card {
     if (this.#answer !== null) this.#times();
   }
 
-  // Rows are kept, not made anew, so that the focused one stays focused.
+  // Reuse rows, so that the focused one stays focused.
   #list(predictions, cannot) {
     const { list, how } = this.#parts;
     while (list.children.length > predictions.length) list.lastChild.remove();
@@ -214,7 +214,7 @@ export class Card {
         announce(words("heat.loading"));
         this.#maps.set(classId, await explain(this.#file, classId, this.#leaving.signal, (wait) => this.#waits(wait)));
       }
-      if (this.#pressed !== classId) return; // meanwhile another was chosen
+      if (this.#pressed !== classId) return; // another class was selected meanwhile
       this.image.show(this.#maps.get(classId), label);
       announce(words("heat.announced", { label: label() }));
     } catch (error) {
@@ -263,7 +263,7 @@ export class Card {
       bar.append(part);
       key.append(element("li", stage, `${words(`time.${stage}`)} ${milliseconds(stages[stage])}`));
     }
-    const facts_ = [words("image.facts", image), words("time.total", { total: milliseconds(this.#roundTrip) })];
-    time.replaceChildren(bar, key, element("p", "note", facts_.join(" · ")));
+    const notes = [words("image.facts", image), words("time.total", { total: milliseconds(this.#roundTrip) })];
+    time.replaceChildren(bar, key, element("p", "note", notes.join(" · ")));
   }
 }

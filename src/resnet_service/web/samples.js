@@ -1,4 +1,4 @@
-// Images to try, for the label sets that have some. Where they come from is in samples/README.md.
+// Sample images for some label sets. samples/README.md names their sources.
 
 import { facts } from "./api.js";
 import { element } from "./results.js";
@@ -35,8 +35,8 @@ export function renderSamples(chosen) {
       button.type = "button";
       button.append(image, element("span", "", title[language()]));
       button.addEventListener("click", async () => {
-        const image = await (await fetch(image.src)).blob();
-        chosen(new File([image], file, { type: image.type }), () => title[language()], credit);
+        const data = await (await fetch(image.src)).blob();
+        chosen(new File([data], file, { type: data.type }), () => title[language()], credit);
       });
       const note = element("span", "note", credit());
       note.lang = htmlLanguage();

@@ -1,4 +1,4 @@
-// What the browser keeps for the page. Where it may keep nothing, the page works all the same, until it is closed.
+// Values kept in the browser. Where storage is forbidden, they last until the page is closed.
 
 const kept = new Map();
 
@@ -6,17 +6,17 @@ function attempt(action) {
   try {
     return action();
   } catch {
-    return null; // the visitor forbids it
+    return null; // storage is forbidden
   }
 }
 
-/** Keep `value`: for always, or for this tab only. */
+/** Keep `value` permanently (`always`), or for this tab only. */
 export function keep(key, value, { always }) {
   kept.set(key, value);
   attempt(() => (always ? localStorage : sessionStorage).setItem(key, value));
 }
 
-/** What was kept last, or null. */
+/** The value kept last, or null. */
 export function recall(key) {
   return kept.get(key) ?? attempt(() => sessionStorage.getItem(key) ?? localStorage.getItem(key));
 }

@@ -1,1 +1,1 @@
-"""ASGI middleware: one module a class, and their order."""
+"""ASGI middleware, one class a module; ``stack`` has their order."""

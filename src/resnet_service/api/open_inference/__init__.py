@@ -1,1 +1,1 @@
-"""The tensors of the Open Inference Protocol."""
+"""The Open Inference Protocol: bodies to tensors, and answers to bodies."""

@@ -1,1 +1,1 @@
-"""HTTP routes: one module a resource."""
+"""The HTTP routes, one module a resource."""

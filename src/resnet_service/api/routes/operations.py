@@ -48,7 +48,7 @@ async def live() -> Health:
 async def ready(service: StartedService) -> Health:
     """Return 200 when the model is loaded and has classified a trial image.
 
-    Before that, the response is 503. It is 503 again during shutdown, and after an inference failed, until a trial image
+    Before that, the response is 503. It is 503 again during shutdown, and after an inference failed until a trial image
     has been classified.
 
     ```console

@@ -1,1 +1,1 @@
-"""Checkpoints: weights and metadata in one file; one module for each file format."""
+"""Checkpoints, weights and metadata in one file; one module for each file format."""
