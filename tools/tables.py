@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from resnet_service.api.openapi.document import problems_table
+from resnet_service.api.problem_details import problems_table
 from resnet_service.cli.flags import settings_table
 from resnet_service.observability.metrics import metrics_table
 

@@ -1,185 +1,127 @@
-"""Everything that this package refuses, as one tree.
+"""Every error that this package raises on purpose; each class has a stable code.
 
-    ServiceError
-    ├── RequestError                    what a client sent cannot be answered
-    │   ├── Unauthorized                the request carries no valid API key
-    │   ├── MissingImage                the request carries no image
-    │   ├── MalformedForm               a multipart body that is not one
-    │   ├── MalformedJSON               a JSON body that is not one, or not what the route reads
-    │   ├── InvalidTensor               a tensor's name, type, shape or data are not what the model takes or gives
-    │   ├── TooManyImages             more images in one request than the limit
-    │   ├── UnknownModel                not the model that is served, or not its version
-    │   ├── UnsupportedMediaType        the body is of a kind that is never read
-    │   ├── NotAnImage                  the bytes are of no accepted image format
-    │   ├── BrokenImage                 the right format, but damaged
-    │   ├── BodyTooLarge                more bytes than the limit
-    │   ├── TooManyPixels               more pixels than the limit
-    │   ├── HeadTooLarge                a request line and header fields beyond the limits
-    │   ├── MalformedRequest            not HTTP, or not as its grammar has it
-    │   ├── RequestTooSlow              head or body came too slowly
-    │   ├── InvalidTopK                 outside 1 ... number of classes
-    │   ├── InvalidClassId              outside 0 ... number of classes - 1
-    │   └── UnsupportedLanguage         asks for names in a language that no names are in
-    ├── ModelError                      a model file cannot be trusted or understood
-    │   ├── ModelFileNotFound           no such file
-    │   ├── UnreadableModel             empty, truncated, damaged, another kind of file
-    │   ├── SuspiciousModel             sizes, entries or references that no honest file has
-    │   ├── PickledCode                 holds Python objects, not only tensors
-    │   ├── BareStateDict               tensors without the metadata that inference needs
-    │   ├── InvalidMetadata             metadata missing, mistyped or contradictory
-    │   ├── UnknownArchitecture         no builder of that name
-    │   ├── StateDictMismatch           keys or shapes differ from the architecture
-    │   ├── ClassCountMismatch          num_classes, classifier and labels disagree
-    │   ├── NonFiniteWeights            NaN or infinity among the weights
-    │   ├── InvalidLabelSet             label file missing or malformed
-    │   └── LabelDigestMismatch         not the labels that the model was trained with
-    ├── FileNotWritten                  the disk is full, the folder is read-only, …
-    ├── InvalidSettings                 an option is mistyped or out of range
-    ├── AddressUnavailable              the address cannot be listened on
-    ├── RuntimeUnavailable              the chosen runtime's packages are not installed
-    ├── TracingUnavailable              what tracing needs is not installed
-    ├── UnsuitableRuntime               the chosen runtime does not run this kind of file
-    ├── AccuracyLossExceeded            exporting would change more answers than was allowed
-    ├── OutputUnavailable               the model gives no class activation map, or no embedding
-    ├── InvalidModelOutput              the network answered NaN, infinity or the wrong shape
-    ├── NotReady                        still loading, re-checking the model, or already shutting down
-    ├── Overloaded                      as many requests as may wait are waiting
-    │   └── BodyBudgetExceeded          as many bytes of bodies as may be held are held
-    ├── TooManyConnections              as many connections as may be open are open
-    ├── DeadlineExceeded                no answer within the time that a request may take
-    ├── DatasetError                    a data set cannot be evaluated on
-    │   ├── InvalidDataset              of no known layout, damaged, or empty
-    │   └── UnknownClass                has a class that the model does not have
-    ├── BatchError                      stored images cannot be classified as a batch
-    │   ├── InvalidBatchInput           no images there, or not to be read
-    │   ├── OutputConflict              the output holds something else than this batch's results
-    │   ├── OutputInUse                 another run is writing there
-    │   └── ClusterFailed               Ray cannot be reached, or its workers do not start
-    └── SourceError                     weights could not be fetched
-        ├── SourceUnreachable           no answer in time
-        └── SourceDigestMismatch        not the bytes that were promised
-
-Each class has a stable ``code``; each message is safe to show to whoever caused the error and says what to do
-about it. HTTP is not mentioned here: ``api.problems`` maps every class to a status.
+The first sentence of a class's docstring says when the error occurs, and is its row in the documentation. Messages say
+what to do, and are safe to show to whoever caused the error. Nothing here knows HTTP: ``api.problem_details`` has the
+one table of statuses.
 """
 
 from typing import ClassVar
 
 
 class ServiceError(Exception):
-    """Root of all errors of this package; ``str(error)`` is safe to show."""
+    """Base class of all errors of this package; ``str(error)`` is safe to show."""
 
     code: ClassVar[str]
 
 
 class RequestError(ServiceError):
-    """What a client sent cannot be answered."""
+    """The client's request cannot be answered."""
 
 
 class Unauthorized(RequestError):
-    """The request carries no valid API key."""
+    """The API key is missing or not valid."""
 
     code = "unauthorized"
 
 
 class MissingImage(RequestError):
-    """The request carries no image."""
+    """The request contains no image."""
 
     code = "no_file"
 
 
 class MalformedForm(RequestError):
-    """A multipart body that is not one."""
+    """The multipart body cannot be parsed."""
 
     code = "malformed_form"
 
 
 class MalformedJSON(RequestError):
-    """A JSON body that is not one, or not what the route reads."""
+    """The JSON body cannot be parsed, or does not match the route's schema."""
 
     code = "malformed_json"
 
 
 class InvalidTensor(RequestError):
-    """A tensor's name, type, shape or data are not what the model takes or gives."""
+    """A tensor's name, type, shape or data do not match the model's inputs or outputs."""
 
     code = "invalid_tensor"
 
 
 class TooManyImages(RequestError):
-    """More images in one request than the limit."""
+    """The request contains more images than the limit."""
 
     code = "too_many_pictures"
 
 
 class UnknownModel(RequestError):
-    """Not the model that is served, or not the version of it that is served."""
+    """The path names a model or a version that is not served."""
 
     code = "unknown_model"
 
 
 class UnsupportedMediaType(RequestError):
-    """The body is of a kind that is never read."""
+    """The route does not accept this content type."""
 
     code = "unsupported_media_type"
 
 
 class NotAnImage(RequestError):
-    """The bytes are of no accepted image format."""
+    """The bytes are not an image in an accepted format."""
 
     code = "not_an_image"
 
 
 class BrokenImage(RequestError):
-    """The bytes begin like an image, but do not decode."""
+    """The bytes begin like an image, but cannot be decoded."""
 
     code = "broken_image"
 
 
 class BodyTooLarge(RequestError):
-    """More bytes than the limit."""
+    """The body, or one image of a batch, is larger than the limit."""
 
     code = "body_too_large"
 
 
 class TooManyPixels(RequestError):
-    """More pixels than the limit."""
+    """The image has more pixels than the limit."""
 
     code = "too_many_pixels"
 
 
 class HeadTooLarge(RequestError):
-    """A request line and header fields beyond the limits."""
+    """The request line and headers are larger than the limits."""
 
     code = "head_too_large"
 
 
 class MalformedRequest(RequestError):
-    """Not HTTP, or not as its grammar has it."""
+    """The request is not valid HTTP."""
 
     code = "malformed_request"
 
 
 class RequestTooSlow(RequestError):
-    """Head or body came too slowly."""
+    """The headers or the body arrived too slowly."""
 
     code = "request_too_slow"
 
 
 class InvalidTopK(RequestError):
-    """``top_k`` lies outside 1 ... number of classes."""
+    """``top_k`` is not between 1 and the number of classes."""
 
     code = "invalid_top_k"
 
 
 class InvalidClassId(RequestError):
-    """``class_id`` lies outside 0 ... number of classes - 1."""
+    """``class_id`` is not between 0 and the number of classes - 1."""
 
     code = "invalid_class_id"
 
 
 class UnsupportedLanguage(RequestError):
-    """``lang`` names a language that the service does not have."""
+    """``lang`` is not one of the supported languages."""
 
     code = "unsupported_language"
 
@@ -189,49 +131,49 @@ class ModelError(ServiceError):
 
 
 class ModelFileNotFound(ModelError):
-    """There is no such model file."""
+    """The model file does not exist."""
 
     code = "model_file_not_found"
 
 
 class UnreadableModel(ModelError):
-    """Empty, truncated, damaged, or another kind of file."""
+    """The model file is empty, truncated, damaged, or another kind of file."""
 
     code = "unreadable_model"
 
 
 class SuspiciousModel(ModelError):
-    """Sizes, entries or references out of the bounds that an honest model file keeps."""
+    """The model file has sizes, entries or references beyond the bounds of a regular one."""
 
     code = "suspicious_model"
 
 
 class PickledCode(ModelError):
-    """The file holds Python objects, not only tensors and plain values."""
+    """The model file contains Python objects besides tensors and plain values."""
 
     code = "pickled_code"
 
 
 class BareStateDict(ModelError):
-    """Tensors without the metadata that inference needs."""
+    """The model file has tensors, but not the metadata that inference needs."""
 
     code = "bare_state_dict"
 
 
 class InvalidMetadata(ModelError):
-    """Metadata missing, mistyped or contradictory."""
+    """The metadata is missing, mistyped or contradictory."""
 
     code = "invalid_metadata"
 
 
 class UnknownArchitecture(ModelError):
-    """No builder of that name."""
+    """The architecture has no builder."""
 
     code = "unknown_architecture"
 
 
 class StateDictMismatch(ModelError):
-    """Keys or shapes differ from the architecture."""
+    """The tensors' names or shapes do not match the architecture."""
 
     code = "state_dict_mismatch"
 
@@ -243,37 +185,37 @@ class ClassCountMismatch(ModelError):
 
 
 class NonFiniteWeights(ModelError):
-    """NaN or infinity among the weights."""
+    """The weights contain NaN or infinity."""
 
     code = "non_finite_weights"
 
 
 class InvalidLabelSet(ModelError):
-    """A label file is missing or malformed."""
+    """The label file is missing or malformed."""
 
     code = "invalid_label_set"
 
 
 class LabelDigestMismatch(ModelError):
-    """Not the labels that the model was trained with."""
+    """The label set is not the one that the model was trained with."""
 
     code = "label_digest_mismatch"
 
 
 class FileNotWritten(ServiceError):
-    """The disk is full, the folder is read-only, …"""
+    """A file cannot be written: the disk is full, or the folder is read-only."""
 
     code = "file_not_written"
 
 
 class InvalidSettings(ServiceError):
-    """An option is mistyped or out of range."""
+    """A setting is mistyped or out of range."""
 
     code = "invalid_settings"
 
 
 class AddressUnavailable(ServiceError):
-    """The address cannot be listened on."""
+    """The server cannot listen on the address."""
 
     code = "address_unavailable"
 
@@ -285,43 +227,49 @@ class RuntimeUnavailable(ServiceError):
 
 
 class TracingUnavailable(ServiceError):
-    """What tracing needs is not installed."""
+    """The packages that tracing needs are not installed."""
 
     code = "tracing_unavailable"
 
 
 class UnsuitableRuntime(ServiceError):
-    """The chosen runtime does not run this kind of file."""
+    """The chosen runtime cannot run this kind of file."""
 
     code = "unsuitable_runtime"
 
 
 class AccuracyLossExceeded(ServiceError):
-    """Exporting would change more answers than was allowed."""
+    """The export would lose more accuracy than allowed."""
 
     code = "too_lossy"
 
 
 class OutputUnavailable(ServiceError):
-    """The model gives no class activation map, or no embedding; the message says whether anything can be done."""
+    """The model has no class activation maps or no embeddings."""
 
     code = "output_unavailable"
 
 
 class InvalidModelOutput(ServiceError):
-    """The network answered NaN, infinity or the wrong shape."""
+    """The network returned NaN, infinity or the wrong shape."""
 
     code = "unsound_output"
 
 
 class NotReady(ServiceError):
-    """Still loading, re-checking the model, or already shutting down."""
+    """The model is loading or being checked, or the service is shutting down."""
 
     code = "not_ready"
 
 
 class Overloaded(ServiceError):
-    """As many requests as may wait are waiting; ``retry_after`` is when to come again, in whole seconds."""
+    """The request queue is full.
+
+    Args:
+        message: As for every error.
+        retry_after: Seconds after which the client should try again.
+
+    """
 
     code = "overloaded"
 
@@ -331,35 +279,35 @@ class Overloaded(ServiceError):
 
 
 class BodyBudgetExceeded(Overloaded):
-    """As many bytes of bodies as may be held are held."""
+    """The memory budget for request bodies is used up."""
 
     code = "too_many_bytes"
 
 
 class TooManyConnections(ServiceError):
-    """As many connections as may be open are open."""
+    """The limit of open connections is reached."""
 
     code = "too_many_connections"
 
 
 class DeadlineExceeded(ServiceError):
-    """No answer within the time that a request may take."""
+    """The request was not answered before its deadline."""
 
     code = "deadline_exceeded"
 
 
 class DatasetError(ServiceError):
-    """A data set cannot be evaluated on."""
+    """A data set cannot be used for evaluation."""
 
 
 class InvalidDataset(DatasetError):
-    """A data set of no known layout, damaged, or empty."""
+    """The data set's layout is unknown, or it is damaged or empty."""
 
     code = "invalid_dataset"
 
 
 class UnknownClass(DatasetError):
-    """A data set has a class that the model does not have."""
+    """The data set has a class that the model does not have."""
 
     code = "unknown_class"
 
@@ -369,13 +317,13 @@ class BatchError(ServiceError):
 
 
 class InvalidBatchInput(BatchError):
-    """There are no images, or they cannot be read at all."""
+    """The input has no images, or cannot be read."""
 
     code = "invalid_batch_input"
 
 
 class OutputConflict(BatchError):
-    """The output holds something else than this batch's results."""
+    """The output folder contains something other than this batch's results."""
 
     code = "output_conflict"
 
@@ -393,18 +341,18 @@ class ClusterFailed(BatchError):
 
 
 class SourceError(ServiceError):
-    """Weights could not be fetched."""
+    """Weights cannot be downloaded."""
 
     code = "source_error"
 
 
 class SourceUnreachable(SourceError):
-    """A source of weights did not answer in time."""
+    """The source of the weights did not answer in time."""
 
     code = "source_unreachable"
 
 
 class SourceDigestMismatch(SourceError):
-    """What arrived are not the bytes that were promised."""
+    """The downloaded file's SHA-256 is not the expected one."""
 
     code = "source_digest_mismatch"

@@ -15,10 +15,7 @@ import pytest
 from fastapi.routing import APIRoute
 
 from resnet_service.api.admission import InferenceRoute
-from resnet_service.api.app import create_app
-from resnet_service.api.routes import huggingface as hub
-from resnet_service.api.routes import open_inference as v2
-from resnet_service.api.routes import predict as routes
+from resnet_service.api.app import ROUTERS, create_app
 from resnet_service.inference.fake import FakeClassifier
 from resnet_service.settings import Settings
 from tests.support.gated import gated
@@ -99,7 +96,7 @@ def test_clients_that_are_still_sending_can_read_the_429(client: Callable[[str],
             assert client(f"{server.client.base_url}/predict") == (429, "overloaded")
 
 
-def test_who_waits_for_100_continue_is_told_that_the_connection_closes() -> None:
+def test_a_client_that_waits_for_100_continue_learns_that_the_connection_closes() -> None:
     """Whether its body would follow after all is not to be known, so nothing can follow."""
     with gated() as server:
         server.fill(3)
@@ -112,7 +109,7 @@ def test_who_waits_for_100_continue_is_told_that_the_connection_closes() -> None
         assert b"connection: close" in received
 
 
-def test_a_failed_request_gives_its_place_back() -> None:
+def test_a_failed_request_releases_its_slot() -> None:
     with gated(queue=0) as server:
         server.gate.set()
         for _ in range(3):
@@ -123,7 +120,7 @@ def test_a_failed_request_gives_its_place_back() -> None:
         assert server.client.post("/predict", content=IMAGE).status_code == 200
 
 
-def test_a_slow_body_holds_no_place() -> None:
+def test_a_slow_body_holds_no_slot() -> None:
     with gated(queue=0) as server:
         server.gate.set()
         with connected(str(server.client.base_url)) as slow:
@@ -170,19 +167,7 @@ def test_work_is_skipped_when_its_client_has_left(caplog: pytest.LogCaptureFixtu
 
 
 def test_every_route_that_takes_a_body_is_admitted() -> None:
-    found = [
-        route
-        for router in (
-            routes.health,
-            routes.router,
-            routes.inference,
-            v2.health,
-            v2.router,
-            v2.inference,
-            hub.inference,
-        )
-        for route in router.routes
-    ]
+    found = [route for router in ROUTERS for route in router.routes]
     assert all(isinstance(route, APIRoute) for route in found)
     posting = [route for route in found if isinstance(route, APIRoute) and route.methods != {"GET"}]
     assert posting
@@ -196,7 +181,7 @@ class Load(NamedTuple):
 
 
 def load(url: str, clients: int, seconds: float) -> Load:
-    """Ask from ``clients`` threads for ``seconds``; who is refused comes again after 50 ms."""
+    """Ask from ``clients`` threads for ``seconds``; refused requests are repeated after 50 ms."""
     answered: list[float] = []
     refused: list[float] = []
     end = time.monotonic() + seconds

@@ -2,7 +2,7 @@
 
 import pytest
 
-from resnet_service.api.content_negotiation import preferred
+from resnet_service.api.content_negotiation import preferred_media_type
 
 PNG, JSON = "image/png", "application/json"
 
@@ -27,4 +27,4 @@ PNG, JSON = "image/png", "application/json"
     ],
 )
 def test_who_prefers_what(accept: str, expected: str) -> None:
-    assert preferred(accept, (PNG, JSON)) == expected
+    assert preferred_media_type(accept, (PNG, JSON)) == expected

@@ -6,7 +6,7 @@ import httpx
 import pytest
 
 from resnet_service.api.app import create_app
-from resnet_service.api.localization import preferred
+from resnet_service.api.localization import preferred_languages
 from resnet_service.inference.fake import FakeClassifier
 from resnet_service.settings import Settings
 from tests.support.images import encoded, noise
@@ -50,7 +50,7 @@ def client() -> Iterator[httpx.Client]:
     ],
 )
 def test_accept_language_is_read_as_the_standard_has_it(field: str, wanted: list[str]) -> None:
-    assert list(preferred(field)) == wanted
+    assert list(preferred_languages(field)) == wanted
 
 
 @pytest.mark.parametrize(
@@ -94,7 +94,7 @@ def test_a_language_that_is_not_there_is_refused(client: httpx.Client, lang: str
     for answer in (client.get("/labels", params={"lang": lang}), client.post(f"/predict?lang={lang}", content=IMAGE)):
         body = answer.json()
         assert (answer.status_code, body["code"]) == (422, "unsupported_language")
-        assert "one of: en, zh" in body["detail"]
+        assert "languages are en, zh" in body["detail"]
         assert len(body["detail"]) < 150
 
 

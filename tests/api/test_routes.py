@@ -12,8 +12,7 @@ import httpx
 import pytest
 from starlette.routing import Route
 
-from resnet_service.api import reference
-from resnet_service.api import static as pages
+from resnet_service.api import static
 from resnet_service.api.app import create_app
 from resnet_service.errors import InvalidModelOutput
 from resnet_service.inference.fake import FakeClassifier
@@ -158,7 +157,7 @@ def test_the_page_comes_whole_and_from_here_only(client: httpx.Client) -> None:
 
 
 def test_not_one_route_more() -> None:
-    """No route manages anything; who adds one has to say so here. Undocumented ones are counted as well."""
+    """No route manages anything. A new route must be added here, even if it is not documented."""
     app = create_app(Settings(), FakeClassifier())
     documented = {
         (path, method.upper()) for path, operations in app.openapi()["paths"].items() for method in operations
@@ -187,11 +186,11 @@ def test_not_one_route_more() -> None:
     others = {
         (path, method) for path, method in every_route(app.routes) if (path, method) not in documented | IMPLIED_HEADS
     }
-    assert others == {(path, "GET") for path in (*pages.PATHS, *reference.PATHS, "/openapi.json")}
+    assert others == {(path, "GET") for path in (*static.PATHS, "/openapi.json")}
 
 
 # Starlette answers HEAD where a plain route answers GET.
-IMPLIED_HEADS = {(path, "HEAD") for path in (*pages.PATHS, *reference.PATHS, "/openapi.json")}
+IMPLIED_HEADS = {(path, "HEAD") for path in (*static.PATHS, "/openapi.json")}
 
 
 def every_route(routes: Iterable[Any]) -> Iterator[tuple[str, str]]:
@@ -213,7 +212,7 @@ def test_pickles_and_their_like_are_415(client: httpx.Client, path: str, media_t
 
 
 def test_no_route_takes_an_address() -> None:
-    """What fetches what strangers name can be made to fetch from inside the network that it runs in."""
+    """A service that fetches URLs from clients can be made to read from its internal network."""
     document = create_app(Settings(), FakeClassifier()).openapi()
     names: set[str] = set()
 

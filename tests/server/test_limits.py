@@ -240,11 +240,11 @@ def holding(most: int = 50_000, **settings: Any) -> Iterator[tuple[str, BodyBudg
     """Serve with a budget of ``most`` bytes for bodies; at the end, none must be held."""
     chosen = Settings(max_body_bytes=BODY, max_batch_bytes=BODY, max_receiving_bytes=most, **settings)
     app = create_app(chosen, FakeClassifier())
-    held: BodyBudget = app.state.held_bytes
+    held: BodyBudget = app.state.body_budget
     with served(app) as client:
         yield str(client.base_url), held
         assert client.post("/predict", content=IMAGE).status_code == 200
-        until(lambda: held.now == 0)
+        until(lambda: held.used == 0)
 
 
 def test_a_body_beyond_the_budget_is_429_before_it_is_sent() -> None:
@@ -252,7 +252,7 @@ def test_a_body_beyond_the_budget_is_429_before_it_is_sent() -> None:
         stalled = [open_.enter_context(connected(url)) for _ in range(2)]
         for connection in stalled:
             connection.sendall(head(Content_Length=BODY) + bytes(BODY - 1))
-        until(lambda: held.now == 2 * (BODY - 1))
+        until(lambda: held.used == 2 * (BODY - 1))
         with connected(url) as refused:
             refused.sendall(head(Content_Length=BODY))
             begun = time.monotonic()
@@ -274,24 +274,24 @@ def test_bodies_without_a_length_are_counted_as_they_arrive() -> None:
     chunk = b"1000\r\n" + bytes(0x1000) + b"\r\n"
     with holding(most=25_000) as (url, held), connected(url) as stalled, connected(url) as late:
         stalled.sendall(head(Transfer_Encoding="chunked") + chunk * 4)
-        until(lambda: held.now == 4 * 0x1000)
+        until(lambda: held.used == 4 * 0x1000)
         late.sendall(head(Transfer_Encoding="chunked") + chunk * 4)
         assert read_answer(late).startswith(b"HTTP/1.1 429 ")
-        until(lambda: held.now == 4 * 0x1000)
+        until(lambda: held.used == 4 * 0x1000)
 
 
 def test_bytes_are_held_until_the_answer_and_a_promise_holds_none() -> None:
     gate = threading.Event()
     app = create_app(Settings(workers=1), FakeClassifier(gate=gate))
-    held: BodyBudget = app.state.held_bytes
+    held: BodyBudget = app.state.body_budget
     with served(app) as client, connected(str(client.base_url)) as asking, connected(str(client.base_url)) as promising:
         promising.sendall(head(Content_Length=1_000_000))
         asking.sendall(head(Content_Length=len(IMAGE)) + IMAGE)
         until(lambda: app.state.service.executor.running == 1)
-        assert held.now == len(IMAGE)
+        assert held.used == len(IMAGE)
         gate.set()
         assert read_answer(asking).startswith(b"HTTP/1.1 200 ")
-        until(lambda: held.now == 0)
+        until(lambda: held.used == 0)
 
 
 def test_however_a_request_ends_its_bytes_are_given_back() -> None:

@@ -1,4 +1,4 @@
-"""Who may infer: one admission for every route that does, before a byte of the body is read."""
+"""Admission of requests that infer: each needs a slot in the queue before its body is read."""
 
 import asyncio
 import time
@@ -20,18 +20,18 @@ from resnet_service.observability.request_context import current
 
 T = TypeVar("T")
 
-# An image from a client of normal speed is there within this; a slower one gives up its place until it is, so that
-# places cannot be held by promising a body and not sending it.
+# A client of normal speed sends an image within this time. A slower request releases its slot until its body has
+# arrived, so that clients cannot hold slots by announcing a body and not sending it.
 _PROMPT_SECONDS = 0.25
 
 
 class Admission:
-    """A request's place in the queue, from its head to the end of its work; use it in a ``with`` block.
+    """A request's slot in the queue, from its headers to the end of its work; use it in a ``with`` block.
 
-    The time that each stage takes is observed here, so that no route has to do it.
+    The time of each stage is observed here, so that no route has to do it.
 
     Raises:
-        Overloaded: There is no place.
+        Overloaded: No slot is free.
 
     """
 
@@ -52,14 +52,14 @@ class Admission:
         self._permit.release()
 
     async def run(self, function: Callable[..., T], *args: object) -> T:
-        """Run ``function(*args)`` in a thread, once; not at all where the client leaves before it begins.
+        """Run ``function(*args)`` in a thread, once; not at all if the client leaves before it begins.
 
-        Call it when the body has been read. Where the result, or each of a list of them, has a ``timing_ms``, its
-        stages are observed.
+        Call it when the body has been read. If the result, or each element of a list, has a ``timing_ms``, its stages
+        are observed.
 
         Raises:
-            Overloaded: The body came slowly, and meanwhile others have taken all places.
-            DeadlineExceeded: There was no answer in time.
+            Overloaded: The body arrived slowly, and no slot is free any more.
+            DeadlineExceeded: There was no result in time.
             ClientDisconnect: The client has left.
 
         """
@@ -71,14 +71,14 @@ class Admission:
     async def run_each(
         self, function: Callable[..., T], pieces: Sequence[tuple[object, ...]]
     ) -> list[T | ServiceError]:
-        """Run ``function(*piece)`` for each of ``pieces``, once; return results in order, or what was wrong with each.
+        """Run ``function(*piece)`` for each of ``pieces``, once; return results and errors in order.
 
-        All of them together count as at most one client for each thread: more places are taken where they are free, so
-        that no CPU is idle, but one place is enough, and each piece queues behind what came before it.
+        All pieces together use at most one slot for each thread: further slots are taken if they are free, so that no
+        CPU is idle, but one slot is enough, and each piece queues behind earlier work.
 
         Raises:
             Overloaded: As for ``run``.
-            DeadlineExceeded: Not all were done in time.
+            DeadlineExceeded: Not all results were there in time.
             ClientDisconnect: The client has left.
 
         """
@@ -101,7 +101,7 @@ class Admission:
         deadline = self._service.settings.deadline
         end = loop.time() + deadline
 
-        async def work_off(permit: Permit) -> None:
+        async def work(permit: Permit) -> None:
             for index, piece in waiting:
                 try:
                     results[index] = await self._work(permit, function, *piece, deadline=end - loop.time(), keep=True)
@@ -110,21 +110,21 @@ class Admission:
                         self._service.health.mark_unhealthy()
                     results[index] = error
 
-        tasks = [asyncio.ensure_future(work_off(permit)) for permit in permits]
+        tasks = [asyncio.ensure_future(work(permit)) for permit in permits]
         try:
             await asyncio.gather(*tasks)
-        except DeadlineExceeded:  # it speaks of what was left for one piece
-            raise DeadlineExceeded(f"There were not all answers within {deadline:g} s. Send fewer at once.") from None
+        except DeadlineExceeded:  # its message names the time that was left for one piece
+            raise DeadlineExceeded(f"The batch was not finished within {deadline:g} s. Send fewer images.") from None
         finally:
             for task in tasks:
                 task.cancel()
         return [results[index] for index in range(len(pieces))]
 
     def _ensure_slot(self) -> None:
-        """Be sure of the place, now that there is something to do with it.
+        """Take a slot again if this request released its own.
 
         Raises:
-            Overloaded: It was lent, and all are taken.
+            Overloaded: No slot is free.
 
         """
         self._releasing.cancel()
@@ -134,7 +134,7 @@ class Admission:
             self._permit = self._admit()
 
     async def _work(self, permit: Permit, function: Callable[..., T], *args: object, deadline: float, keep: bool) -> T:
-        """Do what ``Permit.run`` does, and observe how long the work waited for a thread."""
+        """Call ``Permit.run``, and observe how long the work waited for a thread."""
         try:
             return await permit.run(function, *args, deadline=deadline, keep=keep)
         finally:
@@ -154,7 +154,7 @@ class Admission:
         except (RequestError, DeadlineExceeded):
             raise
         except Exception as error:
-            # An error of ours has an owner. This one is the runtime's, or the model's.
+            # Our own errors have known causes. Any other means that the runtime or the model is broken.
             if isinstance(error, InvalidModelOutput) or not isinstance(error, ServiceError):
                 self._service.health.mark_unhealthy()
             raise
@@ -162,7 +162,7 @@ class Admission:
             departure.cancel()
         for timing in _timings(result):
             for stage in ("decode", "preprocess", "inference"):
-                if spent := getattr(timing, stage):  # 0 where there was no such stage: tensors need no decoding
+                if spent := getattr(timing, stage):  # 0 if there was no such stage: tensors need no decoding
                     self._observe(stage, spent / 1000)
         return result
 
@@ -179,7 +179,7 @@ class Admission:
             ctx.add(stage, seconds)
 
     async def _departure(self) -> None:
-        """Return when the client has left; after the body, that is all there is to receive."""
+        """Return when the client has left; after the body, there is nothing else to receive."""
         while (await self._request.receive())["type"] != "http.disconnect":
             pass
 
@@ -189,23 +189,23 @@ class Admission:
 
 
 def _timings(result: object) -> Iterator[Timing]:
-    """Return the timings that a result carries: one answer's, or those of each in a list; errors in it have none."""
+    """Return the timings of a result, or of each element in a list; errors have none."""
     if hasattr(result, "timing_ms"):
         if result.timing_ms is not None:
             yield result.timing_ms
     elif isinstance(result, list | tuple):
-        for one in result:
-            yield from _timings(one)
+        for element in result:
+            yield from _timings(element)
 
 
 class InferenceRoute(APIRoute):
     """A route whose requests are admitted first.
 
-    Not a dependency: FastAPI reads a declared body, JSON for example, before it asks any.
+    A dependency would be too late: FastAPI reads a declared body, JSON for example, before it calls any.
     """
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """Return the handler that is called with each request."""
+        """Return the handler of a request."""
         handle = super().get_route_handler()
 
         async def handle_admitted(request: Request) -> Response:
@@ -216,7 +216,7 @@ class InferenceRoute(APIRoute):
         return handle_admitted
 
 
-async def _admission(request: Request) -> Admission:  # a coroutine, lest FastAPI send it through a thread pool
+async def _admission(request: Request) -> Admission:  # a coroutine, so that FastAPI does not run it in a thread
     admission: Admission = request.state.admission
     return admission
 

@@ -1,19 +1,27 @@
-"""Which of the forms that an answer can have, a client prefers."""
+"""The media type that a client prefers, by its ``Accept`` header."""
 
 from collections.abc import Sequence
+from typing import Annotated
+
+from fastapi import Header
+
+JSON, PNG, BINARY = "application/json", "image/png", "application/octet-stream"
+Accept = Annotated[str, Header(include_in_schema=False)]
+# Caches may give a stored response only to clients that prefer the same media type.
+VARY = {"Vary": "Accept"}
 
 
-def preferred(accept: str, offered: Sequence[str]) -> str:
-    """Return the media type of ``offered`` that an ``Accept`` field wants most; the first of equals.
+def preferred_media_type(accept: str, offered: Sequence[str]) -> str:
+    """Return the media type of ``offered`` that an ``Accept`` header prefers; of equals, the first.
 
-    RFC 9110, section 12.5.1: the most specific range that fits a type gives its weight. Where none fits, the first one
-    offered is better than no answer, as the same section allows.
+    RFC 9110, section 12.5.1: the most specific range that matches a type gives its weight. Where none matches, return
+    the first type offered rather than fail, as the same section allows.
     """
     weights = _weights(accept)
 
     def weight(media_type: str) -> float:
         ranges = (media_type, media_type.split("/")[0] + "/*", "*/*")
-        return next((weights[one] for one in ranges if one in weights), 0.0)
+        return next((weights[media_range] for media_range in ranges if media_range in weights), 0.0)
 
     return max(offered, key=weight)  # of equals, max takes the first
 
@@ -26,5 +34,5 @@ def _weights(accept: str) -> dict[str, float]:
         try:
             weights[media_range] = float(quality)
         except ValueError:
-            continue  # what cannot be read is not asked for
+            continue  # a range with a malformed weight does not count
     return weights

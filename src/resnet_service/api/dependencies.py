@@ -1,4 +1,4 @@
-"""What requests share: made by the lifespan hook, reached through typed dependencies."""
+"""The state that requests share: the lifespan hook creates it, typed dependencies give access to it."""
 
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -18,10 +18,10 @@ from resnet_service.settings import Settings
 
 @dataclass
 class Service:
-    """The loaded classifier, the threads it runs in, and whether requests may come.
+    """The loaded classifier, the threads it runs in, and its health.
 
-    A reload replaces ``classifier`` between one line of a request and the next: read it once a request.
-    ``serving_since`` is when it came, in UTC.
+    A reload can replace ``classifier`` at any await: read it once in each request. ``serving_since`` is the time at
+    which it began to serve, in UTC.
     """
 
     settings: Settings
@@ -38,7 +38,7 @@ class Service:
         self.health = Health(lambda: self.executor.run(self.classifier.warm_up))
 
     def reload(self) -> None:
-        """Read again what may change while it serves: the API keys at once, the model in its own time."""
+        """Reload the API keys now, and the model in the background."""
         if self.keys is not None:
             self.keys.reload()
         self.reloader.request()
@@ -54,27 +54,26 @@ def _now() -> datetime:
 
 
 class LifespanState(TypedDict):
-    """What the lifespan hook yields."""
+    """The state that the lifespan hook yields."""
 
     service: Service
 
 
 def started_service(request: Request) -> Service:
-    """Return the service; one that is unready answers all the same, since what was accepted is answered.
+    """Return the service. It need not be ready: accepted requests are answered in any case.
 
     Raises:
-        NotReady: There is none yet.
+        NotReady: The service is starting.
 
     """
     service: Service | None = getattr(request.state, "service", None)
     if service is None:
-        raise NotReady("The service is not ready: it is starting. Try again in a moment.")
+        raise NotReady("The service is starting. Try again in a moment.")
     return service
 
 
 async def _started_service(request: Request) -> Service:
-    # A coroutine without an await: FastAPI sends plain functions through a thread pool, which costs more than the rest
-    # of the HTTP layer.
+    # A coroutine, so that FastAPI does not run it in a thread, which costs more than the rest of the HTTP layer.
     return started_service(request)
 
 

@@ -1,4 +1,4 @@
-"""What readiness depends on after the start: sound answers, and not shutting down."""
+"""Readiness after the start: no failed inference since the last successful check, and no shutdown."""
 
 import asyncio
 import logging
@@ -10,43 +10,43 @@ _SECONDS_BETWEEN_CHECKS = 1.0
 
 
 class Health:
-    """Ready until there is doubt; after that, once ``check``, a real forward pass, has not raised.
+    """Ready until it is marked unhealthy; ready again when ``check``, a real forward pass, succeeds.
 
-    An unready service goes on answering: each answer is checked for itself, and one image that the network cannot
-    bear must not keep those of others out. Nobody has to probe for it to recover.
+    An unready service continues to answer: each output is checked, and one image on which the network fails must not
+    block other clients. Recovery needs no probe.
     """
 
     def __init__(self, check: Callable[[], Awaitable[None]]) -> None:
         self.draining = False
         self._check = check
-        self._sound = True
+        self._healthy = True
         self._checking: asyncio.Task[None] | None = None
 
     @property
     def ready(self) -> bool:
         """Whether a load balancer should send requests."""
-        return self._sound and not self.draining
+        return self._healthy and not self.draining
 
     def mark_unhealthy(self) -> None:
-        """Be unready until a check succeeds; the first begins now."""
-        self._sound = False
+        """Be unready until a check succeeds; the first check begins now."""
+        self._healthy = False
         if self._checking is None:
-            self._checking = asyncio.create_task(self._check_until_sound())
+            self._checking = asyncio.create_task(self._check_until_healthy())
 
     def close(self) -> None:
-        """Check no more."""
+        """Cancel a check in progress."""
         if self._checking is not None:
             self._checking.cancel()
 
-    async def _check_until_sound(self) -> None:
-        log.error("An inference failed: unready until the model has answered a trial image.")
-        while not self._sound:
+    async def _check_until_healthy(self) -> None:
+        log.error("An inference failed: unready until the model classifies a trial image.")
+        while not self._healthy:
             try:
                 await self._check()
-            except Exception as error:  # noqa: BLE001 - whatever a broken runtime raises, the model is not sound
+            except Exception as error:  # noqa: BLE001 - a broken runtime may raise anything
                 log.debug("The trial image failed: %s", error)
                 await asyncio.sleep(_SECONDS_BETWEEN_CHECKS)
             else:
-                self._sound = True
+                self._healthy = True
         self._checking = None
-        log.info("The model has answered a trial image: sound again.")
+        log.info("The model classified a trial image: ready again.")

@@ -1,6 +1,7 @@
-"""The one table from error to HTTP status, and the handlers that answer with ``application/problem+json``."""
+"""The table from error to HTTP status, and the handlers that answer errors with ``application/problem+json``."""
 
 from http import HTTPStatus
+from typing import NamedTuple
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -9,102 +10,172 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse, Response
 
 from resnet_service import errors
+from resnet_service.api.openapi import examples
 from resnet_service.api.schemas import Problem
+from resnet_service.api.uploads import HOW_TO_SEND
 from resnet_service.observability.request_context import note_problem
+from resnet_service.types import ACCEPTED_FORMATS
 
 MEDIA_TYPE = "application/problem+json"
+# The detail of every 500: the cause is for the log, not for clients.
+INTERNAL = "The service failed to answer; its log says why."
 
-# Every class of the tree that has a code has a row; a test keeps it so. What concerns model files and settings ends
-# the process before it serves, so over HTTP it can only be the server's own fault.
-STATUS: dict[type[errors.ServiceError], HTTPStatus] = {
-    errors.Unauthorized: HTTPStatus.UNAUTHORIZED,
-    errors.MissingImage: HTTPStatus.BAD_REQUEST,
-    errors.MalformedForm: HTTPStatus.BAD_REQUEST,
-    errors.MalformedJSON: HTTPStatus.BAD_REQUEST,
-    errors.InvalidTensor: HTTPStatus.BAD_REQUEST,
-    errors.TooManyImages: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
-    errors.UnknownModel: HTTPStatus.NOT_FOUND,
-    errors.UnsupportedMediaType: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
-    errors.NotAnImage: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
-    errors.BrokenImage: HTTPStatus.UNPROCESSABLE_ENTITY,
-    errors.BodyTooLarge: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
-    errors.TooManyPixels: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
-    errors.InvalidTopK: HTTPStatus.UNPROCESSABLE_ENTITY,
-    errors.InvalidClassId: HTTPStatus.UNPROCESSABLE_ENTITY,
-    errors.UnsupportedLanguage: HTTPStatus.UNPROCESSABLE_ENTITY,
-    errors.HeadTooLarge: HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
-    errors.MalformedRequest: HTTPStatus.BAD_REQUEST,
-    errors.RequestTooSlow: HTTPStatus.REQUEST_TIMEOUT,
-    errors.Overloaded: HTTPStatus.TOO_MANY_REQUESTS,
-    errors.BodyBudgetExceeded: HTTPStatus.TOO_MANY_REQUESTS,
-    errors.TooManyConnections: HTTPStatus.SERVICE_UNAVAILABLE,
-    errors.DeadlineExceeded: HTTPStatus.GATEWAY_TIMEOUT,
-    errors.NotReady: HTTPStatus.SERVICE_UNAVAILABLE,
-    errors.OutputUnavailable: HTTPStatus.NOT_IMPLEMENTED,
-    errors.InvalidModelOutput: HTTPStatus.INTERNAL_SERVER_ERROR,
-    errors.RuntimeUnavailable: HTTPStatus.INTERNAL_SERVER_ERROR,
-    errors.TracingUnavailable: HTTPStatus.INTERNAL_SERVER_ERROR,
-    errors.UnsuitableRuntime: HTTPStatus.INTERNAL_SERVER_ERROR,
-    errors.AccuracyLossExceeded: HTTPStatus.INTERNAL_SERVER_ERROR,
-    errors.FileNotWritten: HTTPStatus.INTERNAL_SERVER_ERROR,
-    errors.InvalidSettings: HTTPStatus.INTERNAL_SERVER_ERROR,
-    errors.AddressUnavailable: HTTPStatus.INTERNAL_SERVER_ERROR,
-    errors.ModelFileNotFound: HTTPStatus.INTERNAL_SERVER_ERROR,
-    errors.UnreadableModel: HTTPStatus.INTERNAL_SERVER_ERROR,
-    errors.SuspiciousModel: HTTPStatus.INTERNAL_SERVER_ERROR,
-    errors.PickledCode: HTTPStatus.INTERNAL_SERVER_ERROR,
-    errors.BareStateDict: HTTPStatus.INTERNAL_SERVER_ERROR,
-    errors.InvalidMetadata: HTTPStatus.INTERNAL_SERVER_ERROR,
-    errors.UnknownArchitecture: HTTPStatus.INTERNAL_SERVER_ERROR,
-    errors.StateDictMismatch: HTTPStatus.INTERNAL_SERVER_ERROR,
-    errors.ClassCountMismatch: HTTPStatus.INTERNAL_SERVER_ERROR,
-    errors.NonFiniteWeights: HTTPStatus.INTERNAL_SERVER_ERROR,
-    errors.InvalidLabelSet: HTTPStatus.INTERNAL_SERVER_ERROR,
-    errors.LabelDigestMismatch: HTTPStatus.INTERNAL_SERVER_ERROR,
-    errors.InvalidDataset: HTTPStatus.INTERNAL_SERVER_ERROR,
-    errors.UnknownClass: HTTPStatus.INTERNAL_SERVER_ERROR,
-    errors.InvalidBatchInput: HTTPStatus.INTERNAL_SERVER_ERROR,
-    errors.OutputConflict: HTTPStatus.INTERNAL_SERVER_ERROR,
-    errors.OutputInUse: HTTPStatus.INTERNAL_SERVER_ERROR,
-    errors.ClusterFailed: HTTPStatus.INTERNAL_SERVER_ERROR,
-    errors.SourceError: HTTPStatus.INTERNAL_SERVER_ERROR,
-    errors.SourceUnreachable: HTTPStatus.INTERNAL_SERVER_ERROR,
-    errors.SourceDigestMismatch: HTTPStatus.INTERNAL_SERVER_ERROR,
+# The status of each error that clients meet, and an example of its detail, which the OpenAPI document shows; a subclass
+# without a row has that of its base class. Errors without any are 500: those of model files and settings, for example,
+# end the process before it serves.
+_TABLE: dict[type[errors.ServiceError], tuple[HTTPStatus, str]] = {
+    errors.Unauthorized: (
+        HTTPStatus.UNAUTHORIZED,
+        "An API key is required. Send it as `Authorization: Bearer KEY` or as `X-API-Key: KEY`.",
+    ),
+    errors.MissingImage: (HTTPStatus.BAD_REQUEST, f"The request contains no image. {HOW_TO_SEND}"),
+    errors.MalformedForm: (
+        HTTPStatus.BAD_REQUEST,
+        f"The form cannot be parsed: Missing boundary in multipart. {HOW_TO_SEND}",
+    ),
+    errors.MalformedJSON: (
+        HTTPStatus.BAD_REQUEST,
+        "The body is not an inference request: Invalid JSON: EOF while parsing an object at line 1 column 1.",
+    ),
+    errors.InvalidTensor: (
+        HTTPStatus.BAD_REQUEST,
+        "The model has no such input. Send one of image, pixels, normalized.",
+    ),
+    errors.TooManyImages: (
+        HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+        "The form has more images than the limit of 16. Send them in several requests.",
+    ),
+    errors.UnknownModel: (HTTPStatus.NOT_FOUND, f"This model is not served. The served model is {examples.MODEL}."),
+    errors.UnsupportedMediaType: (
+        HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+        f"The content type text/plain is not accepted. {HOW_TO_SEND}",
+    ),
+    errors.NotAnImage: (
+        HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+        f"This is a PDF document; accepted are {', '.join(ACCEPTED_FORMATS)}.",
+    ),
+    errors.BrokenImage: (
+        HTTPStatus.UNPROCESSABLE_ENTITY,
+        "This looks like a PNG image, but it is damaged or incomplete and cannot be decoded.",
+    ),
+    errors.BodyTooLarge: (
+        HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+        "The request body has at least 31.0 MB; the limit is 10.0 MB.",
+    ),
+    errors.TooManyPixels: (
+        HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+        "The image has 56,000,000 pixels (8000x7000); the limit is 50,000,000.",
+    ),
+    errors.InvalidTopK: (
+        HTTPStatus.UNPROCESSABLE_ENTITY,
+        "top_k is 11; this model has 10 classes, so it must lie in 1 to 10.",
+    ),
+    errors.InvalidClassId: (
+        HTTPStatus.UNPROCESSABLE_ENTITY,
+        "class_id is 10; this model has 10 classes, so it must lie in 0 to 9.",
+    ),
+    errors.UnsupportedLanguage: (
+        HTTPStatus.UNPROCESSABLE_ENTITY,
+        "lang is 'fr'; supported languages are en, zh.",
+    ),
+    errors.HeadTooLarge: (
+        HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
+        "The request line and headers may have 16384 bytes and 100 fields.",
+    ),
+    errors.MalformedRequest: (HTTPStatus.BAD_REQUEST, "This is not a well-formed HTTP request."),
+    errors.RequestTooSlow: (HTTPStatus.REQUEST_TIMEOUT, "The request's headers came too slowly."),
+    errors.Overloaded: (HTTPStatus.TOO_MANY_REQUESTS, "The service is busy. Try again in 1 s."),
+    errors.BodyBudgetExceeded: (
+        HTTPStatus.TOO_MANY_REQUESTS,
+        "The memory budget for request bodies is used up. Try again in 1 s.",
+    ),
+    errors.TooManyConnections: (
+        HTTPStatus.SERVICE_UNAVAILABLE,
+        "Too many connections are open. Try again in a moment.",
+    ),
+    errors.DeadlineExceeded: (HTTPStatus.GATEWAY_TIMEOUT, "There was no answer within 30 s. Try again later."),
+    errors.NotReady: (
+        HTTPStatus.SERVICE_UNAVAILABLE,
+        "The service is not ready: it is shutting down or checking its model. Try again in a moment.",
+    ),
+    errors.OutputUnavailable: (
+        HTTPStatus.NOT_IMPLEMENTED,
+        "vgg11 does not end in global average pooling and one linear layer, as class activation maps need; answers of "
+        "this model cannot be explained.",
+    ),
+    errors.InvalidModelOutput: (HTTPStatus.INTERNAL_SERVER_ERROR, INTERNAL),
 }
 
-# What FastAPI finds wrong with these has the same code as what we find.
+
+class Kind(NamedTuple):
+    """One kind of error as clients meet it: when it occurs, and an example of its detail."""
+
+    status: HTTPStatus
+    code: str
+    meaning: str
+    example: str
+
+
+def _kind(error: type[errors.ServiceError]) -> Kind:
+    status, example = _TABLE[error]
+    meaning = (error.__doc__ or "").partition("\n")[0].replace("``", "`")
+    return Kind(status, error.code, meaning, example)
+
+
+KINDS = {error: _kind(error) for error in _TABLE}
+# These come from FastAPI or from Python, not from a class of ours.
+INVALID_REQUEST = Kind(
+    HTTPStatus.UNPROCESSABLE_ENTITY,
+    "invalid_request",
+    "A parameter has an invalid value.",
+    "normalize: Input should be a valid boolean, unable to interpret input.",
+)
+INTERNAL_ERROR = Kind(HTTPStatus.INTERNAL_SERVER_ERROR, "internal_error", "The service failed unexpectedly.", INTERNAL)
+NOT_FOUND = Kind(HTTPStatus.NOT_FOUND, "not_found", "The path does not exist.", "")
+METHOD_NOT_ALLOWED = Kind(
+    HTTPStatus.METHOD_NOT_ALLOWED, "method_not_allowed", "The path does not support this method.", ""
+)
+# A parameter that FastAPI finds invalid has the same code as one that we find invalid.
 _PARAMETERS = {"top_k": errors.InvalidTopK.code, "class_id": errors.InvalidClassId.code}
 
-INTERNAL = "The service failed to answer; its log says why."
+
+def problems_table() -> str:
+    """Return every error that clients can meet as a Markdown table, as ``docs/api.md`` shows it."""
+    kinds = sorted([*KINDS.values(), INVALID_REQUEST, INTERNAL_ERROR, NOT_FOUND, METHOD_NOT_ALLOWED])
+    rows = [f"| {kind.status:d} | `{kind.code}` | {kind.meaning} |" for kind in kinds]
+    return "\n".join(["| status | `code` | when |", "|---|---|---|", *rows])
+
+
+def status_of(error: type[errors.ServiceError]) -> HTTPStatus:
+    """Return the HTTP status of an error: that of its own row, or of its nearest base class with one."""
+    return next((_TABLE[base][0] for base in error.__mro__ if base in _TABLE), HTTPStatus.INTERNAL_SERVER_ERROR)
 
 
 def problem(status: int, code: str, detail: str) -> Problem:
-    """Describe an error in our own shape."""
+    """Describe an error in the shape of RFC 9457."""
     return Problem(title=HTTPStatus(status).phrase, status=status, code=code, detail=detail)
 
 
 def problem_of(error: errors.ServiceError) -> Problem:
-    """Describe an error of ours; of what is the server's own fault, only a fixed sentence goes out."""
-    status = STATUS[type(error)]
+    """Describe an error of ours; the details of a 500 stay in the log."""
+    status = status_of(type(error))
     return problem(status, error.code, INTERNAL if status == HTTPStatus.INTERNAL_SERVER_ERROR else str(error))
 
 
 def is_foreign(path: str) -> bool:
-    """Say whether errors on this path have the shape of other people's protocols, ``{"error": …}``."""
+    """Return whether the path belongs to another protocol, whose errors are ``{"error": …}``."""
     return path == "/" or path == "/v2" or path.startswith("/v2/")
 
 
 def respond(status: int, code: str, detail: str, headers: dict[str, str] | None = None, *, path: str = "") -> Response:
-    """Make the one shape that every error has; on other people's routes, the one that their clients read.
-
-    Whoever observes the request learns of it.
+    """Return the response for an error, and note its code for log and metrics.
 
     Args:
-        status: Of the answer.
-        code: Stable.
+        status: The HTTP status.
+        code: The stable code.
         detail: A sentence for people.
-        headers: Of the answer.
-        path: The request's, which decides the shape.
+        headers: Further headers of the response.
+        path: The request's path, which decides the shape: a problem document, or another protocol's.
 
     """
     note_problem(code)
@@ -114,9 +185,9 @@ def respond(status: int, code: str, detail: str, headers: dict[str, str] | None 
 
 
 def respond_to(error: errors.ServiceError, path: str = "") -> Response:
-    """Answer for an error of ours."""
-    said = problem_of(error)
-    return respond(said.status, said.code, said.detail, _headers(error), path=path)
+    """Return the response for an error of ours."""
+    details = problem_of(error)
+    return respond(details.status, details.code, details.detail, _headers(error), path=path)
 
 
 def _headers(error: errors.ServiceError) -> dict[str, str] | None:
@@ -129,7 +200,7 @@ def _headers(error: errors.ServiceError) -> dict[str, str] | None:
 
 
 def install(app: FastAPI) -> None:
-    """Make ``app`` answer every error in this shape."""
+    """Register the handlers of all errors."""
     app.add_exception_handler(errors.ServiceError, _service_error)
     app.add_exception_handler(RequestValidationError, _invalid_request)
     app.add_exception_handler(HTTPException, _http_error)
@@ -138,7 +209,7 @@ def install(app: FastAPI) -> None:
 
 
 async def _service_error(request: Request, error: Exception) -> Response:
-    if not isinstance(error, errors.ServiceError):  # Starlette's signature is wider than what it calls us with
+    if not isinstance(error, errors.ServiceError):  # Starlette's signature is wider than its calls
         raise error
     return respond_to(error, request.url.path)
 
@@ -147,9 +218,9 @@ async def _invalid_request(request: Request, error: Exception) -> Response:
     if not isinstance(error, RequestValidationError):
         raise error
     finding = error.errors()[0]
-    where = str(finding["loc"][-1])
-    code = _PARAMETERS.get(where, "invalid_request")
-    return respond(HTTPStatus.UNPROCESSABLE_ENTITY, code, f"{where}: {finding['msg']}.", path=request.url.path)
+    parameter = str(finding["loc"][-1])
+    code = _PARAMETERS.get(parameter, INVALID_REQUEST.code)
+    return respond(INVALID_REQUEST.status, code, f"{parameter}: {finding['msg']}.", path=request.url.path)
 
 
 async def _http_error(request: Request, error: Exception) -> Response:
@@ -162,13 +233,11 @@ async def _http_error(request: Request, error: Exception) -> Response:
 
 
 async def _disconnected(request: Request, error: Exception) -> Response:
-    # Nobody reads this; it keeps a client's leaving from being logged as the service's failure.
+    # The client has left and reads no answer; this one keeps the log from calling it a failure of the service.
     return respond(HTTPStatus.BAD_REQUEST, "client_disconnected", "The request ended before its body did.")
 
 
 async def unexpected(request: Request, error: Exception) -> Response:
-    """Answer for what nobody has foreseen."""
-    # Uvicorn closes the connection after this; a client that is not told would send its next request into it.
-    return respond(
-        HTTPStatus.INTERNAL_SERVER_ERROR, "internal_error", INTERNAL, {"Connection": "close"}, path=request.url.path
-    )
+    """Return the response for an error that no handler expects."""
+    # Uvicorn closes the connection after this; a client that does not know would send its next request into it.
+    return respond(INTERNAL_ERROR.status, INTERNAL_ERROR.code, INTERNAL, {"Connection": "close"}, path=request.url.path)

@@ -1,4 +1,4 @@
-"""Another model beside the one that serves, then in its place."""
+"""Reloading the model: load the new one while the old one serves, then replace it."""
 
 import asyncio
 import logging
@@ -11,19 +11,19 @@ log = logging.getLogger("resnet_service")
 
 
 class Reloader:
-    """Opens the model file again when asked, one time at a time.
+    """Loads the model file again on request, once at a time.
 
     Args:
-        open_: Loads, checks and warms up a classifier, or raises; called in a thread of its own, since the threads that
-            infer have other work, and the loop must turn.
-        install: Takes the classifier that serves from then on; where it raises, the old one goes on.
+        open_model: Loads, checks and warms up a classifier, or raises; called in a thread of its own, so that neither
+            the inference threads nor the event loop wait for it.
+        install: Makes the service use the classifier; if it raises, the old one continues to serve.
 
     """
 
     def __init__(
-        self, open_: Callable[[], ImageClassifier], install: Callable[[ImageClassifier], Awaitable[None]]
+        self, open_model: Callable[[], ImageClassifier], install: Callable[[ImageClassifier], Awaitable[None]]
     ) -> None:
-        self._open = open_
+        self._open_model = open_model
         self._install = install
         self._reloading: asyncio.Task[None] | None = None
         self._again = False
@@ -34,14 +34,14 @@ class Reloader:
         return self._reloading is not None
 
     def request(self) -> None:
-        """Reload now, or once more when the reload in progress ends: the file may have changed since it was read."""
+        """Reload now; if a reload is in progress, once more after it, since the file may have changed meanwhile."""
         if self._reloading is None:
             self._reloading = asyncio.create_task(self._reload())
         else:
             self._again = True
 
     def close(self) -> None:
-        """Swap no more."""
+        """Cancel a reload in progress."""
         if self._reloading is not None:
             self._reloading.cancel()
 
@@ -49,10 +49,10 @@ class Reloader:
         while True:
             self._again = False
             try:
-                await self._install(await asyncio.to_thread(self._open))
+                await self._install(await asyncio.to_thread(self._open_model))
             except ServiceError as error:
                 log.error("The old model goes on serving: %s", error)
-            except Exception as error:  # noqa: BLE001 - whatever is wrong with the new file, the old model serves
+            except Exception as error:  # noqa: BLE001 - whatever is wrong with the new file, the old model continues to serve
                 log.error("The old model goes on serving: the new one failed with %s.", type(error).__name__)
             if not self._again:
                 break

@@ -1,8 +1,8 @@
-"""What goes over the wire, with examples that the documentation shows."""
+"""The JSON of requests and responses, with examples for the documentation."""
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any, Self
+from typing import Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -14,7 +14,7 @@ from resnet_service.inference.results import Classification
 from resnet_service.models.label_translations import Language
 from resnet_service.models.labels import ClassLabel
 from resnet_service.models.metadata import ModelMetadata, Outputs
-from resnet_service.types import Precision
+from resnet_service.types import ACCEPTED_FORMATS, Precision
 
 
 class Prediction(BaseModel):
@@ -26,26 +26,26 @@ class Prediction(BaseModel):
 
     @classmethod
     def of(cls, ranked: RankedClass, names: Sequence[str] | None) -> Self:
-        """Put one class into its form on the wire, called as ``names`` has it, if given."""
+        """Convert one class; ``names`` replace the label set's names, if given."""
         class_id, label, score = ranked
         return cls(class_id=class_id, label=label if names is None else names[class_id], score=score)
 
 
 class Model(BaseModel):
-    """Which model answered."""
+    """The model that answered."""
 
-    name: str = Field(description="The model file's name.", examples=["resnet18-imagenet1k"])
+    name: str = Field(description="The model file's name without its suffix.", examples=["resnet18-imagenet1k"])
     arch: str = Field(examples=["resnet18"])
-    version: str = Field(description="From the model file's SHA-256.", examples=["5c106cde386e"])
+    version: str = Field(description="The first digits of the model file's SHA-256.", examples=["5c106cde386e"])
 
     @classmethod
     def of(cls, model: ServedModel) -> Self:
-        """Name the model that answered."""
+        """Convert a model's identity."""
         return cls(name=model.name, arch=model.arch, version=model.version)
 
 
 class Image(BaseModel):
-    """What was sent: the format by its bytes, the size in pixels as displayed (EXIF orientation applied)."""
+    """The image's format, detected from the bytes, and its size in pixels as displayed (EXIF orientation applied)."""
 
     format: str = Field(examples=["JPEG"])
     width: int = Field(examples=[500])
@@ -53,21 +53,21 @@ class Image(BaseModel):
 
     @classmethod
     def of(cls, info: ImageInfo) -> Self:
-        """Describe the image that was sent."""
+        """Convert an image's format and size."""
         return cls(**info._asdict())
 
 
 class Timing(BaseModel):
-    """Milliseconds spent in each stage."""
+    """Milliseconds that each stage took."""
 
     decode: float = Field(examples=[1.6])
     preprocess: float = Field(examples=[1.8])
     inference: float = Field(examples=[18.6])
-    total: float = Field(description="The stages' sum; what the network and the queue cost is not in it.")
+    total: float = Field(description="Sum of the stages, without transfer and queue.")
 
     @classmethod
     def of(cls, spent: results.Timing) -> Self:
-        """Round to microseconds."""
+        """Convert timings, rounded to microseconds."""
         return cls(**{stage: round(milliseconds, 3) for stage, milliseconds in spent._asdict().items()})
 
 
@@ -81,7 +81,7 @@ class PredictResponse(BaseModel):
 
     @classmethod
     def of(cls, answer: Classification, classifier: ImageClassifier, names: Sequence[str] | None = None) -> Self:
-        """Put a classifier's answer into its form on the wire; ``names`` instead of the label set's own, if given."""
+        """Convert a result; ``names`` replace the label set's names, if given."""
         return cls(
             predictions=[Prediction.of(ranked, names) for ranked in answer.predictions],
             model=Model.of(classifier.model),
@@ -100,14 +100,14 @@ class Region(BaseModel):
 
 
 class ExplainResponse(BaseModel):
-    """A class activation map: which places of the image speak for a class."""
+    """A class activation map: which regions of the image support a class."""
 
     class_id: int = Field(examples=[281])
     label: str = Field(examples=["tabby"])
     score: float = Field(ge=0, le=1, description="Softmax over all classes of the model.", examples=[0.71])
     map: list[list[float]] = Field(
-        description="Rows from top to bottom, each from left to right, over `region`. In units of logits: the mean is "
-        "what the image adds to the class's logit; below zero, a place speaks against the class.",
+        description="Rows from top to bottom, each from left to right, over `region`. The unit is logits: the mean is "
+        "what the image adds to the class's logit; a value below zero counts against the class.",
         examples=[[[0.4, 3.1], [1.2, 9.8]]],
     )
     region: Region = Field(description="The part of the image that the network saw.")
@@ -117,7 +117,7 @@ class ExplainResponse(BaseModel):
 
     @classmethod
     def of(cls, answer: results.Explanation, classifier: ImageClassifier, names: Sequence[str] | None = None) -> Self:
-        """Put a classifier's answer into its form on the wire; ``names`` instead of the label set's own, if given."""
+        """Convert a result; ``names`` replace the label set's names, if given."""
         return cls(
             class_id=answer.class_id,
             label=answer.label if names is None else names[answer.class_id],
@@ -131,18 +131,18 @@ class ExplainResponse(BaseModel):
 
 
 class EmbedResponse(BaseModel):
-    """An image as a vector: what the network's last layer takes."""
+    """The embedding of an image: the input of the network's last layer."""
 
     embedding: list[float] = Field(examples=[[0.0, 1.48, 0.32]])
-    dimensions: int = Field(description="The vector's length.", examples=[512])
-    normalized: bool = Field(description="Whether it was scaled to length 1.")
+    dimensions: int = Field(description="Length of the embedding.", examples=[512])
+    normalized: bool = Field(description="Whether the embedding was scaled to length 1.")
     image: Image
     model: Model
     timing_ms: Timing
 
     @classmethod
     def of(cls, answer: results.Embedding, classifier: ImageClassifier, *, normalized: bool) -> Self:
-        """Put a classifier's answer into its form on the wire."""
+        """Convert a result."""
         return cls(
             embedding=answer.vector.tolist(),
             dimensions=len(answer.vector),
@@ -154,26 +154,26 @@ class EmbedResponse(BaseModel):
 
 
 class Limits(BaseModel):
-    """What one request may carry."""
+    """The limits of one request."""
 
-    max_body_bytes: int = Field(description="Bytes of the body.", examples=[10485760])
-    max_pixels: int = Field(description="Pixels of the image.", examples=[50000000])
+    max_body_bytes: int = Field(description="Bytes in the body.", examples=[10485760])
+    max_pixels: int = Field(description="Pixels in the image.", examples=[50000000])
 
 
 class MetadataResponse(BaseModel):
-    """What is being served: identity, and all that the model file says about itself."""
+    """The served model, the metadata in its file, and how it is served."""
 
     model: Model
     runtime: str = Field(examples=["openvino"])
-    precision: Precision = Field(description="What the network is computed in.", examples=["int8"])
+    precision: Precision = Field(description="The precision of inference.", examples=["int8"])
     service_version: str
     outputs: Outputs = Field(
-        description="What it gives besides scores: `/embed` needs an embedding, `/explain` a feature map."
+        description="The outputs besides scores: `/embed` needs an embedding, `/explain` a feature map."
     )
     serving_since: datetime = Field(
-        description="When this model began to serve, RFC 3339 in UTC.", examples=["2026-01-31T09:30:00Z"]
+        description="Time at which this model began to serve, RFC 3339 in UTC.", examples=["2026-01-31T09:30:00Z"]
     )
-    languages: list[Language] = Field(description="In which its classes have names.", examples=[["en", "zh"]])
+    languages: list[Language] = Field(description="The languages of the class names.", examples=[["en", "zh"]])
     limits: Limits
     metadata: ModelMetadata
 
@@ -186,13 +186,13 @@ class LabelsResponse(BaseModel):
 
 
 class Health(BaseModel):
-    """``ok``, or the request is answered with a problem instead."""
+    """``ok``; otherwise the response is a problem."""
 
     status: str = Field(examples=["ok"])
 
 
 class Problem(BaseModel):
-    """An error as RFC 9457 has it; ``code`` is stable, ``detail`` is for people."""
+    """An error in the shape of RFC 9457; ``code`` is stable, ``detail`` is for people."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -202,7 +202,7 @@ class Problem(BaseModel):
                     "title": "Unsupported Media Type",
                     "status": 415,
                     "code": "not_an_image",
-                    "detail": "This is a PDF document; accepted are JPEG, PNG, WEBP, GIF, BMP, TIFF, AVIF.",
+                    "detail": f"This is a PDF document; accepted are {', '.join(ACCEPTED_FORMATS)}.",
                 }
             ]
         }
@@ -215,43 +215,24 @@ class Problem(BaseModel):
     detail: str
 
 
-def inlined(model: type[BaseModel]) -> dict[str, Any]:
-    """Return the JSON schema of a body that FastAPI does not parse, with its definitions in their places.
-
-    FastAPI collects the definitions of those that it parses; references to others would lead nowhere.
-    """
-    schema = model.model_json_schema()
-    definitions = schema.pop("$defs", {})
-
-    def resolve(part: Any) -> Any:
-        if isinstance(part, dict):
-            if "$ref" in part:
-                return resolve(definitions[part["$ref"].rpartition("/")[2]])
-            return {key: resolve(value) for key, value in part.items()}
-        return [resolve(value) for value in part] if isinstance(part, list) else part
-
-    resolved: dict[str, Any] = resolve(schema)
-    return resolved
-
-
 class BatchedPrediction(BaseModel):
-    """The answer for one of several images."""
+    """The result for one of several images."""
 
-    filename: str = Field(description="As the form has it.", examples=["cat.jpg"])
+    filename: str = Field(description="The file's name in the form.", examples=["cat.jpg"])
     predictions: list[Prediction]
     image: Image
     timing_ms: Timing
 
 
 class BatchedFailure(BaseModel):
-    """What was wrong with one of several images."""
+    """The error of one of several images."""
 
-    filename: str = Field(description="As the form has it.", examples=["notes.txt"])
+    filename: str = Field(description="The file's name in the form.", examples=["notes.txt"])
     error: Problem
 
 
 class BatchResponse(BaseModel):
-    """An answer for each image, in the order in which they were sent."""
+    """A result for each image, in the order of the request."""
 
     results: list[BatchedPrediction | BatchedFailure]
     model: Model
@@ -264,7 +245,7 @@ class BatchResponse(BaseModel):
         classifier: ImageClassifier,
         names: Sequence[str] | None = None,
     ) -> Self:
-        """Put answers and problems, one for each file, into their form on the wire; ``names`` as for one answer."""
+        """Convert the results and problems of ``files``; ``names`` replace the label set's names, if given."""
         return cls(
             results=[_batched(file, answer, names) for file, answer in zip(files, answers, strict=True)],
             model=Model.of(classifier.model),

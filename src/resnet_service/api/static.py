@@ -1,7 +1,8 @@
-"""The page at ``/``: files from ``web/`` in the package, nothing from anywhere else."""
+"""The files of the page at ``/`` and of the API reference at ``/docs``, served from the package."""
 
 import hashlib
 from collections.abc import Iterator
+from functools import cache
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from typing import NamedTuple
@@ -10,7 +11,7 @@ from fastapi import FastAPI
 from starlette.requests import Request
 from starlette.responses import Response
 
-# What the page is made of; other files in the folder, licences for example, are not served.
+# Files of other types in these folders, licences for example, are not served.
 _MEDIA_TYPES = {
     "html": "text/html; charset=utf-8",
     "css": "text/css; charset=utf-8",
@@ -20,49 +21,74 @@ _MEDIA_TYPES = {
     "png": "image/png",
 }
 _HEADERS = {
+    # No window of another site has a handle on this one.
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-cache",
+}
+_PAGE_HEADERS = {
+    **_HEADERS,
     # The page talks to its own origin only; previews of chosen images are blob: URLs.
     "Content-Security-Policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; connect-src 'self'; "
         "form-action 'self'; base-uri 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'"
     ),
-    # No other site's window has a handle on this one, and of the machine's devices only the camera may be asked for.
-    "Cross-Origin-Opener-Policy": "same-origin",
+    # Of the visitor's devices, the page may ask for the camera only.
     "Permissions-Policy": "camera=(self), display-capture=(), geolocation=(), microphone=(), payment=(), usb=()",
-    "Referrer-Policy": "no-referrer",
-    "Cache-Control": "no-cache",
+}
+_REFERENCE_HEADERS = {
+    **_HEADERS,
+    # Swagger UI needs more than the page: it sets style attributes, its icons are data: URLs, and images in responses
+    # are blob: URLs. It needs no inline script.
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; "
+        "connect-src 'self'; form-action 'none'; base-uri 'none'; frame-ancestors 'none'"
+    ),
+    "Permissions-Policy": "camera=(), display-capture=(), geolocation=(), microphone=(), payment=(), usb=()",
 }
 
 
 class _File(NamedTuple):
-    content: bytes
+    source: Traversable
     media_type: str
-    etag: str
+    headers: dict[str, str]
 
 
-def _read(folder: Traversable, path: str) -> Iterator[tuple[str, _File]]:
+def _find(folder: Traversable, index: str, prefix: str, headers: dict[str, str]) -> Iterator[tuple[str, _File]]:
+    """Yield the files to serve from ``folder`` by their paths: ``index`` for index.html, others below ``prefix``."""
     for entry in folder.iterdir():
         if entry.is_dir():
-            yield from _read(entry, f"{path}{entry.name}/")
+            yield from _find(entry, index, f"{prefix}{entry.name}/", headers)
         elif media_type := _MEDIA_TYPES.get(entry.name.rpartition(".")[2]):
-            content = entry.read_bytes()
-            etag = f'"{hashlib.sha256(content).hexdigest()[:16]}"'
-            yield "/" if entry.name == "index.html" else path + entry.name, _File(content, media_type, etag)
+            path = index if entry.name == "index.html" else prefix + entry.name
+            yield path, _File(entry, media_type, headers)
 
 
-# Read once: they are small, and reading a file for each request would take a thread.
-_FILES = dict(_read(files("resnet_service") / "web", "/web/"))
+_PACKAGE = files("resnet_service")
+_FILES = {
+    **dict(_find(_PACKAGE / "web", "/", "/web/", _PAGE_HEADERS)),
+    **dict(_find(_PACKAGE / "swagger", "/docs", "/docs/", _REFERENCE_HEADERS)),
+}
 PATHS = frozenset(_FILES)
 
 
 def install(app: FastAPI) -> None:
-    """Serve the page's files, and only these, at fixed paths."""
+    """Serve these files, and no others, at fixed paths."""
     for path in sorted(PATHS):
-        app.add_route(path, _page, methods=["GET"], include_in_schema=False)
+        app.add_route(path, _serve, methods=["GET"], include_in_schema=False)
 
 
-async def _page(request: Request) -> Response:
-    content, media_type, etag = _FILES[request.url.path]
-    headers = {**_HEADERS, "ETag": etag}
+@cache
+def _content(path: str) -> tuple[bytes, str]:
+    """Return a file's bytes and its ETag; read on first use, since most processes are never asked for Swagger UI."""
+    content = _FILES[path].source.read_bytes()
+    return content, f'"{hashlib.sha256(content).hexdigest()[:16]}"'
+
+
+async def _serve(request: Request) -> Response:
+    path = request.url.path
+    content, etag = _content(path)
+    headers = {**_FILES[path].headers, "ETag": etag}
     if etag in request.headers.get("if-none-match", ""):
         return Response(None, 304, headers)
-    return Response(content, headers=headers, media_type=media_type)
+    return Response(content, headers=headers, media_type=_FILES[path].media_type)

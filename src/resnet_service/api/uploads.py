@@ -1,4 +1,4 @@
-"""A request's body to the bytes of one image, from a form or raw; never touching the disk."""
+"""Reading images from a request's body, a form or raw bytes, in memory alone."""
 
 from collections.abc import AsyncGenerator
 from typing import NamedTuple
@@ -12,14 +12,17 @@ from resnet_service.errors import MalformedForm, MissingImage, TooManyImages, Un
 FIELD = "file"
 FIELDS = "files"
 _MAX_FIELDS = 8
-_MAX_NAME = 255  # characters of a file's name that are repeated in the answer
-_HOW = "Send a form with the image in the field 'file' (curl -F file=@cat.jpg), or the bytes themselves as image/*."
-
-_HOW_SEVERAL = f"Send a form with the images in the field {FIELDS!r} (curl -F files=@cat.jpg -F files=@dog.jpg)."
+_MAX_NAME = 255  # characters of a file's name that the response repeats
+HOW_TO_SEND = (
+    "Send a form with the image in the field 'file' (curl -F file=@cat.jpg), or the bytes themselves as image/*."
+)
+_HOW_TO_SEND_SEVERAL = (
+    f"Send a form with the images in the field {FIELDS!r} (curl -F files=@cat.jpg -F files=@dog.jpg)."
+)
 
 
 class NamedImage(NamedTuple):
-    """One of several images: what the client calls it, and its encoded bytes."""
+    """One of several images: its name in the form, and its encoded bytes."""
 
     name: str
     data: bytes
@@ -31,13 +34,13 @@ async def read_image(request: Request, max_bytes: int) -> bytes:
     Args:
         request: Multipart with a file in the field ``file``, or the raw bytes as ``image/*``,
             ``application/octet-stream`` or without a content type.
-        max_bytes: The limit that the body is already held to; parts up to it stay in memory.
+        max_bytes: The limit that the middleware enforces; parts up to this size stay in memory.
 
     Raises:
-        MissingImage: An empty body, or a form without that field.
-        MalformedForm: A multipart body that cannot be parsed.
-        UnsupportedMediaType: Any other content type.
-        BodyTooLarge: From the stream.
+        MissingImage: The body is empty, or the form has no such field.
+        MalformedForm: The multipart body cannot be parsed.
+        UnsupportedMediaType: The content type is another one.
+        BodyTooLarge: Raised by the stream.
 
     """
     media_type = _media_type(request)
@@ -46,9 +49,9 @@ async def read_image(request: Request, max_bytes: int) -> bytes:
     elif media_type in ("", "application/octet-stream") or media_type.startswith("image/"):
         data = await request.body()
     else:
-        raise UnsupportedMediaType(f"A body of type {media_type[:100]} is not read here. {_HOW}")
+        raise UnsupportedMediaType(f"The content type {media_type[:100]} is not accepted. {HOW_TO_SEND}")
     if not data:
-        raise MissingImage(f"The request carries no image. {_HOW}")
+        raise MissingImage(f"The request contains no image. {HOW_TO_SEND}")
     return data
 
 
@@ -56,29 +59,31 @@ async def read_images(request: Request, max_bytes: int, max_images: int) -> list
     """Return several images' encoded bytes, in the order of the form.
 
     Args:
-        request: Multipart with one file or more in the field ``files``.
-        max_bytes: The limit that the body is already held to; parts up to it stay in memory.
-        max_images: As many files may there be.
+        request: Multipart with one or more files in the field ``files``.
+        max_bytes: The limit that the middleware enforces; parts up to this size stay in memory.
+        max_images: The limit of files.
 
     Raises:
-        MissingImage: A form without that field.
-        MalformedForm: A multipart body that cannot be parsed, or that has text in that field.
-        TooManyImages: More files.
-        UnsupportedMediaType: Any other content type.
-        BodyTooLarge: From the stream.
+        MissingImage: The form has no such field.
+        MalformedForm: The multipart body cannot be parsed, or the field contains text.
+        TooManyImages: There are more files.
+        UnsupportedMediaType: The content type is another one.
+        BodyTooLarge: Raised by the stream.
 
     """
     media_type = _media_type(request)
     if media_type != "multipart/form-data":
-        raise UnsupportedMediaType(f"A body of type {media_type[:100] or 'unknown'} is not read here. {_HOW_SEVERAL}")
-    form = await _parse(request, max_bytes, max_images, _HOW_SEVERAL)
+        raise UnsupportedMediaType(
+            f"The content type {media_type[:100] or 'unknown'} is not accepted. {_HOW_TO_SEND_SEVERAL}"
+        )
+    form = await _parse(request, max_bytes, max_images, _HOW_TO_SEND_SEVERAL)
     try:
         parts = form.getlist(FIELDS)
         if not parts:
-            raise MissingImage(f"The form has no file in the field {FIELDS!r}. {_HOW_SEVERAL}")
+            raise MissingImage(f"The form has no file in the field {FIELDS!r}. {_HOW_TO_SEND_SEVERAL}")
         files = [part for part in parts if isinstance(part, UploadFile)]
         if len(files) < len(parts):
-            raise MalformedForm(f"The field {FIELDS!r} has text where a file should be. {_HOW_SEVERAL}")
+            raise MalformedForm(f"The field {FIELDS!r} contains text instead of a file. {_HOW_TO_SEND_SEVERAL}")
         return [NamedImage((part.filename or "")[:_MAX_NAME], await part.read()) for part in files]
     finally:
         await form.close()
@@ -89,11 +94,11 @@ def _media_type(request: Request) -> str:
 
 
 async def _from_form(request: Request, max_bytes: int) -> bytes:
-    form = await _parse(request, max_bytes, 1, _HOW)
+    form = await _parse(request, max_bytes, 1, HOW_TO_SEND)
     try:
         part = form.get(FIELD)
         if not isinstance(part, UploadFile):
-            raise MissingImage(f"The form has no file in the field {FIELD!r}. {_HOW}")
+            raise MissingImage(f"The form has no file in the field {FIELD!r}. {HOW_TO_SEND}")
         return await part.read()
     finally:
         await form.close()
@@ -103,16 +108,16 @@ async def _parse(request: Request, max_bytes: int, max_files: int, how: str) -> 
     parser = MultiPartParser(
         request.headers, _stream(request), max_files=max_files, max_fields=_MAX_FIELDS, max_part_size=max_bytes
     )
-    # By default, files above 1 MB go to disk; ours are bounded, and a read-only container has no disk to go to.
+    # By default, files above 1 MB go to disk; ours are bounded, and a container's file system may be read-only.
     parser.spool_max_size = max_bytes + 1
     try:
         return await parser.parse()
     except MultiPartException as error:
         if max_files > 1 and error.message.startswith("Too many files"):
             raise TooManyImages(
-                f"The form has more than {max_files} images, the limit; send them in several requests."
+                f"The form has more images than the limit of {max_files}. Send them in several requests."
             ) from error
-        raise MalformedForm(f"The form cannot be read: {error.message} {how}") from error
+        raise MalformedForm(f"The form cannot be parsed: {error.message} {how}") from error
 
 
 async def _stream(request: Request) -> AsyncGenerator[bytes]:

@@ -33,7 +33,7 @@ def serve(listener: socket.socket, settings: Settings, opening: ModelLoader) -> 
         ServiceError: The model cannot be served; no request was accepted.
 
     """
-    app = create_app(settings, opening=opening)
+    app = create_app(settings, loader=opening)
 
     def no_startup_error(record: logging.LogRecord) -> bool:
         return app.state.startup_error is None

@@ -1,5 +1,5 @@
-// Shows this service's own description, and nothing else: no address of the visitor's choice (queryConfigEnabled), no
-// badge of a validator elsewhere (validatorUrl).
+// Show this service's OpenAPI document and nothing else: no URL from the address bar (queryConfigEnabled), no badge from
+// an external validator (validatorUrl).
 SwaggerUIBundle({
   url: "openapi.json",
   dom_id: "#viewer",

@@ -241,7 +241,7 @@ def test_without_a_key_no_body_is_read(client: httpx.Client) -> None:
     assert b"connection: close" in answer.lower()
 
 
-def test_without_a_key_no_place_is_taken() -> None:
+def test_without_a_key_no_slot_is_taken() -> None:
     gate = threading.Event()
     classifier = FakeClassifier(gate=gate)
     with served(create_app(Settings(workers=1, queue=0, api_keys=Keys([OLD])), classifier)) as client:

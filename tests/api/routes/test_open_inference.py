@@ -165,14 +165,14 @@ def test_triton_sends_base64_in_json(triton: InferenceServerClient) -> None:
 @pytest.mark.parametrize(
     ("model", "version", "tensor", "status", "said"),
     [
-        ("another", "", images(IMAGE), "404", "no model of that name"),
-        (MODEL, "1", images(IMAGE), "404", "no such version"),
+        ("another", "", images(IMAGE), "404", "This model is not served"),
+        (MODEL, "1", images(IMAGE), "404", "version of resnet18-fashion-mnist-int8 is not served"),
         (MODEL, "", images(b"text"), "415", "not an image"),
         (MODEL, "", images(IMAGE, IMAGE[:300]), "422", "Image 2 of 2"),
         (MODEL, "", images(*[IMAGE] * 5), "413", "the limit of 4"),
         (MODEL, "", filled("input", "BYTES", np.array([IMAGE], dtype=object)), "400", "no such input"),
-        (MODEL, "", filled("image", "UINT8", np.zeros(4, np.uint8)), "400", "the datatype BYTES"),
-        (MODEL, "", filled("pixels", "UINT8", np.zeros((1, 8, 8, 3), np.uint8)), "400", "the shape [-1,"),
+        (MODEL, "", filled("image", "UINT8", np.zeros(4, np.uint8)), "400", "must be BYTES"),
+        (MODEL, "", filled("pixels", "UINT8", np.zeros((1, 8, 8, 3), np.uint8)), "400", "must be [-1,"),
     ],
 )
 def test_triton_is_told_what_is_wrong(
@@ -219,7 +219,7 @@ def test_kserve_asks_and_infers(client: httpx.Client, classifier: Classifier, bi
             assert np.array_equal(answer.outputs[0].as_numpy(), classifier.score([IMAGE]).logits)
             best = classifier.classify(IMAGE, 1).predictions[0]
             assert answer.outputs[1].data == [f"{best.score:f}:{best.class_id}:{best.label}"]
-            with pytest.raises(httpx.HTTPStatusError, match="no model of that name"):
+            with pytest.raises(httpx.HTTPStatusError, match="This model is not served"):
                 await kserve.infer(url, request, model_name="another")
 
     asyncio.run(ask())
@@ -280,22 +280,22 @@ HOSTILE: dict[str, tuple[Any, int, str]] = {
     "half": (request(IMAGE, shape=[1.5]), 400, "shape"),
     "beyond 64 bits": (request(IMAGE, shape=[2**70]), 413, "limit of 4"),
     "overflowing": (request(IMAGE, shape=[2**32, 2**32]), 400, "shape"),
-    "more than it says": (request(IMAGE, IMAGE, shape=[1]), 400, "not what its shape says"),
-    "fewer than it says": (request(IMAGE, shape=[2]), 400, "not what its shape says"),
-    "no data": ({"inputs": [ONE]}, 400, "neither data"),
-    "data is text": (request(IMAGE, data="x"), 400, "neither data"),
+    "more than it says": (request(IMAGE, IMAGE, shape=[1]), 400, "does not match its shape"),
+    "fewer than it says": (request(IMAGE, shape=[2]), 400, "does not match its shape"),
+    "no data": ({"inputs": [ONE]}, 400, "needs data"),
+    "data is text": (request(IMAGE, data="x"), 400, "needs data"),
     "not base64": (request(IMAGE, data=["!"]), 400, "base64"),
     "not ASCII": (request(IMAGE, data=["é"]), 400, "base64"),
     "number for text": (request(IMAGE, data=[1]), 400, "data"),
     "empty image": (request(b""), 400, "0 bytes"),
-    "ragged": (pixels([[[[1, 2, 3], [1, 2]], [[1, 2, 3], [1, 2, 3]]]]), 400, "not of its shape"),
-    "too few": (pixels([1] * 11), 400, "not what its shape says"),
-    "no values": (pixels([]), 400, "not what its shape says"),
-    "rows of nothing": (pixels([[]] * 1000), 400, "not what its shape says"),
-    "a row of nothing": (pixels([[]]), 400, "not of its shape"),
-    "a row of two images": (request(IMAGE, data=[["AA==", "AA=="]]), 400, "not of its shape"),
+    "ragged": (pixels([[[[1, 2, 3], [1, 2]], [[1, 2, 3], [1, 2, 3]]]]), 400, "do not match its shape"),
+    "too few": (pixels([1] * 11), 400, "does not match its shape"),
+    "no values": (pixels([]), 400, "does not match its shape"),
+    "rows of nothing": (pixels([[]] * 1000), 400, "does not match its shape"),
+    "a row of nothing": (pixels([[]]), 400, "do not match its shape"),
+    "a row of two images": (request(IMAGE, data=[["AA==", "AA=="]]), 400, "do not match its shape"),
     "another nesting": (pixels([[1] * 12]), 400, "data"),
-    "permuted": (pixels([[[[1, 2]] * 2] * 3]), 400, "not of its shape"),
+    "permuted": (pixels([[[[1, 2]] * 2] * 3]), 400, "do not match its shape"),
     "256": (pixels([256] * 12), 400, "less than or equal to 255"),
     "below zero": (pixels([-1] * 12), 400, "greater than or equal to 0"),
     "huge": (pixels([10**400] * 12), 400, "data"),
@@ -373,13 +373,13 @@ def element(data: bytes) -> bytes:
 @pytest.mark.parametrize(
     ("binary", "shape", "size", "said"),
     [
-        (b"", [1], 0, "not 1 elements"),
+        (b"", [1], 0, "elements in the binary data is not 1"),
         (b"\1\0", [1], 2, "end within the length"),
-        (b"\xff\xff\xff\xff", [1], 4, "by its length"),
-        (element(IMAGE)[:-1], [1], None, "by its length"),
-        (element(IMAGE) + b"x", [1], None, "not 1 elements"),
-        (element(IMAGE) * 2, [1], None, "not 1 elements"),
-        (element(IMAGE), [2], None, "not 2 elements"),
+        (b"\xff\xff\xff\xff", [1], 4, "The length of an element is"),
+        (element(IMAGE)[:-1], [1], None, "The length of an element is"),
+        (element(IMAGE) + b"x", [1], None, "elements in the binary data is not 1"),
+        (element(IMAGE) * 2, [1], None, "elements in the binary data is not 1"),
+        (element(IMAGE), [2], None, "elements in the binary data is not 2"),
         (element(IMAGE), [1], 5, "binary_data_size"),
         (element(IMAGE), [1], -1, "binary_data_size"),
         (element(IMAGE), [1], 2**70, "binary_data_size"),
@@ -418,7 +418,7 @@ def test_hostile_header_lengths(small: httpx.Client, length: str, said: str) -> 
     assert_error(small.post("/v2/models/fake/infer", json=GOOD, headers=headers), 400, said)
 
 
-def test_data_twice_or_bytes_that_nobody_announced(small: httpx.Client) -> None:
+def test_data_twice_or_bytes_that_were_not_announced(small: httpx.Client) -> None:
     head = json.dumps(request(IMAGE, parameters={"binary_data_size": 3})).encode()
     twice = small.post("/v2/models/fake/infer", content=head + b"abc", headers={HEADER: str(len(head))})
     assert_error(twice, 400, "both data and binary_data_size")

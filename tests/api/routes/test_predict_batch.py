@@ -52,7 +52,7 @@ def test_each_fails_alone_and_in_order(client: httpx.Client) -> None:
 
 def test_more_than_the_limits_is_refused(client: httpx.Client) -> None:
     refused = client.post("/predict/batch", files=form(*[IMAGE] * 5))
-    assert_problem(refused, HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "too_many_pictures", "more than 4")
+    assert_problem(refused, HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "too_many_pictures", "limit of 4")
     refused = client.post("/predict/batch", files=form(bytes(61_000)))
     assert_problem(refused, HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "body_too_large")
     # The larger body is this route's alone.
@@ -91,7 +91,7 @@ def test_answers_are_in_the_order_of_the_images_whichever_was_done_first() -> No
     assert classifier.done != widths  # the first one was not the first to be done
 
 
-def test_what_the_network_fails_at_fails_alone_and_is_doubted() -> None:
+def test_an_image_that_breaks_the_network_fails_alone_and_marks_it_unhealthy() -> None:
     classifier = Uneven({41: InvalidModelOutput("NaN in logit 7"), 43: BrokenImage("It is torn.")})
     classifier.warm_up_failure = None
     app = create_app(Settings(workers=1, queue=0), classifier)
@@ -103,13 +103,13 @@ def test_what_the_network_fails_at_fails_alone_and_is_doubted() -> None:
         assert codes == [None, "unsound_output", None, "broken_image"]
         assert "logit 7" not in answer.text  # of what is our own fault, the log tells
         assert client.get("/health/ready").status_code == HTTPStatus.SERVICE_UNAVAILABLE
-        # There is one place, and it has come back.
+        # There is one slot, and it was released.
         executor = app.state.service.executor
         until(lambda: executor.running + executor.waiting == 0)
         assert client.post("/predict/batch", files=form(wide(42))).status_code == 200
 
 
-def test_what_nobody_foresaw_fails_them_all_and_keeps_no_place() -> None:
+def test_an_unexpected_error_fails_them_all_and_releases_the_slots() -> None:
     classifier = Uneven({41: RuntimeError("a secret of ours")})
     app = create_app(Settings(workers=2, queue=0), classifier)
     with served(app) as client:
@@ -132,14 +132,14 @@ def test_the_number_is_checked_before_an_image_is_worked_on(client: httpx.Client
 def test_what_is_no_form_of_files_is_refused(client: httpx.Client) -> None:
     assert_problem(client.post("/predict/batch", files={"file": IMAGE}), HTTPStatus.BAD_REQUEST, "no_file")
     text = client.post("/predict/batch", files={"files": (None, "cat.jpg")})
-    assert_problem(text, HTTPStatus.BAD_REQUEST, "malformed_form", "text where a file should be")
+    assert_problem(text, HTTPStatus.BAD_REQUEST, "malformed_form", "text instead of a file")
     raw = client.post("/predict/batch", content=IMAGE)
     assert_problem(raw, HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type")
     response = client.post("/predict/batch?top_k=9", files=form(IMAGE))
     assert_problem(response, HTTPStatus.UNPROCESSABLE_ENTITY, "invalid_top_k")
 
 
-def test_a_batch_takes_a_place_for_each_thread_and_no_more() -> None:
+def test_a_batch_takes_a_slot_for_each_thread_and_no_more() -> None:
     with gated(workers=2, queue=4) as server:
         asked = server.clients.submit(server.client.post, "/predict/batch", files=form(*[IMAGE] * 8))
         until(lambda: server.executor.running == 2)
@@ -152,7 +152,7 @@ def test_a_batch_takes_a_place_for_each_thread_and_no_more() -> None:
         until(lambda: server.executor.running + server.executor.waiting == 0)
 
 
-def test_one_place_is_enough() -> None:
+def test_one_slot_is_enough() -> None:
     with gated(workers=2, queue=1) as server:
         server.fill(3)
         asked = server.clients.submit(server.client.post, "/predict/batch", files=form(*[IMAGE] * 4))
@@ -178,7 +178,7 @@ def test_the_deadline_is_for_all_of_them() -> None:
         assert server.classifier.started == 1
 
 
-def test_the_deadline_does_not_begin_anew_with_each_of_them() -> None:
+def test_the_deadline_is_one_for_all_of_them() -> None:
     classifier = FakeClassifier(seconds=0.2)
     with served(create_app(Settings(workers=1, deadline=0.7), classifier)) as client:
         response = client.post("/predict/batch", files=form(*[IMAGE] * 8))

@@ -1,1 +1,1 @@
-"""ASGI middleware, one class a module."""
+"""ASGI middleware, one class a module; ``stack`` has their order."""

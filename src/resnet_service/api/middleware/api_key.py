@@ -1,4 +1,4 @@
-"""Pure ASGI: no answer without an API key, where keys are configured."""
+"""API keys: requests without a valid one are answered 401."""
 
 from collections.abc import Collection, Iterable, Iterator
 
@@ -10,10 +10,10 @@ from resnet_service.errors import Unauthorized
 
 
 class APIKeyMiddleware:
-    """Answer 401 before anything else is done for a request without a valid key: no route, no place, no body.
+    """Answer 401 to a request without a valid key, before it reaches a route, takes a slot or sends its body.
 
-    ``open_paths`` need none to be read. Whatever is not among them does, paths that do not exist included: so a route
-    that is added later is closed until somebody opens it, and strangers cannot tell which there are.
+    ``open_paths`` can be read without a key. All other paths need one, including paths that do not exist: a new route
+    is closed until it is opened on purpose, and clients without a key cannot find out which routes exist.
     """
 
     def __init__(self, app: ASGIApp, ring: KeyRing, open_paths: Collection[str]) -> None:
@@ -22,23 +22,23 @@ class APIKeyMiddleware:
         self._open = frozenset(open_paths)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Handle one connection, as ASGI has it."""
+        """Handle one ASGI connection."""
         if scope["type"] == "lifespan" or self._is_open(scope):
             await self._app(scope, receive, send)
             return
-        # Clients may carry another party's credentials beside ours, so one valid key is enough.
+        # A request may carry credentials for another service, a proxy for example; one valid key is enough.
         presented = list(_presented(scope["headers"]))
         if any(self._ring.keys.accept(key) for key in presented):
             await self._app(scope, receive, send)
         elif scope["type"] == "websocket":
             await send({"type": "websocket.close", "code": 1008})
         else:
-            wrong = "The API key is not valid. " if presented else "This needs an API key. "
-            error = Unauthorized(f"{wrong}Send one as `Authorization: Bearer KEY` or as `X-API-Key: KEY`.")
+            problem = "The API key is not valid." if presented else "An API key is required."
+            error = Unauthorized(f"{problem} Send it as `Authorization: Bearer KEY` or as `X-API-Key: KEY`.")
             await respond_to(error, scope["path"])(scope, receive, send)
 
     def _is_open(self, scope: Scope) -> bool:
-        # What is open is there to be read: the page is at the very path that Hugging Face's client posts images to.
+        # Open for reading only: the page is at the path to which Hugging Face's client posts images.
         return scope["path"] in self._open and scope.get("method") in ("GET", "HEAD")
 
 

@@ -1,4 +1,4 @@
-"""Pure ASGI: what receiving a body may cost, in bytes and in time."""
+"""Limits of request bodies: size, time, rate, and the memory of all bodies together."""
 
 import asyncio
 from collections.abc import Mapping
@@ -8,89 +8,96 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from resnet_service.api.problem_details import respond_to
 from resnet_service.errors import BodyBudgetExceeded, BodyTooLarge, RequestTooSlow, ServiceError
 
-# Seconds before the rate counts: a slow start, or a moment without reception, is no attack.
+# Seconds before the minimum rate applies: a slow start or a short gap in reception is no attack.
 _GRACE = 5.0
-# Each answer gives bytes back, and there are many a second. Only slow bodies keep theirs for longer.
+# Every response releases bytes, and there are many a second; only slow bodies hold theirs for longer.
 _RETRY_SECONDS = 1
 
 
 class BodyBudget:
-    """The bytes of all bodies that are in memory at once, from their arrival to the answer; ``most`` of them.
+    """The memory budget of all request bodies, in bytes, from their arrival to the response.
 
-    What is counted is what has come, not what was promised: a promise costs its sender nothing.
+    Bytes count when they arrive, not when they are announced, since an announcement costs its sender nothing.
     """
 
-    def __init__(self, most: int) -> None:
-        self.most = most
-        self.now = 0
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.used = 0
 
-    def expect(self, size: int) -> None:
-        """See whether a body of ``size`` bytes fits beside what is held; hold nothing for it.
+    def check(self, size: int) -> None:
+        """Check whether ``size`` bytes more are within the budget; do not acquire them.
 
         Raises:
-            BodyBudgetExceeded: It does not.
+            BodyBudgetExceeded: They are not.
 
         """
-        if self.now + size > self.most:
+        if self.used + size > self.limit:
             raise BodyBudgetExceeded(
-                f"The service holds as many bytes of images as it may. Try again in {_RETRY_SECONDS} s.",
+                f"The memory budget for request bodies is used up. Try again in {_RETRY_SECONDS} s.",
                 retry_after=_RETRY_SECONDS,
             )
 
     def acquire(self, size: int) -> None:
-        """Hold ``size`` bytes more.
+        """Count ``size`` bytes more.
 
         Raises:
-            BodyBudgetExceeded: They do not fit; they are not held.
+            BodyBudgetExceeded: They exceed the budget, and are not counted.
 
         """
-        self.expect(size)
-        self.now += size
+        self.check(size)
+        self.used += size
 
     def release(self, size: int) -> None:
-        """Hold ``size`` bytes less."""
-        self.now -= size
+        """Count ``size`` bytes less."""
+        self.used -= size
 
 
 class BodyLimitsMiddleware:
-    """Refuse bodies of more than ``max_bytes``, and those that take more than ``seconds`` or come below ``min_rate``.
+    """Refuse bodies that are too large or too slow, or that exceed the budget of all bodies.
 
-    A ``Content-Length`` beyond the limit is refused before anything is read; what is read is counted all the same,
-    because a client may promise less than it sends, or with chunked encoding nothing at all. ``min_rate`` is in bytes
-    a second, on average from the first moment that the application waits for the body. ``held`` counts the bytes of
-    this body together with those of all others; where there is no room for it, it is refused before it is read, and
-    where others took the room meanwhile, while it is. ``by_path`` has the paths whose bodies have another limit.
+    A ``Content-Length`` beyond the limit is refused before anything is read. Received bytes are counted in any case: a
+    client may send more than it announces, or use chunked encoding and announce nothing. A body that does not fit into
+    the budget is refused before it is read; if other bodies use up the budget meanwhile, while it is read.
+
+    Args:
+        app: The application to call.
+        max_bytes: The largest body.
+        budget: The memory of this body and all others.
+        seconds: The longest time from the first read to the end of the body.
+        min_rate: The lowest average rate, in bytes a second from the first read; 0 means no limit.
+        max_bytes_by_path: The largest body of the paths that have another limit.
+
     """
 
     def __init__(
         self,
         app: ASGIApp,
         max_bytes: int,
-        held: BodyBudget,
+        budget: BodyBudget,
         seconds: float = 60,
         min_rate: int = 0,
-        by_path: Mapping[str, int] | None = None,
+        max_bytes_by_path: Mapping[str, int] | None = None,
     ) -> None:
         self._app = app
         self._max_bytes = max_bytes
-        self._held = held
-        self._by_path = by_path or {}
+        self._budget = budget
+        self._max_bytes_by_path = max_bytes_by_path or {}
         self._seconds = seconds
         self._min_rate = min_rate
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Handle one connection, as ASGI has it."""
+        """Handle one ASGI connection."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         length = dict(scope["headers"]).get(b"content-length", b"")
-        promised = int(length) if length.isdigit() else 0
-        max_bytes = self._by_path.get(scope["path"], self._max_bytes)
+        announced = int(length) if length.isdigit() else 0
+        max_bytes = self._max_bytes_by_path.get(scope["path"], self._max_bytes)
         try:
-            if promised > max_bytes:
-                raise _refusal(promised, max_bytes)
-            if promised:
-                self._held.expect(promised)
+            if announced > max_bytes:
+                raise _refusal(announced, max_bytes)
+            if announced:
+                self._budget.check(announced)
         except ServiceError as error:
             await respond_to(error, scope["path"])(scope, receive, send)
             return
@@ -100,7 +107,7 @@ class BodyLimitsMiddleware:
 
         async def bounded_receive() -> Message:
             nonlocal received, held, begun, complete
-            if complete:  # what is still to come is the client's leaving, which may take as long as it likes
+            if complete:  # the next message is the client's disconnect, which has no time limit
                 return await receive()
             now = asyncio.get_running_loop().time()
             begun = now if begun is None else begun
@@ -109,13 +116,13 @@ class BodyLimitsMiddleware:
                     message = await receive()
             except TimeoutError:
                 raise RequestTooSlow(
-                    f"The request body came too slowly: {received} bytes in {now - begun:.0f} s or more."
+                    f"The request body arrived too slowly: {received} bytes in {now - begun:.0f} s or more."
                 ) from None
             size = len(message.get("body", b""))
             received += size
             if received > max_bytes:
                 raise _refusal(received, max_bytes)
-            self._held.acquire(size)
+            self._budget.acquire(size)
             held += size
             complete = not message.get("more_body", False)
             return message
@@ -123,19 +130,19 @@ class BodyLimitsMiddleware:
         try:
             await self._app(scope, bounded_receive, send)
         finally:
-            self._held.release(held)
+            self._budget.release(held)
 
     def _allowance(self, received: int) -> float:
-        """Return the seconds in which more than ``received`` bytes must have come."""
+        """Return the seconds within which more than ``received`` bytes must arrive."""
         if self._min_rate == 0:
             return self._seconds
         return min(self._seconds, _GRACE + received / self._min_rate)
 
 
 def _refusal(size: int, limit: int) -> BodyTooLarge:
-    return BodyTooLarge(f"The request body has {megabytes(size)} or more; the limit is {megabytes(limit)}.")
+    return BodyTooLarge(f"The request body has at least {megabytes(size)}; the limit is {megabytes(limit)}.")
 
 
 def megabytes(size: int) -> str:
-    """Say a number of bytes to people."""
+    """Format a number of bytes for people."""
     return f"{size / 2**20:.1f} MB"

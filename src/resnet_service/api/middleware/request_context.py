@@ -1,4 +1,4 @@
-"""Pure ASGI, around everything else: who asked what, how it went, and how long it took."""
+"""The context of a request: its ID, its metrics, its trace, and its line in the log."""
 
 import logging
 import time
@@ -15,18 +15,18 @@ from resnet_service.observability.tracing import Tracer
 
 log = logging.getLogger("resnet_service.access")
 
-# As nginx has it, for the log and the metrics alone: nobody is there to be told.
+# nginx's status for a client that left; for log and metrics only, since there is no response.
 CLIENT_LEFT = 499
 _LONGEST_PATH = 200
-# What is asked every few seconds by machines; its changes have lines of their own.
+# Requested every few seconds, and therefore logged at debug level; changes of readiness have lines of their own.
 _PROBES = ("/live", "/ready", "/metrics")
 
 
 class RequestContextMiddleware:
-    """Give each request an ID, count it, time it, and write one line about it when it has been answered.
+    """Give each request an ID, count and time it, and log one line when it ends.
 
-    ``X-Request-ID`` goes onto every answer, ``Server-Timing`` onto those that went through stages. An exception that
-    nobody has answered is answered here: what Starlette would send for it passes all middleware by.
+    Every response gets ``X-Request-ID``, and ``Server-Timing`` if the request went through stages. This middleware
+    answers unhandled exceptions itself, since Starlette's response to them does not pass through middleware.
     """
 
     def __init__(self, app: ASGIApp, metrics: Metrics, tracer: Tracer | None = None) -> None:
@@ -35,15 +35,15 @@ class RequestContextMiddleware:
         self._tracer = tracer
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Handle one connection, as ASGI has it."""
+        """Handle one ASGI connection."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         state = scope.setdefault("state", {})
-        # There is one already where the connection was refused before this could begin.
+        # The connection has set one if it refused the request before this middleware ran.
         ctx = state.get("request_context") or RequestContext(request_id(scope["headers"]))
         state["request_context"] = ctx
-        # Never reset: the server's own lines about this request come after it, in the task that is this request's.
+        # Not reset at the end: the server logs about this request later, in the same task.
         current.set(ctx)
         self._metrics.begin()
         status = received = sent = 0
@@ -73,7 +73,7 @@ class RequestContextMiddleware:
             broken = True
             if status == 0:
                 await (await unexpected(Request(scope), error))(scope, counting_receive, marking_send)
-            # The server logs it, and closes the connection.
+            # The server logs the exception, and closes the connection.
             raise
         finally:
             if left:
@@ -84,9 +84,9 @@ class RequestContextMiddleware:
                 ctx.code = None
             elif ctx.code is None:
                 ctx.code = f"http_{status}"
-            self._answered(scope, ctx, status, received, sent)
+            self._record(scope, ctx, status, received, sent)
 
-    def _answered(self, scope: Scope, ctx: RequestContext, status: int, received: int, sent: int) -> None:
+    def _record(self, scope: Scope, ctx: RequestContext, status: int, received: int, sent: int) -> None:
         route = _template(scope)
         method = scope["method"]
         seconds = time.perf_counter() - ctx.begun
@@ -111,11 +111,11 @@ class RequestContextMiddleware:
 
 
 def _template(scope: Scope) -> str:
-    """Return the path as its route has it; there are only as many as there are routes."""
+    """Return the path template of the route, so that metrics have one label a route."""
     path = getattr(scope.get("route"), "path", None)
     if isinstance(path, str):
         return path
-    # FastAPI names only its own routes. One of Starlette's without parameters matches no path but its own.
+    # FastAPI sets only its own routes. A Starlette route without parameters matches its own path only.
     if isinstance(scope.get("endpoint"), FunctionType) and not scope.get("path_params"):
         return str(scope["path"])
     return UNMATCHED

@@ -1,7 +1,8 @@
-"""The Open Inference Protocol's bodies: bytes to bounded tensors and back; with binary data and classification.
+"""The bodies of the Open Inference Protocol: from bytes to tensors within bounds, inference, and back to bytes.
 
-Nothing is allocated for what a request says of itself: shapes are compared with the model's and with the bytes that are
-there before an array is made, and JSON is refused for its number of values before it is parsed.
+A request's claims allocate nothing: shapes are compared with the model's and with the number of bytes before an array
+is made, and JSON with too many values is refused before it is parsed. The extensions for binary data and classification
+are implemented.
 """
 
 import base64
@@ -25,23 +26,23 @@ from resnet_service.models.metadata import ModelMetadata
 
 HEADER = "Inference-Header-Content-Length"
 
-# The outputs, in the order of the answer, and the inputs, of which a request has one.
+# The outputs, in the order of the response, and the inputs, of which a request has one.
 PROBABILITIES, LOGITS = "probabilities", "logits"
 IMAGE, PIXELS, NORMALIZED = "image", "pixels", "normalized"
 
-# A value in JSON can cost 150 bytes while it is parsed, in as many threads as infer; this is six crops of 224x224.
+# A JSON value can take 150 bytes while it is parsed, in each inference thread; this many values are six 224x224 crops.
 MAX_JSON_VALUES = 1 << 20
 _MAX_TENSORS = 8
 _MAX_DIMENSIONS = 8
 
 
-class _Part(BaseModel):
-    # What is not known is ignored, as servers of this protocol do: clients send more than it says.
+class _RequestModel(BaseModel):
+    # Unknown fields are ignored, as other servers of this protocol do: clients send more than it specifies.
     model_config = ConfigDict(strict=True, frozen=True)
 
 
 class TensorMetadata(BaseModel):
-    """One input or output of the model; -1 stands for the number of images."""
+    """One input or output of the model; -1 in its shape is the number of images."""
 
     name: str
     datatype: str
@@ -50,7 +51,7 @@ class TensorMetadata(BaseModel):
 
 
 def inputs(metadata: ModelMetadata) -> list[TensorMetadata]:
-    """Return what a request may send one of."""
+    """Return the model's inputs, of which a request sends one."""
     side = metadata.input_size
     normal = f"(x / 255 - mean) / std, mean {list(metadata.mean)}, std {list(metadata.std)}"
     return [
@@ -70,13 +71,13 @@ def inputs(metadata: ModelMetadata) -> list[TensorMetadata]:
 
 
 def outputs(labels: LabelSet) -> list[TensorMetadata]:
-    """Return what a request may ask for."""
+    """Return the model's outputs."""
     shape = [-1, len(labels)]
     return [TensorMetadata(name=name, datatype="FP32", shape=shape) for name in (PROBABILITIES, LOGITS)]
 
 
-class InputTensor(_Part):
-    """A tensor of a request; ``data`` is absent where it follows in binary."""
+class InputTensor(_RequestModel):
+    """An input of a request; ``data`` is absent if it follows in binary."""
 
     name: str = Field(max_length=100, examples=[IMAGE])
     shape: list[int] = Field(min_length=1, max_length=_MAX_DIMENSIONS, examples=[[1]])
@@ -85,14 +86,14 @@ class InputTensor(_Part):
     data: Any = None
 
 
-class RequestedOutput(_Part):
-    """An output that is wanted, and how."""
+class RequestedOutput(_RequestModel):
+    """A requested output, and its form."""
 
     name: str = Field(max_length=100, examples=[PROBABILITIES])
     parameters: dict[str, Any] = {}
 
 
-class InferenceRequest(_Part):
+class InferenceRequest(_RequestModel):
     """The JSON part of a request."""
 
     id: str | None = Field(None, max_length=1000)
@@ -102,17 +103,17 @@ class InferenceRequest(_Part):
 
 
 T = TypeVar("T")
-# Each wrong value would be remembered as an error; the first is enough.
+# Without this, pydantic would collect an error for each wrong value.
 _List = Annotated[list[T], FailFast()]
 _Byte = Annotated[int, Field(ge=0, le=255)]
-# What ``data`` may be: flat, and nested as the shape has it.
+# The types of ``data``: flat, and nested like the shape.
 _TEXTS = TypeAdapter(_List[str]), TypeAdapter(_List[_List[str]])
 _BYTES = TypeAdapter(_List[_Byte]), TypeAdapter(_List[_List[_List[_List[_Byte]]]])
 _FLOATS = TypeAdapter(_List[float]), TypeAdapter(_List[_List[_List[_List[float]]]])
 
 
 class InferenceAnswer(NamedTuple):
-    """A body; the length of its JSON part where binary data follow; and what the images took."""
+    """A response body, the length of its JSON part if binary data follow, and the timings."""
 
     body: bytes
     json_length: int | None
@@ -120,37 +121,37 @@ class InferenceAnswer(NamedTuple):
 
 
 def infer(classifier: ImageClassifier, body: bytes, json_length: str | None, max_batch: int) -> InferenceAnswer:
-    """Answer a request from its bytes to its bytes; synchronous, for a thread: parsing costs too much for the loop.
+    """Answer a request, from bytes to bytes. Call it in a thread, since parsing would block the event loop.
 
     Args:
-        classifier: Whose tensors they are.
+        classifier: The model to use.
         body: JSON, then binary data.
-        json_length: What the request says in ``HEADER``, where it does.
-        max_batch: Most images in a tensor.
+        json_length: The request's header ``HEADER``, if there is one.
+        max_batch: The limit of images in a tensor.
 
     Raises:
-        MalformedJSON: The JSON part is not a request.
-        InvalidTensor: What it asks is not what the model takes or gives, or the data do not fit the shape.
-        TooManyImages: More than ``max_batch``.
-        RequestError: An image cannot be answered.
+        MalformedJSON: The JSON part is not an inference request.
+        InvalidTensor: Inputs or outputs do not match the model's, or the data do not match their shape.
+        TooManyImages: There are more than ``max_batch``.
+        RequestError: An image cannot be classified.
         InvalidModelOutput: The network failed.
 
     """
     request, binary = _read(body, json_length)
-    wanted = _wanted(request, classifier.model.labels)
+    requested = _requested_outputs(request, classifier.model.labels)
     tensor = request.inputs[0]
-    shape = _judge(tensor, classifier.model.metadata, max_batch)
+    shape = _checked_shape(tensor, classifier.model.metadata, max_batch)
     if tensor.name == IMAGE:
         scores = classifier.score(_images(tensor, binary, shape[0]))
     else:
         scores = classifier.score_crops(_crops(tensor, binary, shape, classifier.model.metadata))
-    return _answer(request, wanted, scores, classifier)
+    return _answer(request, requested, scores, classifier)
 
 
-class _Wanted(NamedTuple):
+class _Output(NamedTuple):
     name: str
     binary: bool
-    classes: int  # that its classification names; 0 for the tensor itself
+    classes: int  # in its classification; 0 for the tensor itself
 
 
 def _read(body: bytes, json_length: str | None) -> tuple[InferenceRequest, bytes | None]:
@@ -179,10 +180,10 @@ def _read(body: bytes, json_length: str | None) -> tuple[InferenceRequest, bytes
 
 
 def _parse(data: bytes) -> InferenceRequest:
-    # Every value but the first is preceded by one of these; those within strings count too, which hardly matters.
+    # Each value but the first follows one of these. They also count inside strings, which hardly matters.
     if sum(map(data.count, (b",", b"[", b"{"))) > MAX_JSON_VALUES:
         raise InvalidTensor(
-            f"The JSON part has more than {MAX_JSON_VALUES:,} values; send large tensors with the binary extension."
+            f"The JSON part has more than {MAX_JSON_VALUES:,} values. Send large tensors with the binary extension."
         )
     try:
         return InferenceRequest.model_validate_json(data)
@@ -191,27 +192,27 @@ def _parse(data: bytes) -> InferenceRequest:
 
 
 def first_finding(error: ValidationError) -> str:
-    """Return where and what pydantic found first, without what strangers have written there."""
+    """Return the place and text of pydantic's first error, without the client's input."""
     finding = error.errors(include_url=False, include_input=False, include_context=False)[0]
     return ": ".join(filter(None, (".".join(map(str, finding["loc"])), finding["msg"])))
 
 
-def _wanted(request: InferenceRequest, labels: LabelSet) -> list[_Wanted]:
-    """Return the outputs to give, in the order that the request names them, or else all."""
+def _requested_outputs(request: InferenceRequest, labels: LabelSet) -> list[_Output]:
+    """Return the outputs to send, in the order of the request; all, if it names none."""
     binary_by_default = _flag(request.parameters, "binary_data_output", default=False)
-    given = [known.name for known in outputs(labels)]
-    wanted = []
-    for output in request.outputs or [RequestedOutput(name=name) for name in given]:
-        if output.name not in given:
-            raise InvalidTensor(f"There is no such output; ask for {' or '.join(given)}.")
+    names = [output.name for output in outputs(labels)]
+    requested = []
+    for output in request.outputs or [RequestedOutput(name=name) for name in names]:
+        if output.name not in names:
+            raise InvalidTensor(f"The model has no such output. Request {' or '.join(names)}.")
         _no_shared_memory(output.parameters)
         classes = output.parameters.get("classification", 0)
         if type(classes) is not int or classes < 0:
-            raise InvalidTensor("classification must be the number of classes to name.")
+            raise InvalidTensor("classification must be a number of classes, at least 0.")
         binary = _flag(output.parameters, "binary_data", default=binary_by_default)
-        # Triton too gives as many as there are where more are asked for; the shape says so.
-        wanted.append(_Wanted(output.name, binary, min(classes, len(labels))))
-    return wanted
+        # Like Triton, return all classes where more are requested; the shape tells the number.
+        requested.append(_Output(output.name, binary, min(classes, len(labels))))
+    return requested
 
 
 def _flag(parameters: dict[str, Any], name: str, *, default: bool) -> bool:
@@ -223,26 +224,28 @@ def _flag(parameters: dict[str, Any], name: str, *, default: bool) -> bool:
 
 def _no_shared_memory(parameters: dict[str, Any]) -> None:
     if any(name.startswith("shared_memory") for name in parameters):
-        raise InvalidTensor("Shared memory is not supported; send the data in the request.")
+        raise InvalidTensor("Shared memory is not supported. Send the data in the request.")
 
 
-def _judge(tensor: InputTensor, metadata: ModelMetadata, max_batch: int) -> tuple[int, ...]:
-    """Return the tensor's shape, if it is one of the model's and has a number of images that is allowed."""
-    taken = {known.name: known for known in inputs(metadata)}
-    known = taken.get(tensor.name)
+def _checked_shape(tensor: InputTensor, metadata: ModelMetadata, max_batch: int) -> tuple[int, ...]:
+    """Return the tensor's shape, if the tensor matches an input of the model and the number of images is allowed."""
+    by_name = {known.name: known for known in inputs(metadata)}
+    known = by_name.get(tensor.name)
     if known is None:
-        raise InvalidTensor(f"There is no such input; send one of {', '.join(taken)}.")
+        raise InvalidTensor(f"The model has no such input. Send one of {', '.join(by_name)}.")
     _no_shared_memory(tensor.parameters)
     if tensor.datatype != known.datatype:
-        raise InvalidTensor(f"The input {known.name} has the datatype {known.datatype}.")
+        raise InvalidTensor(f"The datatype of the input {known.name} must be {known.datatype}.")
     count, *rest = tensor.shape
-    # Where models have a batch dimension in Triton, so do the clients' strings.
+    # Triton's clients send [N, 1] for strings of a model with a batch dimension.
     if rest != known.shape[1:] and not (known.name == IMAGE and rest == [1]):
-        raise InvalidTensor(f"The input {known.name} has the shape {known.shape}, -1 being the number of images.")
+        raise InvalidTensor(
+            f"The shape of the input {known.name} must be {known.shape}, where -1 is the number of images."
+        )
     if count < 1:
-        raise InvalidTensor("The first dimension is the number of images, and must be at least 1.")
+        raise InvalidTensor("The first dimension, the number of images, must be at least 1.")
     if count > max_batch:
-        raise TooManyImages(f"The tensor has more images than the limit of {max_batch}; send it in parts.")
+        raise TooManyImages(f"The tensor has more images than the limit of {max_batch}. Send them in several requests.")
     return count, *rest
 
 
@@ -254,7 +257,7 @@ def _images(tensor: InputTensor, binary: bytes | None, count: int) -> list[bytes
         text for row in _validated(tensor.data, {count}, *_TEXTS) for text in ([row] if isinstance(row, str) else row)
     ]
     if len(texts) != count:
-        raise InvalidTensor(f"The data of the input {IMAGE} are not of its shape.")
+        raise InvalidTensor(f"The data of the input {IMAGE} do not match its shape.")
     try:
         return [decode_base64(text) for text in texts]
     except ValueError as error:
@@ -262,7 +265,7 @@ def _images(tensor: InputTensor, binary: bytes | None, count: int) -> list[bytes
 
 
 def _split(binary: bytes, count: int) -> list[bytes]:
-    """Split what the binary extension calls BYTES: each element with its length before it, 32 bits little-endian."""
+    """Split a BYTES tensor of the binary extension: each element follows its length, 32 bits little-endian."""
     elements: list[bytes] = []
     begin = 0
     while begin < len(binary) and len(elements) < count:
@@ -271,11 +274,11 @@ def _split(binary: bytes, count: int) -> list[bytes]:
         (length,) = struct.unpack_from("<I", binary, begin)
         begin += 4
         if length > len(binary) - begin:
-            raise InvalidTensor(f"An element has {length} bytes by its length, but {len(binary) - begin} follow.")
+            raise InvalidTensor(f"The length of an element is {length}, but {len(binary) - begin} bytes follow.")
         elements.append(binary[begin : begin + length])
         begin += length
     if begin < len(binary) or len(elements) < count:
-        raise InvalidTensor(f"The binary data are not {count} elements, as the shape says.")
+        raise InvalidTensor(f"The number of elements in the binary data is not {count}, as the shape requires.")
     return elements
 
 
@@ -283,7 +286,7 @@ def decode_base64(text: str) -> bytes:
     """Decode standard base64, padded and without line breaks.
 
     Raises:
-        ValueError: It is anything else.
+        ValueError: The text is anything else.
 
     """
     try:
@@ -309,29 +312,29 @@ def _crops(
 
 
 def _numbers(tensor: InputTensor, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
-    """Return JSON's numbers, nested as the shape has it or flat."""
+    """Return an array of the numbers in JSON, which are flat or nested like the shape."""
     data = _validated(tensor.data, {math.prod(shape), shape[0]}, *(_BYTES if tensor.name == PIXELS else _FLOATS))
     try:
-        with np.errstate(over="ignore"):  # what is beyond FP32 becomes infinity, and is refused as that
+        with np.errstate(over="ignore"):  # values beyond FP32 become infinity, which is refused later
             values = np.array(data, dtype)
-    except ValueError as error:  # rows of several lengths
-        raise InvalidTensor(f"The data of the input {tensor.name} are not of its shape.") from error
+    except ValueError as error:  # rows of different lengths
+        raise InvalidTensor(f"The data of the input {tensor.name} do not match its shape.") from error
     if values.shape not in (shape, (math.prod(shape),)):
-        raise InvalidTensor(f"The data of the input {tensor.name} are not of its shape.")
+        raise InvalidTensor(f"The data of the input {tensor.name} do not match its shape.")
     return values
 
 
 def _validated(data: Any, lengths: set[int], flat: TypeAdapter[Any], nested: TypeAdapter[Any]) -> Any:
-    """Return ``data``, a list of one of ``lengths``, if it fits ``flat``, or, where it begins with a list, ``nested``.
+    """Return ``data``, a list of one of ``lengths`` that matches ``flat`` or, if it begins with a list, ``nested``.
 
     Raises:
-        InvalidTensor: It is anything else.
+        InvalidTensor: The data are anything else.
 
     """
     if not isinstance(data, list):
-        raise InvalidTensor("The input has neither data, which must be a list, nor binary_data_size.")
+        raise InvalidTensor("The input needs data, a list, or binary_data_size.")
     if len(data) not in lengths:
-        raise InvalidTensor(f"The input's data are {len(data)} long, which is not what its shape says.")
+        raise InvalidTensor(f"The length of the input's data is {len(data)}, which does not match its shape.")
     try:
         return (nested if data and isinstance(data[0], list) else flat).validate_python(data, strict=True)
     except ValidationError as error:
@@ -339,12 +342,12 @@ def _validated(data: Any, lengths: set[int], flat: TypeAdapter[Any], nested: Typ
 
 
 def _answer(
-    request: InferenceRequest, wanted: list[_Wanted], scores: Scores, classifier: ImageClassifier
+    request: InferenceRequest, requested: list[_Output], scores: Scores, classifier: ImageClassifier
 ) -> InferenceAnswer:
     tensors = {LOGITS: scores.logits, PROBABILITIES: softmax(scores.logits).astype(np.float32)}
     described: list[dict[str, Any]] = []
     binary: list[bytes] = []
-    for output in wanted:
+    for output in requested:
         values = tensors[output.name]
         texts: list[str] = []
         shape = values.shape
@@ -374,7 +377,7 @@ def _answer(
 
 
 def _classification(row: NDArray[np.float32], classes: int, labels: LabelSet) -> list[str]:
-    """Return ``value:index:label`` of the highest values, as Triton writes it."""
+    """Return ``value:index:label`` of the highest values, in Triton's format."""
     return [f"{row[index]:f}:{index}:{labels.classes[index].name}" for index in best(row, classes)]
 
 

@@ -1,1 +1,1 @@
-"""The routes, one module a resource."""
+"""The HTTP routes, one module a resource."""

@@ -1,6 +1,6 @@
-"""Image classification as ``huggingface_hub.InferenceClient`` asks for it, with this service's URL as the model."""
+"""``POST /``: image classification for ``huggingface_hub.InferenceClient``, with this service's URL as the model."""
 
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from fastapi import APIRouter, Request
@@ -9,32 +9,32 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from resnet_service.api.admission import Admitted, InferenceRoute
 from resnet_service.api.dependencies import StartedService
 from resnet_service.api.open_inference.tensors import decode_base64, first_finding
-from resnet_service.api.openapi import document, examples
-from resnet_service.api.openapi.document import answered, refused
-from resnet_service.api.schemas import inlined
+from resnet_service.api.openapi import bodies, document, examples, responses
 from resnet_service.api.uploads import read_image
-from resnet_service.errors import InvalidTopK, MalformedForm, MalformedJSON, UnsupportedMediaType
+from resnet_service.errors import InvalidTopK, MalformedJSON
 from resnet_service.inference.base import ImageClassifier
 from resnet_service.inference.ranking import best, check_top_k, softmax
 from resnet_service.inference.results import Timing
 from resnet_service.types import DEFAULT_TOP_K
 
-inference = APIRouter(route_class=InferenceRoute)
+router = APIRouter(route_class=InferenceRoute, tags=[document.HUGGING_FACE])
 
 
 class Parameters(BaseModel):
-    """What the client's keyword arguments become."""
+    """The keyword arguments of the client."""
 
     model_config = ConfigDict(strict=True)
 
-    top_k: int | None = Field(None, description="Classes to name; by default 5, and never more than there are.")
+    top_k: int | None = Field(
+        None, description=f"The number of classes to return, at most all; by default {DEFAULT_TOP_K}."
+    )
     function_to_apply: Literal["softmax", "sigmoid", "none"] | None = Field(
-        None, description="What makes scores of logits; by default softmax."
+        None, description="The function from logits to scores; by default softmax."
     )
 
 
 class HubRequest(BaseModel):
-    """An image with parameters; without any, the image's bytes are the body."""
+    """An image with parameters; without parameters, the image's bytes alone can be the body."""
 
     model_config = ConfigDict(strict=True)
 
@@ -54,42 +54,23 @@ class _Answer(NamedTuple):
     timing_ms: Timing
 
 
-_BODY: dict[str, Any] = {
-    "requestBody": {
-        "required": True,
-        "content": {
-            "application/json": {
-                "schema": inlined(HubRequest),
-                "examples": {"sneaker": {"summary": "A sneaker", "value": examples.HUB_REQUEST}},
-            },
-            "image/*": examples.RAW,
-            "application/octet-stream": examples.RAW,
-        },
-    }
-}
-
-
-@inference.post(
+@router.post(
     "/",
-    summary="Name what is in an image, as Hugging Face's client asks",
-    openapi_extra=_BODY,
-    tags=[document.HUB],
+    summary="Classify an image for Hugging Face's client",
+    openapi_extra=bodies.request_body(
+        {
+            "application/json": bodies.json_body(HubRequest, examples.HUGGING_FACE_REQUEST),
+            "image/*": bodies.ENCODED_IMAGE,
+            "application/octet-stream": bodies.ENCODED_IMAGE,
+        }
+    ),
     responses={
-        **answered("The most probable classes, best first.", "hub"),
-        **refused(
-            MalformedForm,
-            MalformedJSON,
-            UnsupportedMediaType,
-            InvalidTopK,
-            *document.IMAGE,
-            *document.BODY,
-            *document.INFERENCE,
-            foreign=True,
-        ),
+        **responses.success("The most probable classes, best first.", "hub"),
+        **responses.failures(MalformedJSON, InvalidTopK, *responses.UPLOAD, foreign=True),
     },
 )
 async def image_classification(request: Request, service: StartedService, admitted: Admitted) -> list[Element]:
-    """Answer with the most probable classes, best first: `InferenceClient(model=URL).image_classification(image)`.
+    """Return the most probable classes, as `InferenceClient(model=URL).image_classification(image)` expects.
 
     ```console
     $ curl --data-binary @sneaker.png -H "Content-Type: image/png" http://localhost:8080/
@@ -106,7 +87,7 @@ async def image_classification(request: Request, service: StartedService, admitt
 
 
 def _classify_json(classifier: ImageClassifier, body: bytes) -> _Answer:
-    """Parse and answer; in a thread, since megabytes of base64 are too much for the loop."""
+    """Parse and classify; in a thread, since megabytes of base64 would block the event loop."""
     try:
         request = HubRequest.model_validate_json(body)
     except ValidationError as error:
@@ -114,15 +95,15 @@ def _classify_json(classifier: ImageClassifier, body: bytes) -> _Answer:
     try:
         data = decode_base64(request.inputs)
     except ValueError as error:
-        raise MalformedJSON("inputs: it must be the image's bytes in base64.") from error
+        raise MalformedJSON("inputs must be the image's bytes in base64.") from error
     return _classify(classifier, data, request.parameters)
 
 
 def _classify(classifier: ImageClassifier, data: bytes, parameters: Parameters) -> _Answer:
     classes = classifier.model.labels.classes
-    # Hugging Face's own pipelines give as many as there are where more are asked for.
-    wanted = DEFAULT_TOP_K if parameters.top_k is None else parameters.top_k
-    top_k = check_top_k(min(wanted, len(classes)), len(classes))
+    # Hugging Face's own pipelines return all classes where more are asked for.
+    top_k = DEFAULT_TOP_K if parameters.top_k is None else parameters.top_k
+    top_k = check_top_k(min(top_k, len(classes)), len(classes))
     logits, timing = classifier.score([data])
     scores = logits[0].astype(np.float64)
     match parameters.function_to_apply:

@@ -1,4 +1,4 @@
-"""The Open Inference Protocol, version 2, as Triton's and KServe's clients speak it; its work is in ``tensors``."""
+"""``/v2``: the Open Inference Protocol, version 2, for clients of Triton and KServe."""
 
 from enum import Enum
 from typing import Annotated
@@ -11,10 +11,10 @@ from resnet_service import __version__
 from resnet_service.api.admission import Admitted, InferenceRoute
 from resnet_service.api.dependencies import StartedService
 from resnet_service.api.open_inference.tensors import HEADER, InferenceRequest, TensorMetadata, infer, inputs, outputs
-from resnet_service.api.openapi import document, examples
-from resnet_service.api.openapi.document import answered, path_parameters, refused
-from resnet_service.api.routes.predict import ready as check_ready
-from resnet_service.api.schemas import inlined
+from resnet_service.api.openapi import bodies, document, examples
+from resnet_service.api.openapi.document import path_parameters
+from resnet_service.api.openapi.responses import BODY, IMAGE, INFERENCE, failures, success
+from resnet_service.api.routes.operations import check_ready
 from resnet_service.errors import (
     InvalidTensor,
     MalformedJSON,
@@ -25,14 +25,14 @@ from resnet_service.errors import (
 )
 from resnet_service.inference.base import ImageClassifier
 
-_TAGS: list[str | Enum] = [document.V2]
+_TAGS: list[str | Enum] = [document.OPEN_INFERENCE]
 router = APIRouter(prefix="/v2", tags=_TAGS)
-health = APIRouter(prefix="/v2", tags=_TAGS)  # of whom probes ask, who have no key
+probes = APIRouter(prefix="/v2", tags=_TAGS)
 inference = APIRouter(prefix="/v2", tags=_TAGS, route_class=InferenceRoute)
 
 
 class ServerMetadata(BaseModel):
-    """Which server it is, and which extensions of the protocol it has."""
+    """The server's name and version, and its extensions of the protocol."""
 
     name: str = Field(examples=["resnet-service"])
     version: str
@@ -58,7 +58,7 @@ class ModelReady(Ready):
 
 
 class ServedModel(BaseModel):
-    """What the model takes, of which a request sends one, and what it gives."""
+    """The model's inputs, of which a request sends one, and its outputs."""
 
     name: str
     versions: list[str]
@@ -68,33 +68,33 @@ class ServedModel(BaseModel):
 
 
 class OutputTensor(BaseModel):
-    """One output; ``data`` is absent where it follows in binary, and then ``parameters`` has its size."""
+    """One output; if its data follow in binary, ``data`` is absent and ``parameters`` has their size."""
 
     name: str
-    datatype: str = Field(description="FP32, or BYTES for the best classes by name.")
+    datatype: str = Field(description="FP32; BYTES for a classification.")
     shape: list[int]
     parameters: dict[str, int] | None = None
     data: list[float] | list[str] | None = None
 
 
 class InferenceResponse(BaseModel):
-    """The JSON part of an answer; what is absent in it is left out."""
+    """The JSON part of a response, without absent fields."""
 
-    id: str | None = Field(None, description="As the request has it.")
+    id: str | None = Field(None, description="The id of the request.")
     model_name: str
     model_version: str
     outputs: list[OutputTensor]
 
 
 async def _model(request: Request, service: StartedService) -> ImageClassifier:
-    """Return the classifier if it is the one that the path names."""
+    """Return the classifier if the path names the model that it serves."""
     classifier = service.classifier
-    known = classifier.model
-    name, version = request.path_params["model"], request.path_params.get("version", known.version)
-    if name != known.name:
-        raise UnknownModel(f"There is no model of that name; the one that is served is {known.name}.")
-    if version != known.version:
-        raise UnknownModel(f"There is no such version of {name}; the one that is served is {known.version}.")
+    served = classifier.model
+    name, version = request.path_params["model"], request.path_params.get("version", served.version)
+    if name != served.name:
+        raise UnknownModel(f"This model is not served. The served model is {served.name}.")
+    if version != served.version:
+        raise UnknownModel(f"This version of {name} is not served. The served version is {served.version}.")
     return classifier
 
 
@@ -102,52 +102,47 @@ NamedModel = Annotated[ImageClassifier, Depends(_model)]
 
 
 _NAMED, _VERSIONED = path_parameters("model"), path_parameters("model", "version")
-_LIVE = {**answered("It is.", "v2_live"), **refused(foreign=True)}
-_READY = {**answered("They may.", "v2_ready"), **refused(NotReady, foreign=True)}
 _MODEL_READY = {
-    **answered("It is.", "v2_model_ready"),
-    **refused(UnknownModel, NotReady, foreign=True),
+    **success("Requests for the model may be sent.", "v2_model_ready"),
+    **failures(UnknownModel, NotReady, foreign=True),
 }
 _MODEL = {
-    **answered("Inputs, of which a request sends one, and outputs.", "v2_model"),
-    **refused(UnknownModel, NotReady, foreign=True),
+    **success("The inputs, of which a request sends one, and the outputs.", "v2_model"),
+    **failures(UnknownModel, NotReady, foreign=True),
 }
-_SERVER = {**answered("The server.", "v2_server"), **refused(foreign=True)}
 _INFERENCE = {
-    **answered(
-        "Tensors; where some are binary, the JSON part has as many bytes as `Inference-Header-Content-Length` says.",
+    **success(
+        f"Tensors; if some are binary, `{HEADER}` is the size of the JSON part in bytes.",
         "v2_inference",
-        others={"application/octet-stream": examples.BYTES},
+        others={"application/octet-stream": bodies.BYTES},
     ),
-    **refused(
+    **failures(
         MalformedJSON,
         InvalidTensor,
         UnknownModel,
         TooManyImages,
         UnsupportedMediaType,
-        *document.IMAGE,
-        *document.BODY,
-        *document.INFERENCE,
+        *IMAGE,
+        *BODY,
+        *INFERENCE,
         foreign=True,
     ),
 }
-_BODY = {
-    "requestBody": {
-        "required": True,
-        "content": {
-            "application/json": {
-                "schema": inlined(InferenceRequest),
-                "examples": {"sneaker": {"summary": "A sneaker", "value": examples.INFERENCE_REQUEST}},
-            },
-            "application/octet-stream": examples.BYTES,
-        },
+_BODY = bodies.request_body(
+    {
+        "application/json": bodies.json_body(InferenceRequest, examples.INFERENCE_REQUEST),
+        "application/octet-stream": bodies.BYTES,
     }
-}
+)
 
 
-@router.get("", summary="Which server it is", responses=_SERVER)
+@router.get(
+    "",
+    summary="Describe the server",
+    responses={**success("The server's metadata.", "v2_server"), **failures(foreign=True)},
+)
 async def server() -> ServerMetadata:
-    """Answer with the service's name and version, and the protocol's extensions that it has.
+    """Return the service's name and version, and its extensions of the protocol.
 
     ```console
     $ curl http://localhost:8080/v2
@@ -158,9 +153,13 @@ async def server() -> ServerMetadata:
     )
 
 
-@health.get("/health/live", summary="Is the process alive, as KServe asks", responses=_LIVE)
+@probes.get(
+    "/health/live",
+    summary="Check liveness for KServe",
+    responses={**success("The service is alive.", "v2_live"), **failures(foreign=True)},
+)
 async def live() -> Live:
-    """Answer while the event loop turns.
+    """Answer while the event loop runs.
 
     ```console
     $ curl http://localhost:8080/v2/health/live
@@ -169,45 +168,49 @@ async def live() -> Live:
     return Live(live=True)
 
 
-@health.get("/health/ready", summary="May requests be sent, as KServe asks", responses=_READY)
+@probes.get(
+    "/health/ready",
+    summary="Check readiness for KServe",
+    responses={**success("Requests may be sent.", "v2_ready"), **failures(NotReady, foreign=True)},
+)
 async def ready(service: StartedService) -> Ready:
-    """Answer what `/health/ready` does.
+    """Return the same status as `/health/ready`.
 
     ```console
     $ curl http://localhost:8080/v2/health/ready
     ```
     """
-    await check_ready(service)
+    check_ready(service)
     return Ready(ready=True)
 
 
 @router.get(
     "/models/{model}/versions/{version}/ready",
-    summary="Is this version ready",
+    summary="Check readiness of a model version",
     responses=_MODEL_READY,
     openapi_extra=_VERSIONED,
 )
-@router.get("/models/{model}/ready", summary="Is this model ready", responses=_MODEL_READY, openapi_extra=_NAMED)
+@router.get("/models/{model}/ready", summary="Check readiness of a model", responses=_MODEL_READY, openapi_extra=_NAMED)
 async def model_ready(classifier: NamedModel, service: StartedService) -> ModelReady:
-    """Answer what `/health/ready` does, for the model that is served; for any other, 404.
+    """Return the same status as `/health/ready` for the served model, and 404 for any other.
 
     ```console
     $ curl http://localhost:8080/v2/models/resnet18-fashion-mnist-int8/ready
     ```
     """
-    await check_ready(service)
+    check_ready(service)
     return ModelReady(name=classifier.model.name, ready=True)
 
 
 @router.get(
     "/models/{model}/versions/{version}",
-    summary="What a version takes and gives",
+    summary="Describe a model version",
     responses=_MODEL,
     openapi_extra=_VERSIONED,
 )
-@router.get("/models/{model}", summary="What a model takes and gives", responses=_MODEL, openapi_extra=_NAMED)
+@router.get("/models/{model}", summary="Describe a model", responses=_MODEL, openapi_extra=_NAMED)
 async def model(classifier: NamedModel) -> ServedModel:
-    """Answer with the model's inputs, of which a request sends one, and its outputs.
+    """Return the model's inputs, of which a request sends one, and its outputs.
 
     ```console
     $ curl http://localhost:8080/v2/models/resnet18-fashion-mnist-int8
@@ -224,20 +227,20 @@ async def model(classifier: NamedModel) -> ServedModel:
 
 @inference.post(
     "/models/{model}/versions/{version}/infer",
-    summary="Infer with a version",
+    summary="Run inference with a model version",
     responses=_INFERENCE,
     openapi_extra={**_VERSIONED, **_BODY},
     response_model=InferenceResponse,
 )
 @inference.post(
     "/models/{model}/infer",
-    summary="Infer, as Triton's and KServe's clients ask",
+    summary="Run inference for clients of Triton and KServe",
     responses=_INFERENCE,
     openapi_extra={**_NAMED, **_BODY},
     response_model=InferenceResponse,
 )
 async def answer(request: Request, classifier: NamedModel, service: StartedService, admitted: Admitted) -> Response:
-    """Answer with probabilities, logits, or the best classes by name, of one or more images.
+    """Return probabilities, logits, or a classification, the best classes by name, of one or more images.
 
     ```console
     $ image=$(base64 -w0 sneaker.png)
@@ -245,14 +248,14 @@ async def answer(request: Request, classifier: NamedModel, service: StartedServi
         curl --json @- http://localhost:8080/v2/models/resnet18-fashion-mnist-int8/infer
     ```
 
-    With the binary extension, the body is `application/octet-stream`: the JSON part, whose length the field
-    `Inference-Header-Content-Length` says, then the tensors' bytes. FP32 tensors are rounded to 8-bit pixels.
+    With the binary extension, the body is `application/octet-stream`: the JSON part, then the tensors' bytes. The field
+    `Inference-Header-Content-Length` is the size of the JSON part in bytes. FP32 tensors are rounded to 8-bit pixels.
     """
     if request.headers.get("content-encoding", "identity") != "identity":
-        raise UnsupportedMediaType("Compressed bodies are not read here; images are compressed already.")
+        raise UnsupportedMediaType("Compressed bodies are not accepted; images are already compressed.")
     body = await request.body()
-    answered = await admitted.run(infer, classifier, body, request.headers.get(HEADER), service.settings.max_batch)
-    if answered.json_length is None:
-        return Response(answered.body, media_type="application/json")
-    headers = {HEADER: str(answered.json_length)}
-    return Response(answered.body, headers=headers, media_type="application/octet-stream")
+    result = await admitted.run(infer, classifier, body, request.headers.get(HEADER), service.settings.max_batch)
+    if result.json_length is None:
+        return Response(result.body, media_type="application/json")
+    headers = {HEADER: str(result.json_length)}
+    return Response(result.body, headers=headers, media_type="application/octet-stream")

@@ -1,0 +1,115 @@
+"""Start and end of the application: load the model, start the threads, close both."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing
+
+from fastapi import FastAPI
+
+from resnet_service.api.dependencies import LifespanState, Service
+from resnet_service.api.reload import Reloader
+from resnet_service.api_keys import KeyRing
+from resnet_service.errors import ServiceError
+from resnet_service.inference.base import ImageClassifier
+from resnet_service.inference.executor import InferenceExecutor
+from resnet_service.inference.loader import ModelLoader, open_classifier, worker_count
+from resnet_service.observability.metrics import Metrics
+from resnet_service.observability.tracing import Tracer
+from resnet_service.settings import Settings
+from resnet_service.system.memory import trim_heap
+
+log = logging.getLogger("resnet_service")
+
+
+def lifespan_of(
+    settings: Settings,
+    *,
+    classifier: ImageClassifier | None,
+    loader: ModelLoader | None,
+    key_ring: KeyRing | None,
+    metrics: Metrics,
+    tracer: Tracer | None,
+) -> Callable[[FastAPI], AbstractAsyncContextManager[LifespanState]]:
+    """Return the lifespan hook of an application; arguments as for ``create_app``."""
+
+    def open_model() -> ImageClassifier:
+        if classifier is None:
+            return open_classifier(settings)
+        classifier.warm_up()
+        return classifier
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[LifespanState]:
+        try:
+            async with _running(settings, open_model, loader, key_ring, metrics) as service:
+                app.state.service = service
+                yield {"service": service}
+        except ServiceError as error:
+            app.state.startup_error = error
+            raise
+        finally:
+            if tracer is not None:
+                await asyncio.to_thread(tracer.close)
+
+    return lifespan
+
+
+@asynccontextmanager
+async def _running(
+    settings: Settings,
+    open_model: Callable[[], ImageClassifier],
+    loader: ModelLoader | None,
+    key_ring: KeyRing | None,
+    metrics: Metrics,
+) -> AsyncIterator[Service]:
+    """Load the model and start the threads; at the end, stop the threads, the checks and the reloads."""
+    workers = worker_count(settings)
+    classifier = await (asyncio.to_thread(open_model) if loader is None else loader.result())
+    # Prefetch threads add no slots: they only keep the next image ready.
+    threads, slots = workers + classifier.model.prefetch, workers * (1 + settings.queue)
+    with closing(InferenceExecutor(threads, slots)) as executor:
+
+        async def install(opened: ImageClassifier) -> None:
+            await executor.run_on_each(opened.warm_thread)
+            service.serve(opened)
+            _announce(opened, workers, metrics)
+            await asyncio.to_thread(trim_heap)
+
+        # Every thread infers once before the first request.
+        await executor.run_on_each(classifier.warm_thread)
+        trim_heap()
+        service = Service(settings, classifier, executor, Reloader(open_model, install), key_ring, metrics)
+        metrics.watch(
+            running=lambda: executor.running,
+            waiting=lambda: executor.waiting,
+            ready=lambda: service.health.ready,
+        )
+        _announce(classifier, workers, metrics)
+        if key_ring is not None:
+            log.info("API keys are required; accepted keys: %d", len(key_ring.keys))
+        # This frame lives as long as the service, but the model must be freed when a reload replaces it.
+        del classifier
+        yield service
+        service.health.close()
+        service.reloader.close()
+
+
+def _announce(classifier: ImageClassifier, workers: int, metrics: Metrics) -> None:
+    """Show in metrics and log which model is served, and where its weights come from."""
+    model = classifier.model
+    metrics.serve(
+        name=model.name, arch=model.arch, version=model.version, runtime=model.runtime, precision=model.precision
+    )
+    provenance = model.metadata.provenance
+    log.info(
+        "Serving %s %s: %s from %s; %d classes, %s runtime in %s, %d at once",
+        model.name,
+        model.version,
+        model.arch,
+        provenance.source if provenance else "an unknown source",
+        len(model.labels),
+        model.runtime,
+        model.precision.upper(),
+        workers,
+    )

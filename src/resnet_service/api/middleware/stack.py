@@ -1,0 +1,54 @@
+"""The middleware of the application, in order."""
+
+from collections.abc import Collection
+
+from starlette.middleware import Middleware
+
+from resnet_service.api.middleware.api_key import APIKeyMiddleware
+from resnet_service.api.middleware.body_limits import BodyBudget, BodyLimitsMiddleware
+from resnet_service.api.middleware.cors import cors
+from resnet_service.api.middleware.early_response import EarlyResponseMiddleware
+from resnet_service.api.middleware.request_context import RequestContextMiddleware
+from resnet_service.api.routes.predict import BATCH_PATH
+from resnet_service.api_keys import KeyRing
+from resnet_service.observability.metrics import Metrics
+from resnet_service.observability.tracing import Tracer
+from resnet_service.settings import Settings
+
+
+def middleware(
+    settings: Settings,
+    *,
+    body_budget: BodyBudget,
+    key_ring: KeyRing | None,
+    open_paths: Collection[str],
+    metrics: Metrics,
+    tracer: Tracer | None,
+) -> list[Middleware]:
+    """Return the middleware; the first one sees a request first.
+
+    Args:
+        settings: The limits and the allowed origins.
+        body_budget: The bytes that all bodies in memory may have together.
+        key_ring: The accepted API keys, where keys are needed.
+        open_paths: The paths that can be read without a key.
+        metrics: Count and time each request.
+        tracer: Records each request, where tracing is on.
+
+    """
+    stack = [Middleware(RequestContextMiddleware, metrics=metrics, tracer=tracer)]
+    if settings.cors_origins:
+        # Before the keys: a browser asks without a key whether it may send one.
+        stack.append(cors(settings.cors_origins))
+    stack.append(Middleware(EarlyResponseMiddleware, max_bytes=settings.max_body_bytes))
+    if key_ring is not None:
+        stack.append(Middleware(APIKeyMiddleware, ring=key_ring, open_paths=open_paths))
+    limits = Middleware(
+        BodyLimitsMiddleware,
+        max_bytes=settings.max_body_bytes,
+        budget=body_budget,
+        seconds=settings.body_seconds,
+        min_rate=settings.min_body_rate,
+        max_bytes_by_path={BATCH_PATH: settings.max_batch_bytes},
+    )
+    return [*stack, limits]
