@@ -33,6 +33,7 @@ LAYERS = (
     "api_keys",
     "errors",
     "types",
+    "defaults",
     "validation",
 )
 # What stands beside the layers.

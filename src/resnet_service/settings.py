@@ -8,8 +8,9 @@ from pydantic import AfterValidator, BeforeValidator, Field, InstanceOf, Validat
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from resnet_service.api_keys import Keys
+from resnet_service.defaults import DEFAULT_MAX_PIXELS
 from resnet_service.errors import InvalidSettings
-from resnet_service.types import DEFAULT_MAX_PIXELS, Fidelity, RuntimeName
+from resnet_service.types import Fidelity, RuntimeName
 from resnet_service.validation import describe
 
 ENV_PREFIX = "RESNET_SERVICE_"

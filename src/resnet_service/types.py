@@ -1,4 +1,4 @@
-"""Literals and defaults that several packages share, each written once."""
+"""Literal types and file suffixes that several packages share."""
 
 from typing import Literal
 
@@ -14,12 +14,5 @@ WeightsDtype = Literal["float32", "float16"]
 WeightsSource = Literal["auto", "torchvision", "pypi"]
 BatchEngine = Literal["local", "ray"]
 
-# The image formats that are decoded, by Pillow's names.
-ACCEPTED_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
 CHECKPOINT_SUFFIX = ".pth"
 EXPORTED_SUFFIX = ".onnx"
-
-DEFAULT_TOP_K = 5
-DEFAULT_MAX_PIXELS = 50_000_000
-# Percentage points of top-1 accuracy that an exported model may lose.
-DEFAULT_MAX_LOSS = 1.0

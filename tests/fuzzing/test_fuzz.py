@@ -1,4 +1,4 @@
-"""Strangers' bytes against every reader: the kept corpus, seeded damage, and (slow) coverage-guided search."""
+"""Untrusted bytes against every reader: the kept corpus, seeded damage, and (slow) coverage-guided search."""
 
 import os
 import subprocess
@@ -11,7 +11,7 @@ import pytest
 from fuzz.damage import damaged
 from fuzz.targets import TARGETS, corpus, fuzz_checkpoint, fuzz_exported
 from resnet_service.imaging.decode import decode
-from resnet_service.types import ACCEPTED_FORMATS
+from resnet_service.imaging.formats import ACCEPTED_FORMATS
 from tests.support.damaged import IMAGES, decode_damaged
 from tests.support.servers import REPOSITORY
 

@@ -14,7 +14,7 @@ from PIL import Image
 
 from resnet_service.errors import BrokenImage, MissingImage, NotAnImage, RequestError, TooManyPixels
 from resnet_service.imaging.decode import decode
-from resnet_service.types import ACCEPTED_FORMATS
+from resnet_service.imaging.formats import ACCEPTED_FORMATS
 from tests.support.images import encoded, noise
 
 IMAGE = noise(48, 32)

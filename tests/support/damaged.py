@@ -8,7 +8,7 @@ from fuzz.damage import damaged
 from fuzz.targets import corpus
 from resnet_service.errors import RequestError
 from resnet_service.imaging.decode import decode
-from resnet_service.types import ACCEPTED_FORMATS
+from resnet_service.imaging.formats import ACCEPTED_FORMATS
 from tests.support.images import encoded, noise
 
 IMAGES = {path.name: path.read_bytes() for path in corpus("decode")}

@@ -342,8 +342,8 @@ def test_a_busy_service_is_waited_for_visibly(page: Page) -> None:
     waiting = card(page).locator(".state")
     with answering(page, "predict", problem(429, "overloaded", **{"Retry-After": "3"})):
         choose(page, IMAGE)
-        expect(waiting).to_have_text("The service is busy. Trying again in 3 s (attempt 2 of 5).")
-        expect(waiting).to_have_text("The service is busy. Trying again in 2 s (attempt 2 of 5).")
+        expect(waiting).to_have_text("The request queue is full. Trying again in 3 s (attempt 2 of 5).")
+        expect(waiting).to_have_text("The request queue is full. Trying again in 2 s (attempt 2 of 5).")
         expect(page.locator("#said")).to_contain_text("The service is busy")
     expect(card(page).locator(".class")).to_have_count(3)
     expect(waiting).to_be_hidden()
@@ -494,7 +494,7 @@ def test_the_language_changes_by_button_and_is_remembered(page: Page) -> None:
 
 def test_both_languages_say_the_same_things(page: Page) -> None:
     """Every text is there in both, with the same values in it."""
-    source = (REPOSITORY / "src" / "resnet_service" / "web" / "words.js").read_text()
+    source = (REPOSITORY / "src" / "resnet_service" / "web" / "translations.js").read_text()
     table = source[source.index("const WORDS = ") + len("const WORDS = ") : source.index(";\nconst REMEMBERED")]
     words = page.evaluate(f"({table})")
     values = {

@@ -13,8 +13,8 @@ from resnet_service import errors
 from resnet_service.api.openapi import examples
 from resnet_service.api.schemas import Problem
 from resnet_service.api.uploads import HOW_TO_SEND
+from resnet_service.imaging.formats import ACCEPTED_FORMATS
 from resnet_service.observability.request_context import note_problem
-from resnet_service.types import ACCEPTED_FORMATS
 
 MEDIA_TYPE = "application/problem+json"
 # The detail of every 500: the cause is for the log, not for clients.
@@ -84,7 +84,7 @@ _TABLE: dict[type[errors.ServiceError], tuple[HTTPStatus, str]] = {
     ),
     errors.MalformedRequest: (HTTPStatus.BAD_REQUEST, "This is not a well-formed HTTP request."),
     errors.RequestTooSlow: (HTTPStatus.REQUEST_TIMEOUT, "The request's headers came too slowly."),
-    errors.Overloaded: (HTTPStatus.TOO_MANY_REQUESTS, "The service is busy. Try again in 1 s."),
+    errors.Overloaded: (HTTPStatus.TOO_MANY_REQUESTS, "The request queue is full. Try again in 1 s."),
     errors.BodyBudgetExceeded: (
         HTTPStatus.TOO_MANY_REQUESTS,
         "The memory budget for request bodies is used up. Try again in 1 s.",

@@ -7,6 +7,7 @@ from typing import Self
 from pydantic import BaseModel, ConfigDict, Field
 
 from resnet_service.imaging.decode import ImageInfo
+from resnet_service.imaging.formats import ACCEPTED_FORMATS
 from resnet_service.inference import results
 from resnet_service.inference.base import ImageClassifier, ServedModel
 from resnet_service.inference.ranking import RankedClass
@@ -14,7 +15,7 @@ from resnet_service.inference.results import Classification
 from resnet_service.models.label_translations import Language
 from resnet_service.models.labels import ClassLabel
 from resnet_service.models.metadata import ModelMetadata, Outputs
-from resnet_service.types import ACCEPTED_FORMATS, Precision
+from resnet_service.types import Precision
 
 
 class Prediction(BaseModel):

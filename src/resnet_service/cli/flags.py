@@ -7,8 +7,9 @@ from typing import Annotated, Any, get_origin
 
 import typer
 
+from resnet_service.defaults import DEFAULT_TOP_K
 from resnet_service.settings import ENV_PREFIX, SECRETS, Settings
-from resnet_service.types import DEFAULT_TOP_K, Fidelity, RuntimeName
+from resnet_service.types import Fidelity, RuntimeName
 
 
 def _like_serve(setting: str) -> Any:

@@ -8,14 +8,8 @@ import typer
 
 from resnet_service.cli.console import message, one_line_errors, print_rows, progress_bar
 from resnet_service.cli.flags import Arch, AsJson, Calibration, Labels, MaxLoss, ModelFile
-from resnet_service.types import (
-    DEFAULT_MAX_LOSS,
-    EXPORTED_SUFFIX,
-    Interpolation,
-    Precision,
-    WeightsDtype,
-    WeightsSource,
-)
+from resnet_service.defaults import DEFAULT_MAX_LOSS
+from resnet_service.types import EXPORTED_SUFFIX, Interpolation, Precision, WeightsDtype, WeightsSource
 
 if TYPE_CHECKING:
     from resnet_service.models.metadata import ModelMetadata

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 
+from resnet_service.defaults import DEFAULT_MAX_LOSS
 from resnet_service.export.calibration import choose_images
 from resnet_service.export.onnx_graph import (
     add_class_weights,
@@ -22,7 +23,7 @@ from resnet_service.models.exported import ExportedModel, graph_bytes
 from resnet_service.models.labels import labels_for
 from resnet_service.models.metadata import ModelMetadata, Packing
 from resnet_service.system.files import atomic_write, sha256_of
-from resnet_service.types import DEFAULT_MAX_LOSS, EXPORTED_SUFFIX, Precision
+from resnet_service.types import EXPORTED_SUFFIX, Precision
 
 _LIBRARIES = ("onnx", "nncf", "openvino")  # their versions go into the file, beside those of the training
 

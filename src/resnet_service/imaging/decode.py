@@ -12,9 +12,10 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
+from resnet_service.defaults import DEFAULT_MAX_PIXELS
 from resnet_service.errors import BrokenImage, MissingImage, NotAnImage, TooManyPixels
 from resnet_service.imaging.decoder_limits import check_file, check_opened
-from resnet_service.types import ACCEPTED_FORMATS, DEFAULT_MAX_PIXELS
+from resnet_service.imaging.formats import ACCEPTED_FORMATS, REFUSED_BY_NAME, SIGNATURES
 
 # Pillow's warnings of corrupt metadata differ from file to file, and Python remembers each one to show it only once:
 # untrusted input could fill the log and leak memory. Errors that matter are raised.
@@ -23,31 +24,6 @@ warnings.filterwarnings("ignore", module=r"PIL\.")
 # A JPEG is decoded at a reduced scale only if each side keeps at least this many times the pixels of the resize target.
 # With a factor of 1, the resize has nothing left to average, and images differ visibly from the reference.
 DRAFT_MARGIN = 2
-
-# (offset, bytes) of each format's signature; file names and declared types are ignored.
-_SIGNATURES: dict[str, tuple[tuple[int, bytes], ...]] = {
-    "JPEG": ((0, b"\xff\xd8\xff"),),
-    "PNG": ((0, b"\x89PNG\r\n\x1a\n"),),
-    "WEBP": ((8, b"WEBP"),),
-    "GIF": ((0, b"GIF87a"), (0, b"GIF89a")),
-    "BMP": ((0, b"BM"),),
-    "TIFF": ((0, b"II*\0"), (0, b"MM\0*"), (0, b"II+\0"), (0, b"MM\0+")),
-    "AVIF": ((4, b"ftypavif"), (4, b"ftypavis"), (4, b"ftypmif1")),
-}
-
-# Formats that clients send by mistake; an error that names the format helps more than "not an image".
-_REFUSED_BY_NAME = (
-    (4, b"ftypheic", "a HEIC image"),
-    (4, b"ftypheix", "a HEIC image"),
-    (0, b"%PDF", "a PDF document"),
-    (0, b"8BPS", "a Photoshop file"),
-    (0, b"<svg", "an SVG drawing"),
-    (0, b"<?xml", "an XML or SVG file"),
-    (0, b"<!DOCTYPE", "an HTML page"),
-    (0, b"<html", "an HTML page"),
-    (0, b"PK\x03\x04", "a ZIP archive"),
-    (0, b"\0\0\0\x0cjP  ", "a JPEG 2000 image"),
-)
 
 _EXIF_ORIENTATION = 0x0112
 _UPRIGHT = {  # EXIF orientation -> the transposition that undoes it (EXIF 2.32, table 4)
@@ -133,11 +109,11 @@ def decode(data: bytes, max_pixels: int = DEFAULT_MAX_PIXELS, *, min_side: int |
 def _identify(data: bytes) -> str:
     if not data:
         raise MissingImage("The image is empty: 0 bytes were received.")
-    for name, signatures in _SIGNATURES.items():
+    for name, signatures in SIGNATURES.items():
         if any(data.startswith(magic, offset) for offset, magic in signatures):
             return name
     accepted = ", ".join(ACCEPTED_FORMATS)
-    for offset, magic, what in _REFUSED_BY_NAME:
+    for offset, magic, what in REFUSED_BY_NAME:
         if data.startswith(magic, offset):
             raise NotAnImage(f"This is {what}; accepted are {accepted}.")
     raise NotAnImage(f"These bytes are not an image in an accepted format ({accepted}).")

@@ -12,6 +12,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
+from resnet_service.defaults import DEFAULT_MAX_PIXELS
 from resnet_service.errors import InvalidModelOutput, OutputUnavailable, RequestError, TooManyPixels
 from resnet_service.imaging.decode import DRAFT_MARGIN, DecodedImage, ImageInfo, decode
 from resnet_service.imaging.heatmap import draw
@@ -24,7 +25,7 @@ from resnet_service.models.label_translations import Translations, translations_
 from resnet_service.models.labels import LabelSet, label_file_for
 from resnet_service.runtimes.base import Features, Runtime
 from resnet_service.runtimes.registry import open_runtime
-from resnet_service.types import DEFAULT_MAX_PIXELS, Fidelity, MapForm, RuntimeName
+from resnet_service.types import Fidelity, MapForm, RuntimeName
 
 _VERSION_DIGITS = 12
 

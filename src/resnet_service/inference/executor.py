@@ -66,7 +66,7 @@ class InferenceExecutor:
                 self._held += 1
                 return Permit(self)
             seconds = max(1, math.ceil(self._held * self._mean_seconds / self._threads))
-        raise Overloaded(f"The service is busy. Try again in {seconds} s.", retry_after=seconds)
+        raise Overloaded(f"The request queue is full. Try again in {seconds} s.", retry_after=seconds)
 
     async def run(self, function: Callable[..., T], *args: object) -> T:
         """Run ``function(*args)`` for the service itself, without a permit; return or raise what it does."""

@@ -5,9 +5,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from resnet_service.defaults import DEFAULT_TOP_K
 from resnet_service.errors import InvalidModelOutput, InvalidTopK
 from resnet_service.models.labels import LabelSet
-from resnet_service.types import DEFAULT_TOP_K
 
 
 class RankedClass(NamedTuple):

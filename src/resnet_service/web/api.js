@@ -1,7 +1,7 @@
 // The page's requests to the service. Everything that can go wrong becomes a Failure.
 
 import { keep, recall } from "./storage.js";
-import { language } from "./words.js";
+import { language } from "./translations.js";
 
 const KEY = "api-key";
 const ATTEMPTS = 5;

@@ -5,7 +5,7 @@ import { watchForKeys } from "./key.js";
 import { renderModel } from "./model.js";
 import { announce, Card, explanation } from "./results.js";
 import { renderSamples } from "./samples.js";
-import { onLanguage, switchLanguage, translatePage, words } from "./words.js";
+import { onLanguage, switchLanguage, translatePage, words } from "./translations.js";
 
 const AT_ONCE = 2; // requests in flight; more would only wait in the service's queue
 const MOST = 24; // cards on the page; the oldest are removed

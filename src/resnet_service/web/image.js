@@ -2,7 +2,7 @@
 
 import { paint } from "./heat.js";
 import { element } from "./results.js";
-import { words } from "./words.js";
+import { words } from "./translations.js";
 
 export class ImageView {
   #name;

@@ -2,7 +2,7 @@
 
 import { hasKey, useKey } from "./api.js";
 import { announce } from "./results.js";
-import { onLanguage, words } from "./words.js";
+import { onLanguage, words } from "./translations.js";
 
 const form = document.getElementById("key");
 const field = document.getElementById("key-field");

@@ -2,7 +2,7 @@
 
 import { facts } from "./api.js";
 import { element } from "./results.js";
-import { accuracyPercent, count, moment, sizes, words } from "./words.js";
+import { accuracyPercent, count, moment, sizes, words } from "./translations.js";
 
 export function renderModel() {
   if (facts === null) return;

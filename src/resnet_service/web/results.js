@@ -2,7 +2,7 @@
 
 import { classNames, explain, Failure, facts, predict } from "./api.js";
 import { ImageView } from "./image.js";
-import { knows, language, milliseconds, percent, sizes, words } from "./words.js";
+import { knows, language, milliseconds, percent, sizes, words } from "./translations.js";
 
 const SHOWN = 3;
 const KNOWN = 10;

@@ -2,7 +2,7 @@
 
 import { facts } from "./api.js";
 import { element } from "./results.js";
-import { htmlLanguage, language, words } from "./words.js";
+import { htmlLanguage, language, words } from "./translations.js";
 
 const SAMPLES = {
   "imagenet1k": [

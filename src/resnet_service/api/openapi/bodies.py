@@ -6,7 +6,7 @@ from pydantic import BaseModel
 
 from resnet_service.api.openapi import examples
 from resnet_service.api.uploads import FIELD, FIELDS
-from resnet_service.types import ACCEPTED_FORMATS
+from resnet_service.imaging.formats import ACCEPTED_FORMATS
 
 _FORMATS = f"{', '.join(ACCEPTED_FORMATS[:-1])} or {ACCEPTED_FORMATS[-1]}"
 _FILE = {"type": "string", "format": "binary"}

@@ -11,11 +11,11 @@ from resnet_service.api.dependencies import StartedService
 from resnet_service.api.open_inference.tensors import decode_base64, first_finding
 from resnet_service.api.openapi import bodies, document, examples, responses
 from resnet_service.api.uploads import read_image
+from resnet_service.defaults import DEFAULT_TOP_K
 from resnet_service.errors import InvalidTopK, MalformedJSON
 from resnet_service.inference.base import ImageClassifier
 from resnet_service.inference.ranking import best, check_top_k, softmax
 from resnet_service.inference.results import Timing
-from resnet_service.types import DEFAULT_TOP_K
 
 router = APIRouter(route_class=InferenceRoute, tags=[document.HUGGING_FACE])
 

@@ -12,6 +12,7 @@ from resnet_service.api.openapi import bodies, document, responses
 from resnet_service.api.problem_details import problem_of
 from resnet_service.api.schemas import BatchResponse, PredictResponse
 from resnet_service.api.uploads import read_image, read_images
+from resnet_service.defaults import DEFAULT_TOP_K
 from resnet_service.errors import (
     BodyTooLarge,
     InvalidTopK,
@@ -25,7 +26,6 @@ from resnet_service.errors import (
 from resnet_service.inference.base import ImageClassifier
 from resnet_service.inference.ranking import check_top_k
 from resnet_service.inference.results import Classification
-from resnet_service.types import DEFAULT_TOP_K
 
 BATCH_PATH = "/predict/batch"
 
