@@ -342,8 +342,8 @@ def test_a_busy_service_is_waited_for_visibly(page: Page) -> None:
     waiting = card(page).locator(".state")
     with answering(page, "predict", problem(429, "overloaded", **{"Retry-After": "3"})):
         choose(page, IMAGE)
-        expect(waiting).to_have_text("The request queue is full. Trying again in 3 s (attempt 2 of 5).")
-        expect(waiting).to_have_text("The request queue is full. Trying again in 2 s (attempt 2 of 5).")
+        expect(waiting).to_have_text("The service is busy. Trying again in 3 s (attempt 2 of 5).")
+        expect(waiting).to_have_text("The service is busy. Trying again in 2 s (attempt 2 of 5).")
         expect(page.locator("#said")).to_contain_text("The service is busy")
     expect(card(page).locator(".class")).to_have_count(3)
     expect(waiting).to_be_hidden()

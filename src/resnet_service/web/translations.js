@@ -18,7 +18,7 @@ const WORDS = {
     "photo.pasted": "Pasted image",
     "waiting": "Waiting…",
     "looking": "Classifying…",
-    "busy": "The request queue is full. Trying again in {seconds} s (attempt {attempt} of {attempts}).",
+    "busy": "The service is busy. Trying again in {seconds} s (attempt {attempt} of {attempts}).",
     "again": "Try again",
     "more": "Show {count} more",
     "fewer": "Show fewer",
