@@ -109,7 +109,7 @@ class KeyRing:
         try:
             self.keys = self._read()
         except InvalidSettings as error:
-            log.error("The old API keys stay valid: %s", error)
+            log.error("Could not read the API keys again; the old keys stay valid: %s", error)
         else:
             log.info("API keys read again; accepted now: %d", len(self.keys))
 

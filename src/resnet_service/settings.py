@@ -33,7 +33,9 @@ def _check_origins(origins: tuple[str, ...]) -> tuple[str, ...]:
     for origin in origins:
         # Either all origins or named ones; both at once is a mistake.
         if origins != ("*",) and not _ORIGIN.fullmatch(origin):
-            raise ValueError(f"{origin!r} is not an origin such as https://example.org; * for all must stand alone")
+            raise ValueError(
+                f"{origin!r} is not an origin such as https://example.org; to allow all origins, use * by itself"
+            )
     return origins
 
 
@@ -60,7 +62,8 @@ class Settings(BaseSettings):
         0,
         ge=0,
         le=256,
-        description="CPU threads per image; 0: as many as workers for a single image, one each for several at once.",
+        description="CPU threads per image. 0: with OpenVINO, one per worker for a single image, and one each for "
+        "several at once; with PyTorch, one.",
     )
     decode: Fidelity = Field(
         "fast",

@@ -66,7 +66,7 @@ def test_what_fails_is_one_line_and_changes_nothing(failure: Exception, caplog: 
 
     asyncio.run(main())
     (record,) = caplog.records
-    assert record.getMessage().startswith("The old model goes on serving: ")
+    assert record.getMessage().startswith("Reload failed; the old model keeps serving: ")
     assert (str(failure) or "MemoryError") in record.getMessage()
 
 

@@ -376,7 +376,7 @@ def test_the_command_answers_as_classify_does(tmp_path: Path) -> None:
         answer = json.loads(line)
         assert by_path[answer["path"]]["predictions"] == answer["predictions"]
     again = cli("classify-batch", SAMPLE, tmp_path / "out", "--checkpoint", MODEL, "--top-k", "2")
-    assert "201 were done before" in again.stderr
+    assert "201 already had results" in again.stderr
 
 
 def test_a_killed_run_loses_nothing_and_repeats_nothing(tmp_path: Path) -> None:

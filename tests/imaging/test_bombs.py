@@ -86,7 +86,7 @@ def test_what_the_exported_bombs_are_made_of_is_sound() -> None:
 @pytest.mark.parametrize("name", ["checkpoint_of_empty_lists", "checkpoint_of_empty_lists_without_a_zip"])
 def test_an_index_of_more_objects_than_any_network_has_is_refused(name: str, tmp_path: Path) -> None:
     bombs.MODELS[name](tmp_path / "model.pth")
-    with pytest.raises(SuspiciousModel, match="1,000,000 opcodes"):
+    with pytest.raises(SuspiciousModel, match="1,000,000 pickle opcodes"):
         load_checkpoint(tmp_path / "model.pth")
 
 

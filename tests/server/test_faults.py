@@ -195,7 +195,7 @@ def test_it_serves_on_whatever_happens_to_the_model_file(damage: Callable[[Path]
         damage(path)
         assert httpx.post(f"{server.url}/predict", content=IMAGE).json()["predictions"] == before
         server.process.send_signal(signal.SIGHUP)
-        until(lambda: "The old model goes on serving: " in server.log, seconds=60)
+        until(lambda: "Reload failed; the old model keeps serving: " in server.log, seconds=60)
         assert httpx.post(f"{server.url}/predict", content=IMAGE).json()["predictions"] == before
         assert version(server) == first
         assert httpx.get(f"{server.url}/health/ready").status_code == 200

@@ -67,4 +67,4 @@ def test_hundreds_of_signals_reload_a_few_times_and_fail_no_request(tmp_path: Pa
         assert client.get("/health/ready").status_code == 200
         server.stop()
         assert "Traceback" not in server.log
-        assert "goes on serving" not in server.log
+        assert "keeps serving" not in server.log

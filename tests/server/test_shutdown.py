@@ -146,7 +146,7 @@ def test_a_reload_under_load_fails_no_request(checkpoint: Path, tmp_path: Path) 
             second = version()
             replace(served, other[:1000])
             server.process.send_signal(signal.SIGHUP)
-            until(lambda: "The old model goes on serving: " in server.log, seconds=60)
+            until(lambda: "Reload failed; the old model keeps serving: " in server.log, seconds=60)
             assert version() == second
             assert httpx.get(f"{server.url}/health/ready").status_code == 200
         finally:
@@ -156,7 +156,7 @@ def test_a_reload_under_load_fails_no_request(checkpoint: Path, tmp_path: Path) 
         assert {named for _, named in seen} == {first, second}
         server.stop()
         assert "Traceback" not in server.log
-        (said,) = [line for line in server.log.splitlines() if "goes on serving" in line]
+        (said,) = [line for line in server.log.splitlines() if "keeps serving" in line]
         assert str(served) in said
 
 
@@ -174,5 +174,5 @@ def test_a_model_that_answers_nan_is_not_reloaded(checkpoint: Path, tmp_path: Pa
         model.bn1.running_var.fill_(0)  # type: ignore[union-attr, operator]
         save_checkpoint(model, served, metadata())
         server.process.send_signal(signal.SIGHUP)
-        until(lambda: "The old model goes on serving: " in server.log, seconds=60)
+        until(lambda: "Reload failed; the old model keeps serving: " in server.log, seconds=60)
         assert httpx.post(f"{server.url}/predict", content=IMAGE).status_code == 200

@@ -73,8 +73,8 @@ class Admission:
     ) -> list[T | ServiceError]:
         """Run ``function(*piece)`` for each of ``pieces``, once; return results and errors in order.
 
-        All pieces together use at most one slot for each thread: further slots are taken if they are free, so that no
-        CPU is idle, but one slot is enough, and each piece queues behind earlier work.
+        The pieces share at most one slot per thread. One slot is enough to run them all; others are taken only if they
+        are free, so that no CPU is idle. Each piece queues behind earlier work.
 
         Raises:
             Overloaded: As for ``run``.

@@ -12,8 +12,8 @@ _SECONDS_BETWEEN_CHECKS = 1.0
 class Health:
     """Ready until it is marked unhealthy; ready again when ``check``, a real forward pass, succeeds.
 
-    An unready service continues to answer: each output is checked, and one image on which the network fails must not
-    block other clients. Recovery needs no probe.
+    An unready service still answers requests: every output is checked, and one image on which the network fails must
+    not block other clients. The service recovers by itself, without waiting for a readiness probe.
     """
 
     def __init__(self, check: Callable[[], Awaitable[None]]) -> None:
@@ -39,7 +39,7 @@ class Health:
             self._checking.cancel()
 
     async def _check_until_healthy(self) -> None:
-        log.error("An inference failed: unready until the model classifies a trial image.")
+        log.error("An inference failed. The service is not ready until the model has classified a trial image.")
         while not self._healthy:
             try:
                 await self._check()
@@ -49,4 +49,4 @@ class Health:
             else:
                 self._healthy = True
         self._checking = None
-        log.info("The model classified a trial image: ready again.")
+        log.info("The model classified a trial image. The service is ready again.")

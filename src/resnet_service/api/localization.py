@@ -20,11 +20,11 @@ _RANGE = re.compile(r"(\*|[a-z]{1,8})(?:-[a-z0-9]{1,8})*(?:[ \t]*;[ \t]*q=(0(?:\
 
 @lru_cache(maxsize=128)  # few values differ, and parsing one costs more than the rest of a route's arguments
 def preferred_languages(accept_language: str) -> tuple[Language, ...]:
-    """Return our languages in the order of preference of an ``Accept-Language`` header, without unwanted ones.
+    """Return the supported languages that an ``Accept-Language`` header accepts, most preferred first.
 
-    Only the first subtag of a range counts: ``zh-TW`` prefers ``zh`` to ``en``. ``*`` means the original language,
-    unless the header names that as well. Of equal weights, the first wins. Malformed ranges are ignored, as the
-    standard allows.
+    Only the first subtag of a range counts: ``zh-TW`` prefers ``zh`` to ``en``. ``*`` stands for the original language,
+    unless the header also names that language. Among equal weights, the range named first comes first. Malformed ranges
+    are ignored, as the standard allows.
     """
     weights: dict[Language, float] = {}
     others = 0.0

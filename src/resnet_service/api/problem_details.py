@@ -52,7 +52,7 @@ _TABLE: dict[type[errors.ServiceError], tuple[HTTPStatus, str]] = {
     ),
     errors.NotAnImage: (
         HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
-        f"This is a PDF document; accepted are {', '.join(ACCEPTED_FORMATS)}.",
+        f"This is a PDF document; the accepted formats are {', '.join(ACCEPTED_FORMATS)}.",
     ),
     errors.BrokenImage: (
         HTTPStatus.UNPROCESSABLE_ENTITY,
@@ -68,11 +68,11 @@ _TABLE: dict[type[errors.ServiceError], tuple[HTTPStatus, str]] = {
     ),
     errors.InvalidTopK: (
         HTTPStatus.UNPROCESSABLE_ENTITY,
-        "top_k is 11; this model has 10 classes, so it must lie in 1 to 10.",
+        "top_k is 11; it must be between 1 and 10, because this model has 10 classes.",
     ),
     errors.InvalidClassId: (
         HTTPStatus.UNPROCESSABLE_ENTITY,
-        "class_id is 10; this model has 10 classes, so it must lie in 0 to 9.",
+        "class_id is 10; it must be between 0 and 9, because this model has 10 classes.",
     ),
     errors.UnsupportedLanguage: (
         HTTPStatus.UNPROCESSABLE_ENTITY,
@@ -80,7 +80,7 @@ _TABLE: dict[type[errors.ServiceError], tuple[HTTPStatus, str]] = {
     ),
     errors.HeadTooLarge: (
         HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
-        "The request line and headers may have 16384 bytes and 100 fields.",
+        "The request line and headers are too large; the limits are 16384 bytes and 100 header fields.",
     ),
     errors.MalformedRequest: (HTTPStatus.BAD_REQUEST, "This is not a well-formed HTTP request."),
     errors.RequestTooSlow: (HTTPStatus.REQUEST_TIMEOUT, "The request's headers came too slowly."),
@@ -100,8 +100,8 @@ _TABLE: dict[type[errors.ServiceError], tuple[HTTPStatus, str]] = {
     ),
     errors.OutputUnavailable: (
         HTTPStatus.NOT_IMPLEMENTED,
-        "vgg11 does not end in global average pooling and one linear layer, as class activation maps need; answers of "
-        "this model cannot be explained.",
+        "Class activation maps need a network that ends in global average pooling and one linear layer. vgg11 does "
+        "not, so its answers cannot be explained.",
     ),
     errors.InvalidModelOutput: (HTTPStatus.INTERNAL_SERVER_ERROR, INTERNAL),
 }
@@ -233,7 +233,7 @@ async def _http_error(request: Request, error: Exception) -> Response:
 
 
 async def _disconnected(request: Request, error: Exception) -> Response:
-    # The client has left and reads no answer; this one keeps the log from calling it a failure of the service.
+    # The client has left. This response, which it will not read, keeps the log from reporting a failure of the service.
     return respond(HTTPStatus.BAD_REQUEST, "client_disconnected", "The request ended before its body did.")
 
 

@@ -51,9 +51,9 @@ class Reloader:
             try:
                 await self._install(await asyncio.to_thread(self._open_model))
             except ServiceError as error:
-                log.error("The old model goes on serving: %s", error)
+                log.error("Reload failed; the old model keeps serving: %s", error)
             except Exception as error:  # noqa: BLE001 - whatever is wrong with the new file, the old model continues to serve
-                log.error("The old model goes on serving: the new one failed with %s.", type(error).__name__)
+                log.error("Reload failed; the old model keeps serving: %s", type(error).__name__)
             if not self._again:
                 break
         self._reloading = None

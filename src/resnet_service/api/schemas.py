@@ -187,7 +187,7 @@ class LabelsResponse(BaseModel):
 
 
 class Health(BaseModel):
-    """``ok``; otherwise the response is a problem."""
+    """``ok``. In every other case the response is a problem document."""
 
     status: str = Field(examples=["ok"])
 
@@ -203,7 +203,7 @@ class Problem(BaseModel):
                     "title": "Unsupported Media Type",
                     "status": 415,
                     "code": "not_an_image",
-                    "detail": f"This is a PDF document; accepted are {', '.join(ACCEPTED_FORMATS)}.",
+                    "detail": f"This is a PDF document; the accepted formats are {', '.join(ACCEPTED_FORMATS)}.",
                 }
             ]
         }

@@ -50,11 +50,11 @@ class Totals:
 
     def summary(self) -> str:
         """Return the totals in one or two sentences."""
-        before = f", {self.before:,} were done before" if self.before else ""
-        refused = f", {self.refused:,} of them with an error" if self.refused else ""
+        before = f"; {self.before:,} already had results" if self.before else ""
+        refused = f", {self.refused:,} of them errors" if self.refused else ""
         unread = f" {self.unread:,} could not be read; run again to retry them." if self.unread else ""
-        speed = f" in {self.seconds:.1f} s, {self.per_second:,.0f}/s" if self.written else ""
-        return f"{self.written:,} of {self.images:,} images written{refused}{speed}{before}.{unread}"
+        speed = f" in {self.seconds:.1f} s ({self.per_second:,.0f}/s)" if self.written else ""
+        return f"Wrote results for {self.written:,} of {self.images:,} images{speed}{refused}{before}.{unread}"
 
     def as_dict(self) -> dict[str, object]:
         """Return the totals for JSON."""

@@ -31,7 +31,7 @@ class Shard:
 
 
 def shard_size(total: int) -> int:
-    """Return the images of a shard in a batch of ``total``; a killed run loses up to that many a worker."""
+    """Return how many images a shard has in a batch of ``total``; a killed run loses up to that many per worker."""
     return min(_MAX_IMAGES, max(_MIN_IMAGES, total // _MIN_SHARDS))
 
 

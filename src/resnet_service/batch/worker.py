@@ -27,10 +27,10 @@ class Outcome(NamedTuple):
 
 
 def run_shard(shard: Shard, classifier: ImageClassifier, output: Output, top_k: int | None) -> Outcome:
-    """Classify one shard's images, one after the other, and write their rows; an invalid image fails no other.
+    """Classify one shard's images, one after the other, and write their rows; an invalid image affects no other.
 
     Raises:
-        ServiceError: An error that is not of one image: the results cannot be written, …
+        ServiceError: An error that does not concern a single image; for example, the results cannot be written.
 
     """
     results: list[Result] = []

@@ -26,7 +26,9 @@ Decode = Annotated[Fidelity, _like_serve("decode")]
 TopK = Annotated[int | None, typer.Option(help=f"Number of classes to return; default {DEFAULT_TOP_K}.")]
 Calibration = Annotated[
     Path | None,
-    typer.Option(help="Images like those to be served: a folder of images, or a data set as for evaluate."),
+    typer.Option(
+        help="Images like those that the model will classify: a folder of images, or a data set as for evaluate."
+    ),
 ]
 MaxLoss = Annotated[
     float, typer.Option(help="Percentage points of top-1 accuracy that the exported model may lose on held-out images.")

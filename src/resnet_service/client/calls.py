@@ -59,7 +59,7 @@ class Call(Generic[T]):
             return self.read(response)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise errors.UnexpectedAnswer(
-                f"{self.method} {self.path}: the answer is not this service's, or another version's ({error!r})."
+                f"{self.method} {self.path}: not a response of resnet-service, or one of another version ({error!r})."
             ) from error
 
 

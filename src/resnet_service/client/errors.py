@@ -17,7 +17,7 @@ class ClientError(Exception):
 
 
 class Unreachable(ClientError):
-    """No connection, or it broke."""
+    """The connection could not be made, or it broke."""
 
 
 class TimedOut(ClientError):
@@ -60,7 +60,7 @@ class Overloaded(ServiceRefused):
 
 
 class ServerFailed(ServiceRefused):
-    """The service failed, or a proxy before it."""
+    """The service, or a proxy in front of it, failed."""
 
 
 class Unavailable(ServerFailed):

@@ -51,8 +51,8 @@ def choose_images(
     if folder is None:
         if precision != "fp32":
             raise InvalidDataset(
-                f"{precision.upper()} changes answers, and measuring the change needs images: name a folder of images "
-                "like those to be served with --calibration."
+                f"{precision.upper()} changes the model's answers, and images are needed to measure the change. Name a "
+                "folder of images like those that the model will classify: --calibration FOLDER."
             )
         return Images([], _synthetic(metadata.input_size), None, None)
     opened, labelled = open_images(folder, labels)

@@ -23,7 +23,7 @@ class ConvertOptions:
     """Metadata that the source file lacks, and how the checkpoint is made.
 
     Args:
-        arch: As in ``ModelMetadata``, and so are ``num_classes`` to ``std``. What the file states must agree.
+        arch: ``arch`` to ``std`` have the same meaning as in ``ModelMetadata``. A value in the file must be equal.
         num_classes: By default, the rows of the last layer.
         input_size: By default 224.
         resize_size: By default in ImageNet's proportion to ``input_size``.

@@ -62,14 +62,14 @@ def check_accuracy_loss(agreement: Agreement, precision: Precision, max_loss: fl
     if loss > max_loss:
         raise AccuracyLossExceeded(
             f"In {precision.upper()}, {loss:.2f} {change} on {agreement.pictures} images; --max-loss allows "
-            f"{max_loss:g}. Nothing was written. Use more or more typical images, or a higher precision."
+            f"{max_loss:g}. Nothing was written. Use more images, more typical images, or a higher precision."
         )
 
 
 def summary(agreement: Agreement) -> str:
     """Return the figures as one line."""
-    loss = "" if agreement.top1_loss is None else f", {agreement.top1_loss:.2f} points of top-1 lost"
+    loss = "" if agreement.top1_loss is None else f", top-1 accuracy drops by {agreement.top1_loss:.2f} points"
     return (
-        f"Compared with the checkpoint on {agreement.pictures} images: {agreement.top1_agreement:.2f} % of first "
-        f"answers the same{loss}, logits within {agreement.max_logit_difference:.2g}"
+        f"Compared with the checkpoint on {agreement.pictures} images: the first answer is the same for "
+        f"{agreement.top1_agreement:.2f} %{loss}, logits differ by at most {agreement.max_logit_difference:.2g}"
     )

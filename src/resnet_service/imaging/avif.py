@@ -18,7 +18,7 @@ MAX_BOXES = 1_000
 # Start and end, within the file, of each extent of a coded item or sample; nearly always one extent.
 _Extents = list[tuple[int, int]]
 
-# Longer than any header: the bytes to read of each.
+# How many bytes of each kind of header are read; more than any header has.
 _SEQUENCE_HEADER_BYTES, _FRAME_HEADER_BYTES = 1024, 64
 
 _SEQUENCE_HEADER, _FRAME_HEADER, _FRAME, _REDUNDANT_FRAME_HEADER = 1, 3, 6, 7
@@ -28,7 +28,7 @@ _SELECT = 2  # value of seq_force_screen_content_tools and seq_force_integer_mv:
 
 def too_many(what: str, limit: int) -> BrokenImage:
     """Return the error of a file that has more than ``limit`` of something."""
-    return BrokenImage(f"The image's file has more than {limit:,} {what}, which no camera or program writes.")
+    return BrokenImage(f"The image file has more than {limit:,} {what}; no camera or program writes such files.")
 
 
 def boxes(data: bytes, position: int, end: int) -> Iterator[tuple[bytes, int, int]]:
@@ -77,7 +77,7 @@ def coded_pixels(data: bytes) -> int:
 def _pixels_of(data: bytes, coded: list[_Extents]) -> int:
     # In a valid file, extents do not overlap. If they did, a small table could refer to gigabytes.
     if sum(end - start for extents in coded for start, end in extents) > len(data):
-        raise BrokenImage("The image's file has coded images that overlap, which no camera or program writes.")
+        raise BrokenImage("The image file has coded images that overlap; no camera or program writes such files.")
     units = pixels = 0
     for extents in coded:
         largest, count = _largest_frame(b"".join(data[start:end] for start, end in extents), MAX_UNITS - units)

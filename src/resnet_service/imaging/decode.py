@@ -115,7 +115,7 @@ def _identify(data: bytes) -> str:
     accepted = ", ".join(ACCEPTED_FORMATS)
     for offset, magic, what in REFUSED_BY_NAME:
         if data.startswith(magic, offset):
-            raise NotAnImage(f"This is {what}; accepted are {accepted}.")
+            raise NotAnImage(f"This is {what}; the accepted formats are {accepted}.")
     raise NotAnImage(f"These bytes are not an image in an accepted format ({accepted}).")
 
 

@@ -32,7 +32,7 @@ MAX_BLOCKS = 10_000
 # 256 items of about 40 bytes.
 MAX_ITEM_TABLE_BYTES = 65_536
 MAX_FRAME_TABLE_BYTES = 262_144
-# An image and its alpha plane have a ratio of 2; thumbnails and rounded sizes add less than 2 more.
+# Ratio of coded to declared pixels: 2 with an alpha plane; thumbnails and rounded-up sizes add less than 2.
 MAX_CODED_RATIO, MAX_CODED_EXTRA = 4, 1_000_000
 
 # TIFF: Pillow reads fields and strips one by one, in Python.
@@ -84,7 +84,7 @@ def check_opened(image: Image.Image, data: bytes, max_pixels: int) -> None:
             raise TooManyPixels(f"The image declares {image.width}x{image.height} pixels, but its data has {coded:,}.")
     if tiles and tiles[0][0] == "bmp_rle" and image.width * image.height > MAX_RUN_LENGTH_PIXELS:
         raise BrokenImage(
-            f"Run-length coded BMP images are read up to {MAX_RUN_LENGTH_PIXELS:,} pixels; save it uncompressed."
+            f"A run-length encoded BMP image may have {MAX_RUN_LENGTH_PIXELS:,} pixels; save it uncompressed."
         )
 
 
@@ -190,7 +190,7 @@ def _check_bmp(data: bytes) -> None:
     run_length = int.from_bytes(data[14:18], "little") >= 40 and int.from_bytes(data[30:34], "little") in (1, 2)
     if run_length and len(data) > MAX_RUN_LENGTH_BYTES:
         raise BrokenImage(
-            f"Run-length coded BMP images are read up to {MAX_RUN_LENGTH_BYTES:,} bytes; save it uncompressed."
+            f"A run-length encoded BMP image may have {MAX_RUN_LENGTH_BYTES:,} bytes; save it uncompressed."
         )
 
 

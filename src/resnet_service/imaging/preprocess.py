@@ -21,8 +21,8 @@ _FILTERS = {
     "lanczos": Image.Resampling.LANCZOS,
 }
 
-# A 1x20000 image resized in full would take gigabytes, of which the crop shows a small part. Above this many pixels,
-# only that part is computed, which may round a pixel differently (by 1 of 255); up to it, ``exact`` is exact.
+# Resizing a 1x20000 image in full would take gigabytes, although the crop shows a small part of it. If the resized
+# image would have more pixels than this, only that part is computed, and a pixel may differ by 1 of 255.
 _MAX_EXACT_PIXELS = 1 << 24
 
 
@@ -94,8 +94,8 @@ def denormalise(normalised: NDArray[np.float32], metadata: ModelMetadata) -> NDA
     # NaN compares false.
     if not (pixels.min() >= -0.5 and pixels.max() <= 255.5):
         raise InvalidTensor(
-            "The tensor has values that no image has: each must be (x / 255 - mean) / std of a pixel x in 0 to 255, "
-            f"with mean {list(metadata.mean)} and std {list(metadata.std)}."
+            "The tensor has values outside the range of normalised pixels. Each must be (x / 255 - mean) / std, where x "
+            f"is a pixel value from 0 to 255, mean is {list(metadata.mean)} and std is {list(metadata.std)}."
         )
     return np.asarray(np.clip(np.rint(pixels), 0, 255).astype(np.uint8))
 

@@ -45,6 +45,6 @@ def check_class_id(class_id: int, classes: int) -> int:
     """
     if not 0 <= class_id < classes:
         raise InvalidClassId(
-            f"class_id is {class_id}; this model has {classes} classes, so it must lie in 0 to {classes - 1}."
+            f"class_id is {class_id}; it must be between 0 and {classes - 1}, because this model has {classes} classes."
         )
     return class_id

@@ -173,8 +173,8 @@ class Classifier:
         if weights is None:
             raise OutputUnavailable(
                 self._runtime.logits_only
-                or f"{self.model.metadata.arch} does not end in global average pooling and one linear layer, as class "
-                "activation maps need; answers of this model cannot be explained."
+                or "Class activation maps need a network that ends in global average pooling and one linear layer. "
+                f"{self.model.metadata.arch} does not, so its answers cannot be explained."
             )
         watch = _Stopwatch()
         with self._decoders:  # held until the map is drawn on the decoded image
@@ -309,7 +309,7 @@ class Classifier:
 
     @contextmanager
     def _working(self) -> Iterator[None]:
-        """Count the active calls: an inference on all CPUs would slow down the image that another call decodes."""
+        """Count the active calls. An inference takes all CPUs only if it is alone, since others may be decoding."""
         with self._active_lock:
             self._active += 1
         try:

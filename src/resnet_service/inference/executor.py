@@ -105,7 +105,7 @@ class InferenceExecutor:
         return task
 
     def _task_done(self, permit: "Permit") -> None:
-        """Hand the slot of a finished task back to its permit, if that keeps it; else release it."""
+        """After a task, return its slot to the permit if the permit keeps it; otherwise release the slot."""
         with self._lock:
             permit._holds_slot = permit._keeps_slot
             self._held -= not permit._keeps_slot
@@ -140,7 +140,7 @@ class Permit:
     def __init__(self, executor: InferenceExecutor) -> None:
         self._executor = executor
         self.waited: float | None = None
-        self._holds_slot = True  # False while a task has it, and after the release
+        self._holds_slot = True  # False while a task has the slot, and after its release
         self._keeps_slot = False  # whether the slot comes back after the task
 
     def __enter__(self) -> Self:

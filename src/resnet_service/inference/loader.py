@@ -49,7 +49,7 @@ class ModelLoader:
     def __init__(self, settings: Settings) -> None:
         find_runtime(choose_model(settings.checkpoint), settings.runtime)
         self._result: Future[Classifier] = Future()
-        # Not a daemon thread: a process that exits while OpenVINO compiles aborts.
+        # Not a daemon thread: the process would abort if it exited while OpenVINO was compiling.
         threading.Thread(target=_open, args=(settings, self._result), name="opening").start()
 
     async def result(self) -> Classifier:

@@ -28,7 +28,9 @@ def check_top_k(top_k: int | None, classes: int) -> int:
     if top_k is None:
         return min(DEFAULT_TOP_K, classes)
     if not 1 <= top_k <= classes:
-        raise InvalidTopK(f"top_k is {top_k}; this model has {classes} classes, so it must lie in 1 to {classes}.")
+        raise InvalidTopK(
+            f"top_k is {top_k}; it must be between 1 and {classes}, because this model has {classes} classes."
+        )
     return top_k
 
 

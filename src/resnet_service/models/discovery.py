@@ -7,7 +7,7 @@ from resnet_service.types import CHECKPOINT_SUFFIX, EXPORTED_SUFFIX
 
 FOLDER = Path("checkpoints")
 
-# These are part of the repository. Users that pulled or trained another model mean that one.
+# These come with the repository. Users who pulled or trained another model want to serve that one.
 _BUNDLED = ("resnet18-fashion-mnist-int8.onnx", "resnet18-fashion-mnist.pth")
 
 

@@ -26,7 +26,7 @@ _RESPONSE_HEADERS = [(name.lower().encode(), value.encode()) for name, value in 
 
 
 class AsServed:
-    """ASGI middleware that does what this package's server does for the application and Ray Serve does not.
+    """ASGI middleware for the work that this package's server does for the application and Ray Serve does not.
 
     It passes the lifespan's state on to each request, as ASGI requires of servers; Ray Serve drops that state. It adds
     the headers that every response has, and removes the request ID, which Ray's proxy adds itself.

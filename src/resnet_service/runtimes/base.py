@@ -69,7 +69,7 @@ class Runtime(Protocol):
 
     @property
     def logits_only(self) -> str:
-        """Why the file or runtime, not the network, gives logits only, as a sentence for clients; else empty."""
+        """The reason, for clients, if the file or the runtime limits the outputs to logits; otherwise empty."""
         ...
 
     @property

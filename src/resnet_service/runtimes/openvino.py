@@ -38,8 +38,8 @@ from resnet_service.types import Precision
 # Quantized layers stay INT8; the hint applies to the others.
 _HINTS: dict[Precision, str] = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}
 
-# One call waits in OpenVINO's queue while another is being passed to it. "What bounds it" in benchmarks/README.md has
-# the cost of an idle stream.
+# One call waits in OpenVINO's queue while another is being passed to it. The cost of an idle stream is in
+# benchmarks/README.md, "What limits the results".
 _PREFETCH = 2
 
 

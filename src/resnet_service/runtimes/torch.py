@@ -49,7 +49,7 @@ class TorchRuntime:
         self.logits_only = ""
         self.class_weights: NDArray[np.float32] | None = None
         if optimisation.apply is not _unchanged:
-            # An optimised network has no embedding output, and the embedding of the original one would not be its own.
+            # An optimised network has no embedding output, and the original one's embedding would not match its scores.
             self.logits_only = f"The runtime {self.name} gives scores only; serve the model with another runtime."
             return
         try:

@@ -30,11 +30,11 @@ _MAX_HEADERS = 100
 # Offset of tcpi_bytes_acked in Linux's struct tcp_info, since Linux 4.1.
 _BYTES_ACKED = slice(120, 128)
 _SWEEP_SECONDS = 0.5
-# At shutdown, an idle connection stays open for so long: a client may just have sent a request, and could not know
+# At shutdown, an idle connection stays open for this time: a client may just have sent a request, and could not know
 # whether it was processed.
 _LAST_REQUEST_SECONDS = 0.5
-# Refused connections stay open for reading, for so long and so many beyond the limit: closing a socket with unread
-# bytes resets the connection, and a reset can destroy the response on its way to the client.
+# Refused connections stay open for reading for this time, up to this many beyond the limit: closing a socket with
+# unread bytes resets the connection, and a reset can destroy the response on its way to the client.
 _LINGER_SECONDS = 2.0
 _MAX_LINGERING = 64
 
@@ -63,12 +63,12 @@ class BoundedProtocol(HttpToolsProtocol):
         self._fields = 0
         self._head_since: float | None = self.loop.time()  # when waiting for the next head began
         self._unsent_since: float | None = None  # when the oldest unacknowledged bytes were noticed
-        self._to_acknowledge = 0  # number of acknowledged bytes at which these have arrived
+        self._to_acknowledge = 0  # they have arrived when the client has acknowledged this many bytes
         if len(self.connections) > self._settings.max_connections:
             self._refuse(TooManyConnections("Too many connections are open. Try again in a moment."))
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """End the connection, and tell an application that still responds."""
+        """Handle the end of the connection; tell an application that still responds that the client has left."""
         self._disconnect()
         super().connection_lost(exc)
 
@@ -116,7 +116,7 @@ class BoundedProtocol(HttpToolsProtocol):
         if self._exceeds_limits():
             self._refuse(self._too_large())
             return
-        if self.parser.should_upgrade():  # starts when ``_parse`` has parsed it again without that field
+        if self.parser.should_upgrade():  # it starts when ``_parse`` has parsed its head without that field
             return
         super().on_headers_complete()
         self._in_head = False
@@ -156,7 +156,7 @@ class BoundedProtocol(HttpToolsProtocol):
             if self._in_head:
                 self._refuse(RequestTooSlow("The request's headers came too slowly."))
             else:
-                # A client that is just sending a request would take an error for the response to it.
+                # No error: a client that is sending a request just now would take the error for its response.
                 self._head_since = None
                 self.transport.close()
         unsent, acknowledged = self._unsent(), self._acknowledged()
@@ -224,7 +224,8 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def _too_large(self) -> HeadTooLarge:
         return HeadTooLarge(
-            f"The request line and headers may have {self._settings.max_header_bytes} bytes and {_MAX_HEADERS} fields."
+            "The request line and headers are too large; the limits are "
+            f"{self._settings.max_header_bytes} bytes and {_MAX_HEADERS} header fields."
         )
 
     def _unsent(self) -> int:

@@ -170,7 +170,7 @@ def test_a_file_that_got_worse_changes_nothing(tmp_path: Path, caplog: pytest.Lo
     file.write_text("")
     ring.reload()
     assert ring.keys.accept(OLD.encode())
-    assert "The old API keys stay valid" in caplog.text
+    assert "the old keys stay valid" in caplog.text
     file.write_text(NEW)
     ring.reload()
     assert not ring.keys.accept(OLD.encode())
@@ -323,7 +323,7 @@ def test_keys_rotate_while_it_serves(tmp_path: Path) -> None:
         assert statuses() == [401, 200, 200]
         file.write_text("short")
         server.process.send_signal(signal.SIGHUP)
-        until_said("The old API keys stay valid")
+        until_said("the old keys stay valid")
         assert statuses() == [401, 200, 200]
         httpx.post(f"{server.url}/predict", content=IMAGE, headers=bearer(NEW)).raise_for_status()
     for key in (OLD, NEW, THIRD, "short"):

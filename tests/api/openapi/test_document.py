@@ -363,8 +363,8 @@ class Broken(FakeClassifier):
 
     def explain(self, data: bytes, class_id: int | None = None, form: Any = "json") -> Any:
         raise OutputUnavailable(
-            "vgg11 does not end in global average pooling and one linear layer, as class activation maps need; answers "
-            "of this model cannot be explained."
+            "Class activation maps need a network that ends in global average pooling and one linear layer. vgg11 does "
+            "not, so its answers cannot be explained."
         )
 
     def embed(self, data: bytes, normalise: bool = False) -> Any:

@@ -303,11 +303,11 @@ HOSTILE: dict[str, tuple[Any, int, str]] = {
     "text for a byte": (pixels(["1"] * 12), 400, "data"),
     "true for a byte": (pixels([True] * 12), 400, "data"),
     "null": (floats([None] * 12), 400, "data"),
-    "not normalised": (floats([128.0] * 12), 400, "values that no image has"),
-    "beyond FP32": (floats([1e300] * 12), 400, "values that no image has"),
+    "not normalised": (floats([128.0] * 12), 400, "outside the range of normalised pixels"),
+    "beyond FP32": (floats([1e300] * 12), 400, "outside the range of normalised pixels"),
     "an integer beyond FP64": (floats([10**400] * 12), 400, ""),
-    "NaN": (json.dumps(floats([float("nan")] * 12)).encode(), 400, "values that no image has"),
-    "infinite": (json.dumps(floats([float("-inf")] * 12)).encode(), 400, "values that no image has"),
+    "NaN": (json.dumps(floats([float("nan")] * 12)).encode(), 400, "outside the range of normalised pixels"),
+    "infinite": (json.dumps(floats([float("-inf")] * 12)).encode(), 400, "outside the range of normalised pixels"),
     "too many values": (
         b'{"inputs":[' + b"[]," * (MAX_JSON_VALUES // 2 + 1) + b"[]]}",
         400,
@@ -447,7 +447,7 @@ def test_they_share_the_admission() -> None:
                 assert not first.done()
             for path in ("/v2/models/fake/infer", "/"):
                 refused = client.post(path, json=GOOD)
-                assert_error(refused, 429, "busy")
+                assert_error(refused, 429, "queue is full")
                 assert int(refused.headers["retry-after"]) >= 1
             assert client.post("/predict", content=IMAGE).status_code == 429
         finally:

@@ -10,7 +10,7 @@ from resnet_service.errors import BodyBudgetExceeded, BodyTooLarge, RequestTooSl
 
 # Seconds before the minimum rate applies: a slow start or a short gap in reception is no attack.
 _GRACE = 5.0
-# Every response releases bytes, and there are many a second; only slow bodies hold theirs for longer.
+# One second is enough: every response releases bytes, and there are many responses a second.
 _RETRY_SECONDS = 1
 
 
@@ -56,8 +56,9 @@ class BodyLimitsMiddleware:
     """Refuse bodies that are too large or too slow, or that exceed the budget of all bodies.
 
     A ``Content-Length`` beyond the limit is refused before anything is read. Received bytes are counted in any case: a
-    client may send more than it announces, or use chunked encoding and announce nothing. A body that does not fit into
-    the budget is refused before it is read; if other bodies use up the budget meanwhile, while it is read.
+    client may send more than it announces, or use chunked encoding and announce nothing. A body whose announced
+    size does not fit into the budget is refused before it is read. A body is refused while it is being read if other
+    bodies use up the budget.
 
     Args:
         app: The application to call.

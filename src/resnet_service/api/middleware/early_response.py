@@ -11,10 +11,10 @@ _DRAIN_SECONDS = 5.0
 class EarlyResponseMiddleware:
     """After an early response, read and discard the rest of the body, within bounds.
 
-    To close a connection with unread bytes resets it, and a reset can destroy the response on its way to the client.
-    Therefore the whole response is sent at once, but the server learns of its end only when the rest of the body has
-    arrived, or ``max_bytes`` of it, or the time is up. A client that waits for ``100 Continue`` or announces a larger
-    body is told that the connection closes instead.
+    Closing a connection that has unread bytes resets it, and a reset can destroy the response on its way to the client.
+    So the whole response is sent at once, but the server is told that it is complete only after the rest of the body,
+    or ``max_bytes`` of it, has arrived, or after a time limit. A client that waits for ``100 Continue``, announces a
+    larger body or sends too slowly is told that the connection closes; only the larger body is read for a while.
     """
 
     def __init__(self, app: ASGIApp, max_bytes: int) -> None:
@@ -47,7 +47,7 @@ class EarlyResponseMiddleware:
                 too_large = announced.isdigit() and int(announced) > self._max_bytes
                 if awaits_continue or too_large or message["status"] == 408:
                     message["headers"] = [*message.get("headers", ()), (b"connection", b"close")]
-                # The rest of a body that arrives too slowly is not waited for.
+                # Do not wait for the rest of a body that arrives too slowly.
                 drain = not awaits_continue and message["status"] != 408
                 await send(message)
             elif drain and not message.get("more_body", False):

@@ -270,7 +270,7 @@ def _split(binary: bytes, count: int) -> list[bytes]:
     begin = 0
     while begin < len(binary) and len(elements) < count:
         if len(binary) - begin < 4:
-            raise InvalidTensor("The binary data end within the length of an element.")
+            raise InvalidTensor("The binary data end within the 4-byte length of an element.")
         (length,) = struct.unpack_from("<I", binary, begin)
         begin += 4
         if length > len(binary) - begin:
@@ -332,7 +332,7 @@ def _validated(data: Any, lengths: set[int], flat: TypeAdapter[Any], nested: Typ
 
     """
     if not isinstance(data, list):
-        raise InvalidTensor("The input needs data, a list, or binary_data_size.")
+        raise InvalidTensor("The input needs either data, which must be a list, or binary_data_size.")
     if len(data) not in lengths:
         raise InvalidTensor(f"The length of the input's data is {len(data)}, which does not match its shape.")
     try:

@@ -58,7 +58,7 @@ class ModelReady(Ready):
 
 
 class ServedModel(BaseModel):
-    """The model's inputs, of which a request sends one, and its outputs."""
+    """The model's inputs (a request sends exactly one of them) and its outputs."""
 
     name: str
     versions: list[str]
@@ -159,7 +159,7 @@ async def server() -> ServerMetadata:
     responses={**success("The service is alive.", "v2_live"), **failures(foreign=True)},
 )
 async def live() -> Live:
-    """Answer while the event loop runs.
+    """Return 200 while the event loop runs.
 
     ```console
     $ curl http://localhost:8080/v2/health/live
@@ -240,7 +240,7 @@ async def model(classifier: NamedModel) -> ServedModel:
     response_model=InferenceResponse,
 )
 async def answer(request: Request, classifier: NamedModel, service: StartedService, admitted: Admitted) -> Response:
-    """Return probabilities, logits, or a classification, the best classes by name, of one or more images.
+    """Return probabilities, logits or a classification (the best classes by name) for one or more images.
 
     ```console
     $ image=$(base64 -w0 sneaker.png)

@@ -31,7 +31,7 @@ def check_ready(service: Service) -> None:
     responses={**responses.success("The service is alive.", "ok"), **responses.failures()},
 )
 async def live() -> Health:
-    """Answer while the event loop runs. If there is no answer, restart the process.
+    """Return 200 while the event loop runs. If there is no response, restart the process.
 
     ```console
     $ curl http://localhost:8080/health/live
