@@ -271,7 +271,7 @@ def test_batch_works_from_top_to_bottom(tmp_path: Path) -> None:
         return subprocess.run(command, capture_output=True, text=True, timeout=120, check=True, cwd=tmp_path)
 
     def without_time(said: str) -> str:
-        return re.sub(r" in [\d.]+ s, [\d,]+/s", "", " ".join(said.split()))
+        return re.sub(r" in [\d.]+ s \([\d,]+/s\)", "", " ".join(said.split()))
 
     commands = console(page)
     assert len(commands) == 2

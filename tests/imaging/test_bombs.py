@@ -35,10 +35,10 @@ STRUCTURAL = {
     "tiff_of_many_fields": "4,096 fields",
     "tiff_of_many_strips": "65,536 strips",
     "tiff_of_a_large_tile": "tiles",
-    "bmp_of_a_long_leap": "Run-length",
-    "bmp_of_single_pixels": "Run-length",
-    "bmp_of_ends_of_lines": "Run-length",
-    "bmp_of_nibbles": "Run-length",
+    "bmp_of_a_long_leap": "run-length",
+    "bmp_of_single_pixels": "run-length",
+    "bmp_of_ends_of_lines": "run-length",
+    "bmp_of_nibbles": "run-length",
 }
 
 # Decoder, Pillow and flattening each hold a copy of an image with the maximum of pixels.

@@ -94,8 +94,8 @@ def denormalise(normalised: NDArray[np.float32], metadata: ModelMetadata) -> NDA
     # NaN compares false.
     if not (pixels.min() >= -0.5 and pixels.max() <= 255.5):
         raise InvalidTensor(
-            "The tensor has values outside the range of normalised pixels. Each must be (x / 255 - mean) / std, where x "
-            f"is a pixel value from 0 to 255, mean is {list(metadata.mean)} and std is {list(metadata.std)}."
+            "The tensor has values outside the range of normalised pixels. Each must be (x / 255 - mean) / std, where "
+            f"x is a pixel value from 0 to 255, mean is {list(metadata.mean)} and std is {list(metadata.std)}."
         )
     return np.asarray(np.clip(np.rint(pixels), 0, 255).astype(np.uint8))
 

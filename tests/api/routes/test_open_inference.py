@@ -282,8 +282,8 @@ HOSTILE: dict[str, tuple[Any, int, str]] = {
     "overflowing": (request(IMAGE, shape=[2**32, 2**32]), 400, "shape"),
     "more than it says": (request(IMAGE, IMAGE, shape=[1]), 400, "does not match its shape"),
     "fewer than it says": (request(IMAGE, shape=[2]), 400, "does not match its shape"),
-    "no data": ({"inputs": [ONE]}, 400, "needs data"),
-    "data is text": (request(IMAGE, data="x"), 400, "needs data"),
+    "no data": ({"inputs": [ONE]}, 400, "needs either data"),
+    "data is text": (request(IMAGE, data="x"), 400, "needs either data"),
     "not base64": (request(IMAGE, data=["!"]), 400, "base64"),
     "not ASCII": (request(IMAGE, data=["é"]), 400, "base64"),
     "number for text": (request(IMAGE, data=[1]), 400, "data"),
@@ -374,7 +374,7 @@ def element(data: bytes) -> bytes:
     ("binary", "shape", "size", "said"),
     [
         (b"", [1], 0, "elements in the binary data is not 1"),
-        (b"\1\0", [1], 2, "end within the length"),
+        (b"\1\0", [1], 2, "end within the 4-byte length"),
         (b"\xff\xff\xff\xff", [1], 4, "The length of an element is"),
         (element(IMAGE)[:-1], [1], None, "The length of an element is"),
         (element(IMAGE) + b"x", [1], None, "elements in the binary data is not 1"),
@@ -492,7 +492,7 @@ def test_what_lies_between_pixels_is_rounded() -> None:
     between = np.full((1, 16, 16, 3), 100.4, np.float32)
     assert (denormalise(((between / 255 - mean) / std).astype(np.float32), METADATA) == 100).all()
     for outside in (-0.6, 255.6):
-        with pytest.raises(InvalidTensor, match="no image has"):
+        with pytest.raises(InvalidTensor, match="outside the range of normalised pixels"):
             denormalise(((np.full_like(between, outside) / 255 - mean) / std).astype(np.float32), METADATA)
 
 
