@@ -47,6 +47,26 @@ def test_a_published_path_gives_what_is_at_its_new_place(old: str, new: str, nam
         assert getattr(import_module(f"resnet_service.{old}"), name) is here
 
 
+@pytest.mark.filterwarnings("ignore:resnet_service:DeprecationWarning")
+def test_the_steps_of_the_training_page_of_1_0_still_work(tmp_path: Path) -> None:
+    """What `docs/own-model.md` of 1.0 did with each of these modules, by its import paths."""
+    paths = ("datasets", "decode", "labels", "metadata", "prepare.checkpoint", "preprocess")
+    datasets, decoding, labelling, metadata, checkpoints, preprocess = (
+        import_module(f"resnet_service.{path}") for path in paths
+    )
+    labels, reference = labelling.read_label_set(Path("labels/fashion-mnist.json"))
+    dataset = datasets.open_dataset(Path("tests/data/fashion-mnist"), labels)
+    checkpoint = checkpoints.load_checkpoint(WRITTEN_BY_1_0 / "small.pth")
+    image = decoding.decode(dataset.samples[0].read()).image
+    pixels = preprocess.crop(image, checkpoint.metadata)
+    assert preprocess.normalise(pixels[np.newaxis], checkpoint.metadata).shape == (1, 64, 64, 3)
+    provenance = metadata.Provenance(source="a test")
+    facts = checkpoint.metadata.model_copy(update={"provenance": provenance})
+    checkpoints.save_checkpoint(checkpoint.model, tmp_path / "mine.pth", facts)
+    assert checkpoints.load_checkpoint(tmp_path / "mine.pth").metadata.provenance == provenance
+    assert reference.name == "fashion-mnist"
+
+
 def test_an_old_path_says_where_its_module_is_now() -> None:
     code = "import resnet_service.decode"
     command = [sys.executable, "-W", "error::DeprecationWarning:__main__", "-c", code]

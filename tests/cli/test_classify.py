@@ -1,6 +1,8 @@
 """The command classify."""
 
 import json
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -34,6 +36,31 @@ def test_a_bad_image_does_not_stop_the_others(exported: Path, tmp_path: Path) ->
     of_missing, of_odd = done.stderr.splitlines()
     assert of_missing == f"error: {tmp_path}/none.jpg: The file cannot be read: No such file or directory."
     assert of_odd.startswith(f"error: {odd}: These bytes are not an image")
+
+
+def test_ctrl_c_ends_the_command_and_not_one_image(exported: Path, tmp_path: Path) -> None:
+    pipe = tmp_path / "image.jpg"
+    os.mkfifo(pipe)
+    command: list[str | Path] = [
+        sys.executable,
+        "-m",
+        "resnet_service",
+        "classify",
+        pipe,
+        CAT,
+        "--checkpoint",
+        exported,
+        "--json",
+    ]
+    # A script's background job inherits an ignored SIGINT, and so would this child.
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, text=True, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)
+    )
+    with process, pipe.open("wb"):  # opens when the command opens its end to read
+        process.send_signal(signal.SIGINT)
+        assert process.wait(30) == 130
+        assert process.stdout is not None
+        assert process.stdout.read() == ""
 
 
 def test_without_a_model_the_error_names_the_command_that_fetches_one(tmp_path: Path) -> None:

@@ -38,7 +38,9 @@ def classify(
         try:
             with one_line_errors(about=f"{image}: "):
                 classification = classifier.classify(_read(image), top_k)
-        except typer.Exit:
+        except typer.Exit as ending:
+            if ending.exit_code != 1:  # Ctrl-C ends the command, not one image
+                raise
             failed += 1
             continue
         if as_json:

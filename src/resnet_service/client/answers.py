@@ -182,8 +182,11 @@ def _reader(kind: Any) -> Callable[[Any], Any]:
     if origin is tuple:
         item, is_list = _reader(arguments[0]), _reader(list)
         return lambda value: tuple(map(item, is_list(value)))
-    if origin is UnionType:  # ``str | None``
-        present = _reader(arguments[0])
+    if origin is UnionType:
+        present_kind, *others = arguments
+        if others != [type(None)]:
+            raise TypeError(f"{kind} is neither a type nor a type or None")
+        present = _reader(present_kind)
         return lambda value: None if value is None else present(value)
     accepted = _ACCEPTED.get(origin or kind, (kind,))
 

@@ -62,7 +62,7 @@ class AsyncClient:
         await self._http.aclose()
 
     async def predict(self, image: ImageSource, *, top_k: int | None = None, lang: str | None = None) -> PredictAnswer:
-        """Classify an image: return ``top_k`` classes, by default 5, named in the language ``lang``."""
+        """Classify an image: return ``top_k`` classes (default: the service's), named in the language ``lang``."""
         return await self._ask(calls.predict(image, top_k, lang))
 
     async def predict_batch(
@@ -80,7 +80,7 @@ class AsyncClient:
         return await self._ask(calls.overlay(image, class_id))
 
     async def embed(self, image: ImageSource, *, normalize: bool | None = None) -> Embedding:
-        """Return an image's feature vector; ``normalize`` scales it to length 1 (default: as the service is set)."""
+        """Return an image's feature vector; ``normalize`` scales it to length 1."""
         return await self._ask(calls.embed(image, normalize))
 
     async def labels(self, *, lang: str | None = None) -> Labels:

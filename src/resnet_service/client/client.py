@@ -61,7 +61,7 @@ class Client:
         self._http.close()
 
     def predict(self, image: ImageSource, *, top_k: int | None = None, lang: str | None = None) -> PredictAnswer:
-        """Classify an image: return ``top_k`` classes, by default 5, named in the language ``lang``."""
+        """Classify an image: return ``top_k`` classes (default: the service's), named in the language ``lang``."""
         return self._ask(calls.predict(image, top_k, lang))
 
     def predict_batch(
@@ -79,7 +79,7 @@ class Client:
         return self._ask(calls.overlay(image, class_id))
 
     def embed(self, image: ImageSource, *, normalize: bool | None = None) -> Embedding:
-        """Return an image's feature vector; ``normalize`` scales it to length 1 (default: as the service is set)."""
+        """Return an image's feature vector; ``normalize`` scales it to length 1."""
         return self._ask(calls.embed(image, normalize))
 
     def labels(self, *, lang: str | None = None) -> Labels:

@@ -2,19 +2,19 @@
 
 import { facts } from "./api.js";
 import { element } from "./results.js";
-import { htmlLanguage, language, words } from "./translations.js";
+import { htmlLanguage, words } from "./translations.js";
 
 const SAMPLES = {
   "imagenet1k": [
-    { file: "cat.jpg", title: { en: "A cat", zh: "一只猫" }, by: "Stéfan van der Walt", licence: "CC0" },
-    { file: "espresso.jpg", title: { en: "A cup of coffee", zh: "一杯咖啡" }, by: "Rachel Michetti", licence: "CC0" },
-    { file: "rocket.jpg", title: { en: "A rocket", zh: "一枚火箭" }, by: "SpaceX", licence: "public domain" },
+    { file: "cat.jpg", by: "Stéfan van der Walt", licence: "CC0" },
+    { file: "espresso.jpg", by: "Rachel Michetti", licence: "CC0" },
+    { file: "rocket.jpg", by: "SpaceX", licence: "public domain" },
   ],
   "fashion-mnist": [
-    { file: "sneaker.png", title: { en: "A sneaker", zh: "一只运动鞋" }, by: "Zalando Research", licence: "MIT" },
-    { file: "dress.png", title: { en: "A dress", zh: "一条连衣裙" }, by: "Zalando Research", licence: "MIT" },
-    { file: "bag.png", title: { en: "A bag", zh: "一个包" }, by: "Zalando Research", licence: "MIT" },
-    { file: "coat.png", title: { en: "A coat", zh: "一件大衣" }, by: "Zalando Research", licence: "MIT" },
+    { file: "sneaker.png", by: "Zalando Research", licence: "MIT" },
+    { file: "dress.png", by: "Zalando Research", licence: "MIT" },
+    { file: "bag.png", by: "Zalando Research", licence: "MIT" },
+    { file: "coat.png", by: "Zalando Research", licence: "MIT" },
   ],
 };
 
@@ -25,7 +25,8 @@ export function renderSamples(chosen) {
   section.hidden = samples.length === 0;
   section.querySelector("ul").replaceChildren(
     ...samples.map((sample) => {
-      const { file, title, by, licence } = sample;
+      const { file, by, licence } = sample;
+      const title = () => words(`sample.${file.split(".")[0]}`);
       const credit = () => words("samples.credit", { by, licence });
       const item = element("li");
       const button = element("button", "sample");
@@ -33,7 +34,7 @@ export function renderSamples(chosen) {
       image.src = `web/samples/${file}`;
       image.alt = "";
       button.type = "button";
-      button.append(image, element("span", "", title[language()]));
+      button.append(image, element("span", "", title()));
       button.addEventListener("click", async () => {
         const data = await (await fetch(image.src)).blob();
         chosen(new File([data], file, { type: data.type }), () => title[language()], credit);

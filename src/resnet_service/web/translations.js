@@ -4,14 +4,22 @@ import { keep, recall } from "./storage.js";
 
 const WORDS = {
   en: {
+    "language.name": "English",
+    "language.tag": "en",
     "title": "What is in this image?",
-    "language.other": "中文",
     "drop": "Drop images here, or paste one",
     "choose": "Choose images",
     "photograph": "Take a photo",
     "limits": "JPEG, PNG, WebP, GIF, BMP, TIFF or AVIF, up to {limit} each",
     "samples": "Or try one of these",
     "samples.credit": "{by}, {licence}",
+    "sample.cat": "A cat",
+    "sample.espresso": "A cup of coffee",
+    "sample.rocket": "A rocket",
+    "sample.sneaker": "A sneaker",
+    "sample.dress": "A dress",
+    "sample.bag": "A bag",
+    "sample.coat": "A coat",
     "results": "Results",
     "remove": "Remove {name}",
     "remove.short": "Remove",
@@ -79,14 +87,22 @@ const WORDS = {
     "error.unexpected": "The service rejected the request: {detail}",
   },
   zh: {
+    "language.name": "中文",
+    "language.tag": "zh-Hans",
     "title": "图片里有什么？",
-    "language.other": "English",
     "drop": "把图片拖到这里，或直接粘贴",
     "choose": "选择图片",
     "photograph": "拍照",
     "limits": "JPEG、PNG、WebP、GIF、BMP、TIFF 或 AVIF，每张不超过 {limit}",
     "samples": "或者试试这些图片",
     "samples.credit": "{by}，{licence}",
+    "sample.cat": "一只猫",
+    "sample.espresso": "一杯咖啡",
+    "sample.rocket": "一枚火箭",
+    "sample.sneaker": "一只运动鞋",
+    "sample.dress": "一条连衣裙",
+    "sample.bag": "一个包",
+    "sample.coat": "一件大衣",
     "results": "结果",
     "remove": "移除 {name}",
     "remove.short": "移除",
@@ -161,14 +177,20 @@ let current = initial();
 function initial() {
   const remembered = recall(REMEMBERED);
   if (remembered in WORDS) return remembered;
-  return navigator.language.toLowerCase().startsWith("zh") ? "zh" : "en";
+  return Object.keys(WORDS).find((key) => navigator.language.toLowerCase().startsWith(key)) ?? "en";
 }
 
 /** The page's language, as the service's parameter `lang` takes it. */
 export const language = () => current;
 
-/** The page's language for HTML's `lang` attribute; the Chinese texts are in simplified characters. */
-export const htmlLanguage = () => (current === "zh" ? "zh-Hans" : current);
+/** The page's language for HTML's `lang` attribute. */
+export const htmlLanguage = () => words("language.tag");
+
+/** The language that the button switches to: the next one in the table. */
+function next() {
+  const all = Object.keys(WORDS);
+  return all[(all.indexOf(current) + 1) % all.length];
+}
 
 export const knows = (key) => key in WORDS[current];
 
@@ -183,7 +205,7 @@ export function onLanguage(listener) {
 }
 
 export function switchLanguage() {
-  current = current === "en" ? "zh" : "en";
+  current = next();
   keep(REMEMBERED, current, { always: true });
   translatePage();
   for (const listener of listeners) listener();
@@ -200,8 +222,8 @@ export function translatePage() {
     element.setAttribute("aria-label", words(element.dataset.wordLabel));
   }
   const other = document.getElementById("language");
-  other.textContent = words("language.other");
-  other.lang = current === "en" ? "zh-Hans" : "en";
+  other.textContent = WORDS[next()]["language.name"];
+  other.lang = WORDS[next()]["language.tag"];
 }
 
 export const count = (number) => new Intl.NumberFormat(current).format(number);

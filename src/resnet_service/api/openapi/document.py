@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import Collection
 from typing import Any
+from urllib.parse import quote
 
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
@@ -11,6 +12,7 @@ from fastapi.routing import APIRoute
 from resnet_service.api.openapi import examples
 from resnet_service.api.openapi.responses import error_examples, unauthorized
 from resnet_service.api.problem_details import is_foreign
+from resnet_service.inference.base import ServedModel
 
 PATH = "/openapi.json"
 
@@ -70,7 +72,7 @@ def install(app: FastAPI, open_paths: Collection[str] | None) -> None:
     """Complete the document that FastAPI derives from the routes of ``app``.
 
     Args:
-        app: While it runs, the path parameters have the served model as their example, so that "Try it out" works.
+        app: While it runs, commands and path parameters name the served model, so that "Try it out" works.
         open_paths: The paths that can be read without a key; ``None`` where no key is needed.
 
     """
@@ -79,13 +81,21 @@ def install(app: FastAPI, open_paths: Collection[str] | None) -> None:
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
             app.openapi_schema = _complete(derive(), open_paths)
-        if (service := getattr(app.state, "service", None)) is not None:
-            parameters = app.openapi_schema["components"]["parameters"]
-            parameters["model"]["example"] = service.classifier.model.name
-            parameters["version"]["example"] = service.classifier.model.version
-        return app.openapi_schema
+        service = getattr(app.state, "service", None)
+        return app.openapi_schema if service is None else _naming(service.classifier.model, app.openapi_schema)
 
     app.openapi = openapi  # type: ignore[method-assign]  # FastAPI's documented way
+
+
+def _naming(model: ServedModel, document: dict[str, Any]) -> dict[str, Any]:
+    """Return the document with the served model in its commands and parameters, in place of the repository's model."""
+    text = json.dumps(document["paths"]).replace(f"/models/{examples.MODEL}", f"/models/{quote(model.name, safe='')}")
+    paths = json.loads(text.replace(f"/versions/{examples.VERSION}", f"/versions/{model.version}"))
+    served = {"model": model.name, "version": model.version}
+    parameters = {
+        name: {**parameter, "example": served[name]} for name, parameter in document["components"]["parameters"].items()
+    }
+    return {**document, "paths": paths, "components": {**document["components"], "parameters": parameters}}
 
 
 def _complete(document: dict[str, Any], open_paths: Collection[str] | None) -> dict[str, Any]:
