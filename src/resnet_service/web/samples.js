@@ -37,7 +37,7 @@ export function renderSamples(chosen) {
       button.append(image, element("span", "", title()));
       button.addEventListener("click", async () => {
         const data = await (await fetch(image.src)).blob();
-        chosen(new File([data], file, { type: data.type }), () => title[language()], credit);
+        chosen(new File([data], file, { type: data.type }), title, credit);
       });
       const note = element("span", "note", credit());
       note.lang = htmlLanguage();
