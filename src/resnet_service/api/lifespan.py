@@ -103,7 +103,7 @@ def _announce(classifier: ImageClassifier, workers: int, metrics: Metrics) -> No
     )
     provenance = model.metadata.provenance
     log.info(
-        "Serving %s %s: %s from %s; %d classes, %s runtime in %s, %d at once",
+        "Serving %s %s: %s from %s; %d classes, %s runtime in %s, workers: %d",
         model.name,
         model.version,
         model.arch,

@@ -13,7 +13,7 @@ from resnet_service.cli.models import convert, export, inspect, pull
 from resnet_service.cli.serve import serve
 
 app = typer.Typer(
-    help="Serve an image classifier from one validated checkpoint.",
+    help="Serve an image classifier from one validated model file.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,

@@ -82,8 +82,8 @@ def optional_packages() -> Iterator[None]:
         if extra is None:
             raise
         raise RuntimeUnavailable(
-            f"This command needs the package {error.name}, which is not installed: "
-            f"pip install 'resnet-service[{extra}]'."
+            f"This command needs the package {error.name}, which is not installed. In a checkout of resnet-service, "
+            f"install the extra {extra}: pip install '.[{extra}]'"
         ) from error
 
 

@@ -9,6 +9,7 @@ import typer
 
 from resnet_service.cli.console import message, one_line_errors, print_rows, progress_bar
 from resnet_service.cli.flags import AsJson, Labels, ModelFile, Runtime
+from resnet_service.errors import FileNotWritten
 from resnet_service.types import EXPORTED_SUFFIX
 
 if TYPE_CHECKING:
@@ -45,6 +46,9 @@ def evaluate(
         # Imported first: a missing package is reported before minutes of evaluation.
         if plot:
             from resnet_service.evaluation import plots
+
+            if plot.exists() and not plot.is_dir():
+                raise FileNotWritten(f"{plot} is not a folder. Name a folder with --plot.")
         recorder = _recorder(checkpoint) if record else None
         workers = workers or available_cpus()
         classifier = Classifier.open(checkpoint, ClassifierConfig(runtime=runtime, label_file=labels, workers=workers))

@@ -8,11 +8,12 @@ from pathlib import Path
 
 import torch
 
-from resnet_service.errors import PickledCode
+from resnet_service.errors import FileNotWritten, PickledCode
 from resnet_service.models.checkpoint.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from resnet_service.models.labels import labels_for, read_label_set
 from resnet_service.models.metadata import LabelSetReference, ModelMetadata
-from resnet_service.types import Interpolation, WeightsDtype
+from resnet_service.system.files import check_target
+from resnet_service.types import EXPORTED_SUFFIX, Interpolation, WeightsDtype
 
 _UNPICKLE_SECONDS = 300
 _DTYPES: dict[WeightsDtype, torch.dtype] = {"float32": torch.float32, "float16": torch.float16}
@@ -59,6 +60,9 @@ def convert(source: Path, target: Path, options: ConvertOptions = DEFAULT_OPTION
         FileNotWritten: The checkpoint cannot be written.
 
     """
+    check_target(source, target)
+    if target.suffix == EXPORTED_SUFFIX:
+        raise FileNotWritten(f"{target} names an exported model. Name a checkpoint, such as {target.stem}.pth.")
     labels = read_label_set(options.label_file)[1] if options.label_file else None
     if options.trust_pickle:
         with tempfile.TemporaryDirectory() as folder:

@@ -9,6 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from resnet_service.defaults import DEFAULT_MAX_LOSS
+from resnet_service.errors import FileNotWritten
 from resnet_service.export.calibration import choose_images
 from resnet_service.export.onnx_graph import (
     add_class_weights,
@@ -22,7 +23,7 @@ from resnet_service.models.checkpoint.checkpoint import load_checkpoint
 from resnet_service.models.exported import ExportedModel, graph_bytes
 from resnet_service.models.labels import labels_for
 from resnet_service.models.metadata import ModelMetadata, Packing
-from resnet_service.system.files import atomic_write, sha256_of
+from resnet_service.system.files import atomic_write, check_target, sha256_of
 from resnet_service.types import EXPORTED_SUFFIX, Precision
 
 _LIBRARIES = ("onnx", "nncf", "openvino")  # their versions go into the file, beside those of the training
@@ -59,6 +60,9 @@ def export(
         FileNotWritten: The disk is full, or similar.
 
     """
+    check_target(checkpoint_file, target)
+    if target.suffix != EXPORTED_SUFFIX:
+        raise FileNotWritten(f"{target} does not end in {EXPORTED_SUFFIX}, as exported models do. Name another file.")
     checkpoint = load_checkpoint(checkpoint_file)
     labels = labels_for(checkpoint.metadata, checkpoint_file, label_file)
     chosen = choose_images(images, precision, checkpoint.metadata, labels, on_message)

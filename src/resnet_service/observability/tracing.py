@@ -113,7 +113,8 @@ def open_tracer() -> Tracer:
         from opentelemetry.sdk.trace.export import BatchSpanProcessor
     except ModuleNotFoundError as error:
         raise TracingUnavailable(
-            f"Tracing needs the package {error.name}: pip install 'resnet-service[otel]'."
+            f"Tracing needs the package {error.name}. In a checkout of resnet-service, install the extra otel: "
+            "pip install '.[otel]'"
         ) from error
     # The specification gives the variable precedence over this name.
     own = {} if "OTEL_SERVICE_NAME" in os.environ else {"service.name": "resnet-service"}
@@ -131,6 +132,6 @@ def _exporter(name: str) -> Any:
     for entry_point in entry_points(group="opentelemetry_traces_exporter", name=entry):
         return entry_point.load()
     raise TracingUnavailable(
-        f"No exporter {entry!r} is installed ({_EXPORTERS}={name}): pip install 'resnet-service[otel]' installs OTLP "
-        "over HTTP; install the package of any other exporter."
+        f"No exporter {entry!r} is installed ({_EXPORTERS}={name}). The extra otel has OTLP over HTTP; install the "
+        "package of any other exporter."
     )

@@ -62,8 +62,8 @@ def find_runtime(path: Path, runtime: RuntimeName = "auto") -> Opener:
         from resnet_service.runtimes.torch import OPTIMISATIONS, TorchRuntime
     except ModuleNotFoundError as error:
         raise RuntimeUnavailable(
-            f"Serving {path} needs PyTorch, and {error.name} is not installed: pip install 'resnet-service[torch]', "
-            "or serve an exported model, which needs no PyTorch."
+            f"Serving {path} needs PyTorch, and {error.name} is not installed. Install the extra torch (in a checkout "
+            "of resnet-service: pip install '.[torch]'), or serve an exported model, which needs no PyTorch."
         ) from error
     optimise = OPTIMISATIONS[chosen]
     return lambda path, arch, workers, threads: TorchRuntime.open(path, optimise, arch=arch, threads=threads or 1)

@@ -29,10 +29,12 @@ def probe(host: str, port: int) -> None:
 def main() -> None:
     """Probe the service that the environment variables configure."""
     host = os.environ.get("RESNET_SERVICE_HOST", "127.0.0.1")
-    port = int(os.environ.get("RESNET_SERVICE_PORT", "8080"))
+    port = os.environ.get("RESNET_SERVICE_PORT", "8080")
+    if not port.isdecimal():
+        sys.exit(f"RESNET_SERVICE_PORT is {port!r}; it must be a number.")
     try:
         # A service that listens on all addresses is probed on loopback.
-        probe({"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host), port)  # noqa: S104 - compared, not bound
+        probe({"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host), int(port))  # noqa: S104 - compared, not bound
     except OSError as error:
         sys.exit(f"{host}, port {port}: {error}")
 

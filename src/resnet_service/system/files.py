@@ -64,6 +64,19 @@ def check_model_file(path: Path) -> None:
         raise ModelFileNotFound(f"There is no model file {path}; `resnet-service pull` fetches one.")
 
 
+def check_target(source: Path, target: Path) -> None:
+    """Check, before minutes of work, that ``target`` can be written and is not ``source``.
+
+    Raises:
+        FileNotWritten: It is a folder, or the file to read.
+
+    """
+    if target.is_dir():
+        raise FileNotWritten(f"{target} is a folder. Name the file to write.")
+    if target.exists() and target.samefile(source):
+        raise FileNotWritten(f"{target} is the file to read. Name another file to write.")
+
+
 def read_model_file(path: Path) -> bytes:
     """Read a model file once, so that its digest and its contents come from the same bytes.
 
