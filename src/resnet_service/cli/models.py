@@ -11,7 +11,6 @@ from resnet_service.cli.flags import Arch, AsJson, Calibration, Labels, MaxLoss,
 from resnet_service.defaults import DEFAULT_MAX_LOSS
 from resnet_service.types import (
     EXPORTED_SUFFIX,
-    SAFETENSORS_SUFFIX,
     Interpolation,
     Precision,
     WeightsDtype,
@@ -182,10 +181,11 @@ def _read_checkpoint(path: Path, arch: str | None) -> "tuple[ModelMetadata, str,
     try:
         from resnet_service.models.checkpoint.checkpoint import load_checkpoint
     except ModuleNotFoundError:
-        if path.suffix != SAFETENSORS_SUFFIX:
-            raise
-        from resnet_service.models.checkpoint.weights import read_weights
+        from resnet_service.models.checkpoint.weights import is_safetensors_file, read_weights
+        from resnet_service.system.files import read_model_file
 
+        if not is_safetensors_file(path, read_model_file(path)):
+            raise
         weights = read_weights(path, arch=arch)
         message("PyTorch is not installed: names and shapes of the weights were not compared with the architecture.")
         return weights.metadata, weights.sha256, weights.parameters
