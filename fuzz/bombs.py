@@ -567,8 +567,7 @@ def _exported(path: Path, change: Callable[[object], None]) -> None:
     import numpy as np
     from onnx import TensorProto, helper, numpy_helper
 
-    from resnet_service.models.exported import METADATA_KEY
-    from resnet_service.models.metadata import Agreement, ModelMetadata, Packing
+    from resnet_service.models.metadata import METADATA_KEY, Agreement, ModelMetadata, Packing
     from resnet_service.system.files import sha256_of
 
     nodes = [

@@ -4,11 +4,13 @@ import io
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import torch
 from PIL import Image
 
 from fuzz import bombs
 from fuzz.targets import CORPUS
+from resnet_service.models.checkpoint.safetensors import Array, dump_arrays
 
 
 def images() -> dict[str, bytes]:
@@ -62,6 +64,19 @@ def checkpoints() -> dict[str, bytes]:
     return made
 
 
+def safetensors_files() -> dict[str, bytes]:
+    """Return small safetensors files: one with metadata, one of each type of number, and one that breaks the rules."""
+    metadata = {"arch": "resnet18", "num_classes": 2, "input_size": 64}
+    state: dict[str, Array] = {"fc.bias": np.zeros(2, np.float32), "bn1.num_batches_tracked": np.zeros((), np.int64)}
+    types: dict[str, Array] = {"a": np.zeros(3, np.float16), "b": np.zeros((1, 2), np.uint16)}
+    sound = dump_arrays(metadata, state)
+    return {
+        "sound.safetensors": sound,
+        "types.safetensors": dump_arrays({}, types).replace(b'"resnet_service"', b'"other_service_"'),
+        "overlap.safetensors": sound.replace(b"[8,16]", b"[0,8] "),
+    }
+
+
 def exported_models(folder: Path) -> dict[str, bytes]:
     """Return small exported models."""
     made: dict[str, bytes] = {}
@@ -78,9 +93,11 @@ def main() -> None:
     for target, files in (
         ("decode", images()),
         ("checkpoint", checkpoints()),
+        ("safetensors", safetensors_files()),
         ("exported", exported_models(CORPUS / "exported")),
     ):
         for name, data in files.items():
+            (CORPUS / target).mkdir(exist_ok=True)
             (CORPUS / target / name).write_bytes(data)
 
 

@@ -36,6 +36,16 @@ def fuzz_checkpoint(data: bytes) -> None:
         return
 
 
+def fuzz_safetensors(data: bytes) -> None:
+    """Load a safetensors checkpoint, as `serve` does. The corpus has no whole network, as that of checkpoints."""
+    path = Path(_FOLDER.name, "model.safetensors")
+    path.write_bytes(data)
+    try:
+        load_checkpoint(path)
+    except ModelError:
+        return
+
+
 def fuzz_exported(data: bytes) -> None:
     """Read an exported model, up to its compilation by OpenVINO."""
     path = Path(_FOLDER.name, "model.onnx")
@@ -47,7 +57,12 @@ def fuzz_exported(data: bytes) -> None:
 
 
 TARGETS: Mapping[str, Callable[[bytes], None]] = MappingProxyType(
-    {"decode": fuzz_decode, "checkpoint": fuzz_checkpoint, "exported": fuzz_exported}
+    {
+        "decode": fuzz_decode,
+        "checkpoint": fuzz_checkpoint,
+        "safetensors": fuzz_safetensors,
+        "exported": fuzz_exported,
+    }
 )
 
 

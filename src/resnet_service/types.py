@@ -14,5 +14,7 @@ WeightsDtype = Literal["float32", "float16"]
 WeightsSource = Literal["auto", "torchvision", "pypi"]
 BatchEngine = Literal["local", "ray"]
 
-CHECKPOINT_SUFFIX = ".pth"
+# A checkpoint is written in the format of its suffix: safetensors, or else PyTorch's own.
+SAFETENSORS_SUFFIX = ".safetensors"
+CHECKPOINT_SUFFIXES = (SAFETENSORS_SUFFIX, ".pth")
 EXPORTED_SUFFIX = ".onnx"

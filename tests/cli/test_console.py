@@ -35,7 +35,7 @@ for line in sys.stdin:
 
 def test_a_missing_package_is_one_line_that_names_the_extra(tmp_path: Path) -> None:
     for name in ("model.pth", "model.onnx"):
-        (tmp_path / name).write_bytes(b"hello")
+        (tmp_path / name).write_bytes(b"\0hello")  # as of a damaged model: the files must not be refused as text
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT],
         input="\n".join(f"{package} {command}" for command, (package, _) in MISSING.items()),

@@ -129,13 +129,15 @@ def test_the_first_page_has_every_command() -> None:
 def test_the_page_of_exported_models_works(tmp_path: Path) -> None:
     """With the model of the repository as `checkpoints/mine.pth`, and the sample of its data as `images`."""
     page = (REPOSITORY / "docs" / "exported-models.md").read_text()
-    export, serve = (shlex.split(command)[1:] for command, _ in console(page))
+    export, serve, convert = (shlex.split(command)[1:] for command, _ in console(page))
     (tmp_path / "checkpoints").mkdir()
     shutil.copy(REPOSITORY / "checkpoints" / "resnet18-fashion-mnist.pth", tmp_path / "checkpoints" / "mine.pth")
     (tmp_path / "labels").symlink_to(REPOSITORY / "labels")
     (tmp_path / "images").symlink_to(REPOSITORY / "tests" / "data" / "fashion-mnist")
-    program = [sys.executable, "-m", "resnet_service", *export]
-    subprocess.run(program, capture_output=True, timeout=300, check=True, cwd=tmp_path)
+    for command in (export, convert):
+        program = [sys.executable, "-m", "resnet_service", *command]
+        subprocess.run(program, capture_output=True, timeout=300, check=True, cwd=tmp_path)
+    assert (tmp_path / "checkpoints" / "mine.safetensors").stat().st_size > 10**7
     server = ServerProcess(*serve[1:], cwd=tmp_path)
     try:
         assert httpx.get(f"{server.url}/metadata", timeout=10).json()["precision"] == "int8"

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from fuzz.damage import damaged
-from fuzz.targets import TARGETS, corpus, fuzz_checkpoint, fuzz_exported
+from fuzz.targets import TARGETS, corpus
 from resnet_service.imaging.decode import decode
 from resnet_service.imaging.formats import ACCEPTED_FORMATS
 from tests.support.damaged import IMAGES, decode_damaged
@@ -47,9 +47,8 @@ def test_damaged_images_leave_no_memory_behind(name: str) -> None:
     assert float(done.stdout) < 20
 
 
-@pytest.mark.parametrize("target", [fuzz_checkpoint, fuzz_exported])
-def test_damaged_model_files_are_read_or_refused(target: object) -> None:
-    name = "checkpoint" if target is fuzz_checkpoint else "exported"
+@pytest.mark.parametrize("name", sorted(TARGETS.keys() - {"decode"}))
+def test_damaged_model_files_are_read_or_refused(name: str) -> None:
     threads = threading.active_count()
     for path in corpus(name):
         for seed in range(FILES_EACH):

@@ -188,9 +188,10 @@ def small_files() -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-def test_a_full_disk_leaves_the_old_file_whole(tmp_path: Path, checkpoint: Path) -> None:
+@pytest.mark.parametrize("name", ["model.pth", "model.safetensors"])
+def test_a_full_disk_leaves_the_old_file_whole(tmp_path: Path, checkpoint: Path, name: str) -> None:
     """test_faults.py does the same to another process."""
-    path = tmp_path / "model.pth"
+    path = tmp_path / name
     path.write_bytes(checkpoint.read_bytes())
     with small_files():
         done = cli_here("convert", checkpoint, path)

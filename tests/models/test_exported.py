@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
 from resnet_service.errors import InvalidMetadata, ModelError, ModelFileNotFound, SuspiciousModel, UnreadableModel
-from resnet_service.models.exported import METADATA_KEY, graph_bytes, read_exported
-from resnet_service.models.metadata import Agreement, ModelMetadata, Packing
+from resnet_service.models.exported import graph_bytes, read_exported
+from resnet_service.models.metadata import METADATA_KEY, Agreement, ModelMetadata, Packing
 from resnet_service.system.files import sha256_of
 
 

@@ -98,6 +98,7 @@ def many_entries(path: Path, canary: Path, checkpoint: Path) -> None:
 def overlapping(path: Path, canary: Path, checkpoint: Path) -> None:
     """Two directory entries that are the same bytes: more bytes declared than the file has (Fifield's zip bomb)."""
     with zipfile.ZipFile(path, "w") as bomb:
+        bomb.writestr("a/data.pkl", b"\x80\x02}.")
         bomb.writestr("a/data/0", bytes(1_000_000))
         twin = zipfile.ZipInfo("a/data/1")
         twin.header_offset, twin.file_size, twin.compress_size = 0, 1_000_000, 1_000_000

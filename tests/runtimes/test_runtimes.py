@@ -30,9 +30,8 @@ from resnet_service.imaging.decode import DecodedImage, decode
 from resnet_service.imaging.heatmap import draw
 from resnet_service.inference.classifier import Classifier, ClassifierConfig
 from resnet_service.inference.ranking import rank
-from resnet_service.models.exported import METADATA_KEY
 from resnet_service.models.labels import LabelSet
-from resnet_service.models.metadata import Agreement, ModelMetadata, Outputs, Packing
+from resnet_service.models.metadata import METADATA_KEY, Agreement, ModelMetadata, Outputs, Packing
 from resnet_service.runtimes.base import Features
 from resnet_service.runtimes.openvino import OpenVINORuntime
 from resnet_service.runtimes.registry import open_runtime

@@ -12,8 +12,8 @@ from torch import nn
 
 from resnet_service.models import architectures
 from resnet_service.models.checkpoint.checkpoint import save_checkpoint
-from resnet_service.models.exported import METADATA_KEY, graph_bytes, read_exported
-from resnet_service.models.metadata import ModelMetadata
+from resnet_service.models.exported import graph_bytes, read_exported
+from resnet_service.models.metadata import METADATA_KEY, ModelMetadata
 from resnet_service.system.files import sha256_of
 
 

@@ -10,7 +10,7 @@ import typer
 from resnet_service.cli.console import message, one_line_errors, print_rows, progress_bar
 from resnet_service.cli.flags import AsJson, Labels, ModelFile, Runtime
 from resnet_service.errors import FileNotWritten
-from resnet_service.types import EXPORTED_SUFFIX
+from resnet_service.types import EXPORTED_SUFFIX, SAFETENSORS_SUFFIX
 
 if TYPE_CHECKING:
     from resnet_service.evaluation.evaluate import Evaluation
@@ -39,10 +39,10 @@ def evaluate(
         from resnet_service.evaluation.datasets import open_dataset
         from resnet_service.evaluation.evaluate import evaluate as evaluate_on
         from resnet_service.inference.classifier import Classifier, ClassifierConfig
+        from resnet_service.models.file_kinds import check_model_kind
         from resnet_service.system.cpus import available_cpus
-        from resnet_service.system.files import check_model_file
 
-        check_model_file(checkpoint)
+        check_model_kind(checkpoint)
         # Imported first: a missing package is reported before minutes of evaluation.
         if plot:
             from resnet_service.evaluation import plots
@@ -75,6 +75,10 @@ def _recorder(model: Path) -> "Callable[[Path, EvaluationRecord], None]":
         from resnet_service.export.onnx_metadata import record_evaluation as record_in_exported
 
         return record_in_exported
+    if model.suffix == SAFETENSORS_SUFFIX:
+        from resnet_service.models.checkpoint.weights import record_evaluation as record_in_safetensors
+
+        return record_in_safetensors
     from resnet_service.models.checkpoint.checkpoint import record_evaluation as record_in_checkpoint
 
     return record_in_checkpoint

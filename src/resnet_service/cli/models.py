@@ -9,7 +9,13 @@ import typer
 from resnet_service.cli.console import message, one_line_errors, print_rows, progress_bar
 from resnet_service.cli.flags import Arch, AsJson, Calibration, Labels, MaxLoss, ModelFile
 from resnet_service.defaults import DEFAULT_MAX_LOSS
-from resnet_service.types import EXPORTED_SUFFIX, Interpolation, Precision, WeightsDtype, WeightsSource
+from resnet_service.types import (
+    EXPORTED_SUFFIX,
+    Interpolation,
+    Precision,
+    WeightsDtype,
+    WeightsSource,
+)
 
 if TYPE_CHECKING:
     from resnet_service.models.metadata import ModelMetadata
@@ -75,9 +81,9 @@ def _export(
     max_loss: float,
     label_file: Path | None = None,
 ) -> None:
-    from resnet_service.system.files import check_model_file
+    from resnet_service.models.file_kinds import check_checkpoint_kind
 
-    check_model_file(checkpoint)
+    check_checkpoint_kind(checkpoint)
     from resnet_service.export.export import default_target
     from resnet_service.export.export import export as export_file
 
@@ -96,7 +102,9 @@ def _export(
 
 def convert(
     source: Annotated[Path, typer.Argument(help="The file to convert.")],
-    target: Annotated[Path, typer.Argument(help="The checkpoint to write.")],
+    target: Annotated[
+        Path, typer.Argument(help="The checkpoint to write, as safetensors or PyTorch file by its suffix.")
+    ],
     arch: Arch = None,
     num_classes: Annotated[
         int | None, typer.Option(help="Number of classes; by default the rows of the last layer.")
@@ -114,11 +122,14 @@ def convert(
         bool, typer.Option("--trust-pickle", help="Run the code in a pickled model. Only for files you made yourself.")
     ] = False,
 ) -> None:
-    """Convert a state_dict, a training checkpoint or a pickled model to a checkpoint."""
+    """Convert a bare state_dict, a training checkpoint, a pickled model or a checkpoint to a checkpoint."""
     with one_line_errors():
+        from resnet_service.models.file_kinds import check_checkpoint_kind
         from resnet_service.system.files import check_model_file
 
-        check_model_file(source)
+        # Trusted code may be in a kind of file that is refused otherwise, such as a TorchScript archive.
+        check = check_model_file if trust_pickle else check_checkpoint_kind
+        check(source)
         from resnet_service.export.convert import ConvertOptions
         from resnet_service.export.convert import convert as convert_file
 
@@ -145,20 +156,17 @@ def inspect(checkpoint: ModelFile, arch: Arch = None, as_json: AsJson = False) -
     """Check a model file as serve does, and show its metadata."""
     with one_line_errors():
         from resnet_service.models.exported import read_exported
+        from resnet_service.models.file_kinds import check_model_kind
         from resnet_service.models.labels import labels_for
-        from resnet_service.system.files import check_model_file
 
-        check_model_file(checkpoint)
+        check_model_kind(checkpoint)
         facts: dict[str, Any]
         if checkpoint.suffix == EXPORTED_SUFFIX:
             exported = read_exported(checkpoint)
             metadata, sha256, facts = exported.metadata, exported.sha256, {}
         else:
-            from resnet_service.models.checkpoint.checkpoint import load_checkpoint
-
-            loaded = load_checkpoint(checkpoint, arch=arch)
-            metadata, sha256 = loaded.metadata, loaded.sha256
-            facts = {"parameters": sum(parameter.numel() for parameter in loaded.model.parameters())}
+            metadata, sha256, parameters = _read_checkpoint(checkpoint, arch)
+            facts = {"parameters": parameters}
         labels_for(metadata, checkpoint)
     facts = {"file": str(checkpoint), "bytes": checkpoint.stat().st_size, "sha256": sha256, **facts}
     facts |= metadata.model_dump(mode="json")
@@ -166,6 +174,23 @@ def inspect(checkpoint: ModelFile, arch: Arch = None, as_json: AsJson = False) -
         print(json.dumps(facts))
     else:
         print_rows((name, "\n".join(_lines(value))) for name, value in facts.items())
+
+
+def _read_checkpoint(path: Path, arch: str | None) -> "tuple[ModelMetadata, str, int]":
+    """Return metadata, SHA-256 and number of parameters; without PyTorch, of safetensors only."""
+    try:
+        from resnet_service.models.checkpoint.checkpoint import load_checkpoint
+    except ModuleNotFoundError:
+        from resnet_service.models.checkpoint.weights import is_safetensors_file, read_weights
+        from resnet_service.system.files import read_model_file
+
+        if not is_safetensors_file(path, read_model_file(path)):
+            raise
+        weights = read_weights(path, arch=arch)
+        message("PyTorch is not installed: names and shapes of the weights were not compared with the architecture.")
+        return weights.metadata, weights.sha256, weights.parameters
+    loaded = load_checkpoint(path, arch=arch)
+    return loaded.metadata, loaded.sha256, sum(parameter.numel() for parameter in loaded.model.parameters())
 
 
 def _summary(metadata: "ModelMetadata") -> str:

@@ -66,7 +66,7 @@ def convert(source: Path, target: Path, options: ConvertOptions = DEFAULT_OPTION
     labels = read_label_set(options.label_file)[1] if options.label_file else None
     if options.trust_pickle:
         with tempfile.TemporaryDirectory() as folder:
-            state_file = Path(folder) / source.name
+            state_file = (Path(folder) / source.name).with_suffix(".pth")
             _unpickle(source, state_file)
             checkpoint = _load(state_file, options, labels)
     else:

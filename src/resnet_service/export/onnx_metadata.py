@@ -4,8 +4,8 @@ from pathlib import Path
 
 import onnx
 
-from resnet_service.models.exported import METADATA_KEY, read_exported
-from resnet_service.models.metadata import EvaluationRecord, ModelMetadata
+from resnet_service.models.exported import read_exported
+from resnet_service.models.metadata import METADATA_KEY, EvaluationRecord, ModelMetadata
 from resnet_service.system.files import atomic_write
 
 

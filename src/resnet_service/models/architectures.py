@@ -5,7 +5,7 @@ from functools import cache
 
 import torch
 import torchvision
-from torch import Tensor, nn
+from torch import nn
 
 from resnet_service.errors import InvalidMetadata, UnknownArchitecture
 
@@ -33,26 +33,22 @@ def build(arch: str, num_classes: int) -> nn.Module:
         raise InvalidMetadata(f"{arch} cannot be built with {num_classes} classes: {error}") from error
 
 
-def classifier_rows(arch: str, state: Mapping[str, Tensor]) -> dict[str, int]:
-    """Return the tensors of ``state`` whose first dimension is the number of classes, with that dimension.
+def classifier_rows(arch: str, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, int]:
+    """Return the tensors whose first dimension is the number of classes, with that dimension.
 
-    These are the tensors whose shapes differ between two builds with different numbers of classes. The builds take no
-    memory for weights.
+    ``shapes`` has the shape of each tensor by its key. The tensors are those whose shapes differ between two builds
+    with different numbers of classes. The builds take no memory for weights.
     """
     few, many = _shapes(arch, 10), _shapes(arch, 11)
-    return {
-        key: state[key].shape[0]
-        for key, shape in few.items()
-        if shape != many[key] and key in state and state[key].dim() > 0
-    }
+    return {key: shapes[key][0] for key, shape in few.items() if shape != many[key] and key in shapes and shapes[key]}
 
 
-def guess(state: Mapping[str, Tensor]) -> str | None:
+def guess(shapes: Mapping[str, tuple[int, ...]]) -> str | None:
     """Return a common architecture with these keys and, except in the classifier, these shapes."""
     for arch in _COMMON:
         few, many = _shapes(arch, 10), _shapes(arch, 11)
-        if few.keys() == state.keys() and all(
-            shape == state[key].shape for key, shape in few.items() if shape == many[key]
+        if few.keys() == shapes.keys() and all(
+            shape == shapes[key] for key, shape in few.items() if shape == many[key]
         ):
             return arch
     return None

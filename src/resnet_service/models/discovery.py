@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from resnet_service.errors import ModelFileNotFound
-from resnet_service.types import CHECKPOINT_SUFFIX, EXPORTED_SUFFIX
+from resnet_service.types import CHECKPOINT_SUFFIXES, EXPORTED_SUFFIX
 
 FOLDER = Path("checkpoints")
 
@@ -39,6 +39,6 @@ def pulled_models(folder: Path = FOLDER) -> list[Path]:
     others = (
         path
         for path in folder.glob("*")
-        if path.suffix in (EXPORTED_SUFFIX, CHECKPOINT_SUFFIX) and path.name not in _BUNDLED
+        if path.suffix in (EXPORTED_SUFFIX, *CHECKPOINT_SUFFIXES) and path.name not in _BUNDLED
     )
     return sorted(others, key=lambda path: path.stat().st_mtime_ns)

@@ -14,11 +14,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from resnet_service.errors import InvalidMetadata, SuspiciousModel, UnreadableModel
-from resnet_service.models.metadata import ModelMetadata, Outputs
+from resnet_service.models.metadata import METADATA_KEY, ModelMetadata, Outputs
 from resnet_service.system.files import read_model_file, sha256_of
 from resnet_service.types import Precision
 
-METADATA_KEY = "resnet_service"
 INPUT, OUTPUT = "pixels", "logits"
 # Further outputs, if the network has them: those that ``Outputs`` describes, and the last layer's weights after
 # quantization, float32 [classes, C], the same for every image.
@@ -75,10 +74,7 @@ def read_exported(path: Path) -> ExportedModel:
             f"{path} is not a complete ONNX file: it is damaged, truncated, or another kind of file."
         ) from error
     if metadata is None:
-        raise InvalidMetadata(
-            f"{path} is an ONNX file, but was not written by `resnet-service export`: it lacks the metadata that "
-            "describe its input and outputs. Export its checkpoint."
-        )
+        raise _made_elsewhere(str(path))
     try:
         content = json.loads(metadata)
     except ValueError as error:
@@ -112,9 +108,18 @@ def _walk(data: memoryview, where: str) -> tuple[memoryview, bytes | None]:
         elif field.number == _MODEL_METADATA:
             metadata = _entry(data, field).get(METADATA_KEY.encode(), metadata)
         opsets += field.number == _MODEL_OPSETS
+    if len(graphs) == 1 and opsets > 1:  # operators of several domains: `export` uses ONNX's own
+        raise _made_elsewhere(where)
     if len(graphs) != 1 or opsets != 1:
-        raise ValueError("no graph, several graphs, or operators of several domains")
+        raise ValueError("no graph, several graphs, or no operators")
     return data[graphs[0].value : graphs[0].end], metadata
+
+
+def _made_elsewhere(where: str) -> InvalidMetadata:
+    return InvalidMetadata(
+        f"{where} is an ONNX file, but was not written by `resnet-service export`: it lacks the metadata that "
+        "describe its input and outputs. Export its checkpoint."
+    )
 
 
 def _check_graph(data: memoryview, graph: _Field, where: str) -> None:

@@ -11,6 +11,8 @@ from resnet_service.types import Interpolation, Precision
 from resnet_service.validation import describe
 
 FORMAT_VERSION = 1
+# Under this key, ONNX and safetensors files hold the metadata as JSON.
+METADATA_KEY = "resnet_service"
 
 # ImageNet's standard values, for checkpoints with only the four classic keys.
 IMAGENET_MEAN = (0.485, 0.456, 0.406)

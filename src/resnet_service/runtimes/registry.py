@@ -4,8 +4,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from resnet_service.errors import RuntimeUnavailable, UnsuitableRuntime
+from resnet_service.models.file_kinds import check_model_kind
 from resnet_service.runtimes.base import Runtime
-from resnet_service.system.files import check_model_file
 from resnet_service.system.imports import import_blocked
 from resnet_service.types import EXPORTED_SUFFIX, RuntimeName
 
@@ -19,7 +19,7 @@ def open_runtime(
     """Load a model file into a runtime.
 
     Args:
-        path: A checkpoint (``.pth``), or an exported model (``.onnx``).
+        path: A checkpoint (``.safetensors``, ``.pth``), or an exported model (``.onnx``).
         runtime: ``auto`` is ``openvino`` for exported models and ``torch`` for checkpoints.
         arch: Architecture of a bare ``state_dict``; checkpoints and exported models name their own.
         workers: Inferences to run at once.
@@ -44,7 +44,7 @@ def find_runtime(path: Path, runtime: RuntimeName = "auto") -> Opener:
                 f"The runtime openvino runs exported models ({EXPORTED_SUFFIX}), and {path} is not one; "
                 f"export it first: resnet-service export {path}"
             )
-        check_model_file(path)
+        check_model_kind(path)
         try:
             # OpenVINO's model converter is unused here and takes half of the import time.
             with import_blocked("openvino.tools.ovc"):
@@ -57,7 +57,7 @@ def find_runtime(path: Path, runtime: RuntimeName = "auto") -> Opener:
             f"The runtime {chosen} cannot run the exported model {path}; use the runtime openvino, or the checkpoint "
             "that the model was exported from."
         )
-    check_model_file(path)
+    check_model_kind(path)
     try:
         from resnet_service.runtimes.torch import OPTIMISATIONS, TorchRuntime
     except ModuleNotFoundError as error:

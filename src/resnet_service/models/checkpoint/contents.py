@@ -1,36 +1,61 @@
-"""The contents of a checkpoint file, split into weights and metadata.
+"""The contents of a checkpoint file, split into weights and metadata, whatever the format and the type of its tensors.
 
 Three forms are known: a checkpoint, which is a dict of ``state_dict`` and the keys of ``ModelMetadata``; a training
-checkpoint, which has other keys beside them; a bare ``state_dict``.
+checkpoint, which has other keys beside them; a bare ``state_dict``. Only the last two need PyTorch, which knows the
+architectures; this module does not import it.
 """
 
-from collections.abc import Mapping
-from typing import Any
-
-from torch import Tensor
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol, TypeVar
 
 from resnet_service.errors import BareStateDict, InvalidMetadata, UnreadableModel
-from resnet_service.models import architectures
-from resnet_service.models.checkpoint.state_dict import check_tensors, first_of
 from resnet_service.models.metadata import ModelMetadata
 
 STATE_DICT = "state_dict"
 _TRAINING_STATE_DICTS = (STATE_DICT, "model_state_dict", "model")  # the usual names in training scripts
+_WRAPPER_PREFIXES = ("module.", "_orig_mod.")  # DataParallel, torch.compile
 _NOTHING: Mapping[str, Any] = {}
+_MAX_NAMES = 5
+
+
+class Shaped(Protocol):
+    """A tensor of PyTorch or an array of numpy."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The lengths of its dimensions."""
+        ...
+
+
+TensorT = TypeVar("TensorT", bound=Shaped)
 
 
 def parse_contents(
-    content: Any, where: str, given: Mapping[str, Any] = _NOTHING, *, from_training: bool = False
-) -> tuple[dict[str, Tensor], ModelMetadata]:
-    """Split a file's content into weights and metadata; arguments and errors as for ``load_checkpoint``."""
+    content: Any,
+    where: str,
+    check: Callable[[Any, str], dict[str, TensorT]],
+    given: Mapping[str, Any] = _NOTHING,
+    *,
+    from_training: bool = False,
+) -> tuple[dict[str, TensorT], ModelMetadata]:
+    """Split a file's content into weights and metadata; other arguments and errors as for ``load_checkpoint``.
+
+    Args:
+        content: What the file holds.
+        where: The file's name in messages.
+        check: Checks a ``state_dict`` and returns it with clean keys.
+        given: Metadata that the file lacks.
+        from_training: Ignore keys that no checkpoint has.
+
+    """
     extra = {key: value for key, value in given.items() if value is not None}
     if not isinstance(content, Mapping):
         raise UnreadableModel(f"{where} holds a {type(content).__name__}, not a checkpoint.")
     names = _TRAINING_STATE_DICTS if from_training else (STATE_DICT,)
     state_key = next((name for name in names if name in content), None)
     if state_key is None:
-        return _parse_bare(content, extra, where)
-    state = check_tensors(content[state_key], where)
+        return _parse_bare(check(content, where), extra, where)
+    state = check(content[state_key], where)
     own = {str(key): value for key, value in content.items() if key != state_key}
     unknown = sorted(own.keys() - ModelMetadata.model_fields.keys())
     if unknown and not from_training:
@@ -45,12 +70,30 @@ def parse_contents(
     return state, _merge(own, extra, where)
 
 
+def clean_keys(state: Mapping[str, TensorT]) -> dict[str, TensorT]:
+    """Remove the prefixes that DataParallel and ``torch.compile`` put before every key, in any nesting."""
+    cleaned = dict(state)
+    while cleaned and (prefix := next((p for p in _WRAPPER_PREFIXES if all(k.startswith(p) for k in cleaned)), None)):
+        cleaned = {key.removeprefix(prefix): tensor for key, tensor in cleaned.items()}
+    return cleaned
+
+
+def shapes_of(state: Mapping[str, Shaped]) -> dict[str, tuple[int, ...]]:
+    """Return the shape of each tensor."""
+    return {key: tuple(tensor.shape) for key, tensor in state.items()}
+
+
+def first_of(names: list[str]) -> str:
+    """Join the first few names, and count the others."""
+    more = len(names) - _MAX_NAMES
+    return ", ".join(names[:_MAX_NAMES]) + (f" and {more} more" if more > 0 else "")
+
+
 def _parse_bare(
-    content: Mapping[Any, Any], extra: Mapping[str, Any], where: str
-) -> tuple[dict[str, Tensor], ModelMetadata]:
-    state = check_tensors(content, where)
+    state: dict[str, TensorT], extra: Mapping[str, Any], where: str
+) -> tuple[dict[str, TensorT], ModelMetadata]:
     if "arch" not in extra:
-        arch = architectures.guess(state)
+        arch = _guess(state)
         hint = f"Its keys are those of {arch}: give --arch {arch}" if arch else "Give its architecture with --arch NAME"
         raise BareStateDict(
             f"{where} is a bare state_dict, which does not name its architecture. {hint}, or convert it to a "
@@ -72,6 +115,16 @@ def _merge(own: Mapping[str, Any], extra: Mapping[str, Any], where: str) -> Mode
     return metadata
 
 
-def _inferred(arch: str, state: Mapping[str, Tensor]) -> dict[str, Any]:
-    rows = set(architectures.classifier_rows(arch, state).values())
+def _guess(state: Mapping[str, Shaped]) -> str | None:
+    try:
+        from resnet_service.models import architectures
+    except ModuleNotFoundError:  # without PyTorch, nothing is known of architectures
+        return None
+    return architectures.guess(shapes_of(state))
+
+
+def _inferred(arch: str, state: Mapping[str, Shaped]) -> dict[str, Any]:
+    from resnet_service.models import architectures
+
+    rows = set(architectures.classifier_rows(arch, shapes_of(state)).values())
     return {"input_size": 224, **({"num_classes": rows.pop()} if len(rows) == 1 else {})}

@@ -76,11 +76,6 @@ def _check_zip(data: bytes, where: str) -> None:
         raise _unreadable(where) from error
     if len(entries) > MAX_ENTRIES:
         raise SuspiciousModel(f"{where} has {len(entries):,} zip entries; the limit is {MAX_ENTRIES:,}.")
-    if any(entry.filename.endswith("/constants.pkl") for entry in entries):
-        raise PickledCode(
-            f"{where} is a TorchScript archive, which contains code and cannot be loaded safely; "
-            "save the model's state_dict instead."
-        )
     if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
         raise SuspiciousModel(f"{where} has compressed zip entries, which torch.save never writes.")
     if sum(entry.file_size for entry in entries) > len(data):

@@ -8,18 +8,8 @@ from torch import Tensor, nn
 
 from resnet_service.errors import ClassCountMismatch, NonFiniteWeights, StateDictMismatch, UnreadableModel
 from resnet_service.models import architectures
+from resnet_service.models.checkpoint.contents import clean_keys, first_of, shapes_of
 from resnet_service.models.metadata import ModelMetadata
-
-_WRAPPER_PREFIXES = ("module.", "_orig_mod.")  # DataParallel, torch.compile
-_MAX_NAMES = 5
-
-
-def clean_keys(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Remove the prefixes that DataParallel and ``torch.compile`` put before every key, in any nesting."""
-    cleaned = dict(state)
-    while cleaned and (prefix := next((p for p in _WRAPPER_PREFIXES if all(k.startswith(p) for k in cleaned)), None)):
-        cleaned = {key.removeprefix(prefix): tensor for key, tensor in cleaned.items()}
-    return cleaned
 
 
 def check_tensors(state: Any, where: str) -> dict[str, Tensor]:
@@ -49,7 +39,7 @@ def build_network(state: Mapping[str, Tensor], metadata: ModelMetadata, where: s
         NonFiniteWeights: NaN or infinity among the weights.
 
     """
-    for key, rows in architectures.classifier_rows(metadata.arch, state).items():
+    for key, rows in architectures.classifier_rows(metadata.arch, shapes_of(state)).items():
         if rows != metadata.num_classes:
             raise ClassCountMismatch(
                 f"{where} says num_classes={metadata.num_classes}, but its classifier ({key}) has {rows} rows."
@@ -75,9 +65,3 @@ def build_network(state: Mapping[str, Tensor], metadata: ModelMetadata, where: s
         raise NonFiniteWeights(f"{where} has NaN or infinity in {first_of(non_finite)}; the training has diverged.")
     model.load_state_dict(state)
     return model
-
-
-def first_of(names: list[str]) -> str:
-    """Join the first few names, and count the others."""
-    more = len(names) - _MAX_NAMES
-    return ", ".join(names[:_MAX_NAMES]) + (f" and {more} more" if more > 0 else "")
