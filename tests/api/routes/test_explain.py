@@ -268,7 +268,12 @@ def test_networks_that_end_otherwise_are_501_where_they_must() -> None:
     made = Made(Features(LOGITS, np.ones(4, np.float32), None), None, arch="vgg11")
     with served(create_app(Settings(), Classifier(made, LabelSet.numbered(3)))) as client:
         answer = client.post("/explain", content=IMAGE)
-        assert_problem(answer, HTTPStatus.NOT_IMPLEMENTED, "output_unavailable", "vgg11 does not, so its answers cannot be explained")
+        assert_problem(
+            answer,
+            HTTPStatus.NOT_IMPLEMENTED,
+            "output_unavailable",
+            "vgg11 does not, so its answers cannot be explained",
+        )
         assert client.post("/embed", content=IMAGE).json()["embedding"] == [1, 1, 1, 1]
         assert client.get("/metadata").json()["outputs"] == {"embedding": 4, "feature_map": None}
 
