@@ -10,7 +10,7 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse, Response
 
 from resnet_service import errors
-from resnet_service.api.openapi import examples
+from resnet_service.api import example_model
 from resnet_service.api.schemas import Problem
 from resnet_service.api.uploads import HOW_TO_SEND
 from resnet_service.imaging.formats import ACCEPTED_FORMATS
@@ -45,7 +45,7 @@ _TABLE: dict[type[errors.ServiceError], tuple[HTTPStatus, str]] = {
         HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
         "The form has more images than the limit of 16. Send them in several requests.",
     ),
-    errors.UnknownModel: (HTTPStatus.NOT_FOUND, f"This model is not served. The served model is {examples.MODEL}."),
+    errors.UnknownModel: (HTTPStatus.NOT_FOUND, f"This model is not served. The served model is {example_model.NAME}."),
     errors.UnsupportedMediaType: (
         HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
         f"The content type text/plain is not accepted. {HOW_TO_SEND}",

@@ -14,16 +14,13 @@ from fastapi import FastAPI
 
 from resnet_service.api.app import create_app
 from resnet_service.api.dependencies import Service
+from resnet_service.api.response_headers import RESPONSE_HEADERS
 from resnet_service.errors import ServiceError
 from resnet_service.inference.loader import ModelLoader
 from resnet_service.server.http_protocol import BoundedProtocol, sweep
 from resnet_service.settings import Settings
 
 log = logging.getLogger("resnet_service")
-
-# Headers of every response, also of those below the application: browsers must not guess another content type, and
-# other sites must not embed a response.
-RESPONSE_HEADERS = (("X-Content-Type-Options", "nosniff"), ("Cross-Origin-Resource-Policy", "same-origin"))
 
 
 def serve(listener: socket.socket, settings: Settings, opening: ModelLoader) -> None:

@@ -14,7 +14,6 @@ from resnet_service.api.open_inference.tensors import HEADER, InferenceRequest, 
 from resnet_service.api.openapi import bodies, document, examples
 from resnet_service.api.openapi.document import path_parameters
 from resnet_service.api.openapi.responses import BODY, IMAGE, INFERENCE, failures, success
-from resnet_service.api.routes.operations import check_ready
 from resnet_service.errors import (
     InvalidTensor,
     MalformedJSON,
@@ -180,7 +179,7 @@ async def ready(service: StartedService) -> Ready:
     $ curl http://localhost:8080/v2/health/ready
     ```
     """
-    check_ready(service)
+    service.health.check_ready()
     return Ready(ready=True)
 
 
@@ -198,7 +197,7 @@ async def model_ready(classifier: NamedModel, service: StartedService) -> ModelR
     $ curl http://localhost:8080/v2/models/resnet18-fashion-mnist-int8/ready
     ```
     """
-    check_ready(service)
+    service.health.check_ready()
     return ModelReady(name=classifier.model.name, ready=True)
 
 
