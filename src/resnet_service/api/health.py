@@ -37,9 +37,7 @@ class Health:
 
         """
         if not self.ready:
-            raise NotReady(
-                "The service is not ready: it is shutting down or checking its model. Try again in a moment."
-            )
+            raise NotReady
 
     def mark_unhealthy(self) -> None:
         """Be unready until a check succeeds; the first check begins now."""

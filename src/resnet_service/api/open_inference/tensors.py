@@ -239,7 +239,7 @@ def _checked_shape(tensor: InputTensor, metadata: ModelMetadata, max_batch: int)
     if count < 1:
         raise InvalidTensor("The first dimension, the number of images, must be at least 1.")
     if count > max_batch:
-        raise TooManyImages(f"The tensor has more images than the limit of {max_batch}. Send them in several requests.")
+        raise TooManyImages("tensor", max_batch)
     return count, *rest
 
 

@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from resnet_service.api.admission import Admitted, InferenceRoute
 from resnet_service.api.base64_text import decode_base64
+from resnet_service.api.content_negotiation import BINARY, JSON, media_type_of
 from resnet_service.api.dependencies import StartedService
 from resnet_service.api.openapi import bodies, document, examples, responses
 from resnet_service.api.uploads import read_image
@@ -60,9 +61,9 @@ class _Answer(NamedTuple):
     summary="Classify an image for Hugging Face's client",
     openapi_extra=bodies.request_body(
         {
-            "application/json": bodies.json_body(HubRequest, examples.HUGGING_FACE_REQUEST),
+            JSON: bodies.json_body(HubRequest, examples.HUGGING_FACE_REQUEST),
             "image/*": bodies.ENCODED_IMAGE,
-            "application/octet-stream": bodies.ENCODED_IMAGE,
+            BINARY: bodies.ENCODED_IMAGE,
         }
     ),
     responses={
@@ -79,7 +80,7 @@ async def image_classification(request: Request, service: StartedService, admitt
     ```
     """
     classifier = service.classifier
-    if request.headers.get("content-type", "").split(";")[0].strip().lower() == "application/json":
+    if media_type_of(request) == JSON:
         answer = await admitted.run(_classify_json, classifier, await request.body())
     else:
         data = await read_image(request, service.settings.max_body_bytes)
