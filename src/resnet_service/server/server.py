@@ -23,14 +23,14 @@ from resnet_service.settings import Settings
 log = logging.getLogger("resnet_service")
 
 
-def serve(listener: socket.socket, settings: Settings, opening: ModelLoader) -> None:
-    """Serve the model that ``opening`` loads, until a signal ends the process.
+def serve(listener: socket.socket, settings: Settings, loader: ModelLoader) -> None:
+    """Serve the model that ``loader`` loads, until a signal ends the process.
 
     Raises:
         ServiceError: The model cannot be served; no request was accepted.
 
     """
-    app = create_app(settings, loader=opening)
+    app = create_app(settings, loader=loader)
 
     def no_startup_error(record: logging.LogRecord) -> bool:
         return app.state.startup_error is None
