@@ -17,7 +17,7 @@ REPLACED = {
     "give_back": "release",
     "Opening": "ModelLoader",
     "Reader": "LabelLocale",
-    "ReadBy": "RequestedLocale",
+    "ReadBy": "RequestedLocale",  # codespell:ignore
     "ahead": "prefetch",
     "alone": "prefer_latency",
     "places": "slots",
