@@ -25,7 +25,7 @@ import pyarrow.parquet as pq
 import ray
 import ray.data
 
-from resnet_service.batch.items import Image
+from resnet_service.batch.items import BatchImage
 from resnet_service.batch.job import BatchConfig, Engine, classify_batch, local_engine
 from resnet_service.batch.messages import shard_text
 from resnet_service.batch.shards import plan, shard_size
@@ -98,7 +98,7 @@ def _speed(name: str, config: BatchConfig, source: Path, target: Path, cpus: int
     workers = 1 if name == "one thread" else cpus
     classifier = config.open(workers)
     engine: Engine = (
-        ray_engine(config, classifier, cpus) if name == "ray" else local_engine(config, classifier, workers)
+        ray_engine(config, classifier, cpus) if name == "ray" else local_engine(classifier, workers, config.top_k)
     )
     begun = time.time()
     classify_batch(str(source), str(target), classifier, engine, config)
@@ -164,7 +164,7 @@ def _task_ms() -> float:
 def _described() -> tuple[float, float]:
     """Return the bytes of a listed image in the driver's memory, and the bytes that a worker is sent for it."""
     tracemalloc.start()
-    images = [Image(f"s3://a-bucket/a-folder/of-images/{n:012}.jpg", None, 100_000 + n) for n in range(_LISTED)]
+    images = [BatchImage(f"s3://a-bucket/a-folder/of-images/{n:012}.jpg", None, 100_000 + n) for n in range(_LISTED)]
     shards = list(plan(images, set()))
     held, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()

@@ -7,7 +7,7 @@ from http import HTTPStatus
 import pytest
 
 from resnet_service import errors
-from resnet_service.api.problem_details import status_of
+from resnet_service.api.problem_details import KINDS, status_of
 
 
 def every_class() -> list[type[errors.ServiceError]]:
@@ -34,6 +34,25 @@ def test_what_a_client_causes_is_not_the_services_fault() -> None:
     for cls in concrete():
         if issubclass(cls, errors.RequestError):
             assert 400 <= status_of(cls) < 500, cls
+
+
+# These end a command or the start of the service; a request that meets one all the same is answered with 500.
+NOT_FOR_CLIENTS = {
+    errors.AccuracyLossExceeded,
+    errors.AddressUnavailable,
+    errors.FileNotWritten,
+    errors.InvalidSettings,
+    errors.RuntimeUnavailable,
+    errors.TracingUnavailable,
+    errors.UnsuitableRuntime,
+}
+GROUPS_NOT_FOR_CLIENTS = (errors.ModelError, errors.DatasetError, errors.BatchError, errors.SourceError)
+
+
+@pytest.mark.parametrize("cls", concrete())
+def test_each_error_has_a_status_or_is_not_for_clients(cls: type[errors.ServiceError]) -> None:
+    not_for_clients = cls in NOT_FOR_CLIENTS or issubclass(cls, GROUPS_NOT_FOR_CLIENTS)
+    assert (cls in KINDS) != not_for_clients
 
 
 def test_errors_without_a_row_of_their_own_have_the_status_of_their_base_class_or_500() -> None:

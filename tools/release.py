@@ -20,7 +20,7 @@ from tools import sbom
 
 DIGESTS = "SHA256SUMS"
 # The files that contain the version; CHANGELOG.md's heading is checked separately.
-PLACES = {
+VERSION_PATTERNS = {
     "src/resnet_service/__init__.py": r'^__version__ = "(.+)"$',
     "CITATION.cff": r"^version: (.+)$",
     "Dockerfile": r"^ARG VERSION=(.+)$",
@@ -79,10 +79,10 @@ def check(root: Path) -> str:
 
 
 def versions(root: Path) -> dict[str, str]:
-    """Return the version in each of ``PLACES``; ``nothing`` if there is none, all if there are several."""
+    """Return the version in each of ``VERSION_PATTERNS``; ``nothing`` if there is none, all if there are several."""
     return {
         path: " and ".join(re.findall(pattern, (root / path).read_text(), flags=re.MULTILINE)) or "nothing"
-        for path, pattern in PLACES.items()
+        for path, pattern in VERSION_PATTERNS.items()
     }
 
 

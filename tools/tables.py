@@ -2,6 +2,7 @@
 
 import ast
 import re
+import tomllib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -13,31 +14,12 @@ REPOSITORY = Path(__file__).parent.parent
 DOCS = REPOSITORY / "docs"
 PACKAGE = REPOSITORY / "src" / "resnet_service"
 
-# Packages and root modules from top to bottom: each imports only what comes later. The contracts in pyproject.toml say
-# the same to import-linter.
-LAYERS = (
-    "cli",
-    "ray",
-    "batch",
-    "server",
-    "api",
-    "export",
-    "evaluation",
-    "inference",
-    "runtimes",
-    "imaging",
-    "models",
-    "observability",
-    "settings",
-    "system",
-    "api_keys",
-    "errors",
-    "types",
-    "defaults",
-    "validation",
-)
+CONTRACTS = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+(_ROOT,) = (contract for contract in CONTRACTS if contract.get("containers") == [PACKAGE.name])
+# Packages and root modules from top to bottom: each imports only what comes later.
+LAYERS = tuple(name for layer in _ROOT["layers"] for name in layer.split(" | ") if not name.startswith("__"))
 # What stands beside the layers.
-BESIDE = ("client", "moved_paths", "web", "swagger")
+BESIDE = (*_ROOT["exhaustive_ignores"], "web", "swagger")
 # Folders without Python, and thus without docstrings.
 ASSETS = {
     "web": "The page at `/`: HTML, style and scripts.",

@@ -1,8 +1,8 @@
 """Every error that this package raises on purpose; each class has a stable code.
 
 The first sentence of a class's docstring says when the error occurs, and is its row in the documentation. Messages say
-what to do, and are safe to show to whoever caused the error. Nothing here knows HTTP: ``api.problem_details`` has the
-one table of statuses.
+what to do, and are safe to show to the client or user that caused the error. Nothing here knows HTTP:
+``api.problem_details`` has the one table of statuses.
 """
 
 from typing import ClassVar
@@ -49,9 +49,18 @@ class InvalidTensor(RequestError):
 
 
 class TooManyImages(RequestError):
-    """The request contains more images than the limit."""
+    """The request contains more images than the limit.
+
+    Args:
+        container: What contains them: the form, or a tensor.
+        limit: The limit.
+
+    """
 
     code = "too_many_pictures"
+
+    def __init__(self, container: str, limit: int) -> None:
+        super().__init__(f"The {container} has more images than the limit of {limit}. Send them in several requests.")
 
 
 class UnknownModel(RequestError):
@@ -91,15 +100,30 @@ class TooManyPixels(RequestError):
 
 
 class HeadTooLarge(RequestError):
-    """The request line and headers are larger than the limits."""
+    """The request line and headers are larger than the limits.
+
+    Args:
+        max_bytes: The limit of their bytes.
+        max_fields: The limit of header fields.
+
+    """
 
     code = "head_too_large"
+
+    def __init__(self, max_bytes: int, max_fields: int) -> None:
+        super().__init__(
+            f"The request line and headers are too large; the limits are {max_bytes} bytes and {max_fields} header "
+            "fields."
+        )
 
 
 class MalformedRequest(RequestError):
     """The request is not valid HTTP."""
 
     code = "malformed_request"
+
+    def __init__(self, message: str = "This is not a well-formed HTTP request.") -> None:
+        super().__init__(message)
 
 
 class RequestTooSlow(RequestError):
@@ -261,6 +285,12 @@ class NotReady(ServiceError):
 
     code = "not_ready"
 
+    def __init__(
+        self,
+        message: str = "The service is not ready: it is shutting down or checking its model. Try again in a moment.",
+    ) -> None:
+        super().__init__(message)
+
 
 class Overloaded(ServiceError):
     """The request queue is full.
@@ -288,6 +318,9 @@ class TooManyConnections(ServiceError):
     """The limit of open connections is reached."""
 
     code = "too_many_connections"
+
+    def __init__(self, message: str = "Too many connections are open. Try again in a moment.") -> None:
+        super().__init__(message)
 
 
 class DeadlineExceeded(ServiceError):

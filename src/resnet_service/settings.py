@@ -10,7 +10,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from resnet_service.api_keys import Keys
 from resnet_service.defaults import DEFAULT_MAX_PIXELS
 from resnet_service.errors import InvalidSettings
-from resnet_service.types import Fidelity, RuntimeName
+from resnet_service.types import Fidelity, LogFormat, RuntimeName
 from resnet_service.validation import describe
 
 ENV_PREFIX = "RESNET_SERVICE_"
@@ -114,7 +114,7 @@ class Settings(BaseSettings):
         tuple[str, ...], BeforeValidator(_parse_origins), AfterValidator(_check_origins), NoDecode
     ] = Field((), description="Origins whose pages may call the service (CORS), separated by commas; * for all.")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Lowest severity to log.")
-    log_format: Literal["auto", "json", "console"] = Field(
+    log_format: LogFormat = Field(
         "auto",
         description="json: one JSON object per line; console: for people; auto: console on a terminal, else json.",
     )

@@ -1,6 +1,6 @@
-"""Literal types and file suffixes that several packages share."""
+"""Types and file suffixes that several packages share."""
 
-from typing import Literal
+from typing import Literal, Protocol
 
 RuntimeName = Literal["auto", "openvino", "torch", "torchscript", "torch-dynamic-int8"]
 Precision = Literal["fp32", "bf16", "int8"]
@@ -12,9 +12,21 @@ MapForm = Literal["overlay", "map", "json"]
 WeightsDtype = Literal["float32", "float16"]
 # Each but auto is a module of export.sources; auto tries them in this order.
 WeightsSource = Literal["auto", "torchvision", "pypi"]
+LogFormat = Literal["auto", "json", "console"]
 BatchEngine = Literal["local", "ray"]
+
+# A value for each of the three colour channels.
+Channels = tuple[float, float, float]
 
 # A checkpoint is written in the format of its suffix: safetensors, or else PyTorch's own.
 SAFETENSORS_SUFFIX = ".safetensors"
 CHECKPOINT_SUFFIXES = (SAFETENSORS_SUFFIX, ".pth")
 EXPORTED_SUFFIX = ".onnx"
+
+
+class Progress(Protocol):
+    """Shows progress."""
+
+    def __call__(self, done: int, total: int | None, speed: str = "") -> None:
+        """Show ``done`` of ``total``, if the total is known, and the speed where the caller measures it."""
+        ...

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from resnet_service.batch import inputs
-from resnet_service.batch.items import Image
+from resnet_service.batch.items import BatchImage
 from resnet_service.batch.job import BatchConfig, Totals, classify_batch, local_engine
 from resnet_service.batch.messages import outcome_text, read_outcome, read_shard, shard_text
 from resnet_service.batch.outputs import SCHEMA, Output
@@ -64,7 +64,7 @@ def memory() -> Iterator[str]:
 def run(source: object, target: object, classifier: ImageClassifier | None = None, top_k: int | None = None) -> Totals:
     chosen = classifier or FakeClassifier()
     config = BatchConfig(Path("fake"), top_k=top_k)
-    return classify_batch(str(source), str(target), chosen, local_engine(config, chosen, 2), config)
+    return classify_batch(str(source), str(target), chosen, local_engine(chosen, 2, config.top_k), config)
 
 
 def rows(target: object) -> list[dict[str, Any]]:
@@ -196,7 +196,7 @@ def test_what_cannot_be_read_now_is_left_to_the_next_run(folder: Path, tmp_path:
 
     def vanishing(shards: Sequence[Shard], output: Output) -> Iterator[Outcome]:
         (folder / "00.png").unlink()
-        return local_engine(CONFIG, classifier, 2)(shards, output)
+        return local_engine(classifier, 2, CONFIG.top_k)(shards, output)
 
     totals = classify_batch(str(folder), str(tmp_path / "out"), classifier, vanishing, CONFIG)
     assert (totals.written, totals.unread) == (39, 1)
@@ -220,8 +220,8 @@ def test_a_second_run_does_only_what_is_missing(folder: Path, tmp_path: Path) ->
     assert idle.started == 0
 
 
-def test_taking_parts_away_leaves_the_others_as_they_are() -> None:
-    images = [Image(f"/{index:05}") for index in range(10_000)]
+def test_taking_shards_away_leaves_the_others_as_they_are() -> None:
+    images = [BatchImage(f"/{index:05}") for index in range(10_000)]
     shards = list(plan(images, set()))
     assert [image for shard in shards for image in shard.images] == images
     done = {image.identity for shard in shards[3:9] for image in shard.images}
@@ -230,7 +230,7 @@ def test_taking_parts_away_leaves_the_others_as_they_are() -> None:
 
 
 @pytest.mark.parametrize(("total", "size"), [(1, 16), (5000, 19), (100_000, 390), (10**7, 1000)])
-def test_parts_grow_with_the_batch(total: int, size: int) -> None:
+def test_shards_grow_with_the_batch(total: int, size: int) -> None:
     assert shard_size(total) == size
 
 
@@ -247,7 +247,7 @@ def test_tasks_are_few_and_enough(shards: int, images: int, workers: int, tasks:
     assert task_count(shards, images, workers) == tasks
 
 
-def test_doing_a_part_twice_leaves_it_once(folder: Path, tmp_path: Path) -> None:
+def test_doing_a_shard_twice_leaves_it_once(folder: Path, tmp_path: Path) -> None:
     output = Output(str(tmp_path / "out"), {})
     shard = next(plan(inputs.list_images(str(folder)), set()))
     for _ in range(2):
@@ -325,7 +325,7 @@ def test_a_full_disk_ends_the_run_and_keeps_what_is_written(folder: Path, tmp_pa
 
     def engine(shards: Sequence[Shard], output: Output) -> Iterator[Outcome]:
         yield run_shard(shards[0], classifier, output, None)
-        yield from local_engine(CONFIG, classifier, 2)(shards[1:], Full(output.url, {}))
+        yield from local_engine(classifier, 2, CONFIG.top_k)(shards[1:], Full(output.url, {}))
 
     with pytest.raises(FileNotWritten):
         classify_batch(str(folder), str(tmp_path / "out"), classifier, engine, CONFIG)
@@ -336,7 +336,7 @@ def test_a_full_disk_ends_the_run_and_keeps_what_is_written(folder: Path, tmp_pa
 def test_progress_counts_up_to_all(folder: Path, tmp_path: Path) -> None:
     seen: list[tuple[int, int]] = []
     classifier = FakeClassifier()
-    engine = local_engine(CONFIG, classifier, 2)
+    engine = local_engine(classifier, 2, CONFIG.top_k)
     classify_batch(
         str(folder),
         str(tmp_path / "out"),
@@ -405,7 +405,7 @@ def test_a_killed_run_loses_nothing_and_repeats_nothing(tmp_path: Path) -> None:
 
 
 def test_what_goes_between_machines_comes_through() -> None:
-    shard = Shard((Image("/a/of\udcff any bytes.png", None, 7), Image("s3://photos/in.parquet", 12)))
+    shard = Shard((BatchImage("/a/of\udcff any bytes.png", None, 7), BatchImage("s3://photos/in.parquet", 12)))
     assert read_shard(shard_text(shard)) == shard
     assert read_shard(shard_text(shard)).name == shard.name
     shard_text(shard).encode("ascii")

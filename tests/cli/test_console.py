@@ -2,12 +2,15 @@
 
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
-from resnet_service.cli.console import optional_packages
+from resnet_service.cli.console import _EXTRAS, optional_packages
 from resnet_service.errors import RuntimeUnavailable
+from tests.support.servers import REPOSITORY
 
 MISSING = {
     "pull --source pypi": ("torch", "torch"),
@@ -66,6 +69,16 @@ def test_the_ray_engine_names_its_extra(tmp_path: Path) -> None:
     assert done.stdout.split() == ["1"]
     assert "needs the package ray" in done.stderr
     assert "the extra ray" in done.stderr
+
+
+def test_each_package_of_the_commands_is_named_with_its_extra() -> None:
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+    extras = {
+        extra: {Requirement(line).name for line in project["optional-dependencies"][extra]}
+        for extra in _EXTRAS.values()
+    }
+    assert set(_EXTRAS) == set().union(*extras.values())
+    assert [package for package, extra in _EXTRAS.items() if package not in extras[extra]] == []
 
 
 @pytest.mark.parametrize("name", ["resnet_service.nothing", "torch.no_such_part", None])

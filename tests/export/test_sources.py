@@ -37,8 +37,12 @@ def test_each_source_that_the_command_line_offers_is_a_module() -> None:
 
 def test_published_weights_become_a_checkpoint_with_provenance(tmp_path: Path, publisher: Publisher) -> None:
     updates: list[tuple[int, int | None]] = []
+
+    def progress(done: int, total: int | None, speed: str = "") -> None:
+        updates.append((done, total))
+
     with file_server(publisher.folder) as url:
-        request = PullRequest(publisher.arch, tmp_path, url, progress=lambda done, total: updates.append((done, total)))
+        request = PullRequest(publisher.arch, tmp_path, url, progress=progress)
         pulled = torchvision.fetch_weights(publisher.weights, request)
     loaded = load_checkpoint(pulled.path)
     assert pulled.path == tmp_path / "mobilenet_v3_small-imagenet1k.pth"

@@ -107,7 +107,7 @@ def held_up(threads: int = 1, slots: int | None = None) -> Iterator[tuple[Infere
         executor.close()
 
 
-def test_there_are_as_many_places_as_was_said() -> None:
+def test_there_are_as_many_slots_as_configured() -> None:
     with held_up(threads=2, slots=5) as (executor, _):
         permits = [executor.admit() for _ in range(5)]
         with pytest.raises(Overloaded):
@@ -133,7 +133,7 @@ def test_retry_after_is_the_time_to_work_off_the_queue() -> None:
     assert asyncio.run(main()) == 4  # 20 slots x a little more than 0.3 s / 2 threads, rounded up
 
 
-def test_a_place_comes_back_when_the_thread_is_done_not_when_the_caller_left() -> None:
+def test_a_slot_is_released_when_the_thread_is_done_not_when_the_caller_left() -> None:
     async def main() -> None:
         with held_up() as (executor, gate):
             with executor.admit() as permit:

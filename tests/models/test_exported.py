@@ -104,7 +104,7 @@ def sparse_weight(model: onnx.ModelProto) -> None:
         (sparse_weight, "sparse"),
     ],
 )
-def test_parts_that_export_never_writes_are_refused(
+def test_elements_that_export_never_writes_are_refused(
     path: Path, change: Callable[[onnx.ModelProto], None], message: str
 ) -> None:
     model = small_model()

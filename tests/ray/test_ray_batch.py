@@ -113,7 +113,7 @@ def test_the_node_was_killed_in_the_middle(cluster_runs: ClusterRuns) -> None:
     assert IMAGES / 4 <= written < IMAGES
 
 
-def test_a_part_that_ends_each_worker_ends_the_run(cluster_runs: ClusterRuns) -> None:
+def test_a_shard_that_ends_each_worker_ends_the_run(cluster_runs: ClusterRuns) -> None:
     said = cluster_runs.answers["deadly"]["error"]
     assert said.startswith("Ray failed: ")
     assert said.endswith(". Written results stay; run again to continue.")

@@ -30,7 +30,7 @@ MODEL = REPOSITORY / "checkpoints" / "resnet18-fashion-mnist-int8.onnx"
 KEY = "a-key-that-is-long-enough-for-the-service"
 # One worker and three waiting: a replica has four slots, and Ray passes it up to eight requests.
 SETTINGS = {"RESNET_SERVICE_CHECKPOINT": str(MODEL), "RESNET_SERVICE_QUEUE": "3", "RESNET_SERVICE_API_KEYS": KEY}
-PLACES = 4
+SLOTS = 4
 START_SECONDS = 240
 WAIT_SECONDS = 120
 STOP_SECONDS = 60
@@ -176,13 +176,13 @@ def test_metrics_and_headers_are_there(client: httpx.Client) -> None:
     assert answer.headers.get_list("cross-origin-resource-policy") == ["same-origin"]
 
 
-def many(client: httpx.Client, at_once: int, min_side: Callable[[list[httpx.Response]], bool]) -> list[httpx.Response]:
+def many(client: httpx.Client, at_once: int, finished: Callable[[list[httpx.Response]], bool]) -> list[httpx.Response]:
     """Send concurrent requests until there are enough answers or the time is over."""
     image = CAT.read_bytes()
     answers: list[httpx.Response] = []
     deadline = time.monotonic() + WAIT_SECONDS
     with ThreadPoolExecutor(at_once) as pool:
-        while not min_side(answers) and time.monotonic() < deadline:
+        while not finished(answers) and time.monotonic() < deadline:
             answers += pool.map(lambda _: client.post("/predict", content=image), range(2 * at_once))
     return answers
 
@@ -191,8 +191,8 @@ def is_problem(answer: httpx.Response) -> bool:
     return answer.headers["content-type"] == "application/problem+json"
 
 
-def test_what_finds_no_place_is_a_problem_with_429(client: httpx.Client) -> None:
-    answers = many(client, 2 * PLACES, lambda answers: any(a.status_code == 429 and is_problem(a) for a in answers))
+def test_what_finds_no_slot_is_a_problem_with_429(client: httpx.Client) -> None:
+    answers = many(client, 2 * SLOTS, lambda answers: any(a.status_code == 429 and is_problem(a) for a in answers))
     assert {answer.status_code for answer in answers} == {200, 429}
     refused = [answer for answer in answers if answer.status_code == 429]
     assert all(int(answer.headers["retry-after"]) >= 1 for answer in refused)
@@ -204,11 +204,11 @@ def test_what_finds_no_place_is_a_problem_with_429(client: httpx.Client) -> None
 def test_it_grows_and_what_ray_itself_refuses_is_429_too(client: httpx.Client, cluster: Cluster) -> None:
     by_ray: list[httpx.Response] = []
 
-    def min_side(answers: list[httpx.Response]) -> bool:
+    def finished(answers: list[httpx.Response]) -> bool:
         by_ray[:] = [answer for answer in answers if answer.status_code == 429 and not is_problem(answer)]
         return bool(by_ray) and cluster.replicas() >= 2
 
-    answers = many(client, 8 * PLACES, min_side)
+    answers = many(client, 8 * SLOTS, finished)
     assert {answer.status_code for answer in answers} == {200, 429}
     assert cluster.replicas() >= 2, "it did not grow"
     assert by_ray

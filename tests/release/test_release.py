@@ -25,7 +25,7 @@ TIME = 1_700_000_000
 # The version
 
 
-@pytest.mark.parametrize("path", release.PLACES)
+@pytest.mark.parametrize("path", release.VERSION_PATTERNS)
 def test_the_version_is_the_same_everywhere(path: str) -> None:
     assert release.versions(REPOSITORY)[path] == VERSION
 
@@ -38,9 +38,9 @@ def test_the_version_is_that_of_the_changelog() -> None:
     assert release.newest_heading(REPOSITORY) in {VERSION, "Unreleased"}
 
 
-def test_contributors_are_told_of_each_place() -> None:
+def test_contributing_names_each_file_with_the_version() -> None:
     how = (REPOSITORY / "CONTRIBUTING.md").read_text().partition("## Releasing")[2]
-    assert [path for path in [*release.PLACES, "CHANGELOG.md"] if f"`{path}`" not in how] == []
+    assert [path for path in [*release.VERSION_PATTERNS, "CHANGELOG.md"] if f"`{path}`" not in how] == []
 
 
 # The citation
@@ -72,7 +72,7 @@ def test_the_citation_names_the_paper_and_our_licence() -> None:
 def tree(tmp_path: Path) -> Path:
     """Return a clean commit of the files that name the version, ready to be released."""
     tree = tmp_path / "tree"
-    for path in (*release.PLACES, "CHANGELOG.md"):
+    for path in (*release.VERSION_PATTERNS, "CHANGELOG.md"):
         (tree / path).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(REPOSITORY / path, tree / path)
     changelog = tree / "CHANGELOG.md"
@@ -125,9 +125,9 @@ def test_a_version_that_is_not_the_newest_of_the_changelog_is_refused(heading: s
         release.check(tree)
 
 
-@pytest.mark.parametrize("path", sorted(release.PLACES.keys() - {"src/resnet_service/__init__.py"}))
+@pytest.mark.parametrize("path", sorted(release.VERSION_PATTERNS.keys() - {"src/resnet_service/__init__.py"}))
 @pytest.mark.parametrize("there", ["9.9.9", None])
-def test_a_place_with_another_version_or_none_is_refused(path: str, there: str | None, tree: Path) -> None:
+def test_a_file_with_another_version_or_none_is_refused(path: str, there: str | None, tree: Path) -> None:
     text = (tree / path).read_text()
     assert VERSION in text
     (tree / path).write_text(text.replace(VERSION, there) if there else "")
@@ -248,9 +248,9 @@ def test_the_wheel_holds_the_package_with_licence_page_and_labels(built: tuple[P
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", [0, 1], ids=["wheel", "source"])
 def test_nothing_says_on_which_machine_it_was_made(kind: int, built: tuple[Path, Path]) -> None:
-    slots = [REPOSITORY, Path.home(), sys.prefix, built[0].parent]
+    folders = [REPOSITORY, Path.home(), sys.prefix, built[0].parent]
     for name, data in contents(built[kind]).items():
-        assert [place for place in slots if f"{place}/".encode() in data] == [], name
+        assert [folder for folder in folders if f"{folder}/".encode() in data] == [], name
 
 
 @pytest.mark.slow

@@ -10,7 +10,7 @@ import weakref
 from concurrent.futures import ThreadPoolExecutor
 from http import HTTPStatus
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import httpx
 import numpy as np
@@ -35,6 +35,7 @@ from resnet_service.models.metadata import METADATA_KEY, Agreement, ModelMetadat
 from resnet_service.runtimes.base import Features
 from resnet_service.runtimes.openvino import OpenVINORuntime
 from resnet_service.runtimes.registry import open_runtime
+from resnet_service.runtimes.torch import OPTIMISATIONS
 from resnet_service.settings import Settings
 from resnet_service.system.files import sha256_of
 from resnet_service.types import Precision, RuntimeName
@@ -242,7 +243,7 @@ def test_what_is_drawn_on_counts_as_decoded_until_it_is_drawn(exported: Path, mo
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_the_server_has_threads_for_what_the_runtime_queues_and_no_more_places(exported: Path, workers: int) -> None:
+def test_the_server_has_threads_for_what_the_runtime_queues_and_no_more_slots(exported: Path, workers: int) -> None:
     app = create_app(Settings(checkpoint=exported, workers=workers, queue=2))
     with served(app) as client:
         service = app.state.service
@@ -406,3 +407,7 @@ def test_logits_feed_the_ranking(exported: Path) -> None:
     classifier = Classifier.open(exported)
     (best, *_) = rank(runtime.logits(PIXELS[:1])[0], classifier.model.labels, 1)
     assert best.class_id == int(runtime.logits(PIXELS[:1])[0].argmax())
+
+
+def test_each_runtime_that_the_settings_offer_has_an_implementation() -> None:
+    assert {"auto", OpenVINORuntime.name, *OPTIMISATIONS} == set(get_args(RuntimeName))

@@ -111,7 +111,7 @@ def test_a_pull_that_is_killed_while_it_fetches_leaves_nothing(publisher: Publis
 
 
 @pytest.mark.slow
-def test_a_pack_that_is_killed_leaves_the_old_model_whole(checkpoint: Path, tmp_path: Path) -> None:
+def test_an_export_that_is_killed_leaves_the_old_model_whole(checkpoint: Path, tmp_path: Path) -> None:
     """30 s."""
     source = Path(shutil.copy(checkpoint, tmp_path / "model.pth"))
     target = tmp_path / "model.onnx"

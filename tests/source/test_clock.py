@@ -11,7 +11,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 # What operators set: time synchronisation, summer time, a mistake.
 WALL_CLOCKS = {"time.time", "time.time_ns", "datetime.now", "datetime.utcnow", "datetime.today", "date.today"}
 
-# What is said to others is dated in their calendar: no duration comes of it on this side.
+# Dates that others read; no duration is computed from them here.
 DATED = {
     "api.dependencies": {"datetime.now"},  # when the service started, in /metadata
     "client.calls": {"time.time"},  # Retry-After may be a date
@@ -19,7 +19,7 @@ DATED = {
 }
 
 
-def room(path: Path) -> str:
+def module_name(path: Path) -> str:
     return ".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__")
 
 
@@ -36,9 +36,9 @@ def names(tree: ast.AST) -> set[str]:
     return found
 
 
-@pytest.mark.parametrize("path", MODULES, ids=room)
+@pytest.mark.parametrize("path", MODULES, ids=module_name)
 def test_every_clock_is_monotonic(path: Path) -> None:
-    assert names(ast.parse(path.read_text())) & WALL_CLOCKS == DATED.get(room(path), set())
+    assert names(ast.parse(path.read_text())) & WALL_CLOCKS == DATED.get(module_name(path), set())
 
 
 @pytest.mark.parametrize("line", ["time.time()", "from time import time", "datetime.datetime.now()", "datetime.now()"])

@@ -19,7 +19,7 @@ FLOORS = {
     "pillow": "13.0",  # 12.3 reads the values of EXIF and MPF fields that overlap: of 9 MB, tens of gigabytes
 }
 
-# The one process that may execute what is in a file does so for whoever said --trust-pickle.
+# The one process that may execute what is in a file, after --trust-pickle.
 CONVERTER = Path("src/resnet_service/export/unpickle.py")
 EXECUTES = ("weights_only=False", "jit.load", "torch.package", "pickle.load", "pickle.Unpickler", "add_safe_globals")
 EXECUTES_TOO = ("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "torch.hub", "dill", "joblib", "marshal.load", "shelve")

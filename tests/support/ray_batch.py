@@ -26,7 +26,7 @@ from resnet_service.ray.batch import ray_engine
 
 _NODES = 2  # with a CPU each, besides the head, which has none
 _WAIT_SECONDS = 120
-_FEW_PARTS = 20
+_FEW_SHARDS = 20
 
 
 class DeadlyOutput(Output):
@@ -63,7 +63,7 @@ def main() -> None:
             cluster.remove_node(nodes[0], allow_graceful=False)
 
     def deadly(shards: Sequence[Shard], output: Output) -> Iterator[Outcome]:
-        few = shards[:_FEW_PARTS]
+        few = shards[:_FEW_SHARDS]
         yield from ray_engine(config, classifier, None, restarts=1)(few, DeadlyOutput(output, few[7].name))
 
     def batch(name: str, **options: Any) -> dict[str, object]:

@@ -78,6 +78,7 @@ def create_app(
         middleware=middleware(
             settings,
             body_budget=body_budget,
+            max_bytes_by_path={predict.BATCH_PATH: settings.max_batch_bytes},
             key_ring=key_ring,
             open_paths=open_paths,
             metrics=metrics,

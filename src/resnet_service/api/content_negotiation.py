@@ -1,14 +1,20 @@
-"""The media type that a client prefers, by its ``Accept`` header."""
+"""Media types: of a request's body, and of the response that a client prefers."""
 
 from collections.abc import Sequence
 from typing import Annotated
 
 from fastapi import Header
+from starlette.requests import Request
 
-JSON, PNG, BINARY = "application/json", "image/png", "application/octet-stream"
+JSON, PNG, BINARY, FORM = "application/json", "image/png", "application/octet-stream", "multipart/form-data"
 Accept = Annotated[str, Header(include_in_schema=False)]
 # Caches may give a stored response only to clients that prefer the same media type.
 VARY = {"Vary": "Accept"}
+
+
+def media_type_of(request: Request) -> str:
+    """Return the media type of a request's body, without parameters, in lower case; empty if there is none."""
+    return request.headers.get("content-type", "").split(";")[0].strip().lower()
 
 
 def preferred_media_type(accept: str, offered: Sequence[str]) -> str:

@@ -10,7 +10,7 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse, Response
 
 from resnet_service import errors
-from resnet_service.api.openapi import examples
+from resnet_service.api import example_model
 from resnet_service.api.schemas import Problem
 from resnet_service.api.uploads import HOW_TO_SEND
 from resnet_service.imaging.formats import ACCEPTED_FORMATS
@@ -43,9 +43,9 @@ _TABLE: dict[type[errors.ServiceError], tuple[HTTPStatus, str]] = {
     ),
     errors.TooManyImages: (
         HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
-        "The form has more images than the limit of 16. Send them in several requests.",
+        str(errors.TooManyImages("form", 16)),
     ),
-    errors.UnknownModel: (HTTPStatus.NOT_FOUND, f"This model is not served. The served model is {examples.MODEL}."),
+    errors.UnknownModel: (HTTPStatus.NOT_FOUND, f"This model is not served. The served model is {example_model.NAME}."),
     errors.UnsupportedMediaType: (
         HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
         f"The content type text/plain is not accepted. {HOW_TO_SEND}",
@@ -80,9 +80,9 @@ _TABLE: dict[type[errors.ServiceError], tuple[HTTPStatus, str]] = {
     ),
     errors.HeadTooLarge: (
         HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
-        "The request line and headers are too large; the limits are 16384 bytes and 100 header fields.",
+        str(errors.HeadTooLarge(16384, 100)),
     ),
-    errors.MalformedRequest: (HTTPStatus.BAD_REQUEST, "This is not a well-formed HTTP request."),
+    errors.MalformedRequest: (HTTPStatus.BAD_REQUEST, str(errors.MalformedRequest())),
     errors.RequestTooSlow: (HTTPStatus.REQUEST_TIMEOUT, "The request's headers came too slowly."),
     errors.Overloaded: (HTTPStatus.TOO_MANY_REQUESTS, "The request queue is full. Try again in 1 s."),
     errors.BodyBudgetExceeded: (
@@ -91,12 +91,12 @@ _TABLE: dict[type[errors.ServiceError], tuple[HTTPStatus, str]] = {
     ),
     errors.TooManyConnections: (
         HTTPStatus.SERVICE_UNAVAILABLE,
-        "Too many connections are open. Try again in a moment.",
+        str(errors.TooManyConnections()),
     ),
     errors.DeadlineExceeded: (HTTPStatus.GATEWAY_TIMEOUT, "There was no answer within 30 s. Try again later."),
     errors.NotReady: (
         HTTPStatus.SERVICE_UNAVAILABLE,
-        "The service is not ready: it is shutting down or checking its model. Try again in a moment.",
+        str(errors.NotReady()),
     ),
     errors.OutputUnavailable: (
         HTTPStatus.NOT_IMPLEMENTED,

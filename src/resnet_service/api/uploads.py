@@ -7,6 +7,7 @@ from starlette.datastructures import FormData, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
+from resnet_service.api.content_negotiation import BINARY, FORM, media_type_of
 from resnet_service.errors import MalformedForm, MissingImage, TooManyImages, UnsupportedMediaType
 
 FIELD = "file"
@@ -14,10 +15,10 @@ FIELDS = "files"
 _MAX_FIELDS = 8
 _MAX_NAME = 255  # characters of a file's name that the response repeats
 HOW_TO_SEND = (
-    "Send a form with the image in the field 'file' (curl -F file=@cat.jpg), or the bytes themselves as image/*."
+    f"Send a form with the image in the field {FIELD!r} (curl -F {FIELD}=@cat.jpg), or the bytes themselves as image/*."
 )
 _HOW_TO_SEND_SEVERAL = (
-    f"Send a form with the images in the field {FIELDS!r} (curl -F files=@cat.jpg -F files=@dog.jpg)."
+    f"Send a form with the images in the field {FIELDS!r} (curl -F {FIELDS}=@cat.jpg -F {FIELDS}=@dog.jpg)."
 )
 
 
@@ -43,10 +44,10 @@ async def read_image(request: Request, max_bytes: int) -> bytes:
         BodyTooLarge: Raised by the stream.
 
     """
-    media_type = _media_type(request)
-    if media_type == "multipart/form-data":
+    media_type = media_type_of(request)
+    if media_type == FORM:
         data = await _from_form(request, max_bytes)
-    elif media_type in ("", "application/octet-stream") or media_type.startswith("image/"):
+    elif media_type in ("", BINARY) or media_type.startswith("image/"):
         data = await request.body()
     else:
         raise UnsupportedMediaType(f"The content type {media_type[:100]} is not accepted. {HOW_TO_SEND}")
@@ -71,8 +72,8 @@ async def read_images(request: Request, max_bytes: int, max_images: int) -> list
         BodyTooLarge: Raised by the stream.
 
     """
-    media_type = _media_type(request)
-    if media_type != "multipart/form-data":
+    media_type = media_type_of(request)
+    if media_type != FORM:
         raise UnsupportedMediaType(
             f"The content type {media_type[:100] or 'unknown'} is not accepted. {_HOW_TO_SEND_SEVERAL}"
         )
@@ -87,10 +88,6 @@ async def read_images(request: Request, max_bytes: int, max_images: int) -> list
         return [NamedImage((part.filename or "")[:_MAX_NAME], await part.read()) for part in files]
     finally:
         await form.close()
-
-
-def _media_type(request: Request) -> str:
-    return request.headers.get("content-type", "").split(";")[0].strip().lower()
 
 
 async def _from_form(request: Request, max_bytes: int) -> bytes:
@@ -114,9 +111,7 @@ async def _parse(request: Request, max_bytes: int, max_files: int, how: str) -> 
         return await parser.parse()
     except MultiPartException as error:
         if max_files > 1 and error.message.startswith("Too many files"):
-            raise TooManyImages(
-                f"The form has more images than the limit of {max_files}. Send them in several requests."
-            ) from error
+            raise TooManyImages("form", max_files) from error
         raise MalformedForm(f"The form cannot be parsed: {error.message} {how}") from error
 
 

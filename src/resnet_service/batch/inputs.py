@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from resnet_service.batch.items import Image, as_text
+from resnet_service.batch.items import BatchImage, as_text
 from resnet_service.batch.storage import Location, locate
 from resnet_service.errors import BodyTooLarge, InvalidBatchInput, MissingImage, RequestError
 
@@ -30,7 +30,7 @@ class Read(NamedTuple):
     run tries again.
     """
 
-    image: Image
+    image: BatchImage
     path: str
     data: bytes = b""
     error: RequestError | None = None
@@ -50,7 +50,7 @@ class _Columns(NamedTuple):
         return [self.data] if self.path in (None, self.data) else [self.data, str(self.path)]
 
 
-def list_images(url: str, *, outside: str | None = None) -> list[Image]:
+def list_images(url: str, *, outside: str | None = None) -> list[BatchImage]:
     """List every image of ``url``, in a stable order.
 
     Args:
@@ -70,21 +70,21 @@ def list_images(url: str, *, outside: str | None = None) -> list[Image]:
     if not files:
         raise InvalidBatchInput(f"There are no images in {url}.")
     forbidden = outside and outside.rstrip("/") + "/"
-    images: list[Image] = []
+    images: list[BatchImage] = []
     for path, size in files:
         source = location.url(path)
         if forbidden and source.startswith(forbidden):
             raise InvalidBatchInput(f"The output {outside} lies within the input {url}; choose another folder.")
         if path.endswith(_PARQUET):
-            images += (Image(source, row) for row in range(_rows(location, path)))
+            images += (BatchImage(source, row) for row in range(_rows(location, path)))
         else:
-            images.append(Image(source, None, size))
+            images.append(BatchImage(source, None, size))
     if not images:
         raise InvalidBatchInput(f"The Parquet files in {url} have no rows.")
     return images
 
 
-def read_images(images: Sequence[Image]) -> Iterator[list[Read]]:
+def read_images(images: Sequence[BatchImage]) -> Iterator[list[Read]]:
     """Read images in order and in groups; errors of single images are returned, not raised."""
     for parquet, run in groupby(images, lambda image: None if image.row is None else image.source):
         if parquet is not None:
@@ -168,8 +168,8 @@ def _is_binary(kind: pa.DataType) -> bool:
     return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
 
 
-def _groups(images: Iterator[Image]) -> Iterator[list[Image]]:
-    group: list[Image] = []
+def _groups(images: Iterator[BatchImage]) -> Iterator[list[BatchImage]]:
+    group: list[BatchImage] = []
     held = 0
     for image in images:
         size = MAX_IMAGE_BYTES if image.size is None else min(image.size, MAX_IMAGE_BYTES)
@@ -182,7 +182,7 @@ def _groups(images: Iterator[Image]) -> Iterator[list[Image]]:
         yield group
 
 
-def _read_files(group: list[Image]) -> list[Read]:
+def _read_files(group: list[BatchImage]) -> list[Read]:
     """Read whole files together; file systems of object stores read them concurrently."""
     locations = [locate(image.source) for image in group]
     # Ranges, since ``cat`` would read brackets in names as globs and would not stop at the limit. An empty object has
@@ -198,7 +198,7 @@ def _read_files(group: list[Image]) -> list[Read]:
     return [_read_of(image, as_text(image.source), content) for image, content in zip(group, contents, strict=True)]
 
 
-def _read_rows(source: str, images: list[Image]) -> Iterator[list[Read]]:
+def _read_rows(source: str, images: list[BatchImage]) -> Iterator[list[Read]]:
     """Read rows of one Parquet file, a few record batches at a time; ``images`` are in row order."""
     rows = {image.row: image for image in images}
     try:
@@ -227,7 +227,7 @@ def _read_rows(source: str, images: list[Image]) -> Iterator[list[Read]]:
     ]
 
 
-def _from_batch(batch: pa.RecordBatch, columns: _Columns, group: list[Image | None]) -> Iterator[Read]:
+def _from_batch(batch: pa.RecordBatch, columns: _Columns, group: list[BatchImage | None]) -> Iterator[Read]:
     data = _column(batch, columns.data, columns.data_field)
     paths = None if columns.path is None else _column(batch, columns.path, columns.path_field)
     for index, image in enumerate(group):
@@ -244,7 +244,7 @@ def _column(batch: pa.RecordBatch, name: str, field: str | None) -> pa.Array:
     return column if field is None else column.field(field)
 
 
-def _read_of(image: Image, path: str, content: object) -> Read:
+def _read_of(image: BatchImage, path: str, content: object) -> Read:
     if isinstance(content, RequestError):
         return Read(image, path, error=content)
     if not isinstance(content, bytes):

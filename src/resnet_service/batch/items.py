@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 
-class Image(NamedTuple):
+class BatchImage(NamedTuple):
     """One input: its file (a URL or an absolute path) and, in a Parquet file, its row, counted from 0.
 
     ``size`` is the file's bytes, if the listing has them; it is not part of the identity.

@@ -74,9 +74,9 @@ class Totals:
 Engine = Callable[[Sequence[Shard], Output], Iterator[Outcome]]
 
 
-def local_engine(config: BatchConfig, classifier: ImageClassifier, workers: int) -> Engine:
+def local_engine(classifier: ImageClassifier, workers: int, top_k: int | None = None) -> Engine:
     """Return the engine of this machine; ``classifier`` was opened for at least ``workers`` images at once."""
-    return lambda shards, output: run_local(shards, classifier, output, top_k=config.top_k, workers=workers)
+    return lambda shards, output: run_local(shards, classifier, output, top_k=top_k, workers=workers)
 
 
 def classify_batch(

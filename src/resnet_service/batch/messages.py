@@ -3,7 +3,7 @@
 import json
 
 from resnet_service import errors
-from resnet_service.batch.items import Image
+from resnet_service.batch.items import BatchImage
 from resnet_service.batch.shards import Shard
 from resnet_service.batch.worker import Outcome
 
@@ -15,7 +15,7 @@ def shard_text(shard: Shard) -> str:
 
 def read_shard(text: str) -> Shard:
     """Parse the text of ``shard_text``."""
-    return Shard(tuple(Image(*fields) for fields in json.loads(text)))
+    return Shard(tuple(BatchImage(*fields) for fields in json.loads(text)))
 
 
 def outcome_text(outcome: Outcome | errors.ServiceError) -> str:

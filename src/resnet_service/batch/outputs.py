@@ -13,7 +13,7 @@ from typing import NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from resnet_service.batch.items import Image
+from resnet_service.batch.items import BatchImage
 from resnet_service.batch.storage import locate
 from resnet_service.errors import FileNotWritten, OutputConflict, OutputInUse, ServiceError
 from resnet_service.inference.results import Classification
@@ -43,7 +43,7 @@ class Result(NamedTuple):
     """One row: name to show, image, and its classification or the error."""
 
     path: str
-    image: Image
+    image: BatchImage
     answer: Classification | ServiceError
 
 

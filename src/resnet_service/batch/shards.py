@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from resnet_service.batch.items import Image
+from resnet_service.batch.items import BatchImage
 
 _MIN_IMAGES, _MAX_IMAGES = 16, 1000  # of a shard
 _MIN_SHARDS = 256  # of a batch that has enough images, so that many workers end at about the same time
@@ -19,7 +19,7 @@ _TASKS_PER_WORKER = 4  # at least, so that all workers end at about the same tim
 class Shard:
     """Images whose results go into one file. The same images always have the same file name."""
 
-    images: tuple[Image, ...]
+    images: tuple[BatchImage, ...]
 
     @property
     def name(self) -> str:
@@ -41,7 +41,7 @@ def task_count(shards: int, images: int, workers: int) -> int:
     return min(shards, max(target, _TASKS_PER_WORKER * workers))
 
 
-def plan(images: Sequence[Image], done: set[tuple[str, int | None]]) -> Iterator[Shard]:
+def plan(images: Sequence[BatchImage], done: set[tuple[str, int | None]]) -> Iterator[Shard]:
     """Divide the images that are not ``done`` into shards.
 
     The shard size depends on all images, not on the missing ones. So if the input is unchanged and whole shards are

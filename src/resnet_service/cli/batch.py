@@ -51,7 +51,7 @@ def classify_batch(
         classifier = config.open(local_workers if engine == "local" else 1)
         classifier.warm_up()
         chosen = (
-            job.local_engine(config, classifier, local_workers)
+            job.local_engine(classifier, local_workers, top_k)
             if engine == "local"
             else ray_engine(config, classifier, workers)
         )

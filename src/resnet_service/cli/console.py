@@ -3,11 +3,12 @@
 import functools
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Literal
 
 import typer
 
 from resnet_service.errors import RuntimeUnavailable, ServiceError
+from resnet_service.types import Progress
 
 if TYPE_CHECKING:
     from rich.console import Console, JustifyMethod
@@ -85,14 +86,6 @@ def optional_packages() -> Iterator[None]:
             f"This command needs the package {error.name}, which is not installed. In a checkout of resnet-service, "
             f"install the extra {extra}: pip install '.[{extra}]'"
         ) from error
-
-
-class Progress(Protocol):
-    """Moves a progress bar."""
-
-    def __call__(self, done: int, total: int | None, speed: str = "") -> None:
-        """Show ``done`` of ``total``, and the speed where the bar does not measure it."""
-        ...
 
 
 @contextmanager

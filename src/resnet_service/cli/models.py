@@ -9,18 +9,11 @@ import typer
 from resnet_service.cli.console import message, one_line_errors, print_rows, progress_bar
 from resnet_service.cli.flags import Arch, AsJson, Calibration, Labels, MaxLoss, ModelFile
 from resnet_service.defaults import DEFAULT_MAX_LOSS
-from resnet_service.types import (
-    EXPORTED_SUFFIX,
-    Interpolation,
-    Precision,
-    WeightsDtype,
-    WeightsSource,
-)
+from resnet_service.models.discovery import FOLDER, pulled_models
+from resnet_service.types import EXPORTED_SUFFIX, Channels, Interpolation, Precision, WeightsDtype, WeightsSource
 
 if TYPE_CHECKING:
     from resnet_service.models.metadata import ModelMetadata
-
-Channels = tuple[float, float, float]
 
 
 def pull(
@@ -28,7 +21,7 @@ def pull(
         WeightsSource, typer.Option(help="Where to fetch from; auto: the first that responds, in this order.")
     ] = "auto",
     arch: Annotated[str, typer.Option(help="Architecture, by torchvision's name.")] = "resnet18",
-    into: Annotated[Path, typer.Option(help="Folder for the checkpoint.")] = Path("checkpoints"),
+    into: Annotated[Path, typer.Option(help="Folder for the checkpoint.")] = FOLDER,
     weights_url: Annotated[str | None, typer.Option(help="Folder URL of a mirror of torchvision's weights.")] = None,
     if_missing: Annotated[bool, typer.Option(help="Do nothing if the folder has a pulled model already.")] = False,
     calibration: Calibration = None,
@@ -36,8 +29,6 @@ def pull(
 ) -> None:
     """Fetch and check ImageNet weights, write a checkpoint, and export it: FP32, or INT8 with --calibration."""
     with one_line_errors():
-        from resnet_service.models.discovery import pulled_models
-
         if if_missing and (models := pulled_models(into)):
             message(f"{models[-1]} exists already")
             return

@@ -3,7 +3,7 @@
 import subprocess
 import sys
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import torch
@@ -13,7 +13,7 @@ from resnet_service.models.checkpoint.checkpoint import Checkpoint, load_checkpo
 from resnet_service.models.labels import labels_for, read_label_set
 from resnet_service.models.metadata import LabelSetReference, ModelMetadata
 from resnet_service.system.files import check_target
-from resnet_service.types import EXPORTED_SUFFIX, Interpolation, WeightsDtype
+from resnet_service.types import EXPORTED_SUFFIX, Channels, Interpolation, WeightsDtype
 
 _UNPICKLE_SECONDS = 300
 _DTYPES: dict[WeightsDtype, torch.dtype] = {"float32": torch.float32, "float16": torch.float16}
@@ -42,13 +42,14 @@ class ConvertOptions:
     input_size: int | None = None
     resize_size: int | None = None
     interpolation: Interpolation | None = None
-    mean: tuple[float, float, float] | None = None
-    std: tuple[float, float, float] | None = None
+    mean: Channels | None = None
+    std: Channels | None = None
     label_file: Path | None = None
     dtype: WeightsDtype = "float32"
     trust_pickle: bool = False
 
 
+_METADATA = [field.name for field in fields(ConvertOptions) if field.name in ModelMetadata.model_fields]
 DEFAULT_OPTIONS = ConvertOptions()
 
 
@@ -77,18 +78,8 @@ def convert(source: Path, target: Path, options: ConvertOptions = DEFAULT_OPTION
 
 
 def _load(path: Path, options: ConvertOptions, labels: LabelSetReference | None) -> Checkpoint:
-    return load_checkpoint(
-        path,
-        from_training=True,
-        arch=options.arch,
-        num_classes=options.num_classes,
-        input_size=options.input_size,
-        resize_size=options.resize_size,
-        interpolation=options.interpolation,
-        mean=options.mean,
-        std=options.std,
-        labels=labels,
-    )
+    given = {name: getattr(options, name) for name in _METADATA}
+    return load_checkpoint(path, from_training=True, labels=labels, **given)
 
 
 def _unpickle(source: Path, target: Path) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import NamedTuple, Self
 
 from resnet_service.errors import BrokenImage
+from resnet_service.imaging.refusals import too_many
 
 # The largest grid has 256 tiles, of a few units each.
 MAX_UNITS = 10_000
@@ -24,11 +25,6 @@ _SEQUENCE_HEADER_BYTES, _FRAME_HEADER_BYTES = 1024, 64
 _SEQUENCE_HEADER, _FRAME_HEADER, _FRAME, _REDUNDANT_FRAME_HEADER = 1, 3, 6, 7
 _KEY_FRAME, _SWITCH_FRAME = 0, 3
 _SELECT = 2  # value of seq_force_screen_content_tools and seq_force_integer_mv: each frame header decides
-
-
-def too_many(what: str, limit: int) -> BrokenImage:
-    """Return the error of a file that has more than ``limit`` of something."""
-    return BrokenImage(f"The image file has more than {limit:,} {what}; no camera or program writes such files.")
 
 
 def boxes(data: bytes, position: int, end: int) -> Iterator[tuple[bytes, int, int]]:

@@ -48,7 +48,10 @@ class ServedModel:
 
 
 class ImageClassifier(Protocol):
-    """A classifier as the HTTP interface needs it; ``Classifier`` and ``FakeClassifier`` implement it."""
+    """A classifier as the HTTP interface, batch jobs and evaluations use it.
+
+    ``Classifier`` and ``FakeClassifier`` implement it.
+    """
 
     @property
     def model(self) -> ServedModel:

@@ -50,7 +50,7 @@ class ModelLoader:
         find_runtime(choose_model(settings.checkpoint), settings.runtime)
         self._result: Future[Classifier] = Future()
         # Not a daemon thread: the process would abort if it exited while OpenVINO was compiling.
-        threading.Thread(target=_open, args=(settings, self._result), name="opening").start()
+        threading.Thread(target=_open, args=(settings, self._result), name="model-loader").start()
 
     async def result(self) -> Classifier:
         """Return the classifier, once, and drop the reference, so that a reload can free it."""

@@ -7,10 +7,9 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, field_validator, model_validator
 
 from resnet_service.errors import InvalidMetadata
-from resnet_service.types import Interpolation, Precision
+from resnet_service.types import Channels, Interpolation, Precision
 from resnet_service.validation import describe
 
-FORMAT_VERSION = 1
 # Under this key, ONNX and safetensors files hold the metadata as JSON.
 METADATA_KEY = "resnet_service"
 
@@ -20,7 +19,6 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 IMAGENET_RESIZE_RATIO = 256 / 224
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-Channels = tuple[float, float, float]
 
 
 class _Record(BaseModel):

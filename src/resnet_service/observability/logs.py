@@ -16,14 +16,13 @@ from typing import Literal
 
 from resnet_service.observability.request_context import current
 from resnet_service.system.imports import import_blocked
+from resnet_service.types import LogFormat
 
 # structlog uses rich to show local variables in tracebacks, which this log never does; importing rich takes a twentieth
 # of a server's start-up.
 with import_blocked("rich"):
     import structlog
     from structlog.typing import EventDict, Processor
-
-LogFormat = Literal["auto", "json", "console"]
 
 # Fields that a line may have beside its message; any other `extra` is left out.
 FIELDS = ("request_id", "method", "route", "path", "status", "ms", "received", "sent", "code", "trace_id")

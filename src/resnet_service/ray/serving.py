@@ -16,8 +16,8 @@ from ray.serve.config import AutoscalingConfig, BackpressureConfig
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from resnet_service.api.app import create_app
+from resnet_service.api.response_headers import RESPONSE_HEADERS
 from resnet_service.observability.request_context import REQUEST_ID_HEADER
-from resnet_service.server.server import RESPONSE_HEADERS
 from resnet_service.settings import Settings, load_settings
 from resnet_service.system.memory import limit_gc, limit_heap
 

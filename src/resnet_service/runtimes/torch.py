@@ -19,7 +19,7 @@ from resnet_service.models.checkpoint.checkpoint import Checkpoint, load_checkpo
 from resnet_service.models.metadata import ModelMetadata, Outputs
 from resnet_service.models.traced import UntraceableModel, trace
 from resnet_service.runtimes.base import Features
-from resnet_service.types import Precision
+from resnet_service.types import Precision, RuntimeName
 
 Forward = Callable[[Tensor], Tensor]
 
@@ -27,7 +27,7 @@ Forward = Callable[[Tensor], Tensor]
 class Optimisation(NamedTuple):
     """An optimisation within PyTorch; the optimised network still takes float32 [N, 3, S, S] and gives logits."""
 
-    name: str
+    name: RuntimeName
     precision: Precision
     apply: Callable[[nn.Module, Tensor], Forward]
 
@@ -117,7 +117,7 @@ def _dynamic_int8(model: nn.Module, example: Tensor) -> Forward:
     return quantized
 
 
-OPTIMISATIONS: Mapping[str, Optimisation] = MappingProxyType(
+OPTIMISATIONS: Mapping[RuntimeName, Optimisation] = MappingProxyType(
     {
         optimisation.name: optimisation
         for optimisation in (

@@ -65,7 +65,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._unsent_since: float | None = None  # when the oldest unacknowledged bytes were noticed
         self._to_acknowledge = 0  # they have arrived when the client has acknowledged this many bytes
         if len(self.connections) > self._settings.max_connections:
-            self._refuse(TooManyConnections("Too many connections are open. Try again in a moment."))
+            self._refuse(TooManyConnections())
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Handle the end of the connection; tell an application that still responds that the client has left."""
@@ -137,7 +137,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def send_400_response(self, msg: str) -> None:
         """Refuse malformed HTTP with a problem document."""
         if not self._refused:
-            self._refuse(MalformedRequest("This is not a well-formed HTTP request."))
+            self._refuse(MalformedRequest())
 
     def shutdown(self) -> None:
         """Close after the current response; an idle connection waits a moment for a request on its way."""
@@ -223,10 +223,7 @@ class BoundedProtocol(HttpToolsProtocol):
         return self._fields > _MAX_HEADERS or self._parsed_head_bytes > self._settings.max_header_bytes
 
     def _too_large(self) -> HeadTooLarge:
-        return HeadTooLarge(
-            "The request line and headers are too large; the limits are "
-            f"{self._settings.max_header_bytes} bytes and {_MAX_HEADERS} header fields."
-        )
+        return HeadTooLarge(self._settings.max_header_bytes, _MAX_HEADERS)
 
     def _unsent(self) -> int:
         """Return the bytes that the client has not acknowledged, in the transport's buffer and the kernel's."""

@@ -14,6 +14,7 @@ from fastapi import FastAPI
 
 from resnet_service.api.app import create_app
 from resnet_service.api.dependencies import Service
+from resnet_service.api.response_headers import RESPONSE_HEADERS
 from resnet_service.errors import ServiceError
 from resnet_service.inference.loader import ModelLoader
 from resnet_service.server.http_protocol import BoundedProtocol, sweep
@@ -21,19 +22,15 @@ from resnet_service.settings import Settings
 
 log = logging.getLogger("resnet_service")
 
-# Headers of every response, also of those below the application: browsers must not guess another content type, and
-# other sites must not embed a response.
-RESPONSE_HEADERS = (("X-Content-Type-Options", "nosniff"), ("Cross-Origin-Resource-Policy", "same-origin"))
 
-
-def serve(listener: socket.socket, settings: Settings, opening: ModelLoader) -> None:
-    """Serve the model that ``opening`` loads, until a signal ends the process.
+def serve(listener: socket.socket, settings: Settings, loader: ModelLoader) -> None:
+    """Serve the model that ``loader`` loads, until a signal ends the process.
 
     Raises:
         ServiceError: The model cannot be served; no request was accepted.
 
     """
-    app = create_app(settings, loader=opening)
+    app = create_app(settings, loader=loader)
 
     def no_startup_error(record: logging.LogRecord) -> bool:
         return app.state.startup_error is None

@@ -27,10 +27,10 @@ def start(settings: Settings) -> None:
     block_import("pydantic.v1")
     with _listener(settings.host, settings.port) as listener:
         with gc_frozen():
-            opening = ModelLoader(settings)
+            loader = ModelLoader(settings)
             from resnet_service.server.server import serve
 
-        serve(listener, settings, opening)
+        serve(listener, settings, loader)
 
 
 def _listener(host: str, port: int) -> socket.socket:

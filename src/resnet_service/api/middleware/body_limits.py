@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from resnet_service.api.problem_details import respond_to
+from resnet_service.api.units import megabytes
 from resnet_service.errors import BodyBudgetExceeded, BodyTooLarge, RequestTooSlow, ServiceError
 
 # Seconds before the minimum rate applies: a slow start or a short gap in reception is no attack.
@@ -142,8 +143,3 @@ class BodyLimitsMiddleware:
 
 def _refusal(size: int, limit: int) -> BodyTooLarge:
     return BodyTooLarge(f"The request body has at least {megabytes(size)}; the limit is {megabytes(limit)}.")
-
-
-def megabytes(size: int) -> str:
-    """Format a number of bytes for people."""
-    return f"{size / 2**20:.1f} MB"

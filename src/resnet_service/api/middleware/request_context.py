@@ -10,7 +10,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from resnet_service.api.problem_details import unexpected
 from resnet_service.observability.logs import printable
 from resnet_service.observability.metrics import UNMATCHED, Metrics
-from resnet_service.observability.request_context import RequestContext, current, request_id
+from resnet_service.observability.request_context import REQUEST_ID_HEADER, RequestContext, current, request_id
 from resnet_service.observability.tracing import Tracer
 
 log = logging.getLogger("resnet_service.access")
@@ -18,8 +18,9 @@ log = logging.getLogger("resnet_service.access")
 # nginx's status for a client that left; for log and metrics only, since there is no response.
 CLIENT_LEFT = 499
 _LONGEST_PATH = 200
-# Requested every few seconds, and therefore logged at debug level; changes of readiness have lines of their own.
-_PROBES = ("/live", "/ready", "/metrics")
+# Suffixes of routes that are requested every few seconds, and therefore logged at debug level; changes of readiness
+# have lines of their own.
+_QUIET_ROUTES = ("/live", "/ready", "/metrics")
 
 
 class RequestContextMiddleware:
@@ -92,7 +93,7 @@ class RequestContextMiddleware:
         seconds = time.perf_counter() - ctx.begun
         self._metrics.answered(route, method, status, seconds, ctx.code)
         level = logging.WARNING if status >= 500 else logging.INFO
-        if route.endswith(_PROBES):
+        if route.endswith(_QUIET_ROUTES):
             level = logging.DEBUG
         fields: dict[str, object] = {}
         if self._tracer is not None and level > logging.DEBUG:
@@ -122,7 +123,7 @@ def _template(scope: Scope) -> str:
 
 
 def _headers(ctx: RequestContext) -> list[tuple[bytes, bytes]]:
-    headers = [(b"x-request-id", ctx.request_id.encode("ascii"))]
+    headers = [(REQUEST_ID_HEADER, ctx.request_id.encode("ascii"))]
     if ctx.stages:
         timing = ", ".join(f"{stage};dur={1000 * seconds:.3f}" for stage, seconds in ctx.stages.items())
         headers.append((b"server-timing", timing.encode("ascii")))

@@ -1,6 +1,6 @@
 """The middleware of the application, in order."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
 from starlette.middleware import Middleware
 
@@ -9,7 +9,6 @@ from resnet_service.api.middleware.body_limits import BodyBudget, BodyLimitsMidd
 from resnet_service.api.middleware.cors import cors
 from resnet_service.api.middleware.early_response import EarlyResponseMiddleware
 from resnet_service.api.middleware.request_context import RequestContextMiddleware
-from resnet_service.api.routes.predict import BATCH_PATH
 from resnet_service.api_keys import KeyRing
 from resnet_service.observability.metrics import Metrics
 from resnet_service.observability.tracing import Tracer
@@ -20,6 +19,7 @@ def middleware(
     settings: Settings,
     *,
     body_budget: BodyBudget,
+    max_bytes_by_path: Mapping[str, int],
     key_ring: KeyRing | None,
     open_paths: Collection[str],
     metrics: Metrics,
@@ -30,6 +30,7 @@ def middleware(
     Args:
         settings: The limits and the allowed origins.
         body_budget: The bytes that all bodies in memory may have together.
+        max_bytes_by_path: The largest body of the paths that have another limit.
         key_ring: The accepted API keys, where keys are needed.
         open_paths: The paths that can be read without a key.
         metrics: Count and time each request.
@@ -49,6 +50,6 @@ def middleware(
         budget=body_budget,
         seconds=settings.body_seconds,
         min_rate=settings.min_body_rate,
-        max_bytes_by_path={BATCH_PATH: settings.max_batch_bytes},
+        max_bytes_by_path=max_bytes_by_path,
     )
     return [*stack, limits]

@@ -5,8 +5,6 @@ is made, and JSON with too many values is refused before it is parsed. The exten
 are implemented.
 """
 
-import base64
-import binascii
 import json
 import math
 import struct
@@ -16,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, FailFast, Field, TypeAdapter, ValidationError
 
+from resnet_service.api.base64_text import decode_base64
 from resnet_service.errors import InvalidTensor, MalformedJSON, TooManyImages
 from resnet_service.imaging.preprocess import denormalise
 from resnet_service.inference.base import ImageClassifier
@@ -23,6 +22,7 @@ from resnet_service.inference.ranking import best, softmax
 from resnet_service.inference.results import Scores, Timing
 from resnet_service.models.labels import LabelSet
 from resnet_service.models.metadata import ModelMetadata
+from resnet_service.validation import describe_first
 
 HEADER = "Inference-Header-Content-Length"
 
@@ -188,13 +188,7 @@ def _parse(data: bytes) -> InferenceRequest:
     try:
         return InferenceRequest.model_validate_json(data)
     except ValidationError as error:
-        raise MalformedJSON(f"The body is not an inference request: {first_finding(error)}.") from error
-
-
-def first_finding(error: ValidationError) -> str:
-    """Return the place and text of pydantic's first error, without the client's input."""
-    finding = error.errors(include_url=False, include_input=False, include_context=False)[0]
-    return ": ".join(filter(None, (".".join(map(str, finding["loc"])), finding["msg"])))
+        raise MalformedJSON(f"The body is not an inference request: {describe_first(error)}.") from error
 
 
 def _requested_outputs(request: InferenceRequest, labels: LabelSet) -> list[_Output]:
@@ -245,7 +239,7 @@ def _checked_shape(tensor: InputTensor, metadata: ModelMetadata, max_batch: int)
     if count < 1:
         raise InvalidTensor("The first dimension, the number of images, must be at least 1.")
     if count > max_batch:
-        raise TooManyImages(f"The tensor has more images than the limit of {max_batch}. Send them in several requests.")
+        raise TooManyImages("tensor", max_batch)
     return count, *rest
 
 
@@ -280,19 +274,6 @@ def _split(binary: bytes, count: int) -> list[bytes]:
     if begin < len(binary) or len(elements) < count:
         raise InvalidTensor(f"The number of elements in the binary data is not {count}, as the shape requires.")
     return elements
-
-
-def decode_base64(text: str) -> bytes:
-    """Decode standard base64, padded and without line breaks.
-
-    Raises:
-        ValueError: The text is anything else.
-
-    """
-    try:
-        return base64.b64decode(text, validate=True)
-    except binascii.Error as error:
-        raise ValueError(str(error)) from error
 
 
 def _crops(
@@ -338,7 +319,7 @@ def _validated(data: Any, lengths: set[int], flat: TypeAdapter[Any], nested: Typ
     try:
         return (nested if data and isinstance(data[0], list) else flat).validate_python(data, strict=True)
     except ValidationError as error:
-        raise InvalidTensor(f"The input's data: {first_finding(error)}.") from error
+        raise InvalidTensor(f"The input's data: {describe_first(error)}.") from error
 
 
 def _answer(

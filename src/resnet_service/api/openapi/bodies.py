@@ -4,6 +4,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from resnet_service.api.content_negotiation import BINARY, FORM
 from resnet_service.api.openapi import examples
 from resnet_service.api.uploads import FIELD, FIELDS
 from resnet_service.imaging.formats import ACCEPTED_FORMATS
@@ -44,13 +45,13 @@ def json_body(model: type[BaseModel], example: dict[str, Any]) -> dict[str, Any]
 
 IMAGE = request_body(
     {
-        "multipart/form-data": _form(FIELD, _FILE),
+        FORM: _form(FIELD, _FILE),
         "image/*": ENCODED_IMAGE,
-        "application/octet-stream": ENCODED_IMAGE,
+        BINARY: ENCODED_IMAGE,
     },
     description=f"A {_FORMATS} image; of an animation, the first frame is used.",
 )
 IMAGES = request_body(
-    {"multipart/form-data": _form(FIELDS, {"type": "array", "items": _FILE})},
+    {FORM: _form(FIELDS, {"type": "array", "items": _FILE})},
     description=f"{_FORMATS} images; of an animation, the first frame is used.",
 )

@@ -8,8 +8,9 @@ import json
 from importlib.resources import files
 from typing import Any
 
-# The repository's own model, which everybody can serve without a network.
-MODEL, VERSION = "resnet18-fashion-mnist-int8", "ccd89f92397b"
+from resnet_service.api import example_model
+
+MODEL, VERSION = example_model.NAME, example_model.VERSION
 # An image that every service has.
 IMAGE_PATH = "/web/samples/sneaker.png"
 _ENCODED = base64.b64encode((files("resnet_service") / "web" / "samples" / "sneaker.png").read_bytes()).decode()

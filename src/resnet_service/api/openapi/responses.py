@@ -5,6 +5,7 @@ from http import HTTPStatus
 from typing import Any
 
 from resnet_service import errors
+from resnet_service.api.content_negotiation import JSON
 from resnet_service.api.problem_details import INTERNAL_ERROR, INVALID_REQUEST, KINDS, MEDIA_TYPE, Kind, problem
 
 # The errors of every route that reads a body, of every route that infers, and of every route that decodes an image.
@@ -27,14 +28,14 @@ _HEADERS = {
 _SCHEMAS: dict[str, dict[str, Any]] = {
     MEDIA_TYPE: {"$ref": "#/components/schemas/Problem"},
     # The errors of the Open Inference Protocol and of Hugging Face.
-    "application/json": {"type": "object", "required": ["error"], "properties": {"error": {"type": "string"}}},
+    JSON: {"type": "object", "required": ["error"], "properties": {"error": {"type": "string"}}},
 }
 
 Responses = dict[int | str, dict[str, Any]]
 
 
 def success(
-    description: str, example: str, *, media_type: str = "application/json", others: Mapping[str, Any] | None = None
+    description: str, example: str, *, media_type: str = JSON, others: Mapping[str, Any] | None = None
 ) -> Responses:
     """Return the OpenAPI response with status 200.
 
@@ -57,7 +58,7 @@ def failures(*kinds: type[errors.ServiceError] | Kind, foreign: bool = False) ->
         foreign: Whether the route belongs to another protocol, whose errors are ``{"error": …}``.
 
     """
-    own = "application/json" if foreign else MEDIA_TYPE
+    own = JSON if foreign else MEDIA_TYPE
     listed = [(kind if isinstance(kind, Kind) else KINDS[kind], own) for kind in (*kinds, INTERNAL_ERROR)]
     listed += [(KINDS[error], MEDIA_TYPE) for error in _CONNECTION]
     responses: Responses = {}
@@ -69,7 +70,7 @@ def failures(*kinds: type[errors.ServiceError] | Kind, foreign: bool = False) ->
 def unauthorized(*, foreign: bool) -> Responses:
     """Return the OpenAPI response of a route that needs an API key."""
     responses: Responses = {}
-    _add(responses, KINDS[errors.Unauthorized], "application/json" if foreign else MEDIA_TYPE)
+    _add(responses, KINDS[errors.Unauthorized], JSON if foreign else MEDIA_TYPE)
     return responses
 
 
@@ -94,7 +95,7 @@ def error_examples() -> dict[str, Any]:
     for kind in (*KINDS.values(), INVALID_REQUEST, INTERNAL_ERROR):
         values = {
             MEDIA_TYPE: problem(kind.status, kind.code, kind.example).model_dump(),
-            "application/json": {"error": kind.example},
+            JSON: {"error": kind.example},
         }
         for media_type, value in values.items():
             named[_example_name(kind, media_type)] = {"summary": kind.code, "value": value}

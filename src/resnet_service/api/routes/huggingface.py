@@ -7,8 +7,9 @@ from fastapi import APIRouter, Request
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from resnet_service.api.admission import Admitted, InferenceRoute
+from resnet_service.api.base64_text import decode_base64
+from resnet_service.api.content_negotiation import BINARY, JSON, media_type_of
 from resnet_service.api.dependencies import StartedService
-from resnet_service.api.open_inference.tensors import decode_base64, first_finding
 from resnet_service.api.openapi import bodies, document, examples, responses
 from resnet_service.api.uploads import read_image
 from resnet_service.defaults import DEFAULT_TOP_K
@@ -16,6 +17,7 @@ from resnet_service.errors import InvalidTopK, MalformedJSON
 from resnet_service.inference.base import ImageClassifier
 from resnet_service.inference.ranking import best, check_top_k, softmax
 from resnet_service.inference.results import Timing
+from resnet_service.validation import describe_first
 
 router = APIRouter(route_class=InferenceRoute, tags=[document.HUGGING_FACE])
 
@@ -59,9 +61,9 @@ class _Answer(NamedTuple):
     summary="Classify an image for Hugging Face's client",
     openapi_extra=bodies.request_body(
         {
-            "application/json": bodies.json_body(HubRequest, examples.HUGGING_FACE_REQUEST),
+            JSON: bodies.json_body(HubRequest, examples.HUGGING_FACE_REQUEST),
             "image/*": bodies.ENCODED_IMAGE,
-            "application/octet-stream": bodies.ENCODED_IMAGE,
+            BINARY: bodies.ENCODED_IMAGE,
         }
     ),
     responses={
@@ -78,7 +80,7 @@ async def image_classification(request: Request, service: StartedService, admitt
     ```
     """
     classifier = service.classifier
-    if request.headers.get("content-type", "").split(";")[0].strip().lower() == "application/json":
+    if media_type_of(request) == JSON:
         answer = await admitted.run(_classify_json, classifier, await request.body())
     else:
         data = await read_image(request, service.settings.max_body_bytes)
@@ -91,7 +93,7 @@ def _classify_json(classifier: ImageClassifier, body: bytes) -> _Answer:
     try:
         request = HubRequest.model_validate_json(body)
     except ValidationError as error:
-        raise MalformedJSON(f"The body is not an image with parameters: {first_finding(error)}.") from error
+        raise MalformedJSON(f"The body is not an image with parameters: {describe_first(error)}.") from error
     try:
         data = decode_base64(request.inputs)
     except ValueError as error:

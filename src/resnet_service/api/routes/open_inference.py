@@ -9,12 +9,12 @@ from starlette.responses import Response
 
 from resnet_service import __version__
 from resnet_service.api.admission import Admitted, InferenceRoute
+from resnet_service.api.content_negotiation import BINARY, JSON
 from resnet_service.api.dependencies import StartedService
 from resnet_service.api.open_inference.tensors import HEADER, InferenceRequest, TensorMetadata, infer, inputs, outputs
 from resnet_service.api.openapi import bodies, document, examples
 from resnet_service.api.openapi.document import path_parameters
 from resnet_service.api.openapi.responses import BODY, IMAGE, INFERENCE, failures, success
-from resnet_service.api.routes.operations import check_ready
 from resnet_service.errors import (
     InvalidTensor,
     MalformedJSON,
@@ -114,7 +114,7 @@ _INFERENCE = {
     **success(
         f"Tensors; if some are binary, `{HEADER}` is the size of the JSON part in bytes.",
         "v2_inference",
-        others={"application/octet-stream": bodies.BYTES},
+        others={BINARY: bodies.BYTES},
     ),
     **failures(
         MalformedJSON,
@@ -130,8 +130,8 @@ _INFERENCE = {
 }
 _BODY = bodies.request_body(
     {
-        "application/json": bodies.json_body(InferenceRequest, examples.INFERENCE_REQUEST),
-        "application/octet-stream": bodies.BYTES,
+        JSON: bodies.json_body(InferenceRequest, examples.INFERENCE_REQUEST),
+        BINARY: bodies.BYTES,
     }
 )
 
@@ -180,7 +180,7 @@ async def ready(service: StartedService) -> Ready:
     $ curl http://localhost:8080/v2/health/ready
     ```
     """
-    check_ready(service)
+    service.health.check_ready()
     return Ready(ready=True)
 
 
@@ -198,7 +198,7 @@ async def model_ready(classifier: NamedModel, service: StartedService) -> ModelR
     $ curl http://localhost:8080/v2/models/resnet18-fashion-mnist-int8/ready
     ```
     """
-    check_ready(service)
+    service.health.check_ready()
     return ModelReady(name=classifier.model.name, ready=True)
 
 
@@ -256,6 +256,6 @@ async def answer(request: Request, classifier: NamedModel, service: StartedServi
     body = await request.body()
     result = await admitted.run(infer, classifier, body, request.headers.get(HEADER), service.settings.max_batch)
     if result.json_length is None:
-        return Response(result.body, media_type="application/json")
+        return Response(result.body, media_type=JSON)
     headers = {HEADER: str(result.json_length)}
-    return Response(result.body, headers=headers, media_type="application/octet-stream")
+    return Response(result.body, headers=headers, media_type=BINARY)

@@ -3,7 +3,7 @@
 from fastapi import APIRouter, Request
 from starlette.responses import PlainTextResponse, Response
 
-from resnet_service.api.dependencies import Service, StartedService
+from resnet_service.api.dependencies import StartedService
 from resnet_service.api.openapi import document, responses
 from resnet_service.api.schemas import Health
 from resnet_service.errors import NotReady
@@ -12,17 +12,6 @@ METRICS_PATH = "/metrics"
 
 router = APIRouter(tags=[document.OPERATE])
 probes = APIRouter(tags=[document.OPERATE])
-
-
-def check_ready(service: Service) -> None:
-    """Do nothing if requests may be sent.
-
-    Raises:
-        NotReady: The service is shutting down, or an inference failed and the model is being checked.
-
-    """
-    if not service.health.ready:
-        raise NotReady("The service is not ready: it is shutting down or checking its model. Try again in a moment.")
 
 
 @probes.get(
@@ -55,7 +44,7 @@ async def ready(service: StartedService) -> Health:
     $ curl http://localhost:8080/health/ready
     ```
     """
-    check_ready(service)
+    service.health.check_ready()
     return Health(status="ok")
 
 

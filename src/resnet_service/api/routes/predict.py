@@ -7,10 +7,10 @@ from fastapi import APIRouter, Query, Request
 from resnet_service.api.admission import Admitted, InferenceRoute
 from resnet_service.api.dependencies import StartedService
 from resnet_service.api.localization import RequestedLocale
-from resnet_service.api.middleware.body_limits import megabytes
 from resnet_service.api.openapi import bodies, document, responses
 from resnet_service.api.problem_details import problem_of
 from resnet_service.api.schemas import BatchResponse, PredictResponse
+from resnet_service.api.units import megabytes
 from resnet_service.api.uploads import read_image, read_images
 from resnet_service.defaults import DEFAULT_TOP_K
 from resnet_service.errors import (

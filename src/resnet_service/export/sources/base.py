@@ -17,19 +17,12 @@ from resnet_service.errors import SourceUnreachable
 from resnet_service.models.checkpoint.checkpoint import save_checkpoint
 from resnet_service.models.labels import find_label_file, read_label_set
 from resnet_service.models.metadata import LabelSetReference, ModelMetadata
+from resnet_service.types import Progress
 
 IMAGENET = "imagenet1k"  # the label set of all published weights, and part of their file names
 RESPONSE_SECONDS = 10
 
 _CHUNK = 1 << 18
-
-
-class Progress(Protocol):
-    """Called for each chunk, with the bytes so far and in total, where the total is known."""
-
-    def __call__(self, done: int, total: int | None) -> None:
-        """Show the progress."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -41,7 +34,7 @@ class PullRequest:
         folder: Folder for the checkpoint.
         mirror: Folder URL of a mirror of torchvision's files; ``None`` for the original.
         on_message: Called with each message, a sentence at a time.
-        progress: Called as bytes arrive.
+        progress: Called for each chunk, with the bytes so far and in total.
 
     """
 
@@ -49,7 +42,7 @@ class PullRequest:
     folder: Path
     mirror: str | None = None
     on_message: Callable[[str], None] = lambda _: None
-    progress: Progress = lambda done, total: None
+    progress: Progress = lambda done, total, speed="": None
 
 
 class Pulled(NamedTuple):
