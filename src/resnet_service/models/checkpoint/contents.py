@@ -11,7 +11,8 @@ from torch import Tensor
 
 from resnet_service.errors import BareStateDict, InvalidMetadata, UnreadableModel
 from resnet_service.models import architectures
-from resnet_service.models.checkpoint.state_dict import check_tensors, first_of
+from resnet_service.models.checkpoint.keys import first_of
+from resnet_service.models.checkpoint.state_dict import check_tensors
 from resnet_service.models.metadata import ModelMetadata
 
 STATE_DICT = "state_dict"
