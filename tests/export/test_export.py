@@ -246,12 +246,12 @@ def test_calibration_and_comparison_share_no_image() -> None:
     assert len(set(chosen.classes)) == 10
 
 
-def test_an_architecture_that_cannot_be_exported_is_refused(checkpoint: Path) -> None:
+def test_an_architecture_that_cannot_be_exported_is_refused(small_network: Both) -> None:
     class BranchesOnData(torch.nn.Module):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return x if x.sum() > 0 else -x  # the branch depends on the data
 
-    loaded = load_checkpoint(checkpoint)
+    loaded = load_checkpoint(small_network.checkpoint)
     object.__setattr__(loaded, "model", BranchesOnData())
     with pytest.raises(UnsuitableRuntime, match="cannot be exported"):
         onnx_graph.export_graph(loaded)

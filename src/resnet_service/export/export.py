@@ -12,7 +12,6 @@ from resnet_service.defaults import DEFAULT_MAX_LOSS
 from resnet_service.errors import FileNotWritten
 from resnet_service.export.calibration import choose_images
 from resnet_service.export.onnx_graph import (
-    add_class_weights,
     export_graph,
     quantize,
     store_weights_fp16,
@@ -21,6 +20,7 @@ from resnet_service.export.onnx_metadata import with_metadata
 from resnet_service.export.parity import check_accuracy_loss, compare, summary
 from resnet_service.models.checkpoint.checkpoint import load_checkpoint
 from resnet_service.models.exported import ExportedModel, graph_bytes
+from resnet_service.models.graphs import add_class_weights
 from resnet_service.models.labels import labels_for
 from resnet_service.models.metadata import ModelMetadata, Packing
 from resnet_service.system.files import atomic_write, check_target, sha256_of

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from resnet_service.errors import UnsuitableRuntime
 from resnet_service.models.checkpoint.checkpoint import Checkpoint
-from resnet_service.models.exported import CLASS_WEIGHTS, EMBEDDING, FEATURE_MAP, INPUT, OUTPUT
+from resnet_service.models.exported import EMBEDDING, FEATURE_MAP, INPUT, OUTPUT
+from resnet_service.models.graphs import ARCHITECTURES, build_graph
 from resnet_service.models.metadata import Outputs
 from resnet_service.models.traced import UntraceableModel, trace
 
@@ -43,11 +44,20 @@ def export_graph(checkpoint: Checkpoint) -> tuple[onnx.ModelProto, Outputs]:
     """Make the graph. Input: ``pixels``, uint8 [N, S, S, 3], any N. Output: ``logits``, float32 [N, classes].
 
     Further outputs, if the network has them: ``embedding``, float32 [N, C], and ``feature_map``, float32 [N, C, h, w].
+    ``models.graphs`` builds the architectures it has; PyTorch exports the others.
 
     Raises:
         UnsuitableRuntime: ONNX cannot express the architecture.
+        NonFiniteWeights: A batch norm has a negative variance, or too large a scale.
 
     """
+    if checkpoint.metadata.arch in ARCHITECTURES:
+        state = {key: tensor.numpy() for key, tensor in checkpoint.model.state_dict().items()}
+        return build_graph(state, checkpoint.metadata, "The checkpoint")
+    return _export_with_pytorch(checkpoint)
+
+
+def _export_with_pytorch(checkpoint: Checkpoint) -> tuple[onnx.ModelProto, Outputs]:
     side = checkpoint.metadata.input_size
     example = torch.zeros(2, side, side, 3, dtype=torch.uint8)
     network: nn.Module = _FromPixels(checkpoint).eval()
@@ -89,22 +99,6 @@ def _names(outputs: Outputs) -> list[str]:
     if outputs.feature_map is not None:
         names.append(FEATURE_MAP)
     return names
-
-
-def add_class_weights(model: onnx.ModelProto) -> None:
-    """Make the last layer's weights an output, float32 [classes, C], as used in the multiplication.
-
-    Quantization changes them, and an explanation of an answer must use the weights that produced it.
-    """
-    (last,) = (node for node in model.graph.node if OUTPUT in node.output)
-    transposed = any(attribute.name == "transB" and attribute.i == 1 for attribute in last.attribute)
-    if last.op_type != "Gemm" or not transposed:
-        raise TypeError(f"the exporter made the last linear layer a {last.op_type}, not a transposed Gemm")
-    model.graph.node.append(onnx.helper.make_node("Identity", [last.input[1]], [CLASS_WEIGHTS]))
-    widths = {output.name: output.type.tensor_type.shape.dim[1].dim_value for output in model.graph.output}
-    model.graph.output.append(
-        onnx.helper.make_tensor_value_info(CLASS_WEIGHTS, onnx.TensorProto.FLOAT, [widths[OUTPUT], widths[EMBEDDING]])
-    )
 
 
 def _remove_origin(model: onnx.ModelProto) -> None:

@@ -9,13 +9,13 @@ from collections.abc import Callable, Mapping
 from typing import Any, Protocol, TypeVar
 
 from resnet_service.errors import BareStateDict, InvalidMetadata, UnreadableModel
+from resnet_service.models.checkpoint.keys import first_of
 from resnet_service.models.metadata import ModelMetadata
 
 STATE_DICT = "state_dict"
 _TRAINING_STATE_DICTS = (STATE_DICT, "model_state_dict", "model")  # the usual names in training scripts
 _WRAPPER_PREFIXES = ("module.", "_orig_mod.")  # DataParallel, torch.compile
 _NOTHING: Mapping[str, Any] = {}
-_MAX_NAMES = 5
 
 
 class Shaped(Protocol):
@@ -81,12 +81,6 @@ def clean_keys(state: Mapping[str, TensorT]) -> dict[str, TensorT]:
 def shapes_of(state: Mapping[str, Shaped]) -> dict[str, tuple[int, ...]]:
     """Return the shape of each tensor."""
     return {key: tuple(tensor.shape) for key, tensor in state.items()}
-
-
-def first_of(names: list[str]) -> str:
-    """Join the first few names, and count the others."""
-    more = len(names) - _MAX_NAMES
-    return ", ".join(names[:_MAX_NAMES]) + (f" and {more} more" if more > 0 else "")
 
 
 def _parse_bare(

@@ -25,7 +25,7 @@ from resnet_service.errors import (
     SuspiciousModel,
     UnreadableModel,
 )
-from resnet_service.models.checkpoint.contents import first_of
+from resnet_service.models.checkpoint.keys import first_of
 from resnet_service.models.metadata import METADATA_KEY
 
 Array = NDArray[Any]

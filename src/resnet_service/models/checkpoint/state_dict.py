@@ -8,7 +8,8 @@ from torch import Tensor, nn
 
 from resnet_service.errors import ClassCountMismatch, NonFiniteWeights, StateDictMismatch, UnreadableModel
 from resnet_service.models import architectures
-from resnet_service.models.checkpoint.contents import clean_keys, first_of, shapes_of
+from resnet_service.models.checkpoint.contents import clean_keys, shapes_of
+from resnet_service.models.checkpoint.keys import COUNTER, check_keys, first_of
 from resnet_service.models.metadata import ModelMetadata
 
 
@@ -46,22 +47,10 @@ def build_network(state: Mapping[str, Tensor], metadata: ModelMetadata, where: s
             )
     model = architectures.build(metadata.arch, metadata.num_classes)
     own = model.state_dict()
-    # Checkpoints from before 2018 lack these counters, which inference never reads.
-    state = {**{k: t for k, t in own.items() if k.endswith("num_batches_tracked")}, **state}
-    problems = {
-        "missing": sorted(own.keys() - state.keys()),
-        "unexpected": sorted(state.keys() - own.keys()),
-        "of another shape": [
-            f"{key} {list(state[key].shape)} instead of {list(own[key].shape)}"
-            for key in own.keys() & state.keys()
-            if state[key].shape != own[key].shape
-        ],
-    }
-    if any(problems.values()):
-        summary = "; ".join(f"{problem}: {first_of(keys)}" for problem, keys in problems.items() if keys)
-        raise StateDictMismatch(f"{where} does not fit {metadata.arch}: {summary}.")
+    check_keys(shapes_of(state), shapes_of(own), metadata.arch, where)
     non_finite = [key for key, tensor in state.items() if not torch.isfinite(tensor.float()).all()]
     if non_finite:
         raise NonFiniteWeights(f"{where} has NaN or infinity in {first_of(non_finite)}; the training has diverged.")
-    model.load_state_dict(state)
+    counters = {key: tensor for key, tensor in own.items() if key.endswith(COUNTER)}
+    model.load_state_dict({**counters, **state})
     return model
