@@ -1,6 +1,7 @@
 """Examples in the OpenAPI document: requests with an image of the page, and answers of the repository's model.
 
-``examples.json`` has the answers by the names that the routes use. A test sends each request, and compares the answers.
+``examples.json`` has the answers by the names that the routes use, with VERSION for the version of the service. A test
+sends each request, and compares the answers.
 """
 
 import base64
@@ -8,6 +9,7 @@ import json
 from importlib.resources import files
 from typing import Any
 
+from resnet_service import __version__
 from resnet_service.api import example_model
 
 MODEL, VERSION = example_model.NAME, example_model.VERSION
@@ -25,5 +27,6 @@ INFERENCE_REQUEST: dict[str, Any] = {
 
 def answers() -> dict[str, Any]:
     """Return the examples of answers, each with its summary, by name."""
-    named: dict[str, Any] = json.loads((files("resnet_service") / "api" / "openapi" / "examples.json").read_text())
+    text = (files("resnet_service") / "api" / "openapi" / "examples.json").read_text()
+    named: dict[str, Any] = json.loads(text.replace('"VERSION"', f'"{__version__}"'))
     return named
