@@ -208,7 +208,7 @@ def _network(arch: str) -> _Network:
         return _Network(steps, "fc", channels, epsilon=1e-5, same_padding=False)
     raise UnknownArchitecture(
         f"There is no graph of {arch!r} without PyTorch; there is one of {', '.join(ARCHITECTURES)}. "
-        "Install the extra: pip install 'resnet-service[torch]'."
+        "Install the extra: in a checkout of resnet-service, pip install '.[torch]'."
     )
 
 

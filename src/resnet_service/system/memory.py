@@ -63,6 +63,11 @@ def limit_gc() -> None:
 def trim_heap() -> None:
     """Return the memory that loading a model has freed: the file's bytes, and the network before its compilation."""
     gc.collect()
+    trim_freed()
+
+
+def trim_freed() -> None:
+    """Return freed memory that lies between blocks in use, which glibc itself keeps. It takes some milliseconds."""
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
         trim(0)

@@ -8,11 +8,14 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from resnet_service.api.problem_details import respond_to
 from resnet_service.api.units import megabytes
 from resnet_service.errors import BodyBudgetExceeded, BodyTooLarge, RequestTooSlow, ServiceError
+from resnet_service.system.memory import trim_freed
 
 # Seconds before the minimum rate applies: a slow start or a short gap in reception is no attack.
 _GRACE = 5.0
 # One second is enough: every response releases bytes, and there are many responses a second.
 _RETRY_SECONDS = 1
+# Bodies that took less memory than this together leave little behind.
+_TRIM_BYTES = 16 << 20
 
 
 class BodyBudget:
@@ -24,6 +27,7 @@ class BodyBudget:
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self.used = 0
+        self._peak = 0  # since the budget was unused
 
     def check(self, size: int) -> None:
         """Check whether ``size`` bytes more are within the budget; do not acquire them.
@@ -47,10 +51,18 @@ class BodyBudget:
         """
         self.check(size)
         self.used += size
+        self._peak = max(self._peak, self.used)
 
     def release(self, size: int) -> None:
-        """Count ``size`` bytes less."""
+        """Count ``size`` bytes less; after a burst of large bodies, return their memory to the operating system.
+
+        Bodies arrive in pieces. One small block that is allocated among them would otherwise keep all of them resident.
+        """
         self.used -= size
+        if self.used == 0:
+            if self._peak >= _TRIM_BYTES:
+                trim_freed()
+            self._peak = 0
 
 
 class BodyLimitsMiddleware:
