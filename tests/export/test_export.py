@@ -285,7 +285,7 @@ def test_an_evaluation_is_recorded_without_touching_the_graph(tmp_path: Path, fp
 @pytest.mark.slow
 def test_the_commands_export_inspect_and_evaluate(tmp_path: Path, fashion_exported: ExportedByCommand) -> None:
     path, done = fashion_exported
-    assert "Compared with the checkpoint on 16 images: 100.00 %" in done.stderr
+    assert "Compared with the checkpoint on 16 images: the first answer is the same for 100.00 %" in done.stderr
     assert f"Wrote {path}: FP32, {path.stat().st_size / 1e6:.1f} MB" in done.stderr
     target = tmp_path / "fashion.onnx"
     shutil.copy(path, target)
