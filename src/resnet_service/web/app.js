@@ -56,15 +56,18 @@ async function work() {
   }
 }
 
+let unavailable = ""; // what the notice says while the service does not answer
+
 async function showFacts() {
   try {
     await fetchFacts();
-    notice.textContent = "";
+    // Other notices stay: one about a drop may be there before the first answer.
+    if (notice.textContent === unavailable) notice.textContent = "";
   } catch (error) {
     if (!(error instanceof Failure)) throw error;
     if (error.code === "unauthorized") document.dispatchEvent(new Event("unauthorized"));
     // Each card shows the error itself.
-    else if (cards.length === 0) notice.textContent = explanation(error);
+    else if (cards.length === 0) notice.textContent = unavailable = explanation(error);
   }
   renderModel();
   renderSamples((file, name, credit) => take([file], name, credit));
