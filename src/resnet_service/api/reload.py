@@ -52,7 +52,7 @@ class Reloader:
                 await self._install(await asyncio.to_thread(self._open_model))
             except ServiceError as error:
                 log.error("Reload failed; the old model keeps serving: %s", error)
-            except Exception as error:  # noqa: BLE001 - whatever is wrong with the new file, the old model continues to serve
+            except Exception as error:  # noqa: BLE001 - whatever fails, the old model keeps serving
                 log.error("Reload failed; the old model keeps serving: %s", type(error).__name__)
             if not self._again:
                 break

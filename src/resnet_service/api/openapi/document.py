@@ -89,8 +89,10 @@ def install(app: FastAPI, open_paths: Collection[str] | None) -> None:
 def _naming(model: ServedModel, document: dict[str, Any]) -> dict[str, Any]:
     """Return the document with the served model in its commands and parameters, in place of the repository's model."""
     # Percent-encoded as in RFC 3986, section 2.1; a file's name may have any characters.
-    name = re.sub(r"[^\w.~-]", lambda odd: "".join(f"%{byte:02X}" for byte in odd[0].encode()), model.name, flags=re.A)
-    text = json.dumps(document["paths"]).replace(f"/models/{examples.MODEL}", f"/models/{name}")
+    quoted = re.sub(
+        r"[^\w.~-]", lambda odd: "".join(f"%{byte:02X}" for byte in odd[0].encode()), model.name, flags=re.A
+    )
+    text = json.dumps(document["paths"]).replace(f"/models/{examples.MODEL}", f"/models/{quoted}")
     paths = json.loads(text.replace(f"/versions/{examples.VERSION}", f"/versions/{model.version}"))
     served = {"model": model.name, "version": model.version}
     parameters = {
