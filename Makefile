@@ -104,6 +104,6 @@ $(VENV)/.serve: $(VENV)/.venv pyproject.toml tools/install_torch.py
 
 $(VENV)/.test: $(VENV)/.serve tests/images.txt
 	@echo "Installing what tests need"
-	@$(PIP) --editable '.[torch,plot,otel,clients,batch,dev]'
+	@$(PIP) --editable '.[pull,torch,plot,otel,clients,batch,dev]'
 	@$(PIP) --no-deps --require-hashes --requirement tests/images.txt
 	@touch $@

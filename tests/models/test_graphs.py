@@ -21,8 +21,9 @@ from resnet_service.imaging.decode import decode
 from resnet_service.imaging.preprocess import crop, normalise
 from resnet_service.models import architectures, graphs
 from resnet_service.models.exported import ExportedModel
-from resnet_service.models.graphs import ARCHITECTURES, add_class_weights, build_graph, state_shapes
+from resnet_service.models.graphs import add_class_weights, build_graph
 from resnet_service.models.metadata import ModelMetadata
+from resnet_service.models.networks import ARCHITECTURES, state_shapes
 from resnet_service.runtimes.openvino import OpenVINORuntime
 from tests.support.images import EXAMPLES
 from tests.support.models import metadata
@@ -187,7 +188,8 @@ def test_it_is_built_without_pytorch() -> None:
         "import sys\n"
         "sys.modules |= dict.fromkeys(('torch', 'torchvision', 'timm', 'nncf', 'onnxscript'))\n"
         "import numpy as np\n"
-        "from resnet_service.models.graphs import build_graph, state_shapes\n"
+        "from resnet_service.models.graphs import build_graph\n"
+        "from resnet_service.models.networks import state_shapes\n"
         "from resnet_service.models.metadata import ModelMetadata\n"
         "facts = ModelMetadata(arch='resnet18', num_classes=7, input_size=64)\n"
         "state = {key: np.ones(shape, np.float32) for key, shape in state_shapes('resnet18', 7).items()}\n"

@@ -25,7 +25,7 @@ RANGES = {
     "requirements/serve.txt": PROJECT["dependencies"],
     "requirements/dev.txt": [*PROJECT["dependencies"], *EXTRAS["plot"], *EXTRAS["dev"]],
 }
-HEAVY = re.compile(r"torch|nvidia|cuda|triton|timm|nccl|cudnn|^onnx|^nncf")
+HEAVY = re.compile(r"torch|nvidia|cuda|triton|timm|nccl|cudnn|^onnx(script|runtime)|^nncf")
 
 
 def pins(path: str) -> list[tuple[Requirement, list[str]]]:

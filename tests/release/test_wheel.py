@@ -86,7 +86,7 @@ def test_the_serving_environment_holds_what_is_needed_and_neither_torch_nor_cuda
     )
     names: list[str] = json.loads(done.stdout)
     assert "resnet-service" in names
-    heavy = ("torch", "nvidia", "cuda", "triton", "timm", "onnx", "nncf", "scipy")
+    heavy = ("torch", "nvidia", "cuda", "triton", "timm", "onnxscript", "onnxruntime", "nncf", "scipy")
     assert not [name for name in names if any(part in name for part in heavy)]
     libraries = [path.name for path in python.parents[1].rglob("*.so*")]
     assert libraries

@@ -16,8 +16,9 @@ from torch import Tensor, nn
 from resnet_service.errors import UnsuitableRuntime
 from resnet_service.models.checkpoint.checkpoint import Checkpoint
 from resnet_service.models.exported import EMBEDDING, FEATURE_MAP, INPUT, OUTPUT
-from resnet_service.models.graphs import ARCHITECTURES, build_graph
+from resnet_service.models.graphs import build_graph
 from resnet_service.models.metadata import Outputs
+from resnet_service.models.networks import ARCHITECTURES
 from resnet_service.models.traced import UntraceableModel, trace
 
 log = logging.getLogger("resnet_service")

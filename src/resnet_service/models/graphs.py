@@ -1,31 +1,34 @@
-"""ONNX graphs of torchvision's ResNets and of EfficientNet-Lite0, built from weights in numpy, without PyTorch.
+"""ONNX graphs built from weights in numpy, without PyTorch, of the networks that ``networks`` describes.
 
-A network is described as data: a list of convolutions, sums and poolings. The description gives the keys and shapes of
-the ``state_dict``, in PyTorch's order, and the graph. Each batch norm is folded into the convolution before it.
+Each batch norm is folded into the convolution before it.
 """
 
-from collections.abc import Iterator, Mapping
 from functools import cached_property
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import onnx
 from numpy.typing import ArrayLike, NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from resnet_service.errors import ClassCountMismatch, NonFiniteWeights, UnknownArchitecture
-from resnet_service.models.checkpoint.keys import COUNTER, check_keys, first_of
+from resnet_service.errors import NonFiniteWeights
+from resnet_service.models.checkpoint.keys import first_of
 from resnet_service.models.exported import CLASS_WEIGHTS, EMBEDDING, FEATURE_MAP, INPUT, OUTPUT
 from resnet_service.models.metadata import ModelMetadata, Outputs
+from resnet_service.models.networks import (
+    NORMALISED,
+    Activation,
+    Convolution,
+    MaxPool,
+    Network,
+    State,
+    Step,
+    Sum,
+    check_state,
+)
 
 # The operators used have not changed since; older runtimes read the file, too.
 _OPSET, _IR_VERSION = 18, 10
-
-# What the first convolution takes: float32 [N, 3, S, S].
-_NORMALISED = "normalised"
-
-Weights = Mapping[str, NDArray[Any]]
-_Activation = Literal["Relu", "Relu6"]
 
 
 class BuiltGraph(NamedTuple):
@@ -35,107 +38,7 @@ class BuiltGraph(NamedTuple):
     outputs: Outputs
 
 
-class _Convolution(NamedTuple):
-    """A convolution without bias, its batch norm, and an activation or none.
-
-    ``name`` and ``norm`` are the modules' names in the ``state_dict``. In each step, ``name`` is also the name of the
-    result, and ``source`` the name of what the step takes.
-    """
-
-    name: str
-    source: str
-    norm: str
-    inputs: int
-    outputs: int
-    kernel: int
-    stride: int = 1
-    groups: int = 1
-    activation: _Activation | None = None
-
-
-class _MaxPool(NamedTuple):
-    """The 3x3 pooling after the first convolution of a ResNet."""
-
-    name: str
-    source: str
-
-
-class _Sum(NamedTuple):
-    """The end of a residual block."""
-
-    name: str
-    source: str
-    shortcut: str
-    activation: _Activation | None
-
-
-_Step = _Convolution | _MaxPool | _Sum
-
-
-class _Network(NamedTuple):
-    """The steps up to the feature map; global average pooling and the linear layer ``classifier`` follow."""
-
-    steps: tuple[_Step, ...]
-    classifier: str
-    channels: int
-    epsilon: float  # of the batch norms
-    same_padding: bool  # pad as TensorFlow does: to ceil(side / stride), the odd pixel right and below
-
-
-class _ResNet(NamedTuple):
-    blocks: tuple[int, int, int, int]
-    bottleneck: bool = True
-    groups: int = 1
-    group_width: int = 64
-
-
-_RESNETS = {
-    "resnet18": _ResNet((2, 2, 2, 2), bottleneck=False),
-    "resnet34": _ResNet((3, 4, 6, 3), bottleneck=False),
-    "resnet50": _ResNet((3, 4, 6, 3)),
-    "resnet101": _ResNet((3, 4, 23, 3)),
-    "resnet152": _ResNet((3, 8, 36, 3)),
-    "resnext50_32x4d": _ResNet((3, 4, 6, 3), groups=32, group_width=4),
-    "resnext101_32x8d": _ResNet((3, 4, 23, 3), groups=32, group_width=8),
-    "wide_resnet50_2": _ResNet((3, 4, 6, 3), group_width=128),
-    "wide_resnet101_2": _ResNet((3, 4, 23, 3), group_width=128),
-}
-_LITE0 = "timm/tf_efficientnet_lite0"
-# Of each stage: blocks, kernel, stride of the first block, expansion, output channels.
-_LITE0_STAGES = (
-    (1, 3, 1, 1, 16),
-    (2, 3, 2, 6, 24),
-    (2, 5, 2, 6, 40),
-    (3, 3, 2, 6, 80),
-    (3, 5, 1, 6, 112),
-    (4, 5, 2, 6, 192),
-    (1, 3, 1, 6, 320),
-)
-
-ARCHITECTURES = (*_RESNETS, _LITE0)
-
-
-def state_shapes(arch: str, num_classes: int) -> dict[str, tuple[int, ...]]:
-    """Return keys and shapes of the architecture's ``state_dict``, in PyTorch's order.
-
-    Raises:
-        UnknownArchitecture: None of ``ARCHITECTURES``.
-
-    """
-    network = _network(arch)
-    shapes: dict[str, tuple[int, ...]] = {}
-    for step in network.steps:
-        if isinstance(step, _Convolution):
-            shapes[f"{step.name}.weight"] = (step.outputs, step.inputs // step.groups, step.kernel, step.kernel)
-            for part in ("weight", "bias", "running_mean", "running_var"):
-                shapes[f"{step.norm}.{part}"] = (step.outputs,)
-            shapes[f"{step.norm}.{COUNTER}"] = ()
-    shapes[f"{network.classifier}.weight"] = (num_classes, network.channels)
-    shapes[f"{network.classifier}.bias"] = (num_classes,)
-    return shapes
-
-
-def build_graph(state: Weights, metadata: ModelMetadata, where: str) -> BuiltGraph:
+def build_graph(state: State, metadata: ModelMetadata, where: str) -> BuiltGraph:
     """Build the graph of the architecture that ``metadata`` names, with the weights in ``state``.
 
     Input: ``pixels``, uint8 [N, S, S, 3], any N; S is the input size, and normalisation is part of the graph. Outputs:
@@ -147,14 +50,10 @@ def build_graph(state: Weights, metadata: ModelMetadata, where: str) -> BuiltGra
         where: The file's name in messages.
 
     Raises:
-        UnknownArchitecture: None of ``ARCHITECTURES``.
-        ClassCountMismatch: The rows of the last layer are not the number of classes.
-        StateDictMismatch: Keys or shapes differ from the architecture's.
-        NonFiniteWeights: NaN or infinity among the weights, or after batch norms are folded.
+        ModelError: As for ``check_state``; ``NonFiniteWeights`` also if batch norms fold to NaN or infinity.
 
     """
-    network = _network(metadata.arch)
-    _check(state, network, metadata, where)
+    network = check_state(state, metadata, where)
     builder = _Builder(state, network, metadata.input_size)
     builder.normalise(metadata)
     for step in network.steps:
@@ -186,84 +85,7 @@ def add_class_weights(model: onnx.ModelProto) -> None:
     )
 
 
-def _check(state: Weights, network: _Network, metadata: ModelMetadata, where: str) -> None:
-    key = f"{network.classifier}.weight"
-    if key in state and state[key].shape[1:] == (network.channels,) and len(state[key]) != metadata.num_classes:
-        raise ClassCountMismatch(
-            f"{where} says num_classes={metadata.num_classes}, but its classifier ({key}) has {len(state[key])} rows."
-        )
-    shapes = {key: array.shape for key, array in state.items()}
-    check_keys(shapes, state_shapes(metadata.arch, metadata.num_classes), metadata.arch, where)
-    non_finite = [key for key, array in state.items() if not np.isfinite(array).all()]
-    if non_finite:
-        raise NonFiniteWeights(f"{where} has NaN or infinity in {first_of(non_finite)}; the training has diverged.")
-
-
-def _network(arch: str) -> _Network:
-    if arch == _LITE0:
-        return _Network(tuple(_lite0_steps()), "classifier", 1280, epsilon=1e-3, same_padding=True)
-    if arch in _RESNETS:
-        steps = tuple(_resnet_steps(_RESNETS[arch]))
-        channels = 2048 if _RESNETS[arch].bottleneck else 512
-        return _Network(steps, "fc", channels, epsilon=1e-5, same_padding=False)
-    raise UnknownArchitecture(
-        f"There is no graph of {arch!r} without PyTorch; there is one of {', '.join(ARCHITECTURES)}. "
-        "Install the extra: in a checkout of resnet-service, pip install '.[torch]'."
-    )
-
-
-def _resnet_steps(kind: _ResNet) -> Iterator[_Step]:
-    yield _Convolution("conv1", _NORMALISED, "bn1", 3, 64, kernel=7, stride=2, activation="Relu")
-    yield _MaxPool("maxpool", "conv1")
-    source, inputs = "maxpool", 64
-    for stage, blocks in enumerate(kind.blocks):
-        width = 64 << stage
-        outputs = 4 * width if kind.bottleneck else width
-        inner = width * kind.group_width // 64 * kind.groups
-        for index in range(blocks):
-            block, stride = f"layer{stage + 1}.{index}", 2 if stage > 0 and index == 0 else 1
-            # Of each convolution: output channels, kernel, stride, groups.
-            if kind.bottleneck:
-                shapes = [(inner, 1, 1, 1), (inner, 3, stride, kind.groups), (outputs, 1, 1, 1)]
-            else:
-                shapes = [(width, 3, stride, 1), (width, 3, 1, 1)]
-            value, channels = source, inputs
-            for number, (out, kernel, step, groups) in enumerate(shapes, 1):
-                name = f"{block}.conv{number}"
-                activation: _Activation | None = "Relu" if number < len(shapes) else None
-                yield _Convolution(name, value, f"{block}.bn{number}", channels, out, kernel, step, groups, activation)
-                value, channels = name, out
-            shortcut = source
-            if stride != 1 or inputs != outputs:
-                shortcut = f"{block}.downsample.0"
-                yield _Convolution(shortcut, source, f"{block}.downsample.1", inputs, outputs, kernel=1, stride=stride)
-            yield _Sum(block, value, shortcut, "Relu")
-            source, inputs = block, outputs
-
-
-def _lite0_steps() -> Iterator[_Step]:
-    yield _Convolution("conv_stem", _NORMALISED, "bn1", 3, 32, kernel=3, stride=2, activation="Relu6")
-    source, inputs = "conv_stem", 32
-    for stage, (blocks, kernel, first_stride, expansion, outputs) in enumerate(_LITE0_STAGES):
-        for index in range(blocks):
-            block, stride = f"blocks.{stage}.{index}", first_stride if index == 0 else 1
-            inner, value, norms = inputs * expansion, source, iter(("bn1", "bn2", "bn3"))
-            if expansion > 1:
-                name, norm = f"{block}.conv_pw", f"{block}.{next(norms)}"
-                yield _Convolution(name, value, norm, inputs, inner, kernel=1, activation="Relu6")
-                value = name
-            name, norm = f"{block}.conv_dw", f"{block}.{next(norms)}"
-            yield _Convolution(name, value, norm, inner, inner, kernel, stride, groups=inner, activation="Relu6")
-            value, name = name, f"{block}.conv_pwl" if expansion > 1 else f"{block}.conv_pw"
-            yield _Convolution(name, value, f"{block}.{next(norms)}", inner, outputs, kernel=1)
-            if stride == 1 and inputs == outputs:
-                yield _Sum(block, name, source, None)
-                name = block
-            source, inputs = name, outputs
-    yield _Convolution("conv_head", source, "bn2", inputs, 1280, kernel=1, activation="Relu6")
-
-
-def _folded(step: _Convolution, state: Weights, epsilon: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _folded(step: Convolution, state: State, epsilon: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return weight and bias of one convolution that computes what convolution and batch norm compute.
 
     In evaluation, a batch norm is a scale and a shift for each channel.
@@ -282,12 +104,12 @@ def _folded(step: _Convolution, state: Weights, epsilon: float) -> tuple[NDArray
 class _Builder:
     """Nodes and weights of a graph, one step after the other."""
 
-    def __init__(self, state: Weights, network: _Network, side: int) -> None:
+    def __init__(self, state: State, network: Network, side: int) -> None:
         self._state = state
         self._network = network
         self._nodes: list[onnx.NodeProto] = []
         self._initializers: list[onnx.TensorProto] = []
-        self.sides = {_NORMALISED: side}  # height and width of each value
+        self.sides = {NORMALISED: side}  # height and width of each value
         self.non_finite: list[str] = []
 
     @cached_property
@@ -299,14 +121,14 @@ class _Builder:
         self._node("Cast", [INPUT], "pixels.float", to=TensorProto.FLOAT)
         self._node("Mul", ["pixels.float", self._constant("scale", 1 / (255 * std))], "pixels.scaled")
         self._node("Add", ["pixels.scaled", self._constant("shift", -mean / std)], "pixels.shifted")
-        self._node("Transpose", ["pixels.shifted"], _NORMALISED, perm=[0, 3, 1, 2])
+        self._node("Transpose", ["pixels.shifted"], NORMALISED, perm=[0, 3, 1, 2])
 
-    def add(self, step: _Step) -> None:
+    def add(self, step: Step) -> None:
         # The last step's result is an output of the graph.
         name = FEATURE_MAP if step is self._network.steps[-1] else step.name
         side = self.sides[step.source]
         match step:
-            case _Convolution():
+            case Convolution():
                 pads, side = self._pads(side, step.kernel, step.stride)
                 weight, bias = _folded(step, self._state, self._network.epsilon)
                 weights = [self._constant(f"{step.name}.weight", weight), self._constant(f"{step.name}.bias", bias)]
@@ -320,10 +142,10 @@ class _Builder:
                     pads=pads,
                     group=step.groups,
                 )
-            case _MaxPool():
+            case MaxPool():
                 pads, side = self._pads(side, 3, 2)
                 self._node("MaxPool", [step.source], name, kernel_shape=[3, 3], strides=[2, 2], pads=pads)
-            case _Sum():
+            case Sum():
                 self._activated(step.activation, "Add", [step.source, step.shortcut], name)
         self.sides[name] = side
 
@@ -362,7 +184,7 @@ class _Builder:
         return [before, before, after, after], (side + before + after - kernel) // stride + 1
 
     def _activated(
-        self, activation: _Activation | None, operator: str, sources: list[str], name: str, **attributes: Any
+        self, activation: Activation | None, operator: str, sources: list[str], name: str, **attributes: Any
     ) -> None:
         if activation is None:
             self._node(operator, sources, name, **attributes)

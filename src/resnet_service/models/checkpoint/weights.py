@@ -1,14 +1,18 @@
-"""Weights as numpy arrays, with their metadata: checkpoints of the format safetensors, read without PyTorch."""
+"""Weights as numpy arrays, with their metadata: safetensors checkpoints, read and written without PyTorch."""
 
+import platform
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from resnet_service.errors import UnreadableModel
 from resnet_service.models.checkpoint.contents import STATE_DICT, clean_keys, parse_contents
-from resnet_service.models.checkpoint.safetensors import Array, is_safetensors, load_arrays, with_metadata
+from resnet_service.models.checkpoint.safetensors import Array, dump_arrays, is_safetensors, load_arrays, with_metadata
 from resnet_service.models.file_kinds import check_checkpoint_kind
 from resnet_service.models.metadata import EvaluationRecord, ModelMetadata
+from resnet_service.models.networks import check_state
 from resnet_service.system.files import atomic_write, read_model_file, sha256_of
 from resnet_service.types import SAFETENSORS_SUFFIX
 
@@ -48,6 +52,27 @@ def read_weights(path: Path, **given: Any) -> Weights:
     data = read_model_file(path)
     state, metadata = parse_contents(safetensors_contents(data, str(path)), str(path), _check_arrays, given)
     return Weights(state, metadata, sha256_of(data))
+
+
+def save_weights(state: Mapping[str, Array], path: Path, metadata: ModelMetadata) -> None:
+    """Write weights of one of ``ARCHITECTURES`` and their metadata as a safetensors checkpoint, without PyTorch.
+
+    The weights are checked against the architecture first; a crash leaves an existing file whole.
+
+    Args:
+        state: Arrays of float32, float16 or int64 by their keys in the ``state_dict``.
+        path: Where to write; missing folders are created.
+        metadata: Goes into the file, with the version of Python.
+
+    Raises:
+        ModelError: As for ``networks.check_state``.
+        FileNotWritten: The disk is full, or similar.
+
+    """
+    check_state(state, metadata, str(path))
+    versions = {"python": platform.python_version(), "numpy": np.__version__}
+    content = metadata.model_copy(update={"library_versions": versions}).model_dump(mode="json")
+    atomic_write(path, dump_arrays(content, state))
 
 
 def is_safetensors_file(path: Path, data: bytes) -> bool:
