@@ -50,6 +50,11 @@ def message(text: str) -> None:
     err().print(escape(text))
 
 
+def print_error(text: str) -> None:
+    """Print one line on stderr that begins with "error:"."""
+    err().print(f"[bold red]error:[/] {escape(text)}")
+
+
 def escape(text: str) -> str:
     """Keep rich from reading brackets in ``text`` as markup."""
     return text.replace("[", "\\[")
@@ -62,7 +67,7 @@ def one_line_errors(about: str = "") -> Iterator[None]:
         with optional_packages():
             yield
     except ServiceError as error:
-        err().print(f"[bold red]error:[/] {escape(about + str(error))}")
+        print_error(f"{about}{error}")
         raise typer.Exit(1) from error
     except KeyboardInterrupt as error:
         raise typer.Exit(130) from error
