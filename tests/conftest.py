@@ -72,8 +72,9 @@ def imagenet_exported() -> Path:
 
 @pytest.fixture(scope="session")
 def imagenet_checkpoint(imagenet_exported: Path) -> Path:
-    """Return the pulled checkpoint, from which the model was exported."""
-    return imagenet_exported.with_suffix(".pth")
+    """Return the pulled checkpoint, from which the model was exported; older versions pulled a .pth file."""
+    checkpoint = imagenet_exported.with_suffix(".safetensors")
+    return checkpoint if checkpoint.exists() else checkpoint.with_suffix(".pth")
 
 
 @pytest.fixture(scope="session")

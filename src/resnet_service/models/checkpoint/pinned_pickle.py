@@ -34,6 +34,13 @@ _REBUILD = "torch._utils _rebuild_tensor_v2"
 _ORDERED_DICT = "collections OrderedDict"
 
 
+# What zipfile raises for damaged archives, wrong checksums and encrypted entries.
+_DAMAGED = (
+    *(zipfile.BadZipFile, EOFError, OSError, ValueError, LookupError),
+    *(NotImplementedError, OverflowError, RuntimeError),
+)
+
+
 class _Name(NamedTuple):
     """A class or function that the file names: a module and a name in it, as text."""
 
@@ -109,8 +116,7 @@ def _read_zip(data: bytes, where: str) -> tuple[Any, Mapping[str, bytes]]:
                 raise SuspiciousModel(f"{where} declares larger zip entries than the file has bytes.")
             # Each name begins with the folder that torch.save named the archive.
             members = {entry.filename.partition("/")[2]: archive.read(entry) for entry in entries}
-    # zipfile raises these for damaged archives, a wrong checksum and encrypted entries.
-    except (zipfile.BadZipFile, ValueError, LookupError, NotImplementedError, OverflowError, RuntimeError) as error:
+    except _DAMAGED as error:
         raise _MalformedError("it is a damaged zip archive") from error
     if "data.pkl" not in members or members.get("byteorder", b"little") != b"little":
         raise _MalformedError("it is a zip archive that torch.save did not write on this kind of machine")
