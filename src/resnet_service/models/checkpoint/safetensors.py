@@ -11,7 +11,9 @@ bound on the number of tensors, and its numpy loader does not read BF16.
 
 import json
 import math
+import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -27,6 +29,7 @@ from resnet_service.errors import (
 )
 from resnet_service.models.checkpoint.keys import first_of
 from resnet_service.models.metadata import METADATA_KEY
+from resnet_service.system.files import check_model_file
 
 Array = NDArray[Any]
 
@@ -37,6 +40,8 @@ _MAX_BRACKETS = 4 * MAX_TENSORS
 MAX_HEADER_BYTES = 5_000_000
 
 _LENGTH_BYTES = 8
+# Of a file's first bytes, by which ``is_safetensors`` tells its format.
+HEAD_BYTES = _LENGTH_BYTES + 1
 _ALIGNMENT = 8
 _AUTHOR = "__metadata__"
 _MAX_DIMENSIONS = 8
@@ -64,7 +69,7 @@ class _Header(NamedTuple):
 
 def is_safetensors(data: bytes) -> bool:
     """Tell a safetensors file by its first nine bytes: a plausible length, and the brace that opens the header."""
-    return data[_LENGTH_BYTES : _LENGTH_BYTES + 1] == b"{" and 1 < _length(data) <= MAX_HEADER_BYTES
+    return data[_LENGTH_BYTES:HEAD_BYTES] == b"{" and 1 < _length(data) <= MAX_HEADER_BYTES
 
 
 def load_arrays(data: bytes, where: str) -> tuple[dict[str, Any], dict[str, Array]]:
@@ -87,12 +92,28 @@ def load_arrays(data: bytes, where: str) -> tuple[dict[str, Any], dict[str, Arra
         InvalidMetadata: This package's metadata are no JSON object.
 
     """
-    header = _read_header(data, where)
+    header = _read_header(data, len(data), where)
     arrays = {tensor.name: _array(data, header.data_start, tensor) for tensor in header.tensors}
     non_finite = [name for name, array in arrays.items() if not np.isfinite(array).all()]
     if non_finite:
         raise NonFiniteWeights(f"{where} has NaN or infinity in {first_of(non_finite)}; the training has diverged.")
     return _own_metadata(header, where), arrays
+
+
+def read_metadata(path: Path) -> dict[str, Any]:
+    """Return the metadata alone, as ``load_arrays`` does, from the header of a file; the weights are not read.
+
+    Raises:
+        ModelFileNotFound: No such file.
+        ModelError: As for ``load_arrays``, as far as the header shows it.
+
+    """
+    check_model_file(path)
+    with path.open("rb") as file:
+        data = file.read(_LENGTH_BYTES)
+        data += file.read(min(_length(data), MAX_HEADER_BYTES))
+        size = os.fstat(file.fileno()).st_size
+    return _own_metadata(_read_header(data, size, str(path)), str(path))
 
 
 def dump_arrays(metadata: Mapping[str, Any], state: Mapping[str, Array]) -> bytes:
@@ -124,7 +145,7 @@ def dump_arrays(metadata: Mapping[str, Any], state: Mapping[str, Array]) -> byte
 
 def with_metadata(data: bytes, metadata: Mapping[str, Any], where: str) -> bytes:
     """Return the file ``data`` with other metadata and the same tensors, byte for byte; errors as of a damaged file."""
-    header = _read_header(data, where)
+    header = _read_header(data, len(data), where)
     entries = {
         tensor.name: {"dtype": tensor.dtype, "shape": tensor.shape, "data_offsets": [tensor.begin, tensor.end]}
         for tensor in header.tensors
@@ -144,13 +165,14 @@ def _length(data: bytes) -> int:
     return int.from_bytes(data[:_LENGTH_BYTES], "little")
 
 
-def _read_header(data: bytes, where: str) -> _Header:
-    if len(data) < _LENGTH_BYTES + 2:
+def _read_header(data: bytes, size: int, where: str) -> _Header:
+    """Parse the header of a file of ``size`` bytes; ``data`` are its first bytes, the header included."""
+    if size < _LENGTH_BYTES + 2:
         raise _unreadable(where, "it is too short")
     length = _length(data)
     start = _LENGTH_BYTES + length
-    if start > len(data):
-        raise _unreadable(where, f"it declares a header of {length:,} bytes and has {len(data):,} bytes in all")
+    if start > size:
+        raise _unreadable(where, f"it declares a header of {length:,} bytes and has {size:,} bytes in all")
     if length > MAX_HEADER_BYTES:
         raise SuspiciousModel(f"{where} has a header of {length:,} bytes; the limit is {MAX_HEADER_BYTES:,}.")
     text = data[_LENGTH_BYTES:start]
@@ -163,7 +185,7 @@ def _read_header(data: bytes, where: str) -> _Header:
     if len(content) > MAX_TENSORS:
         raise SuspiciousModel(f"{where} has {len(content):,} tensors; the limit is {MAX_TENSORS:,}.")
     tensors = [_parse_tensor(name, entry, where) for name, entry in content.items()]
-    _check_layout(tensors, len(data) - start, where)
+    _check_layout(tensors, size - start, where)
     return _Header(tensors, author, start)
 
 
