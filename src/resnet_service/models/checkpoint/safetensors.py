@@ -3,16 +3,18 @@
 A file is the header's length (8 bytes, little-endian), the header, and the bytes of all tensors. The header is a JSON
 object: each tensor's name to its ``dtype``, ``shape`` and ``data_offsets``, and under ``__metadata__`` strings of the
 file's author. This package keeps its metadata there, as one JSON object under ``METADATA_KEY``. Nothing in a file can
-be executed, and the format has no checksum: a flipped bit in a weight is noticed only if it makes NaN or infinity.
+be executed. The format has no checksum; files of this package carry their SHA-256 under ``DIGEST_KEY``, so that a
+flipped bit is noticed.
 
 The format: https://github.com/huggingface/safetensors. Its library is not used: it accepts duplicate names, has no
 bound on the number of tensors, and its numpy loader does not read BF16.
 """
 
+import hashlib
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -32,6 +34,8 @@ from resnet_service.models.metadata import METADATA_KEY
 from resnet_service.system.files import check_model_file
 
 Array = NDArray[Any]
+
+DIGEST_KEY = "resnet_service_sha256"
 
 MAX_TENSORS = 20_000
 # Of the header of 20,000 tensors: an object and two lists each, and about 3 MB. The format allows 100 MB, which take
@@ -84,7 +88,7 @@ def load_arrays(data: bytes, where: str) -> tuple[dict[str, Any], dict[str, Arra
         (F64, F32, F16, BF16) or int64 (I64).
 
     Raises:
-        UnreadableModel: Truncated, damaged, or another kind of file.
+        UnreadableModel: Truncated, damaged, altered after it was saved, or another kind of file.
         SuspiciousModel: A header that is too large, names a tensor twice or too many; tensors that overlap or leave
             gaps.
         StateDictMismatch: A tensor of another type.
@@ -93,6 +97,7 @@ def load_arrays(data: bytes, where: str) -> tuple[dict[str, Any], dict[str, Arra
 
     """
     header = _read_header(data, len(data), where)
+    _check_digest(header, data, where)
     arrays = {tensor.name: _array(data, header.data_start, tensor) for tensor in header.tensors}
     non_finite = [name for name, array in arrays.items() if not np.isfinite(array).all()]
     if non_finite:
@@ -140,25 +145,54 @@ def dump_arrays(metadata: Mapping[str, Any], state: Mapping[str, Array]) -> byte
         entries[name] = {"dtype": dtype, "shape": list(array.shape), "data_offsets": [offset, offset + len(part)]}
         parts.append(part)
         offset += len(part)
-    return b"".join([_header_bytes(entries, {}, metadata), *parts])
+    content = b"".join(parts)
+    return _header_bytes(entries, {}, metadata, content) + content
 
 
 def with_metadata(data: bytes, metadata: Mapping[str, Any], where: str) -> bytes:
     """Return the file ``data`` with other metadata and the same tensors, byte for byte; errors as of a damaged file."""
     header = _read_header(data, len(data), where)
-    entries = {
-        tensor.name: {"dtype": tensor.dtype, "shape": tensor.shape, "data_offsets": [tensor.begin, tensor.end]}
-        for tensor in header.tensors
-    }
-    return _header_bytes(entries, header.author, metadata) + data[header.data_start :]
+    _check_digest(header, data, where)
+    content = data[header.data_start :]
+    return _header_bytes(_entries(header.tensors), header.author, metadata, content) + content
 
 
-def _header_bytes(entries: Mapping[str, Any], author: Mapping[str, str], metadata: Mapping[str, Any]) -> bytes:
+def _header_bytes(
+    entries: Mapping[str, Any], author: Mapping[str, str], metadata: Mapping[str, Any], content: bytes
+) -> bytes:
     # transformers loads only files that name their format; "pt" says that names and shapes are those of PyTorch.
     strings = {"format": "pt", **author, METADATA_KEY: json.dumps(metadata)}
+    strings[DIGEST_KEY] = _digest(entries, strings, content)
     header = json.dumps({_AUTHOR: strings, **entries}, separators=(",", ":")).encode()
     header += b" " * (-len(header) % _ALIGNMENT)
     return len(header).to_bytes(_LENGTH_BYTES, "little") + header
+
+
+def _entries(tensors: Iterable[_Tensor]) -> dict[str, Any]:
+    return {
+        tensor.name: {"dtype": tensor.dtype, "shape": list(tensor.shape), "data_offsets": [tensor.begin, tensor.end]}
+        for tensor in tensors
+    }
+
+
+def _digest(entries: Mapping[str, Any], author: Mapping[str, str], content: bytes | memoryview) -> str:
+    """Return the SHA-256 of all that a file says but this digest, independent of the order of its header."""
+    others = {key: value for key, value in author.items() if key != DIGEST_KEY}
+    digest = hashlib.sha256(json.dumps([entries, others], sort_keys=True).encode())
+    digest.update(content)
+    return digest.hexdigest()
+
+
+def _check_digest(header: _Header, data: bytes, where: str) -> None:
+    """Compare the file with the digest that it carries; files of other libraries have none."""
+    expected = header.author.get(DIGEST_KEY)
+    if expected is None:
+        return
+    if _digest(_entries(header.tensors), header.author, memoryview(data)[header.data_start :]) != expected:
+        raise UnreadableModel(
+            f"{where} was damaged or altered after it was saved: its SHA-256 is not the one that it carries. Copy or "
+            "save it again."
+        )
 
 
 def _length(data: bytes) -> int:
