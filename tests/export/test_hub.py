@@ -27,6 +27,7 @@ from resnet_service.models.checkpoint.weights import read_weights
 from resnet_service.models.graphs import build_graph
 from resnet_service.models.labels import labels_for
 from resnet_service.models.networks import ARCHITECTURES
+from resnet_service.system.files import sha256_of
 from tests.support.hub import (
     COMMIT,
     WEIGHTS,
@@ -38,7 +39,7 @@ from tests.support.hub import (
     transformers_repository,
 )
 from tests.support.images import CAT
-from tests.support.servers import REPOSITORY
+from tests.support.servers import REPOSITORY, cli, cli_here
 
 TIMM_DATA: Any = timm.data  # it ships no types
 PETS = "acme/pets"
@@ -49,12 +50,13 @@ CHILD_SECONDS = 100
 PULL = """
 import json, sys, time
 from pathlib import Path
-hidden, into, *names = sys.argv[1:]
+hidden, into, setup, *names = sys.argv[1:]
 for name in filter(None, hidden.split(",")):
     sys.modules[name] = None
 from resnet_service.errors import ServiceError
 from resnet_service.export.sources.base import PullRequest
 from resnet_service.export.sources.pull import pull
+exec(setup)
 for name in names:
     begin, messages, progress = time.monotonic(), [], []
     request = PullRequest(name if name != "default" else None, Path(into), on_message=messages.append,
@@ -84,11 +86,11 @@ class Made(NamedTuple):
     networks: dict[str, nn.Module]
 
 
-def pulled(hub: StandIn, tmp: Path, *names: str, hidden: str = "", **environment: str) -> list[Answer]:
-    """Pull in one child process, in which the ``hidden`` packages seem not to be installed."""
+def pulled(hub: StandIn, tmp: Path, *names: str, hidden: str = "", setup: str = "", **environment: str) -> list[Answer]:
+    """Pull in one child process, after the code ``setup``; the ``hidden`` packages seem not to be installed there."""
     begin = {**os.environ, "HF_HOME": str(tmp / "hf"), "HF_ENDPOINT": hub.url, "HF_HUB_DISABLE_XET": "1"}
     done = subprocess.run(
-        [sys.executable, "-c", PULL, hidden, str(tmp / "out"), *names],
+        [sys.executable, "-c", PULL, hidden, str(tmp / "out"), setup, *names],
         capture_output=True,
         text=True,
         timeout=CHILD_SECONDS,
@@ -246,6 +248,57 @@ def test_the_default_is_pinned(hub: StandIn, tmp_path: Path) -> None:
     assert answer.error == "SourceDigestMismatch"
     assert "694f673d" in answer.text
     assert hub.requests == [f"HEAD /timm/resnet18.tv_in1k/resolve/a987fd6b60f845221bfff84b6f0191273ba56ead/{WEIGHTS}"]
+
+
+def test_what_is_in_the_cache_needs_no_network(hub: StandIn, tmp_path: Path) -> None:
+    digest = sha256_of(hub.file("timm/resnet18.tv_in1k").read_bytes())
+    pin = (
+        "from resnet_service.export.sources import hub\n"
+        f"hub.HUB = {{'resnet18': hub.HubFile('timm/resnet18.tv_in1k', '{COMMIT}', '{digest}')}}"
+    )
+    (answer,) = pulled(hub, tmp_path, "default", hidden=WITHOUT_TORCH, setup=pin)
+    assert answer.error == "", answer
+    facts = read_weights(Path(answer.text)).metadata
+    assert facts.provenance is not None
+    assert (facts.provenance.sha256, facts.provenance.published_accuracy) == (digest, 69.758)
+    hub.requests.clear()
+    (answer,) = pulled(hub, tmp_path, "default", hidden=WITHOUT_TORCH, setup=pin)
+    assert (answer.error, hub.requests) == ("", [])
+    pulled(hub, tmp_path, PETS, hidden=WITHOUT_TORCH)
+    main = tmp_path / "hf" / "hub" / "models--acme--pets" / "refs" / "main"
+    main.parent.mkdir()
+    main.write_text(COMMIT)  # as timm and transformers leave it, which name no commit
+    hub.requests.clear()
+    found, missing = pulled(hub, tmp_path, PETS, "acme/other", hidden=WITHOUT_TORCH, HF_HUB_OFFLINE="1")
+    assert (found.error, hub.requests) == ("", [])
+    assert "HF_HUB_OFFLINE" in missing.text
+
+
+def test_the_command_line_pulls_exports_and_does_nothing_twice(hub: StandIn, tmp_path: Path) -> None:
+    out, empty = tmp_path / "out", tmp_path / "empty"
+    empty.mkdir()
+
+    def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+        return cli("pull", PETS, "--into", out, *arguments, HF_ENDPOINT=hub.url, HF_HOME=str(tmp_path / "hf"))
+
+    failed = run("--calibration", empty)
+    assert failed.returncode == 1, "an export that fails is not a source that does not deliver"
+    assert [path.name for path in sorted(out.iterdir())] == ["acme--pets.json", "acme--pets.safetensors"]
+    hub.requests.clear()
+    exported = run("--if-missing")
+    assert exported.returncode == 0, exported.stderr
+    assert hub.requests == [], "the checkpoint is there, and only has to be exported"
+    answer = json.loads(cli_here("classify", CAT, "--checkpoint", out / "acme--pets.onnx", "--json").stdout)
+    assert {one["label"] for one in answer["predictions"]} == {"cat", "dog", "cow"}
+    assert "exists already" in run("--if-missing").stderr
+    assert cli_here("pull", "resnet18", "--arch", "resnet50").returncode == 1
+
+
+def test_the_command_line_lists_what_is_known_by_name() -> None:
+    listed = cli_here("pull", "--list").stdout
+    for name in ARCHITECTURES:
+        assert name in listed
+    assert "top-1 69.8 %" in listed
 
 
 def test_a_hub_that_refuses_is_reported_with_its_status(hub: StandIn, tmp_path: Path) -> None:

@@ -115,10 +115,18 @@ def fetch(request: PullRequest) -> Pulled:
 
 
 def _resolve(known: HubFile) -> tuple[str, str]:
-    """Return the commit and the SHA-256 of a repository's weights, after one request with a short limit."""
+    """Return the commit and the SHA-256 of a repository's weights, after one request with a short limit.
+
+    With ``HF_HUB_OFFLINE``, those that timm or transformers left in the cache.
+    """
+    from huggingface_hub.constants import HF_HUB_OFFLINE
     from huggingface_hub.errors import EntryNotFoundError
 
     repository = known.repository
+    cached = _cached(repository, WEIGHTS, known.revision or "main") if HF_HUB_OFFLINE else None
+    # A file in the cache, snapshots/COMMIT/NAME, is a link to blobs/SHA-256.
+    if cached is not None and _SHA256.fullmatch(cached.resolve().name):
+        return cached.parent.name, cached.resolve().name
     try:
         head = _head(repository, WEIGHTS, known.revision)
     except EntryNotFoundError as error:
