@@ -5,6 +5,7 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 import time
 import zipfile
 from importlib import import_module
@@ -19,7 +20,7 @@ from resnet_service.cli.models import EXIT_UNREACHABLE
 from resnet_service.errors import RuntimeUnavailable, SourceDigestMismatch, SourceUnreachable, UnknownArchitecture
 from resnet_service.export.sources import hub, pypi, torchvision
 from resnet_service.export.sources import pull as pulling
-from resnet_service.export.sources.base import Pulled, PullRequest, Source
+from resnet_service.export.sources.base import Pulled, PullRequest, Source, within
 from resnet_service.export.sources.catalog import HUB, LITE0, TORCHVISION, TorchvisionFile
 from resnet_service.export.sources.pull import pull
 from resnet_service.models.checkpoint.checkpoint import load_checkpoint
@@ -100,6 +101,19 @@ def test_a_transfer_that_breaks_off_is_refused(tmp_path: Path, publisher: Publis
 def test_a_mirror_without_the_file_is_reported_with_its_status(tmp_path: Path) -> None:
     with file_server(tmp_path) as url, pytest.raises(SourceUnreachable, match="404"):
         pull("torchvision", PullRequest("resnet18", tmp_path / "out", url))
+
+
+def test_a_call_that_does_not_return_is_given_up() -> None:
+    """As the look-up of a host's name, for which HTTP clients have no limit."""
+    released = threading.Event()
+    begin = time.monotonic()
+    with pytest.raises(TimeoutError):
+        within(0.05, released.wait)
+    assert time.monotonic() - begin < 5
+    released.set()
+    assert within(5, lambda: 7) == 7
+    with pytest.raises(ZeroDivisionError):
+        within(5, lambda: 1 // 0)
 
 
 def test_an_unreachable_host_fails_within_seconds(tmp_path: Path) -> None:
