@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import nn
 
+from resnet_service.export.sources.hub import _bar_class
 from resnet_service.imaging.decode import decode
 from resnet_service.imaging.preprocess import crop, normalise
 from resnet_service.models.checkpoint.checkpoint import load_checkpoint
@@ -292,6 +293,29 @@ def test_the_command_line_pulls_exports_and_does_nothing_twice(hub: StandIn, tmp
     assert {one["label"] for one in answer["predictions"]} == {"cat", "dog", "cow"}
     assert "exists already" in run("--if-missing").stderr
     assert cli_here("pull", "resnet18", "--arch", "resnet50").returncode == 1
+
+
+class Report(NamedTuple):
+    """What hf_xet reports of a transfer."""
+
+    total_bytes: int
+    total_bytes_completed: int
+    total_transfer_bytes_completed: int
+    total_bytes_completion_rate: float | None = None
+    total_transfer_bytes_completion_rate: float | None = None
+
+
+def test_progress_is_shown_of_transfers_by_xet_too() -> None:
+    """The stand-in serves files whole; the Hub serves most in the chunks of hf_xet, which has two progress bars."""
+    reporting = pytest.importorskip("huggingface_hub.utils._xet_progress_reporting")  # not documented
+    shown: list[tuple[int, int | None]] = []
+    bar = _bar_class(lambda done, total, speed="": shown.append((done, total)))
+    reporter = reporting.XetDownloadProgressReporter
+    with reporter(reconstruction_desc="it", total=100, log_level=30, tqdm_class=bar) as progress:
+        for written, arrived in [(0, 30), (20, 60), (100, 100)]:
+            progress.update_progress(Report(100, written, arrived))
+    assert [done for done, _ in shown] == sorted(done for done, _ in shown)
+    assert shown[-1] == (100, 100)
 
 
 def test_the_command_line_lists_what_is_known_by_name() -> None:

@@ -88,6 +88,7 @@ def test_architectures_of_timm_get_our_names(name: str, arch: str) -> None:
 
 def test_only_weights_that_say_so_have_the_classes_of_imagenet() -> None:
     assert parsed(TIMM).imagenet
+    assert parsed(TIMM, **pretrained(tag="fb_in22k_ft_in1k_384")).imagenet
     assert not parsed(TIMM, **pretrained(tag="mine")).imagenet
     assert not parsed(TIMM, num_classes=7).imagenet
     assert not parsed(TIMM, label_names=[f"class {index}" for index in range(1000)]).imagenet

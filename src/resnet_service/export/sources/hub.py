@@ -304,16 +304,23 @@ def _reason(error: Exception) -> str:
 
 
 def _bar_class(progress: Progress) -> Any:
-    """Return a class of progress bars for the library, which counts but draws nothing, and reports to ``progress``."""
+    """Return a class of progress bars for the library, which counts but draws nothing, and reports to ``progress``.
+
+    The library may use two bars for one transfer, of what has arrived and of what is written: the larger one counts.
+    """
     from huggingface_hub.utils.tqdm import tqdm
+
+    most = 0
 
     class Bar(tqdm):
         def __init__(self, *args: Any, **options: Any) -> None:
             super().__init__(*args, **{**options, "disable": False, "file": io.StringIO()})  # type: ignore[no-untyped-call]
 
         def update(self, n: float | None = 1) -> bool | None:
+            nonlocal most
             super().update(n)
-            progress(int(self.n), None if self.total is None else int(self.total))
+            most = max(most, int(self.n))
+            progress(most, None if self.total is None else int(self.total))
             return None
 
     return Bar

@@ -24,6 +24,8 @@ CONFIG, PREPROCESSOR = "config.json", "preprocessor_config.json"
 
 _TIMM = "timm/"
 _IMAGENET_CLASSES = 1000
+# The end of timm's tags of weights with ImageNet's classes, such as a1_in1k and fb_in22k_ft_in1k_384.
+_IMAGENET_TAG = re.compile(r"in1k(_\d+)?$")
 # Of the 1000 names; lists of different makers differ in a few.
 _MIN_EQUAL_NAMES = 990
 
@@ -243,7 +245,7 @@ def _timm(content: dict[str, Any], repository: str) -> HubModel:
     descriptions = config.label_descriptions or pretrained.label_descriptions or {}
     classes = _classes(names, descriptions, num_classes, repository)
     tag = pretrained.tag or repository.partition(".")[2]
-    unnamed_imagenet = not classes and num_classes == _IMAGENET_CLASSES and tag.endswith("in1k")
+    unnamed_imagenet = not classes and num_classes == _IMAGENET_CLASSES and bool(_IMAGENET_TAG.search(tag))
     return HubModel(
         ModelMetadata.parse(metadata, f"{CONFIG} of {repository}"),
         classes,
