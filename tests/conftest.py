@@ -57,7 +57,7 @@ def small_network(tmp_path_factory: pytest.TempPathFactory) -> Both:
 def fashion_exported(tmp_path_factory: pytest.TempPathFactory) -> ExportedByCommand:
     """Return the shipped Fashion-MNIST weights, exported in FP32 by the command line."""
     target = tmp_path_factory.mktemp("exported") / "fashion.onnx"
-    done = cli("export", REPOSITORY / "checkpoints" / "resnet18-fashion-mnist.pth", "--output", target)
+    done = cli("export", REPOSITORY / "checkpoints" / "resnet18-fashion-mnist.safetensors", "--output", target)
     assert done.returncode == 0, done.stderr
     return ExportedByCommand(target, done)
 

@@ -1,6 +1,7 @@
 """Checkpoints of the format safetensors: written, read with and without PyTorch, and read as the library reads them."""
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -26,7 +27,7 @@ from tests.support.models import metadata, random_checkpoint, random_model
 from tests.support.servers import REPOSITORY, cli, cli_here, hidden
 
 MODEL = random_model()
-SHIPPED = REPOSITORY / "checkpoints" / "resnet18-fashion-mnist.pth"
+SHIPPED = REPOSITORY / "checkpoints" / "resnet18-fashion-mnist.safetensors"
 IMAGES = REPOSITORY / "tests" / "data" / "fashion-mnist"
 RECORD = EvaluationRecord(dataset="d", sha256="0" * 64, pictures=3, top1=50, top5=100, calibration_error=0.1)
 
@@ -244,7 +245,7 @@ def test_an_evaluation_is_recorded_and_the_weights_stay(tmp_path: Path) -> None:
 
 def test_evaluate_records_in_it(tmp_path: Path) -> None:
     path = tmp_path / "model.safetensors"
-    convert(SHIPPED, path)
+    shutil.copy(SHIPPED, path)
     done = cli_here("evaluate", path, IMAGES, "--record", "--labels", REPOSITORY / "labels" / "fashion-mnist.json")
     assert done.returncode == 0, done.stderr
     # In place of the record of the same name, which is of 10,000 images.

@@ -93,15 +93,18 @@ def within(seconds: float, call: Callable[[], T]) -> T:
     of a call that takes longer is left to end by itself.
     """
     future: Future[T] = Future()
+    threading.Thread(target=_settle, args=(future, call), daemon=True).start()
+    try:
+        return future.result(seconds)
+    finally:
+        del future  # an error refers to this frame by its traceback, and the future to the error
 
-    def run() -> None:
-        try:
-            future.set_result(call())
-        except BaseException as error:  # noqa: BLE001 - raised in the caller's thread
-            future.set_exception(error)
 
-    threading.Thread(target=run, daemon=True).start()
-    return future.result(seconds)
+def _settle(future: Future[T], call: Callable[[], T]) -> None:
+    try:
+        future.set_result(call())
+    except BaseException as error:  # noqa: BLE001 - raised in the caller's thread
+        future.set_exception(error)
 
 
 def download(url: str, progress: Progress) -> bytes:
@@ -117,6 +120,7 @@ def download(url: str, progress: Progress) -> bytes:
                     raise SourceUnreachable(f"{url} sent more than {MAX_MODEL_BYTES:,} bytes.")
                 progress(len(received), total)
     except urllib.error.HTTPError as error:
+        error.close()
         raise SourceUnreachable(f"{url} answered {error.code} {error.reason}.") from error
     except TimeoutError as error:
         raise SourceUnreachable(f"{url} cannot be reached (no answer within {RESPONSE_SECONDS} seconds).") from error
