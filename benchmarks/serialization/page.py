@@ -108,26 +108,27 @@ def _summary(results: Results) -> Text:
         return Text(_NOTHING, _NOTHING)
     base = formats["state_dict"]
 
-    def ratios(name: str) -> tuple[str, ...]:
+    def shares(name: str) -> tuple[str, ...]:
         one = formats[name]
         pairs = (
-            (base.bytes, one.bytes),
-            (base.to_answer, one.to_answer),
-            (base.memory, one.memory),
-            (base.latency, one.latency),
+            (one.bytes, base.bytes),
+            (one.to_answer, base.to_answer),
+            (one.memory, base.memory),
+            (one.latency, base.latency),
         )
-        return tuple(f"{before / after:.1f}" for before, after in pairs)
+        return tuple(f"{100 * value / reference:.0f} %" for value, reference in pairs)
 
-    size, start, memory, speed = ratios("int8")
-    _, safe_start, safe_memory, safe_speed = ratios("safetensors")
+    size, start, memory, latency = shares("int8")
+    _, safe_start, safe_memory, safe_latency = shares("safetensors")
     return Text(
-        f"Compared with a bare `state_dict` in PyTorch, our INT8 export is {size} times smaller, answers its first "
-        f"image {start} times sooner after the start of the process, needs {memory} times less memory and answers an "
-        f"image {speed} times faster. The `.safetensors` checkpoint, served as it is: {safe_start} times sooner, "
-        f"{safe_memory} times less memory, {safe_speed} times faster.",
-        f"与 PyTorch 中单独的 `state_dict` 相比，本服务的 INT8 导出文件体积小 {size} 倍，进程启动后得到首个结果快 "
-        f"{start} 倍，内存少 {memory} 倍，单张图像推理快 {speed} 倍。直接提供服务的 `.safetensors` 检查点："
-        f"首个结果快 {safe_start} 倍，内存少 {safe_memory} 倍，推理快 {safe_speed} 倍。",
+        f"Relative to a bare `state_dict` in PyTorch, our INT8 export takes {size} of the disk space, {start} of the "
+        f"time from the start of the process to the first answer, {memory} of the memory and {latency} of the time of "
+        f"one image. Our `.safetensors` checkpoint, served as it is, takes {safe_start} of the time to the first "
+        f"answer, {safe_memory} of the memory and {safe_latency} of the time of one image.",
+        f"以 PyTorch 加载单独的 `state_dict` 为基准，本服务的 INT8 导出文件，磁盘占用为 {size}，"
+        f"从进程启动到首个结果的时间为 {start}，内存为 {memory}，单张图像的推理时间为 {latency}。"
+        f"直接用 `.safetensors` 检查点提供服务，首个结果的时间为 {safe_start}，内存为 {safe_memory}，"
+        f"单张图像的推理时间为 {safe_latency}。",
     )
 
 
