@@ -93,11 +93,13 @@ def main() -> None:
         },
         formats={one.name: Figures((folder / one.file).stat().st_size) for one in chosen},
     )
+    earlier = Results.read(args.output) if args.output.exists() else None
     measure(results, chosen, folder, setup, reference(model, crops), _say)
+    if earlier:
+        _keep_other_pytorch(results, earlier)
+    results.write(args.output)
     for python in args.other_python:
         _try_other_pytorch(results, chosen, folder, setup, reference(model, crops), python)
-    if not args.other_python and args.output.exists():
-        _keep_other_pytorch(results, Results.read(args.output))
     results.write(args.output)
     if args.output == page.RESULTS:
         _report(results)
@@ -157,8 +159,8 @@ def measure(
                     figures.canary[loader] = canaries.attempt(loader, planted, canary, setup)
 
 
-def _loads(one: Format, path: Path, setup: Setup, hide: tuple[str, ...]) -> bool:
-    with LoadingProcess(one.loader, setup, hide=hide) as process:
+def _loads(one: Format, path: Path, setup: Setup, block: tuple[str, ...]) -> bool:
+    with LoadingProcess(one.loader, setup, block=block) as process:
         return isinstance(process.load(path), Loaded)
 
 
@@ -200,10 +202,10 @@ def _try_other_pytorch(
     for one in chosen:
         if one.name in names:
             figures = results.formats[one.name]
-            figures.older[number] = _outcome(LoadingProcess(one.loader, setup), other / one.file, expected)
-            figures.newer[number] = _outcome(
-                LoadingProcess(one.loader, setup, python=python), folder / one.file, expected
-            )
+            loader = "checkpoint" if one.name == "checkpoint" else one.loader
+            figures.older[number] = _outcome(LoadingProcess(loader, setup), other / one.file, expected)
+            newer = LoadingProcess(loader, setup, python=python)
+            figures.newer[number] = _outcome(newer, folder / one.file, expected)
 
 
 def _outcome(process: LoadingProcess, path: Path, expected: NDArray[np.float32]) -> str:

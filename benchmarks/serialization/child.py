@@ -2,7 +2,7 @@
 
 It reads requests, one JSON object a line: ``path``, and the number of timed ``runs``. It writes a line when the first
 image is answered, with the logits of all images, and another with the times and the peak memory; or one with an error.
-Modules named by ``--hide`` cannot be imported.
+Modules named by ``--block`` cannot be imported.
 """
 
 import argparse
@@ -26,9 +26,9 @@ def main() -> None:
     parser.add_argument("classes", type=int)
     parser.add_argument("threads", type=int)
     parser.add_argument("crops", type=Path)
-    parser.add_argument("--hide", nargs="*", default=[])
+    parser.add_argument("--block", nargs="*", default=[])
     args = parser.parse_args()
-    sys.modules.update(dict.fromkeys(args.hide))  # None makes an import fail
+    sys.modules.update(dict.fromkeys(args.block))  # None makes an import fail
     resource.setrlimit(resource.RLIMIT_AS, (_MEMORY_LIMIT, _MEMORY_LIMIT))
     # Libraries that print must not disturb the answers.
     answers = os.fdopen(os.dup(1), "w", buffering=1)

@@ -36,6 +36,13 @@ def careless(path: Path, classes: int, threads: int) -> Answer:
     return _with_weights(torch.load(path, weights_only=False), classes, threads)
 
 
+def checkpoint(path: Path, classes: int, threads: int) -> Answer:
+    """Read as this service does, whose runtimes need a newer PyTorch than its checkpoints do."""
+    from resnet_service.models.checkpoint.checkpoint import load_checkpoint
+
+    return _in_pytorch(load_checkpoint(path).model, threads)
+
+
 def safetensors(path: Path, classes: int, threads: int) -> Answer:
     """Load with the library safetensors."""
     from safetensors.torch import load_file
@@ -92,7 +99,7 @@ def service(path: Path, classes: int, threads: int) -> Answer:
 
 LOADERS: dict[str, Loader] = {
     loader.__name__: loader
-    for loader in (state_dict, careless, safetensors, pickle, torchscript, torch_export, onnx, service)
+    for loader in (state_dict, careless, checkpoint, safetensors, pickle, torchscript, torch_export, onnx, service)
 }
 
 

@@ -44,11 +44,11 @@ class Failed(NamedTuple):
 class LoadingProcess:
     """A process with one loader; a new one is started for the next file if it ends."""
 
-    def __init__(self, loader: str, setup: Setup, *, python: Path = Path(sys.executable), hide: tuple[str, ...] = ()):
+    def __init__(self, loader: str, setup: Setup, *, python: Path = Path(sys.executable), block: tuple[str, ...] = ()):
         """Remember what to start; nothing is started before the first file."""
-        hidden = ["--hide", *hide] if hide else []
+        blocked = ["--block", *block] if block else []
         shared = [str(setup.classes), str(setup.threads), str(setup.crops)]
-        self._command = [str(python), "-m", "benchmarks.serialization.child", loader, *shared, *hidden]
+        self._command = [str(python), "-m", "benchmarks.serialization.child", loader, *shared, *blocked]
         self._process: subprocess.Popen[str] | None = None
 
     def __enter__(self) -> Self:

@@ -88,6 +88,9 @@ def test_the_text_of_the_page_follows_from_the_results() -> None:
         assert figures.needs_pytorch == (one.name not in ("safetensors", "onnx", *PRECISIONS)), one.name
         assert figures.needs_code == (one.name not in ("torchscript", "torch-export", "onnx", *PRECISIONS)), one.name
     assert min(found, key=lambda name: found[name].bytes) == "int8"
+    assert set(found["torch-export"].newer.values()) > {"same"}, "an older version does not read it"
+    others = [found[name] for name in ("state_dict", "pickle", "checkpoint", "safetensors-library", "torchscript")]
+    assert {outcome for one in others for outcome in (*one.older.values(), *one.newer.values())} == {"same"}
 
 
 @pytest.mark.parametrize("name", ["pickle", "torchscript", "torch-export"])
@@ -152,11 +155,11 @@ def test_damage_is_counted(exported: Path, files: Path, setup: Setup, tmp_path: 
 
 @pytest.fixture
 def without_torch(setup: Setup) -> Iterator[LoadingProcess]:
-    with LoadingProcess("service", setup, hide=("torch", "torchvision")) as process:
+    with LoadingProcess("service", setup, block=("torch", "torchvision")) as process:
         yield process
 
 
-def test_what_a_format_needs_is_found_by_hiding_it(
+def test_what_a_format_needs_is_found_by_blocking_it(
     exported: Path, files: Path, setup: Setup, without_torch: LoadingProcess
 ) -> None:
     found = without_torch.load(exported, runs=2)
@@ -165,7 +168,7 @@ def test_what_a_format_needs_is_found_by_hiding_it(
     assert len(found.milliseconds) == 2
     assert 0 < min(found.milliseconds) / 1000 < found.seconds
     assert 50e6 < found.peak_bytes < 2e9
-    with LoadingProcess("state_dict", setup, hide=("torch",)) as process:
+    with LoadingProcess("state_dict", setup, block=("torch",)) as process:
         failed = process.load(files / FILES["state_dict"])
     assert isinstance(failed, Failed)
     assert failed.error == "ModuleNotFoundError"
