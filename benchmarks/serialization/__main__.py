@@ -34,17 +34,7 @@ from resnet_service.runtimes.registry import open_runtime
 _CLASSES, _SIDE = 1000, 224
 _EXAMPLES = REPOSITORY / "examples" / "images"
 _CALIBRATION = Kind("calibration", (500, 375), 100_000, 0.0, 64)
-_PACKAGES = (
-    "resnet-service",
-    "torch",
-    "torchvision",
-    "safetensors",
-    "onnx",
-    "onnxruntime",
-    "openvino",
-    "nncf",
-    "numpy",
-)
+_PACKAGES = ("torch", "torchvision", "safetensors", "onnx", "onnxruntime", "openvino", "nncf", "numpy")
 # Where the code of the network is: torchvision's classes, and this service's own.
 _CODE = ("torchvision", "resnet_service.models.graphs")
 _REGIONS: tuple[Region, ...] = ("weights", "rest", "end")
