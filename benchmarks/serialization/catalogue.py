@@ -92,7 +92,7 @@ FORMATS: tuple[Format, ...] = (
         Format(
             precision,
             f"model-{precision}.onnx",
-            Text(f"our export, {precision.upper()}", f"本服务的导出，{precision.upper()}"),
+            Text(f"our export, {precision.upper()}", f"本服务导出的模型，{precision.upper()}"),
             "service",
             SERVICE,
             ours=True,

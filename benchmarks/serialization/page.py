@@ -125,7 +125,7 @@ def _summary(results: Results) -> Text:
         f"time from the start of the process to the first answer, {memory} of the memory and {latency} of the time of "
         f"one image. Our `.safetensors` checkpoint, served as it is, takes {safe_start} of the time to the first "
         f"answer, {safe_memory} of the memory and {safe_latency} of the time of one image.",
-        f"以 PyTorch 加载单独的 `state_dict` 为基准，本服务的 INT8 导出文件，磁盘占用为 {size}，"
+        f"以 PyTorch 加载单独的 `state_dict` 为基准，本服务导出的 INT8 模型，磁盘占用为 {size}，"
         f"从进程启动到首个结果的时间为 {start}，内存为 {memory}，单张图像的推理时间为 {latency}。"
         f"直接用 `.safetensors` 检查点提供服务，首个结果的时间为 {safe_start}，内存为 {safe_memory}，"
         f"单张图像的推理时间为 {safe_latency}。",
