@@ -156,7 +156,7 @@ def test_the_page_of_exported_models_works(tmp_path: Path) -> None:
 
 DECISIONS = sorted((REPOSITORY / "docs" / "decisions").glob("*.md"))
 PAGES = [
-    *(REPOSITORY / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md")),
+    *(REPOSITORY / name for name in ("README.md", "README.zh.md", "CONTRIBUTING.md", "SECURITY.md")),
     *sorted((REPOSITORY / "docs").glob("*.md")),
     *DECISIONS,
 ]
