@@ -171,8 +171,8 @@ def _check_tensor(data: memoryview, tensor: _Field, where: str) -> None:
     for field in _fields(data, tensor.value, tensor.end):
         if field.number in (_TENSOR_EXTERNAL, _TENSOR_LOCATION):
             raise SuspiciousModel(
-                f"{where} refers to weights in another file; an exported model contains all its weights. Write them into "
-                "one file, in Python: onnx.save(onnx.load('model.onnx'), 'whole.onnx')"
+                f"{where} refers to weights in another file; an exported model contains all its weights. Write them "
+                "into one file, in Python: onnx.save(onnx.load('model.onnx'), 'whole.onnx')"
             )
 
 

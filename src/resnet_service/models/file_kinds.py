@@ -22,8 +22,8 @@ _LATEST_IR_VERSION = 64  # of ONNX; it is 13 today
 _ONNX_TAGS = b"\x12\x1a\x22\x28\x32\x3a\x42"  # of the fields 2 to 8: producer, …, graph, operator sets
 
 _KERAS = (
-    "Convert the model to ONNX with tf2onnx, and import that: resnet-service convert model.onnx OUTPUT.onnx; or save the "
-    "weights of the same architecture from PyTorch."
+    "Convert the model to ONNX with tf2onnx, and import that: resnet-service convert model.onnx OUTPUT.onnx; or save "
+    "the weights of the same architecture from PyTorch."
 )
 _IMAGE = "Name the model file; `resnet-service classify` takes images."
 _UNPACK = "Unpack it, and name the file of weights in it."

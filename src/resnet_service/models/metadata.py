@@ -18,6 +18,9 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 IMAGENET_RESIZE_RATIO = 256 / 224
 
+# Pixels.
+MIN_INPUT_SIZE, MAX_INPUT_SIZE = 8, 4096
+
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
@@ -110,8 +113,8 @@ class ModelMetadata(_Record):
     format_version: Literal[1] = 1
     arch: str = Field(pattern=r"^(timm/)?[a-z0-9_.]{1,100}$")
     num_classes: int = Field(ge=1, le=100_000)
-    input_size: int = Field(ge=8, le=4096)
-    resize_size: int = Field(ge=8, le=4096)
+    input_size: int = Field(ge=MIN_INPUT_SIZE, le=MAX_INPUT_SIZE)
+    resize_size: int = Field(ge=MIN_INPUT_SIZE, le=MAX_INPUT_SIZE)
     interpolation: Interpolation = "bilinear"
     mean: Channels = IMAGENET_MEAN
     std: Channels = IMAGENET_STD

@@ -30,8 +30,8 @@ class GraphMemory(NamedTuple):
 def check_memory(model: openvino.Model, file_bytes: int) -> None:
     """Refuse a graph that needs more memory than any network of its size.
 
-    A file of 400 bytes can describe tensors of terabytes: compiling it allocates them. All shapes of an image classifier
-    are known once the shape of its input is.
+    A file of 400 bytes can describe tensors of terabytes, and compiling it allocates them. All shapes of an image
+    classifier are known once the shape of its input is.
 
     Args:
         model: A graph whose input has a fixed shape.
@@ -44,9 +44,9 @@ def check_memory(model: openvino.Model, file_bytes: int) -> None:
     memory = measure(model)
     if memory.live > MAX_LIVE_BYTES or memory.constant > MIN_CONSTANT_BYTES + MAX_CONSTANT_RATIO * file_bytes:
         raise SuspiciousModel(
-            f"The network needs {memory.live:,} bytes for one image and {memory.constant:,} bytes at its start, besides "
-            f"its weights; the file has {file_bytes:,} bytes. No classifier needs that much; take the model from a source "
-            "that you trust."
+            f"The network needs {memory.live:,} bytes for one image and {memory.constant:,} at its start, besides "
+            f"its {file_bytes:,} bytes of weights. No classifier needs that much; take the model from a source that you "
+            "trust."
         )
 
 

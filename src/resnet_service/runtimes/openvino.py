@@ -89,7 +89,7 @@ class OpenVINORuntime:
             with ThreadPoolExecutor(len(options), thread_name_prefix="compiling") as compilers:
                 throughput, *latency = compilers.map(lambda chosen: core.compile_model(model, "CPU", chosen), options)
         except RuntimeError as error:
-            raise UnreadableModel(f"OpenVINO cannot run this model: {str(error).strip().splitlines()[-1]}") from error
+            raise _refused(error) from error
         self.prefetch = _PREFETCH
         self._throughput = _Requests(throughput, workers + self.prefetch)
         self._latency = _Requests(latency[0], 1) if latency else self._throughput
@@ -115,6 +115,27 @@ class OpenVINORuntime:
             logits = request.run(pixels).copy()
             feature_map = request.output(FEATURE_MAP) if self.outputs.feature_map else None
             return Features(logits, request.output(EMBEDDING), feature_map)
+
+
+def output_shapes(graph: bytes, side: int) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of an ONNX graph's outputs for one image, uint8 [1, ``side``, ``side``, 3], without running it.
+
+    Raises:
+        UnreadableModel: OpenVINO cannot run the graph.
+        SuspiciousModel: It needs more memory than any classifier, or the image decides the size of its tensors.
+
+    """
+    try:
+        model = openvino.Core().read_model(graph)
+        model.reshape({INPUT: [1, side, side, 3]})
+    except RuntimeError as error:
+        raise _refused(error) from error
+    check_memory(model, len(graph))
+    return {name: tuple(port.partial_shape.to_shape()) for port in model.outputs for name in port.get_names()}
+
+
+def _refused(error: RuntimeError) -> UnreadableModel:
+    return UnreadableModel(f"OpenVINO cannot run this model: {str(error).strip().splitlines()[-1]}")
 
 
 class _Request:
