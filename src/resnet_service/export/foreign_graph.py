@@ -33,9 +33,9 @@ _FIX = "Export the network again with one image as input and its scores as outpu
 class ForeignGraph(NamedTuple):
     """The graph of another maker, checked for being an image classifier's.
 
-    ``original`` computes the scores from the input as in the file, except that a final softmax is left out. ``values``
-    are the names in it of our outputs: always of ``logits``, and where found of ``embedding`` and ``feature_map``. The
-    caller must check their shapes and values.
+    ``original`` computes the scores from the image as in the file, except that a final softmax is left out, and with it
+    everything that the scores do not depend on. ``values`` are the names in it of our outputs: always of ``logits``,
+    and where found of ``embedding`` and ``feature_map``. The caller must check their shapes and values.
     """
 
     original: onnx.ModelProto
@@ -48,8 +48,6 @@ class ForeignGraph(NamedTuple):
     left_out: tuple[str, ...]  # the file's other outputs
     flatten: bool  # the scores are [N, classes, 1, 1]
     values: dict[str, str]
-    nodes: tuple[onnx.NodeProto, ...]  # those that the scores depend on
-    initializers: tuple[onnx.TensorProto, ...]
     opset: int
 
 
@@ -82,32 +80,32 @@ def read_foreign(data: bytes, where: str, *, input_size: int | None = None, clas
             "in Python: onnx.version_converter.convert_version(model, 18)"
         )
     producers = {name: node for node in model.graph.node for name in node.output if name}
+    left_out = [one.name for one in model.graph.output]
     output = _choose_output(model.graph, where, classes)
     had_softmax = _leave_out_softmax(output.name, producers, where)
-    nodes = _needed(output.name, model.graph.node, producers)
-    used = {name for node in nodes for name in node.input}
-    initializers = tuple(one for one in model.graph.initializer if one.name in used)
-    image = _choose_input(model.graph, used, where)
+    nodes = _needed(output.name, producers)
+    image = _choose_input(model.graph, {name for node in nodes for name in node.input}, where)
     layout, side = _layout(image, where, input_size)
-    shape = _dims(image)
+    shape, output_rank = _dims(image), len(_dims(output))
     if shape[0] not in (None, 1):
         raise UnreadableModel(
             f"{where} takes exactly {shape[0]} images at once. Export the network again with one image, or with any "
             "number of them."
         )
+    values = _values(output.name, producers, {one.name for one in model.graph.initializer})
+    left_out.remove(output.name)
+    _keep(model, nodes, image, output, opset)
     return ForeignGraph(
         original=model,
-        input=image.name,
+        input=model.graph.input[0].name,
         layout=layout,
-        takes_uint8=image.type.tensor_type.elem_type == TensorProto.UINT8,
+        takes_uint8=model.graph.input[0].type.tensor_type.elem_type == TensorProto.UINT8,
         input_size=side,
         fixed_batch=shape[0] == 1,
         had_softmax=had_softmax,
-        left_out=tuple(one.name for one in model.graph.output if one.name != output.name),
-        flatten=len(_dims(output)) == 4,
-        values=_values(output.name, producers, {one.name for one in initializers}),
-        nodes=tuple(nodes),
-        initializers=initializers,
+        left_out=tuple(left_out),
+        flatten=output_rank == 4,
+        values=values,
         opset=opset,
     )
 
@@ -144,8 +142,8 @@ def with_pixels(graph: ForeignGraph, mean: Channels, std: Channels, outputs: Ite
         pixels = "pixels.channels_first"
     names[graph.input] = pixels
 
-    nodes = [_renamed(node, names) for node in graph.nodes]
-    for one in graph.initializers:
+    nodes = [_renamed(node, names) for node in graph.original.graph.node]
+    for one in graph.original.graph.initializer:
         copy = onnx.TensorProto()
         copy.CopyFrom(one)
         copy.name = _name(one.name, names)
@@ -302,15 +300,46 @@ def _values(output: str, producers: dict[str, onnx.NodeProto], weights: set[str]
     return found if len(set(made)) == len(found) else {OUTPUT: output}
 
 
-def _needed(output: str, nodes: Iterable[onnx.NodeProto], producers: dict[str, onnx.NodeProto]) -> list[onnx.NodeProto]:
-    """Return the nodes that a value depends on, in the file's order."""
+def _needed(output: str, producers: dict[str, onnx.NodeProto]) -> list[onnx.NodeProto]:
+    """Return copies of the nodes that a value depends on, in the file's order, which ``producers`` has."""
     wanted, needed = [output], set()
     while wanted:
-        node = producers.get(wanted.pop())
-        if node is not None and id(node) not in needed:
-            needed.add(id(node))
-            wanted.extend(node.input)
-    return [node for node in nodes if id(node) in needed]
+        name = wanted.pop()
+        if name in producers and name not in needed:
+            needed.update(producers[name].output)
+            wanted.extend(producers[name].input)
+    nodes = []
+    for name, node in producers.items():
+        if name in needed:
+            needed.difference_update(node.output)  # a node with several outputs is one node
+            copy = onnx.NodeProto()
+            copy.CopyFrom(node)
+            copy.domain = ""
+            nodes.append(copy)
+    return nodes
+
+
+def _keep(
+    model: onnx.ModelProto,
+    nodes: Sequence[onnx.NodeProto],
+    image: onnx.ValueInfoProto,
+    output: onnx.ValueInfoProto,
+    opset: int,
+) -> None:
+    """Remove from a model all that the scores do not depend on."""
+    graph = model.graph
+    used = {name for node in nodes for name in node.input}
+    for number in reversed(range(len(graph.initializer))):
+        if graph.initializer[number].name not in used:
+            del graph.initializer[number]
+    kept: tuple[onnx.ValueInfoProto, onnx.ValueInfoProto] = (onnx.ValueInfoProto(), onnx.ValueInfoProto())
+    for copy, one in zip(kept, (image, output), strict=True):
+        copy.CopyFrom(one)
+    del graph.node[:], graph.input[:], graph.output[:], graph.value_info[:], model.opset_import[:]
+    graph.node.extend(nodes)
+    graph.input.append(kept[0])
+    graph.output.append(kept[1])
+    model.opset_import.append(helper.make_opsetid("", opset))
 
 
 def _renamed(node: onnx.NodeProto, names: dict[str, str]) -> onnx.NodeProto:
@@ -319,7 +348,7 @@ def _renamed(node: onnx.NodeProto, names: dict[str, str]) -> onnx.NodeProto:
     copy.input[:] = [_name(name, names) for name in node.input]
     copy.output[:] = [_name(name, names) for name in node.output]
     copy.name = next((name for name in copy.output if name), "")
-    copy.domain = copy.doc_string = ""
+    copy.doc_string = ""
     del copy.metadata_props[:]
     return copy
 

@@ -101,7 +101,7 @@ def import_onnx(
     check_target(source, target)
     if target.suffix != EXPORTED_SUFFIX:
         raise FileNotWritten(
-            f"{target} does not end in {EXPORTED_SUFFIX}. An ONNX file is imported as an exported model; weights cannot "
+            f"{target} does not end in {EXPORTED_SUFFIX}. ONNX files are imported as exported models; weights cannot "
             "be taken out of it."
         )
     labels, reference = read_label_set(options.label_file) if options.label_file else (None, None)

@@ -45,8 +45,8 @@ def check_memory(model: openvino.Model, file_bytes: int) -> None:
     if memory.live > MAX_LIVE_BYTES or memory.constant > MIN_CONSTANT_BYTES + MAX_CONSTANT_RATIO * file_bytes:
         raise SuspiciousModel(
             f"The network needs {memory.live:,} bytes for one image and {memory.constant:,} at its start, besides "
-            f"its {file_bytes:,} bytes of weights. No classifier needs that much; take the model from a source that you "
-            "trust."
+            f"its {file_bytes:,} bytes of weights. No classifier needs that much; take the model from a source that "
+            "you trust."
         )
 
 
