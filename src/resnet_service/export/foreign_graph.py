@@ -3,7 +3,7 @@
 Nothing here runs the graph.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -73,6 +73,8 @@ def read_foreign(data: bytes, where: str, *, input_size: int | None = None, clas
         model = onnx.load_model_from_string(data)
     except DecodeError as error:
         raise UnreadableModel(f"{where} is not an ONNX file, or a damaged one. Copy or fetch it again.") from error
+    if not all(isinstance(name, str) for name in _names(model.graph)):
+        raise UnreadableModel(f"{where} is damaged: it has names that are not text. Copy or fetch it again.")
     opset = next((one.version for one in model.opset_import if one.domain in _STANDARD), 0)
     if opset < _OLDEST_OPSET:
         raise UnreadableModel(
@@ -166,6 +168,17 @@ def with_pixels(graph: ForeignGraph, mean: Channels, std: Channels, outputs: Ite
         ir_version=max(graph.original.ir_version, _OLDEST_IR_VERSION),
         producer_name="resnet-service",
     )
+
+
+def _names(graph: onnx.GraphProto) -> Iterator[str]:
+    """Yield all names in a graph; those that are not UTF-8 are bytes, whatever protobuf's types say."""
+    for values in (graph.input, graph.output, graph.initializer):
+        for one in values:
+            yield one.name
+    for node in graph.node:
+        yield from (node.op_type, *node.input, *node.output)
+        for attribute in node.attribute:
+            yield attribute.name
 
 
 def _choose_output(graph: onnx.GraphProto, where: str, classes: int | None) -> onnx.ValueInfoProto:

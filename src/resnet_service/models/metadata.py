@@ -18,6 +18,7 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 IMAGENET_RESIZE_RATIO = 256 / 224
 
+_LARGEST_FLOAT32 = 3.4e38
 # Pixels.
 MIN_INPUT_SIZE, MAX_INPUT_SIZE = 8, 4096
 
@@ -144,6 +145,13 @@ class ModelMetadata(_Record):
         if min(std) <= 0:
             raise ValueError("each value must be above zero: pixels are divided by it")
         return std
+
+    @model_validator(mode="after")
+    def _normalises_in_float32(self) -> Self:
+        for mean, std in zip(self.mean, self.std, strict=True):
+            if max(abs(mean), std, abs(mean / std), 1 / (255 * std)) > _LARGEST_FLOAT32:
+                raise ValueError(f"pixels normalised with the mean {mean:g} and the std {std:g} exceed float32")
+        return self
 
     @model_validator(mode="after")
     def _crop_fits(self) -> Self:
