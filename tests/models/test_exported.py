@@ -93,9 +93,24 @@ def sparse_weight(model: onnx.ModelProto) -> None:
     model.graph.sparse_initializer.append(helper.make_sparse_tensor(values, indices, [1 << 40]))
 
 
+def loop_of_nodes(model: onnx.ModelProto) -> None:
+    model.graph.node.extend([helper.make_node("Relu", ["b"], ["a"]), helper.make_node("Relu", ["a"], ["b"])])
+
+
+def node_that_feeds_itself(model: onnx.ModelProto) -> None:
+    model.graph.node[1].input[0] = "logits"
+
+
+def value_made_twice(model: onnx.ModelProto) -> None:
+    model.graph.node.append(helper.make_node("Relu", ["pixels"], ["logits"]))
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
+        (loop_of_nodes, "has a loop"),
+        (node_that_feeds_itself, "has a loop"),
+        (value_made_twice, "makes a value twice"),
         (external_weight, "another file"),
         (external_attribute, "another file"),
         (loop, "graphs within graphs"),

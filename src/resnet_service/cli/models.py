@@ -115,7 +115,7 @@ def convert(
     ] = False,
 ) -> None:
     """Convert weights, a training checkpoint or a pickled model to a checkpoint; or import an ONNX file."""
-    if source.suffix == EXPORTED_SUFFIX and not trust_pickle:
+    if source.suffix == target.suffix == EXPORTED_SUFFIX and not trust_pickle:
         _import_onnx(
             source,
             target,

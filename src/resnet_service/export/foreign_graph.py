@@ -68,7 +68,7 @@ def read_foreign(data: bytes, where: str, *, input_size: int | None = None, clas
 
     """
     if check_onnx(data, where).metadata is not None:
-        raise UnreadableModel(f"{where} is an exported model. Serve it as it is.")
+        raise UnreadableModel(f"{where} is an exported model. Serve it as it is, or name the file it was made from.")
     try:
         model = onnx.load_model_from_string(data)
     except DecodeError as error:

@@ -28,7 +28,7 @@ MAX_NODES = 20_000
 
 _MODEL_GRAPH, _MODEL_OPSETS, _MODEL_METADATA, _MODEL_TRAINING, _MODEL_FUNCTIONS = 7, 8, 14, 20, 25
 _GRAPH_NODE, _GRAPH_INITIALIZER, _GRAPH_SPARSE = 1, 5, 15
-_NODE_ATTRIBUTE, _NODE_DOMAIN = 5, 7
+_NODE_INPUT, _NODE_OUTPUT, _NODE_ATTRIBUTE, _NODE_DOMAIN = 1, 2, 5, 7
 _ATTRIBUTE_TENSOR, _ATTRIBUTE_TENSORS = 5, 10
 _ATTRIBUTE_GRAPHS, _ATTRIBUTE_SPARSE = (6, 11), (22, 23)
 _TENSOR_EXTERNAL, _TENSOR_LOCATION = 13, 14
@@ -57,6 +57,11 @@ class OnnxFile(NamedTuple):
     graph: memoryview
     metadata: bytes | None
     opsets: int
+
+
+class _NodeValues(NamedTuple):
+    inputs: list[bytes]
+    outputs: list[bytes]
 
 
 class _Field(NamedTuple):
@@ -139,23 +144,28 @@ def _walk(data: memoryview, where: str) -> OnnxFile:
 
 
 def _check_graph(data: memoryview, graph: _Field, where: str) -> None:
-    nodes = 0
+    nodes: list[_NodeValues] = []
     for field in _fields(data, graph.value, graph.end):
         if field.number == _GRAPH_INITIALIZER:
             _check_tensor(data, field, where)
         elif field.number == _GRAPH_NODE:
-            nodes += 1
-            _check_node(data, field, where)
+            nodes.append(_check_node(data, field, where))
         elif field.number == _GRAPH_SPARSE:
             raise SuspiciousModel(f"{where} has sparse weights, which the service does not run.")
-        if nodes > MAX_NODES:
+        if len(nodes) > MAX_NODES:
             raise SuspiciousModel(f"{where} has more than {MAX_NODES:,} nodes.")
+    _check_order(nodes, where)
 
 
-def _check_node(data: memoryview, node: _Field, where: str) -> None:
+def _check_node(data: memoryview, node: _Field, where: str) -> _NodeValues:
+    values = _NodeValues([], [])
     for field in _fields(data, node.value, node.end):
         if field.number == _NODE_DOMAIN and bytes(data[field.value : field.end]) not in _STANDARD_DOMAINS:
             raise SuspiciousModel(f"{where} has operators from outside the ONNX standard.")
+        if field.number == _NODE_INPUT:
+            values.inputs.append(bytes(data[field.value : field.end]))
+        elif field.number == _NODE_OUTPUT:
+            values.outputs.append(bytes(data[field.value : field.end]))
         if field.number != _NODE_ATTRIBUTE:
             continue
         for part in _fields(data, field.value, field.end):
@@ -165,6 +175,22 @@ def _check_node(data: memoryview, node: _Field, where: str) -> None:
                 raise SuspiciousModel(
                     f"{where} has graphs within graphs or sparse tensors, which the service does not run."
                 )
+    return values
+
+
+def _check_order(nodes: list[_NodeValues], where: str) -> None:
+    """Check that each value is made once, and before it is used.
+
+    Of a loop, OpenVINO's parser would build layers until no memory is left.
+    """
+    made: dict[bytes, int] = {}
+    for number, node in enumerate(nodes):
+        for name in filter(None, node.outputs):  # an output that is left out has an empty name
+            if made.setdefault(name, number) != number:
+                raise SuspiciousModel(f"{where} makes a value twice, which no ONNX file may.")
+    for number, node in enumerate(nodes):
+        if any(made.get(name, -1) >= number for name in node.inputs):
+            raise SuspiciousModel(f"{where} has a loop, or nodes in another order than ONNX requires.")
 
 
 def _check_tensor(data: memoryview, tensor: _Field, where: str) -> None:
