@@ -729,13 +729,18 @@ def exported_with_padded_image(path: Path) -> None:
 
 
 def exported_with_sizes_from_the_image(path: Path) -> None:
-    """As many numbers as the image has values above zero."""
+    """As many numbers as the brightness of its first pixel."""
     _summed(
         path,
         lambda onnx: [
-            onnx.make_node("NonZero", ["numbers"], ["positions"]),
-            onnx.make_node("Cast", ["positions"], ["large"], to=1),
+            onnx.make_node("Cast", ["pixels"], ["integers"], to=7),
+            onnx.make_node("Flatten", ["integers"], ["flat"], axis=0),
+            onnx.make_node("Gather", ["flat", "first"], ["values"], axis=1),
+            onnx.make_node("Squeeze", ["values", "axis"], ["count"]),
+            onnx.make_node("ConstantOfShape", ["count"], ["large"]),
         ],
+        first=(0,),
+        axis=(0,),
     )
 
 

@@ -304,6 +304,14 @@ def unknown_operator(model: onnx.ModelProto) -> None:
     model.graph.node[1].op_type = "Nonsense"
 
 
+def missing_input(model: onnx.ModelProto) -> None:
+    del model.graph.node[0].input[1:]
+
+
+def wrong_attribute(model: onnx.ModelProto) -> None:
+    model.graph.node[1].attribute.append(helper.make_attribute("nonsense", 1))
+
+
 def infinite(model: onnx.ModelProto) -> None:
     model.graph.initializer[0].CopyFrom(numpy_helper.from_array(np.full_like(weights()["filters"], np.inf), "filters"))
 
@@ -350,7 +358,9 @@ def terabyte(model: onnx.ModelProto) -> None:
         (classifier(), custom, SuspiciousModel, "outside the ONNX standard"),
         (classifier(), function, SuspiciousModel, "functions"),
         (classifier(), terabyte, SuspiciousModel, "1,099,511,6.* at its start"),
-        (classifier(), unknown_operator, UnreadableModel, "OpenVINO cannot run this model"),
+        (classifier(), unknown_operator, SuspiciousModel, "the operator 'Nonsense', which no image classifier needs"),
+        (classifier(), missing_input, SuspiciousModel, "operator Conv that lacks an input"),
+        (classifier(), wrong_attribute, UnreadableModel, "not a valid ONNX file: .*nonsense"),
         (classifier(), infinite, ModelError, "NaN or infinity"),
     ],
 )

@@ -97,6 +97,11 @@ def read_foreign(data: bytes, where: str, *, input_size: int | None = None, clas
     values = _values(output.name, producers, {one.name for one in model.graph.initializer})
     left_out.remove(output.name)
     _keep(model, nodes, image, output, opset)
+    try:
+        onnx.checker.check_model(model)
+    except (onnx.checker.ValidationError, ValueError) as error:
+        reason = (str(error).strip().splitlines() or ["no message"])[0][:200]
+        raise UnreadableModel(f"{where} is not a valid ONNX file: {reason}") from error
     return ForeignGraph(
         original=model,
         input=model.graph.input[0].name,
@@ -165,7 +170,7 @@ def with_pixels(graph: ForeignGraph, mean: Channels, std: Channels, outputs: Ite
     return helper.make_model(
         made,
         opset_imports=[helper.make_opsetid("", graph.opset)],
-        ir_version=max(graph.original.ir_version, _OLDEST_IR_VERSION),
+        ir_version=graph.original.ir_version,
         producer_name="resnet-service",
     )
 
@@ -348,6 +353,11 @@ def _keep(
     kept: tuple[onnx.ValueInfoProto, onnx.ValueInfoProto] = (onnx.ValueInfoProto(), onnx.ValueInfoProto())
     for copy, one in zip(kept, (image, output), strict=True):
         copy.CopyFrom(one)
+    shape = kept[1].type.tensor_type.shape
+    if not shape.dim:  # some makers leave it out, and ONNX's checker requires it
+        shape.dim.add()
+        shape.dim.add()
+    model.ir_version = max(model.ir_version, _OLDEST_IR_VERSION)
     del graph.node[:], graph.input[:], graph.output[:], graph.value_info[:], model.opset_import[:]
     graph.node.extend(nodes)
     graph.input.append(kept[0])

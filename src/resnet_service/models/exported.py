@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 from resnet_service.errors import InvalidMetadata, SuspiciousModel, UnreadableModel
 from resnet_service.models.metadata import METADATA_KEY, ModelMetadata, Outputs
+from resnet_service.models.operators import LEAST_INPUTS
 from resnet_service.system.files import read_model_file, sha256_of
 from resnet_service.types import EXPORTED_SUFFIX, Precision
 
@@ -28,7 +29,7 @@ MAX_NODES = 20_000
 
 _MODEL_GRAPH, _MODEL_OPSETS, _MODEL_METADATA, _MODEL_TRAINING, _MODEL_FUNCTIONS = 7, 8, 14, 20, 25
 _GRAPH_NODE, _GRAPH_INITIALIZER, _GRAPH_SPARSE = 1, 5, 15
-_NODE_INPUT, _NODE_OUTPUT, _NODE_ATTRIBUTE, _NODE_DOMAIN = 1, 2, 5, 7
+_NODE_INPUT, _NODE_OUTPUT, _NODE_OPERATOR, _NODE_ATTRIBUTE, _NODE_DOMAIN = 1, 2, 4, 5, 7
 _ATTRIBUTE_TENSOR, _ATTRIBUTE_TENSORS = 5, 10
 _ATTRIBUTE_GRAPHS, _ATTRIBUTE_SPARSE = (6, 11), (22, 23)
 _TENSOR_EXTERNAL, _TENSOR_LOCATION = 13, 14
@@ -159,11 +160,14 @@ def _check_graph(data: memoryview, graph: _Field, where: str) -> None:
 
 def _check_node(data: memoryview, node: _Field, where: str) -> _NodeValues:
     values = _NodeValues([], [])
+    operator = b""
     for field in _fields(data, node.value, node.end):
         if field.number == _NODE_DOMAIN and bytes(data[field.value : field.end]) not in _STANDARD_DOMAINS:
             raise SuspiciousModel(f"{where} has operators from outside the ONNX standard.")
         if field.number == _NODE_INPUT:
             values.inputs.append(bytes(data[field.value : field.end]))
+        elif field.number == _NODE_OPERATOR:
+            operator = bytes(data[field.value : field.end])
         elif field.number == _NODE_OUTPUT:
             values.outputs.append(bytes(data[field.value : field.end]))
         if field.number != _NODE_ATTRIBUTE:
@@ -175,6 +179,12 @@ def _check_node(data: memoryview, node: _Field, where: str) -> _NodeValues:
                 raise SuspiciousModel(
                     f"{where} has graphs within graphs or sparse tensors, which the service does not run."
                 )
+    least = LEAST_INPUTS.get(operator)
+    if least is None:
+        shown = ascii(operator.decode(errors="replace")[:50])
+        raise SuspiciousModel(f"{where} has the operator {shown}, which no image classifier needs.")
+    if len(values.inputs) < least or not all(values.inputs[:least]):
+        raise SuspiciousModel(f"{where} has a node of the operator {operator.decode()} that lacks an input.")
     return values
 
 
