@@ -1,8 +1,8 @@
 """The operators of ONNX that a network may use, each with the number of inputs that it needs at least.
 
 OpenVINO's parser crashes on nodes that lack an input, so that files are checked against this table before it reads
-them. The table has all operators of ONNX's own domain except those that no image classifier needs: control flow, sequences, texts,
-random numbers, signals, losses, detection, and results whose size depends on values.
+them. The table has all operators of ONNX's own domain except those that no image classifier needs: control flow,
+sequences, texts, random numbers, signals, losses, detection, and results whose size depends on values.
 """
 
 from collections.abc import Mapping
@@ -29,7 +29,7 @@ _BY_INPUTS = {
         PRelu Pow QuantizeLinear RMSNormalization Reshape ReverseSequence Sub SwiGLU TensorScatter Tile Xor
     """,
     3: """
-        Attention DeformConv GRU GroupNormalization InstanceNormalization LSTM LinearAttention OneHot RNN Range
+        Attention Col2Im DeformConv GRU GroupNormalization InstanceNormalization LSTM LinearAttention OneHot RNN Range
         RotaryEmbedding Scatter ScatterElements ScatterND Where
     """,
     5: """
