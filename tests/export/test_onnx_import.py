@@ -176,6 +176,17 @@ def test_scores_of_one_pixel_are_flattened(tmp_path: Path) -> None:
     assert runtime.outputs.embedding is None
 
 
+def test_a_pool_of_one_corner_gives_no_class_activation_map(tmp_path: Path) -> None:
+    model = classifier()
+    pool = next(node for node in model.graph.node if node.op_type == "GlobalAveragePool")
+    pool.op_type = "AveragePool"
+    pool.attribute.extend(
+        helper.make_attribute(name, [side, side]) for name, side in (("kernel_shape", 8), ("strides", 16))
+    )
+    runtime = imported(tmp_path, written(tmp_path / "model.onnx", model))
+    assert (runtime.outputs.embedding, runtime.outputs.feature_map) == (CHANNELS, None)
+
+
 def weights_as_inputs(model: onnx.ModelProto) -> None:
     model.graph.input.extend(value(one.name, list(one.dims)) for one in model.graph.initializer)
 

@@ -8,7 +8,7 @@ import openvino
 
 from resnet_service.errors import SuspiciousModel
 
-# ResNet-18 for images of 4096 pixels, the largest that metadata allow, needs half of it; for 224 pixels, 10 MB.
+# ResNet-18 for images of 4096 pixels, the largest that metadata allow, needs half of it; for 224 pixels, 6 MB.
 MAX_LIVE_BYTES = 4 * 2**30
 # Compiling computes everything that does not depend on the image: weights of 8 bits become 32 bits in three steps, 12
 # times their size.
