@@ -13,7 +13,10 @@ import atheris
 _INSTRUMENTED = [
     "resnet_service.imaging.decoder_limits",
     "resnet_service.imaging.decode",
+    "resnet_service.export.foreign_graph",
     "resnet_service.models.exported",
+    "resnet_service.models.graphs",
+    "resnet_service.models.networks",
     "resnet_service.models.checkpoint",
     "resnet_service.models.file_kinds",
 ]

@@ -5,6 +5,7 @@ the growth of resident memory at its peak. Every image fits into the default lim
 """
 
 import io
+import itertools
 import json
 import pickle
 import struct
@@ -16,7 +17,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from types import MappingProxyType
+from types import MappingProxyType, ModuleType
 from typing import NamedTuple
 
 from PIL import Image
@@ -622,21 +623,125 @@ def exported_with_a_tensor_of_a_petabyte(path: Path) -> None:
     _exported(path, change)
 
 
-def exported_that_makes_a_terabyte(path: Path) -> None:
-    """A constant that the graph creates, with a shape of 16 bytes."""
+def _summed(path: Path, nodes: Callable[[ModuleType], list[object]], **values: object) -> None:
+    """Write an exported model whose scores have the sum of ``large`` added, which ``nodes`` compute from ``values``."""
 
     def change(model: object) -> None:
         import numpy as np
         from onnx import helper, numpy_helper
 
         graph = model.graph  # type: ignore[attr-defined]
-        graph.initializer.append(numpy_helper.from_array(np.array([2**19, 2**19], np.int64), "shape"))
-        graph.node.insert(0, helper.make_node("ConstantOfShape", ["shape"], ["zeros"]))
-        graph.node.insert(1, helper.make_node("ReduceSum", ["zeros"], ["sum"], keepdims=0))
+        graph.initializer.extend(numpy_helper.from_array(np.asarray(value), name) for name, value in values.items())
+        graph.node[-1].output[0] = "unsummed"
+        graph.node.extend(nodes(helper))
+        graph.node.append(helper.make_node("ReduceSum", ["large"], ["sum"], keepdims=0))
         graph.node.append(helper.make_node("Add", ["unsummed", "sum"], ["logits"]))
-        graph.node[-2].output[0] = "unsummed"
 
     _exported(path, change)
+
+
+_SIDES = (30_000, 40_000)  # 4.8 GB as float32
+
+
+def _one() -> object:
+    import numpy as np
+
+    return np.ones((1, 1), np.float32)
+
+
+def exported_that_makes_a_terabyte(path: Path) -> None:
+    """A constant that the graph creates, with a shape of 16 bytes."""
+    _summed(path, lambda onnx: [onnx.make_node("ConstantOfShape", ["shape"], ["large"])], shape=(2**19, 2**19))
+
+
+def exported_with_constant_of_shape(path: Path) -> None:
+    _summed(path, lambda onnx: [onnx.make_node("ConstantOfShape", ["shape"], ["large"])], shape=_SIDES)
+
+
+def exported_with_expand(path: Path) -> None:
+    _summed(path, lambda onnx: [onnx.make_node("Expand", ["one", "shape"], ["large"])], one=_one(), shape=_SIDES)
+
+
+def exported_with_tile(path: Path) -> None:
+    _summed(path, lambda onnx: [onnx.make_node("Tile", ["one", "shape"], ["large"])], one=_one(), shape=_SIDES)
+
+
+def exported_with_range(path: Path) -> None:
+    import numpy as np
+
+    first, limit, step = (np.float32(value) for value in (0, 1.2e9, 1))
+    _summed(
+        path,
+        lambda onnx: [onnx.make_node("Range", ["first", "limit", "step"], ["large"])],
+        first=first,
+        limit=limit,
+        step=step,
+    )
+
+
+def exported_with_pad(path: Path) -> None:
+    pads = (_SIDES[0], 0, 0, _SIDES[1])
+    _summed(path, lambda onnx: [onnx.make_node("Pad", ["one", "pads"], ["large"])], one=_one(), pads=pads)
+
+
+def exported_with_outer_product(path: Path) -> None:
+    """Two vectors of 280 kB."""
+    import numpy as np
+
+    left, right = np.ones((_SIDES[0], 1), np.float32), np.ones((1, _SIDES[1]), np.float32)
+    _summed(path, lambda onnx: [onnx.make_node("MatMul", ["left", "right"], ["large"])], left=left, right=right)
+
+
+def exported_with_doubling(path: Path) -> None:
+    """Thirty concatenations of a value with itself."""
+    names = ["one", *(f"doubled{number}" for number in range(30)), "large"]
+    _summed(
+        path,
+        lambda onnx: [onnx.make_node("Concat", [a, a], [b], axis=0) for a, b in itertools.pairwise(names)],
+        one=_one(),
+    )
+
+
+def exported_with_resize(path: Path) -> None:
+    """The image, enlarged 3,000 times at each inference."""
+    import numpy as np
+
+    scales = np.array([1, 3000, 3000, 1], np.float32)
+    _summed(
+        path,
+        lambda onnx: [onnx.make_node("Resize", ["numbers", "", "scales"], ["large"], mode="nearest")],
+        scales=scales,
+    )
+
+
+def exported_with_padded_image(path: Path) -> None:
+    """A convolution of one pixel, whose padding is 20,000 pixels on each side."""
+    import numpy as np
+
+    _summed(
+        path,
+        lambda onnx: [
+            onnx.make_node("Transpose", ["numbers"], ["channels_first"], perm=[0, 3, 1, 2]),
+            onnx.make_node("Conv", ["channels_first", "filter"], ["large"], pads=[20_000] * 4),
+        ],
+        filter=np.ones((1, 3, 1, 1), np.float32),
+    )
+
+
+def exported_with_sizes_from_the_image(path: Path) -> None:
+    """As many numbers as the brightness of its first pixel."""
+    _summed(
+        path,
+        lambda onnx: [
+            onnx.make_node("Cast", ["pixels"], ["integers"], to=7),
+            onnx.make_node("Flatten", ["integers"], ["flat"], axis=0),
+            onnx.make_node("Gather", ["flat", "first"], ["values"], axis=1),
+            onnx.make_node("Squeeze", ["values", "axis"], ["count"]),
+            onnx.make_node("ConstantOfShape", ["count"], ["large"]),
+        ],
+        first=(0,),
+        axis=(0,),
+    )
 
 
 MODELS: Mapping[str, Callable[[Path], None]] = MappingProxyType(

@@ -3,13 +3,14 @@
 import io
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 
 from fuzz import bombs
-from fuzz.targets import CORPUS
+from fuzz.targets import CORPUS, SMALLEST_GRAPH
 from resnet_service.models.checkpoint.safetensors import Array, dump_arrays
 
 
@@ -77,6 +78,64 @@ def safetensors_files() -> dict[str, bytes]:
     }
 
 
+def graphs() -> dict[str, bytes]:
+    """Return parts of checkpoints whose graph can be built without PyTorch: sound ones, and extremes of each field."""
+    norm, bias = "bn1.running_var", {"classifier.bias": np.zeros(2, np.float32)}
+    sound: dict[str, Any] = {"arch": SMALLEST_GRAPH, "num_classes": 2, "input_size": 64}
+    extremes: dict[str, tuple[dict[str, Any], dict[str, Array]]] = {
+        "sound": ({}, {}),
+        "many_classes": ({"num_classes": 100_000}, {}),
+        "large_input": ({"input_size": 4096, "resize_size": 4096}, {}),
+        "small_input": ({"input_size": 8}, {}),
+        "tiny_std": ({"std": [5e-324, 1e-40, 1e-30]}, {}),
+        "large_mean": ({"mean": [1e308, -1e308, 1e39]}, {}),
+        "denormal_variance": ({}, {norm: np.full(32, 1e-45, np.float32)}),
+        "negative_variance": ({}, {norm: np.full(32, -1, np.float32)}),
+        "infinite_scale": ({}, {norm: np.full(32, -0.001, np.float32), "bn1.weight": np.full(32, 3e38, np.float32)}),
+        "nan": ({}, {norm: np.full(32, np.nan, np.float32)}),
+        "wrong_shape": ({}, {norm: np.zeros((4, 8), np.float32)}),
+        "unknown_key": ({}, {"extra.weight": np.zeros(1, np.float32)}),
+        "scalar_classifier": ({}, {"classifier.weight": np.zeros((), np.float32)}),
+    }
+    return {
+        f"{name}.safetensors": dump_arrays({**sound, **metadata}, {**bias, **state})
+        for name, (metadata, state) in extremes.items()
+    }
+
+
+def foreign_models() -> dict[str, bytes]:
+    """Return small ONNX files as other programs write them."""
+    from onnx import TensorProto, helper, numpy_helper
+
+    def model(dims: list[Any], last: list[Any], further: list[str], opset: int, kind: int = TensorProto.FLOAT) -> bytes:
+        nodes = [
+            helper.make_node("Conv", ["image", "filters"], ["map"]),
+            helper.make_node("GlobalAveragePool", ["map"], ["pooled"]),
+            helper.make_node("Flatten", ["pooled"], ["flat"]),
+            helper.make_node("Gemm", ["flat", "matrix"], ["scores"], transB=1),
+            *last,
+        ]
+        inputs = [helper.make_tensor_value_info("image", kind, dims)]
+        outputs = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", 2]) for name in further]
+        weights = [
+            numpy_helper.from_array(np.ones(shape, np.float32), name)
+            for name, shape in (("filters", (2, 3, 1, 1)), ("matrix", (2, 2)))
+        ]
+        graph = helper.make_graph(nodes, "g", inputs, outputs, weights)
+        made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
+        data: bytes = made.SerializeToString()
+        return data
+
+    softmax = [helper.make_node("Softmax", ["scores"], ["p"], axis=1), helper.make_node("Identity", ["p"], ["q"])]
+    loop = [helper.make_node("Identity", ["b"], ["a"]), helper.make_node("Identity", ["a"], ["b"])]
+    return {
+        "softmax.onnx": model(["n", 3, 16, 16], softmax, ["q"], 18),
+        "channels_last.onnx": model([1, "h", "w", 3], [], ["scores", "flat"], 9),
+        "bytes.onnx": model([-1, 3, 16, 16], [], ["scores"], 13, TensorProto.UINT8),
+        "loop.onnx": model([1, 3, 16, 16], loop, ["a"], 18),
+    }
+
+
 def exported_models(folder: Path) -> dict[str, bytes]:
     """Return small exported models."""
     made: dict[str, bytes] = {}
@@ -95,6 +154,8 @@ def main() -> None:
         ("checkpoint", checkpoints()),
         ("safetensors", safetensors_files()),
         ("exported", exported_models(CORPUS / "exported")),
+        ("graph", graphs()),
+        ("foreign", foreign_models()),
     ):
         for name, data in files.items():
             (CORPUS / target).mkdir(exist_ok=True)

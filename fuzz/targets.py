@@ -1,16 +1,26 @@
 """The targets of fuzzing; each takes arbitrary bytes and must not raise."""
 
+import functools
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 
+import numpy as np
+
 from resnet_service.errors import ModelError, RequestError
+from resnet_service.export.foreign_graph import read_foreign, with_pixels
 from resnet_service.imaging.decode import decode
 from resnet_service.models.checkpoint.checkpoint import load_checkpoint
+from resnet_service.models.checkpoint.safetensors import Array
+from resnet_service.models.checkpoint.weights import read_weights
 from resnet_service.models.exported import read_exported
+from resnet_service.models.graphs import build_graph
+from resnet_service.models.metadata import IMAGENET_MEAN, IMAGENET_STD
+from resnet_service.models.networks import state_shapes
 
 MAX_PIXELS = 250_000
+SMALLEST_GRAPH = "timm/tf_efficientnet_lite0"
 CORPUS = Path(__file__).parent / "corpus"
 
 _FOLDER = tempfile.TemporaryDirectory(prefix="fuzz-")
@@ -46,6 +56,41 @@ def fuzz_safetensors(data: bytes) -> None:
         return
 
 
+def fuzz_graph(data: bytes) -> None:
+    """Build the graph of a safetensors checkpoint, as an export without PyTorch does.
+
+    The corpus has no whole network; weights of a network of two classes stand for those that a file lacks.
+    """
+    path = Path(_FOLDER.name, "filled.safetensors")
+    path.write_bytes(data)
+    try:
+        weights = read_weights(path)
+        state = weights.state
+        if weights.metadata.arch == SMALLEST_GRAPH:
+            state = {**_whole_state(), **state}
+        model, outputs = build_graph(state, weights.metadata, str(path))
+    except ModelError:
+        return
+    assert outputs.feature_map is not None
+    assert len(model.graph.output) == 3
+
+
+@functools.cache
+def _whole_state() -> dict[str, Array]:
+    return {key: np.ones(shape, np.float32) for key, shape in state_shapes(SMALLEST_GRAPH, 2).items()}
+
+
+def fuzz_foreign(data: bytes) -> None:
+    """Read an ONNX file of another maker and put pixels in front, as `convert` does before any runtime reads it."""
+    try:
+        graph = read_foreign(data, "model.onnx", input_size=64)
+    except ModelError:
+        return
+    model = with_pixels(graph, IMAGENET_MEAN, IMAGENET_STD, graph.values)
+    assert [one.name for one in model.graph.input] == ["pixels"]
+    assert model.SerializeToString()
+
+
 def fuzz_exported(data: bytes) -> None:
     """Read an exported model, up to its compilation by OpenVINO."""
     path = Path(_FOLDER.name, "model.onnx")
@@ -62,6 +107,8 @@ TARGETS: Mapping[str, Callable[[bytes], None]] = MappingProxyType(
         "checkpoint": fuzz_checkpoint,
         "safetensors": fuzz_safetensors,
         "exported": fuzz_exported,
+        "graph": fuzz_graph,
+        "foreign": fuzz_foreign,
     }
 )
 

@@ -13,6 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 from resnet_service.errors import InvalidMetadata, ModelError, ModelFileNotFound, SuspiciousModel, UnreadableModel
 from resnet_service.models.exported import graph_bytes, read_exported
 from resnet_service.models.metadata import METADATA_KEY, Agreement, ModelMetadata, Packing
+from resnet_service.models.operators import LEAST_INPUTS
 from resnet_service.system.files import sha256_of
 
 
@@ -93,9 +94,34 @@ def sparse_weight(model: onnx.ModelProto) -> None:
     model.graph.sparse_initializer.append(helper.make_sparse_tensor(values, indices, [1 << 40]))
 
 
+def loop_of_nodes(model: onnx.ModelProto) -> None:
+    model.graph.node.extend([helper.make_node("Relu", ["b"], ["a"]), helper.make_node("Relu", ["a"], ["b"])])
+
+
+def node_that_feeds_itself(model: onnx.ModelProto) -> None:
+    model.graph.node[1].input[0] = "logits"
+
+
+def lacking_input(model: onnx.ModelProto) -> None:
+    model.graph.node[1].input[1] = ""
+
+
+def unknown_operator(model: onnx.ModelProto) -> None:
+    model.graph.node.append(helper.make_node("NonZero", ["logits"], ["positions"]))
+
+
+def value_made_twice(model: onnx.ModelProto) -> None:
+    model.graph.node.append(helper.make_node("Relu", ["pixels"], ["logits"]))
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
+        (loop_of_nodes, "has a loop"),
+        (node_that_feeds_itself, "has a loop"),
+        (lacking_input, "operator Gemm that lacks an input"),
+        (unknown_operator, "the operator 'NonZero', which no image classifier needs"),
+        (value_made_twice, "makes a value twice"),
         (external_weight, "another file"),
         (external_attribute, "another file"),
         (loop, "graphs within graphs"),
@@ -112,6 +138,21 @@ def test_elements_that_export_never_writes_are_refused(
     path.write_bytes(described(model))
     with pytest.raises(SuspiciousModel, match=message):
         read_exported(path)
+
+
+def test_the_table_of_operators_is_that_of_onnx() -> None:
+    """Its least inputs are those of the operator sets that files may have: 7 and later."""
+    versions: dict[str, dict[int, int]] = {}
+    for schema in onnx.defs.get_all_schemas_with_history():
+        if not schema.domain and not schema.deprecated:
+            versions.setdefault(schema.name, {})[schema.since_version] = schema.min_input
+    for name, least in LEAST_INPUTS.items():
+        known = versions.get(name.decode())
+        if known is None:
+            continue  # newer than the installed ONNX
+        oldest = max((version for version in known if version <= 7), default=min(known))
+        assert least == min(count for version, count in known.items() if version >= oldest), name
+    assert len(LEAST_INPUTS) > 150
 
 
 def test_too_many_nodes_are_refused(path: Path) -> None:

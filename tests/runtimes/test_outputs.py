@@ -57,8 +57,8 @@ def from_the_image(graph: onnx.GraphProto) -> None:
     graph.initializer.append(numpy_helper.from_array(np.array(10, np.int64), "ten"))
     graph.initializer.append(numpy_helper.from_array(np.zeros(1, np.int64), "axis"))
     graph.node.remove(node)
-    graph.node.append(helper.make_node("ReduceMean", ["embedding", "axis"], ["mean"], keepdims=1))
-    graph.node.append(helper.make_node("Add", [constant, "mean"], ["class_weights"]))
+    graph.node.append(helper.make_node("ReduceMean", ["embedding", "axis"], ["mean of it"], keepdims=1))
+    graph.node.append(helper.make_node("Add", [constant, "mean of it"], ["class_weights"]))
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ from resnet_service.errors import (
     ClassCountMismatch,
     InvalidMetadata,
     Overloaded,
-    UnreadableModel,
+    SuspiciousModel,
     UnsuitableRuntime,
 )
 from resnet_service.imaging.decode import DecodedImage, decode
@@ -302,7 +302,7 @@ def onnx_file(
         ((TensorProto.FLOAT, ["n", 8, 8, 3]), ["n", 8, 8, 3], "Cast", InvalidMetadata),
         ((TensorProto.UINT8, ["n", 3, 8, 8]), ["n", 3, 8, 8], "Cast", InvalidMetadata),
         ((TensorProto.UINT8, ["n", 8, 8, 3]), ["n", 8, 8, 3], "Cast", ClassCountMismatch),
-        ((TensorProto.UINT8, ["n", 8, 8, 3]), ["n", 3], "NoSuchOperator", UnreadableModel),
+        ((TensorProto.UINT8, ["n", 8, 8, 3]), ["n", 3], "NoSuchOperator", SuspiciousModel),
     ],
     ids=["floats in", "channels first", "no logits out", "unknown operator"],
 )

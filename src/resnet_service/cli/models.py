@@ -138,7 +138,8 @@ def _export(
 def convert(
     source: Annotated[Path, typer.Argument(help="The file to convert.")],
     target: Annotated[
-        Path, typer.Argument(help="The checkpoint to write, as safetensors or PyTorch file by its suffix.")
+        Path,
+        typer.Argument(help="The checkpoint to write, as safetensors or PyTorch file by its suffix; from ONNX, .onnx."),
     ],
     arch: Arch = None,
     num_classes: Annotated[
@@ -157,7 +158,22 @@ def convert(
         bool, typer.Option("--trust-pickle", help="Run the code in a pickled model. Only for files you made yourself.")
     ] = False,
 ) -> None:
-    """Convert a bare state_dict, a training checkpoint, a pickled model or a checkpoint to a checkpoint."""
+    """Convert weights, a training checkpoint or a pickled model to a checkpoint; or import an ONNX file."""
+    if source.suffix == target.suffix == EXPORTED_SUFFIX and not trust_pickle:
+        _import_onnx(
+            source,
+            target,
+            arch=arch,
+            num_classes=num_classes,
+            input_size=input_size,
+            resize_size=resize_size,
+            interpolation=interpolation,
+            mean=mean,
+            std=std,
+            label_file=labels,
+            dtype=dtype,
+        )
+        return
     with one_line_errors():
         from resnet_service.models.file_kinds import check_checkpoint_kind
         from resnet_service.system.files import check_model_file
@@ -184,6 +200,20 @@ def convert(
                 trust_pickle=trust_pickle,
             ),
         )
+    message(f"Wrote {target}: {_summary(metadata)}")
+
+
+def _import_onnx(source: Path, target: Path, *, dtype: WeightsDtype, **options: Any) -> None:
+    with one_line_errors():
+        from resnet_service.models.file_kinds import check_model_kind
+
+        check_model_kind(source)
+        from resnet_service.errors import InvalidMetadata
+        from resnet_service.export.onnx_import import ImportOptions, import_onnx
+
+        if dtype != "float32":
+            raise InvalidMetadata("An ONNX file is imported in FP32. Leave out --dtype.")
+        metadata = import_onnx(source, target, ImportOptions(**options), message)
     message(f"Wrote {target}: {_summary(metadata)}")
 
 

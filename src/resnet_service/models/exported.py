@@ -5,7 +5,7 @@ delay every start.
 
 Field numbers are those of ``onnx.proto``, IR version 13. The checks refuse everything that ``export`` never writes:
 weights in other files (whose path could lead anywhere), graphs within graphs (loops), functions, operators of other
-domains.
+domains. ``convert`` makes the same checks of ONNX files of other makers.
 """
 
 import json
@@ -15,8 +15,9 @@ from typing import NamedTuple
 
 from resnet_service.errors import InvalidMetadata, SuspiciousModel, UnreadableModel
 from resnet_service.models.metadata import METADATA_KEY, ModelMetadata, Outputs
+from resnet_service.models.operators import LEAST_INPUTS
 from resnet_service.system.files import read_model_file, sha256_of
-from resnet_service.types import Precision
+from resnet_service.types import EXPORTED_SUFFIX, Precision
 
 INPUT, OUTPUT = "pixels", "logits"
 # Further outputs, if the network has them: those that ``Outputs`` describes, and the last layer's weights after
@@ -28,11 +29,12 @@ MAX_NODES = 20_000
 
 _MODEL_GRAPH, _MODEL_OPSETS, _MODEL_METADATA, _MODEL_TRAINING, _MODEL_FUNCTIONS = 7, 8, 14, 20, 25
 _GRAPH_NODE, _GRAPH_INITIALIZER, _GRAPH_SPARSE = 1, 5, 15
-_NODE_ATTRIBUTE, _NODE_DOMAIN = 5, 7
+_NODE_INPUT, _NODE_OUTPUT, _NODE_OPERATOR, _NODE_ATTRIBUTE, _NODE_DOMAIN = 1, 2, 4, 5, 7
 _ATTRIBUTE_TENSOR, _ATTRIBUTE_TENSORS = 5, 10
 _ATTRIBUTE_GRAPHS, _ATTRIBUTE_SPARSE = (6, 11), (22, 23)
 _TENSOR_EXTERNAL, _TENSOR_LOCATION = 13, 14
 _ENTRY_KEY, _ENTRY_VALUE = 1, 2
+_STANDARD_DOMAINS = (b"", b"ai.onnx")  # two names of the same operators
 
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 
@@ -48,6 +50,19 @@ class ExportedModel(NamedTuple):
     precision: Precision
     sha256: str
     outputs: Outputs | None
+
+
+class OnnxFile(NamedTuple):
+    """A checked ONNX file: the serialised graph within it, and this service's metadata, if it has any."""
+
+    graph: memoryview
+    metadata: bytes | None
+    opsets: int
+
+
+class _NodeValues(NamedTuple):
+    inputs: list[bytes]
+    outputs: list[bytes]
 
 
 class _Field(NamedTuple):
@@ -67,79 +82,94 @@ def read_exported(path: Path) -> ExportedModel:
 
     """
     data = read_model_file(path)
+    file = check_onnx(data, str(path))
+    # Several operator sets: operators of other domains than ONNX's own, which `export` does not use.
+    if file.metadata is None or file.opsets > 1:
+        raise InvalidMetadata(
+            f"{path} is an ONNX file, but was not written by `resnet-service export`: it lacks the metadata that "
+            f"describe its input and outputs. Import it: resnet-service convert {path} OUTPUT{EXPORTED_SUFFIX} "
+            "--labels FILE"
+        )
     try:
-        graph, metadata = _walk(memoryview(data), str(path))
-    except (LookupError, ValueError) as error:
-        raise UnreadableModel(
-            f"{path} is not a complete ONNX file: it is damaged, truncated, or another kind of file."
-        ) from error
-    if metadata is None:
-        raise _made_elsewhere(str(path))
-    try:
-        content = json.loads(metadata)
+        content = json.loads(file.metadata)
     except ValueError as error:
         raise InvalidMetadata(f"{path}: the metadata are not JSON. Export the checkpoint again.") from error
     parsed = ModelMetadata.parse(content if isinstance(content, dict) else {}, str(path))
     if parsed.packing is None:
         raise InvalidMetadata(f"{path}: the metadata do not say how it was exported. Export the checkpoint again.")
-    if sha256_of(graph) != parsed.packing.graph_sha256:
+    if sha256_of(file.graph) != parsed.packing.graph_sha256:
         raise UnreadableModel(
             f"{path} was damaged or altered after the export. Copy the file again, or export the checkpoint again."
         )
     return ExportedModel(data, parsed, parsed.packing.precision, sha256_of(data), parsed.packing.outputs)
 
 
+def check_onnx(data: bytes, where: str) -> OnnxFile:
+    """Check the structure of an ONNX file.
+
+    Raises:
+        UnreadableModel: Not an ONNX file, or truncated.
+        SuspiciousModel: The file refers to other files, or has parts that no exported model has.
+
+    """
+    try:
+        return _walk(memoryview(data), where)
+    except (LookupError, ValueError) as error:
+        raise UnreadableModel(
+            f"{where} is not a complete ONNX file: it is damaged, truncated, or another kind of file."
+        ) from error
+
+
 def graph_bytes(data: bytes) -> bytes:
     """Return the serialised graph within an ONNX file, whose digest is ``Packing.graph_sha256``."""
-    return bytes(_walk(memoryview(data), "the model")[0])
+    return bytes(check_onnx(data, "the model").graph)
 
 
-def _walk(data: memoryview, where: str) -> tuple[memoryview, bytes | None]:
-    """Return graph and metadata; raise ``LookupError`` or ``ValueError`` if this is no ONNX file."""
+def _walk(data: memoryview, where: str) -> OnnxFile:
+    """Check the file; raise ``LookupError`` or ``ValueError`` if this is no ONNX file."""
     graphs: list[_Field] = []
     metadata = None
     opsets = 0
     for field in _fields(data, 0, len(data)):
         if field.number in (_MODEL_FUNCTIONS, _MODEL_TRAINING):
-            raise SuspiciousModel(f"{where} has functions or training parts, which no exported model has.")
+            raise SuspiciousModel(f"{where} has functions or training parts, which the service does not run.")
         if field.number == _MODEL_GRAPH:
             graphs.append(field)
             _check_graph(data, field, where)
         elif field.number == _MODEL_METADATA:
             metadata = _entry(data, field).get(METADATA_KEY.encode(), metadata)
         opsets += field.number == _MODEL_OPSETS
-    if len(graphs) == 1 and opsets > 1:  # operators of several domains: `export` uses ONNX's own
-        raise _made_elsewhere(where)
-    if len(graphs) != 1 or opsets != 1:
+    if len(graphs) != 1 or opsets < 1:
         raise ValueError("no graph, several graphs, or no operators")
-    return data[graphs[0].value : graphs[0].end], metadata
-
-
-def _made_elsewhere(where: str) -> InvalidMetadata:
-    return InvalidMetadata(
-        f"{where} is an ONNX file, but was not written by `resnet-service export`: it lacks the metadata that "
-        "describe its input and outputs. Export its checkpoint."
-    )
+    return OnnxFile(data[graphs[0].value : graphs[0].end], metadata, opsets)
 
 
 def _check_graph(data: memoryview, graph: _Field, where: str) -> None:
-    nodes = 0
+    nodes: list[_NodeValues] = []
     for field in _fields(data, graph.value, graph.end):
         if field.number == _GRAPH_INITIALIZER:
             _check_tensor(data, field, where)
         elif field.number == _GRAPH_NODE:
-            nodes += 1
-            _check_node(data, field, where)
+            nodes.append(_check_node(data, field, where))
         elif field.number == _GRAPH_SPARSE:
-            raise SuspiciousModel(f"{where} has sparse weights, which no exported model has.")
-        if nodes > MAX_NODES:
+            raise SuspiciousModel(f"{where} has sparse weights, which the service does not run.")
+        if len(nodes) > MAX_NODES:
             raise SuspiciousModel(f"{where} has more than {MAX_NODES:,} nodes.")
+    _check_order(nodes, where)
 
 
-def _check_node(data: memoryview, node: _Field, where: str) -> None:
+def _check_node(data: memoryview, node: _Field, where: str) -> _NodeValues:
+    values = _NodeValues([], [])
+    operator = b""
     for field in _fields(data, node.value, node.end):
-        if field.number == _NODE_DOMAIN and field.value < field.end:
+        if field.number == _NODE_DOMAIN and bytes(data[field.value : field.end]) not in _STANDARD_DOMAINS:
             raise SuspiciousModel(f"{where} has operators from outside the ONNX standard.")
+        if field.number == _NODE_INPUT:
+            values.inputs.append(bytes(data[field.value : field.end]))
+        elif field.number == _NODE_OPERATOR:
+            operator = bytes(data[field.value : field.end])
+        elif field.number == _NODE_OUTPUT:
+            values.outputs.append(bytes(data[field.value : field.end]))
         if field.number != _NODE_ATTRIBUTE:
             continue
         for part in _fields(data, field.value, field.end):
@@ -147,15 +177,38 @@ def _check_node(data: memoryview, node: _Field, where: str) -> None:
                 _check_tensor(data, part, where)
             elif part.number in (*_ATTRIBUTE_GRAPHS, *_ATTRIBUTE_SPARSE):
                 raise SuspiciousModel(
-                    f"{where} has graphs within graphs or sparse tensors, which no exported model has."
+                    f"{where} has graphs within graphs or sparse tensors, which the service does not run."
                 )
+    least = LEAST_INPUTS.get(operator)
+    if least is None:
+        shown = ascii(operator.decode(errors="replace")[:50])
+        raise SuspiciousModel(f"{where} has the operator {shown}, which no image classifier needs.")
+    if len(values.inputs) < least or not all(values.inputs[:least]):
+        raise SuspiciousModel(f"{where} has a node of the operator {operator.decode()} that lacks an input.")
+    return values
+
+
+def _check_order(nodes: list[_NodeValues], where: str) -> None:
+    """Check that each value is made once, and before it is used.
+
+    Of a loop, OpenVINO's parser would build layers until no memory is left.
+    """
+    made: dict[bytes, int] = {}
+    for number, node in enumerate(nodes):
+        for name in filter(None, node.outputs):  # an output that is left out has an empty name
+            if made.setdefault(name, number) != number:
+                raise SuspiciousModel(f"{where} makes a value twice, which no ONNX file may.")
+    for number, node in enumerate(nodes):
+        if any(made.get(name, -1) >= number for name in node.inputs):
+            raise SuspiciousModel(f"{where} has a loop, or nodes in another order than ONNX requires.")
 
 
 def _check_tensor(data: memoryview, tensor: _Field, where: str) -> None:
     for field in _fields(data, tensor.value, tensor.end):
         if field.number in (_TENSOR_EXTERNAL, _TENSOR_LOCATION):
             raise SuspiciousModel(
-                f"{where} refers to weights in another file; an exported model contains all its weights."
+                f"{where} refers to weights in another file; an exported model contains all its weights. Write them "
+                "into one file, in Python: onnx.save(onnx.load('model.onnx'), 'whole.onnx')"
             )
 
 

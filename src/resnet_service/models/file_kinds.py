@@ -22,8 +22,8 @@ _LATEST_IR_VERSION = 64  # of ONNX; it is 13 today
 _ONNX_TAGS = b"\x12\x1a\x22\x28\x32\x3a\x42"  # of the fields 2 to 8: producer, …, graph, operator sets
 
 _KERAS = (
-    "Save the weights of the same architecture from PyTorch, or convert the model to ONNX with tf2onnx and serve that "
-    "elsewhere; this service reads PyTorch's weights."
+    "Convert the model to ONNX with tf2onnx, and import that: resnet-service convert model.onnx OUTPUT.onnx; or save "
+    "the weights of the same architecture from PyTorch."
 )
 _IMAGE = "Name the model file; `resnet-service classify` takes images."
 _UNPACK = "Unpack it, and name the file of weights in it."
@@ -134,7 +134,7 @@ def check_checkpoint_kind(path: Path) -> None:
     """Refuse what is not a checkpoint, exported models included; errors as of ``check_model_kind``.
 
     Raises:
-        InvalidMetadata: An ONNX file of another maker.
+        InvalidMetadata: An ONNX file of another maker; the message names ``convert``.
 
     """
     check_model_kind(path)

@@ -18,6 +18,10 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 IMAGENET_RESIZE_RATIO = 256 / 224
 
+_LARGEST_FLOAT32 = 3.4e38
+# Pixels.
+MIN_INPUT_SIZE, MAX_INPUT_SIZE = 8, 4096
+
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
@@ -110,8 +114,8 @@ class ModelMetadata(_Record):
     format_version: Literal[1] = 1
     arch: str = Field(pattern=r"^(timm/)?[a-z0-9_.]{1,100}$")
     num_classes: int = Field(ge=1, le=100_000)
-    input_size: int = Field(ge=8, le=4096)
-    resize_size: int = Field(ge=8, le=4096)
+    input_size: int = Field(ge=MIN_INPUT_SIZE, le=MAX_INPUT_SIZE)
+    resize_size: int = Field(ge=MIN_INPUT_SIZE, le=MAX_INPUT_SIZE)
     interpolation: Interpolation = "bilinear"
     mean: Channels = IMAGENET_MEAN
     std: Channels = IMAGENET_STD
@@ -141,6 +145,13 @@ class ModelMetadata(_Record):
         if min(std) <= 0:
             raise ValueError("each value must be above zero: pixels are divided by it")
         return std
+
+    @model_validator(mode="after")
+    def _normalises_in_float32(self) -> Self:
+        for mean, std in zip(self.mean, self.std, strict=True):
+            if max(abs(mean), std, abs(mean / std), 1 / (255 * std)) > _LARGEST_FLOAT32:
+                raise ValueError(f"pixels normalised with the mean {mean:g} and the std {std:g} exceed float32")
+        return self
 
     @model_validator(mode="after")
     def _crop_fits(self) -> Self:

@@ -33,6 +33,7 @@ from resnet_service.models.exported import (
 )
 from resnet_service.models.metadata import Outputs
 from resnet_service.runtimes.base import Features
+from resnet_service.runtimes.graph_memory import check_memory
 from resnet_service.types import EXPORTED_SUFFIX, Precision
 
 # Without this hint OpenVINO runs an FP32 model in BF16 on CPUs that support it, and answers depend on the machine.
@@ -73,10 +74,12 @@ class OpenVINORuntime:
         core = openvino.Core()
         try:
             model = core.read_model(exported.data)
-            _check(model, exported, self.outputs)
-            self.class_weights = _take_class_weights(model) if self.outputs.feature_map else None
+            _check_input(model, exported)
             side = exported.metadata.input_size
             model.reshape({INPUT: [1, side, side, 3]})  # fixed shapes are faster, and keep memory constant
+            check_memory(model, len(exported.data))
+            _check_outputs(model, exported, self.outputs)
+            self.class_weights = _take_class_weights(model) if self.outputs.feature_map else None
             # With CPU pinning, the default, each process binds its threads to CPUs from the first one on. Two processes
             # that may both use all CPUs, such as containers with a quota, would share a CPU and leave others idle.
             hints = {"INFERENCE_PRECISION_HINT": _HINTS[self.precision], "ENABLE_CPU_PINNING": "NO"}
@@ -87,7 +90,7 @@ class OpenVINORuntime:
             with ThreadPoolExecutor(len(options), thread_name_prefix="compiling") as compilers:
                 throughput, *latency = compilers.map(lambda chosen: core.compile_model(model, "CPU", chosen), options)
         except RuntimeError as error:
-            raise UnreadableModel(f"OpenVINO cannot run this model: {str(error).strip().splitlines()[-1]}") from error
+            raise _refused(error) from error
         self.prefetch = _PREFETCH
         self._throughput = _Requests(throughput, workers + self.prefetch)
         self._latency = _Requests(latency[0], 1) if latency else self._throughput
@@ -131,6 +134,27 @@ class OpenVINORuntime:
             return Features(logits, request.output(EMBEDDING), feature_map)
 
 
+def output_shapes(graph: bytes, side: int) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of an ONNX graph's outputs for one image, uint8 [1, ``side``, ``side``, 3], without running it.
+
+    Raises:
+        UnreadableModel: OpenVINO cannot run the graph.
+        SuspiciousModel: It needs more memory than any classifier, or the image decides the size of its tensors.
+
+    """
+    try:
+        model = openvino.Core().read_model(graph)
+        model.reshape({INPUT: [1, side, side, 3]})
+    except RuntimeError as error:
+        raise _refused(error) from error
+    check_memory(model, len(graph))
+    return {name: tuple(port.partial_shape.to_shape()) for port in model.outputs for name in port.get_names()}
+
+
+def _refused(error: RuntimeError) -> UnreadableModel:
+    return UnreadableModel(f"OpenVINO cannot run this model: {str(error).strip().splitlines()[-1]}")
+
+
 class _Request:
     """An infer request whose input and output are mapped as arrays, so that a call allocates and looks up nothing."""
 
@@ -168,26 +192,31 @@ class _Requests:
             self._free.put(request)
 
 
-def _check(model: openvino.Model, exported: ExportedModel, outputs: Outputs) -> None:
-    """Compare the network's inputs and outputs with its metadata."""
-    side, classes = exported.metadata.input_size, exported.metadata.num_classes
+def _check_input(model: openvino.Model, exported: ExportedModel) -> None:
+    """Compare the network's input with its metadata. Imported networks may take one image only."""
+    side = exported.metadata.input_size
     inputs = {
         port.any_name: (port.element_type.get_type_name(), port.partial_shape.to_string()) for port in model.inputs
     }
-    if inputs != {INPUT: ("u8", f"[?,{side},{side},3]")}:
+    if inputs not in ({INPUT: ("u8", f"[{count},{side},{side},3]")} for count in ("?", "1")):
         raise InvalidMetadata(
             f"The exported network has the inputs {inputs}, which contradict its metadata; export it again."
         )
+
+
+def _check_outputs(model: openvino.Model, exported: ExportedModel, outputs: Outputs) -> None:
+    """Compare the outputs of a network for one image with its metadata."""
+    classes = exported.metadata.num_classes
     shapes = {port.any_name: port.partial_shape for port in model.outputs}
     if OUTPUT not in shapes or shapes[OUTPUT].rank.get_length() != 2 or shapes[OUTPUT][1].get_length() != classes:
         raise ClassCountMismatch(
             f"The exported network has the outputs {shapes}, but its metadata {classes} classes; export it again."
         )
-    expected = {OUTPUT: f"[?,{classes}]"}
+    expected = {OUTPUT: f"[1,{classes}]"}
     if outputs.embedding:
-        expected[EMBEDDING] = f"[?,{outputs.embedding}]"
+        expected[EMBEDDING] = f"[1,{outputs.embedding}]"
     if outputs.feature_map:
-        expected[FEATURE_MAP] = f"[?,{','.join(map(str, outputs.feature_map))}]"
+        expected[FEATURE_MAP] = f"[1,{','.join(map(str, outputs.feature_map))}]"
         expected[CLASS_WEIGHTS] = f"[{classes},{outputs.embedding}]"
     types = {port.element_type.get_type_name() for port in model.outputs}
     if {name: shape.to_string() for name, shape in shapes.items()} != expected or types != {"f32"}:

@@ -1,0 +1,91 @@
+"""The memory that an OpenVINO graph needs, computed from the shapes of its tensors before any is allocated."""
+
+import math
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import openvino
+
+from resnet_service.errors import SuspiciousModel
+
+# ResNet-18 for images of 4096 pixels, the largest that metadata allow, needs half of it; for 224 pixels, 6 MB.
+MAX_LIVE_BYTES = 4 * 2**30
+# Compiling computes everything that does not depend on the image: weights of 8 bits become 32 bits in three steps, 12
+# times their size.
+MAX_CONSTANT_RATIO = 16
+MIN_CONSTANT_BYTES = 256 * 2**20
+
+
+class GraphMemory(NamedTuple):
+    """The memory of a graph, in bytes.
+
+    ``constant``: all tensors that are computed from weights alone, at compilation. ``live``: the most that one
+    inference holds at once, if each tensor is released after its last use.
+    """
+
+    constant: int
+    live: int
+
+
+def check_memory(model: openvino.Model, file_bytes: int) -> None:
+    """Refuse a graph that needs more memory than any network of its size.
+
+    A file of 400 bytes can describe tensors of terabytes, and compiling it allocates them. All shapes of an image
+    classifier are known once the shape of its input is.
+
+    Args:
+        model: A graph whose input has a fixed shape.
+        file_bytes: Size of the model file.
+
+    Raises:
+        SuspiciousModel: Tensors are too large, or their shapes depend on the image.
+
+    """
+    memory = measure(model)
+    if memory.live > MAX_LIVE_BYTES or memory.constant > MIN_CONSTANT_BYTES + MAX_CONSTANT_RATIO * file_bytes:
+        raise SuspiciousModel(
+            f"The network needs {memory.live:,} bytes for one image and {memory.constant:,} at its start, besides "
+            f"its {file_bytes:,} bytes of weights. No classifier needs that much; take the model from a source that "
+            "you trust."
+        )
+
+
+def measure(model: openvino.Model) -> GraphMemory:
+    """Compute the memory of a graph; raise ``SuspiciousModel`` if a shape is not fixed."""
+    constants: set[str] = set()  # names of operations that do not depend on the image
+    sizes: dict[tuple[str, int], int] = {}  # bytes of each tensor that is still needed by an operation
+    uses: dict[tuple[str, int], int] = {}
+    constant = live = most = 0
+    for operation in model.get_ordered_ops():
+        name, kind = operation.get_name(), operation.get_type_name()
+        sources = [(value.get_node().get_name(), value.get_index()) for value in operation.input_values()]
+        if kind == "Constant":  # in the file, and so bounded by its size
+            constants.add(name)
+            continue
+        if sources and kind != "Result" and all(source in constants for source, _ in sources):
+            constants.add(name)
+            constant += sum(size for size, _ in _outputs(operation))
+            continue
+        if kind != "Result":
+            for index, (size, users) in enumerate(_outputs(operation)):
+                sizes[name, index], uses[name, index] = size, users
+                live += size
+        most = max(most, live)
+        for source in sources:
+            if source in uses:
+                uses[source] -= 1
+                if uses[source] == 0:
+                    live -= sizes[source]
+    return GraphMemory(constant, most)
+
+
+def _outputs(operation: openvino.Node) -> Iterator[tuple[int, int]]:
+    """Yield the bytes of each result of an operation, and the number of its uses."""
+    for output in operation.outputs():
+        shape = output.get_partial_shape()
+        if shape.is_dynamic:
+            raise SuspiciousModel(
+                f"The network has tensors whose sizes depend on the image ({operation.get_type_name()}), so that the "
+                "memory of a request has no limit. Export the network with fixed shapes."
+            )
+        yield math.prod(shape.to_shape()) * output.get_element_type().size, len(output.get_target_inputs())

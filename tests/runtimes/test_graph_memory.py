@@ -1,0 +1,76 @@
+"""Small files that describe large tensors are refused before OpenVINO allocates them."""
+
+import itertools
+from pathlib import Path
+
+import onnx
+import pytest
+from onnx import helper
+
+from fuzz import bombs
+from resnet_service.errors import SuspiciousModel
+from resnet_service.runtimes import graph_memory
+from resnet_service.runtimes.openvino import OpenVINORuntime
+from tests.support.models import Both
+from tests.support.servers import REPOSITORY
+
+GIGABYTES = (
+    "constant_of_shape",
+    "expand",
+    "tile",
+    "range",
+    "pad",
+    "outer_product",
+    "doubling",
+    "resize",
+    "padded_image",
+)
+
+
+@pytest.mark.parametrize("name", GIGABYTES)
+def test_tensors_of_gigabytes_are_refused_before_they_are_computed(name: str, tmp_path: Path) -> None:
+    path = tmp_path / "bomb.onnx"
+    bombs.MODELS[f"exported_with_{name}"](path)
+    assert path.stat().st_size < 500_000
+    with pytest.raises(SuspiciousModel, match="No classifier needs that much"):
+        OpenVINORuntime.open(path)
+
+
+def test_tensors_whose_size_the_image_decides_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "bomb.onnx"
+    bombs.MODELS["exported_with_sizes_from_the_image"](path)
+    with pytest.raises(SuspiciousModel, match="sizes depend on the image"):
+        OpenVINORuntime.open(path)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_real_networks_stay_far_below_the_limits(
+    precision: str, small_network: Both, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A hundredth of each limit would do for them."""
+    monkeypatch.setattr(graph_memory, "MAX_LIVE_BYTES", graph_memory.MAX_LIVE_BYTES // 100)
+    if precision == "fp32":
+        monkeypatch.setattr(graph_memory, "MIN_CONSTANT_BYTES", graph_memory.MIN_CONSTANT_BYTES // 100)
+        OpenVINORuntime.open(small_network.exported)
+    else:
+        monkeypatch.setattr(graph_memory, "MIN_CONSTANT_BYTES", 0)
+        OpenVINORuntime.open(REPOSITORY / "checkpoints" / "resnet18-fashion-mnist-int8.onnx")
+
+
+def test_the_live_memory_is_what_is_needed_at_once(tmp_path: Path) -> None:
+    """Ten activations one after the other need the memory of two, however many there are."""
+    import openvino
+
+    def model(layers: int) -> openvino.Model:
+        names = ["pixels.float", *(f"layer{number}" for number in range(layers)), "logits"]
+        nodes = [helper.make_node("Cast", ["pixels"], [names[0]], to=onnx.TensorProto.FLOAT)]
+        nodes += [helper.make_node("Neg", [before], [after]) for before, after in itertools.pairwise(names)]
+        pixels = helper.make_tensor_value_info("pixels", onnx.TensorProto.UINT8, [1, 8, 8, 3])
+        logits = helper.make_tensor_value_info("logits", onnx.TensorProto.FLOAT, [1, 8, 8, 3])
+        graph = helper.make_graph(nodes, "chain", [pixels], [logits])
+        made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+        return openvino.Core().read_model(made.SerializeToString())
+
+    tensor = 8 * 8 * 3 * 4
+    assert graph_memory.measure(model(10)) == graph_memory.GraphMemory(constant=0, live=2 * tensor)
+    assert graph_memory.measure(model(2)) == graph_memory.GraphMemory(constant=0, live=2 * tensor)
