@@ -2,6 +2,7 @@
 
 import io
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -65,15 +66,21 @@ def checkpoints() -> dict[str, bytes]:
     return made
 
 
+def undigested(metadata: Mapping[str, Any], state: Mapping[str, Array]) -> bytes:
+    """Return a safetensors file that carries no digest: the comparison with it would stop every damaged file first."""
+    return dump_arrays(metadata, state).replace(b'"resnet_service_sha256"', b'"other_service_sha256_"')
+
+
 def safetensors_files() -> dict[str, bytes]:
     """Return small safetensors files: one with metadata, one of each type of number, and one that breaks the rules."""
     metadata = {"arch": "resnet18", "num_classes": 2, "input_size": 64}
     state: dict[str, Array] = {"fc.bias": np.zeros(2, np.float32), "bn1.num_batches_tracked": np.zeros((), np.int64)}
     types: dict[str, Array] = {"a": np.zeros(3, np.float16), "b": np.zeros((1, 2), np.uint16)}
-    sound = dump_arrays(metadata, state)
+    sound = undigested(metadata, state)
     return {
         "sound.safetensors": sound,
-        "types.safetensors": dump_arrays({}, types).replace(b'"resnet_service"', b'"other_service_"'),
+        "digest.safetensors": dump_arrays(metadata, state),
+        "types.safetensors": undigested({}, types).replace(b'"resnet_service"', b'"other_service_"'),
         "overlap.safetensors": sound.replace(b"[8,16]", b"[0,8] "),
     }
 
@@ -98,7 +105,7 @@ def graphs() -> dict[str, bytes]:
         "scalar_classifier": ({}, {"classifier.weight": np.zeros((), np.float32)}),
     }
     return {
-        f"{name}.safetensors": dump_arrays({**sound, **metadata}, {**bias, **state})
+        f"{name}.safetensors": undigested({**sound, **metadata}, {**bias, **state})
         for name, (metadata, state) in extremes.items()
     }
 
