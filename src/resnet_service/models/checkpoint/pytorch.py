@@ -38,8 +38,8 @@ def load_values(data: bytes, where: str) -> Any:
         if names:
             raise PickledCode(
                 f"{where} is a pickled Python object ({', '.join(names)}), not a file of weights; loading it would run "
-                "the code it names. If you made it yourself with torch.save(model), convert it once: "
-                f"resnet-service convert --trust-pickle {where} OUTPUT"
+                "the code it names. Convert it once, which takes its weights and runs nothing: "
+                f"resnet-service convert {where} OUTPUT.safetensors"
             ) from error
         raise unreadable(where) from error
 

@@ -11,7 +11,7 @@ import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -100,8 +100,7 @@ class StoredTensor:
         return view if size else np.zeros(self.shape, dtype)
 
 
-@dataclass(frozen=True)
-class TorchFile:
+class TorchFile(NamedTuple):
     """The content of a file, and the names of classes and functions in it, in order."""
 
     content: Any
