@@ -7,17 +7,17 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test coverage lint format bench fuzz openapi tables lock audit sbom release image clean
+.PHONY: help serve weights test coverage lint format bench fuzz openapi tables lock audit sbom release image clean
 
 help:
-	@echo "make serve          install, download and export a model if there is none, serve on port $(PORT)"
+	@echo "make serve          install, download a model if there is none, serve on port $(PORT)"
 	@echo "make serve CALIBRATION=DIR    the same in INT8, calibrated with the images in DIR"
 	@echo "make test           install what tests need, lint, run the tests"
 	@echo "make test SLOW=1    the same, with the slow tests"
 	@echo "make coverage       show the lines and branches that the in-process tests miss"
 	@echo "make lint           run ruff, mypy, codespell and import-linter"
 	@echo "make format         format the code with ruff"
-	@echo "make image          build the container image resnet-service, with the model in the repository"
+	@echo "make image          build the container image resnet-service, with the model that make serve serves"
 	@echo "make image MODEL=checkpoints/pets-int8.onnx    the same with your own exported model"
 	@echo "make bench          compare with other servers; see benchmarks/README.md"
 	@echo "make openapi        write the OpenAPI document to docs/openapi.json"
@@ -29,9 +29,11 @@ help:
 	@echo "make fuzz           fuzz each target for SECONDS=30"
 	@echo "make clean          remove everything that these commands created, except models"
 
-serve: $(VENV)/.serve
-	@$(BIN)/resnet-service pull --if-missing $(if $(CALIBRATION),--calibration $(CALIBRATION)) || echo "No ImageNet weights: serving the model in the repository."
+serve: weights
 	@$(BIN)/resnet-service serve --port $(PORT)
+
+weights: $(VENV)/.serve $(if $(CALIBRATION),$(VENV)/.quantize)
+	@$(BIN)/resnet-service pull --if-missing $(if $(CALIBRATION),--calibration $(CALIBRATION)) || echo "No ImageNet weights: serving the model in the repository."
 
 test: lint
 	@$(BIN)/python -m pytest $(if $(SLOW),,-m "not slow") $(ARGS)
@@ -78,14 +80,16 @@ fuzz: $(VENV)/.test
 
 # The label values are build arguments, since a Dockerfile cannot read files; the build verifies them.
 ENGINE ?= $(shell for engine in docker podman buildah; do $$engine info >/dev/null 2>&1 && echo $$engine && break; done)
-MODEL ?= checkpoints/resnet18-fashion-mnist-int8.onnx
-image:
+# Expanded after the weights are there.
+IMAGE_MODEL = $(or $(MODEL),$(shell $(BIN)/python -c 'from resnet_service.models.discovery import choose_model; print(choose_model(None))'))
+image: $(if $(MODEL),,weights)
 	@test -n "$(ENGINE)" || { echo "Building an image needs docker, podman or buildah; none of them works here." >&2; exit 1; }
 	$(ENGINE) build $(if $(filter docker,$(ENGINE)),,--format docker) --tag resnet-service $(OPTIONS) \
-	    --build-arg MODEL=$(MODEL) \
-	    --build-arg MODEL_VERSION=$(shell sha256sum $(MODEL) | cut -c1-12) \
+	    --build-arg MODEL=$(IMAGE_MODEL) \
+	    --build-arg MODEL_VERSION=$(shell sha256sum $(IMAGE_MODEL) | cut -c1-12) \
 	    --build-arg VERSION=$(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' src/resnet_service/__init__.py) \
 	    --build-arg REVISION=$(shell git rev-parse HEAD 2>/dev/null || echo unknown) .
+	@test $$(wc -c < $(IMAGE_MODEL)) -lt 40000000 || echo "$(IMAGE_MODEL) is in FP32; make image CALIBRATION=DIR builds it in INT8, a quarter of the size."
 
 clean:
 	rm -rf $(VENV) .venv-ray build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage
@@ -96,14 +100,19 @@ $(VENV)/.venv:
 	@$(PYTHON) -m venv $(VENV)
 	@touch $@
 
-$(VENV)/.serve: $(VENV)/.venv pyproject.toml tools/install_torch.py
-	@$(BIN)/python tools/install_torch.py
+$(VENV)/.serve: $(VENV)/.venv pyproject.toml
 	@echo "Installing resnet-service"
-	@$(PIP) --editable '.[torch]'
+	@$(PIP) --editable '.[pull]'
 	@touch $@
 
-$(VENV)/.test: $(VENV)/.serve tests/images.txt
-	@echo "Installing what tests need"
-	@$(PIP) --editable '.[pull,torch,plot,otel,clients,batch,dev]'
-	@$(PIP) --no-deps --require-hashes --requirement tests/images.txt
+$(VENV)/.quantize: $(VENV)/.serve
+	@echo "Installing what quantizes models"
+	@$(PIP) --editable '.[pull,quantize]'
 	@touch $@
+
+$(VENV)/.test: $(VENV)/.venv pyproject.toml tools/install_torch.py tests/images.txt
+	@$(BIN)/python tools/install_torch.py
+	@echo "Installing what tests need"
+	@$(PIP) --editable '.[pull,quantize,torch,plot,otel,clients,batch,dev]'
+	@$(PIP) --no-deps --require-hashes --requirement tests/images.txt
+	@touch $(VENV)/.serve $(VENV)/.quantize $@

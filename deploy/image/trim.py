@@ -26,6 +26,8 @@ UNNEEDED = {
     "openvino/libs/libopenvino_c.so.*": "callers in C",
     "openvino/include": "headers",
     "openvino/tools": "conversion and benchmark tools",
+    "onnx/backend": "test data",
+    "onnx/reference": "the reference implementation, which exports are compared with",
     "numpy/f2py": "wrappers for Fortran code",
     "numpy/**/tests": "NumPy's own tests",
 }

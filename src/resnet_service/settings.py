@@ -53,7 +53,8 @@ class Settings(BaseSettings):
         description="Model file to serve, an exported model or a checkpoint; by default the newest in ./checkpoints.",
     )
     runtime: RuntimeName = Field(
-        "auto", description="What runs the network; auto: openvino for exported models, torch for checkpoints."
+        "auto",
+        description="What runs the network; auto: openvino, or torch for checkpoints that only PyTorch can load.",
     )
     arch: str | None = Field(None, description="Architecture, for a bare state_dict, which does not name its own.")
     labels: Path | None = Field(None, description="Label set file; by default the one that the model names.")

@@ -28,6 +28,7 @@ MODEL = REPOSITORY / "checkpoints" / "resnet18-fashion-mnist-int8.onnx"
 MODEL_VERSION = sha256_of(MODEL.read_bytes())[:12]
 IMAGES = sorted((REPOSITORY / "tests" / "data" / "fashion-mnist").glob("*/*.png"))[::5]
 MEGABYTE = 10**6
+MODELS = {"checkpoints/*.onnx", "checkpoints/*.safetensors"}  # which of them is built in, the user says
 URL = "http://127.0.0.1:8080"
 
 
@@ -68,7 +69,7 @@ def test_everything_that_the_dockerfile_copies_is_in_the_context_and_nothing_els
     }
     patterns = {"deploy/image/*.py": ("deploy/image/",), "requirements/*.txt": ("requirements/",)}
     for pattern in allowed:
-        assert any(source.startswith(patterns.get(pattern, (pattern,))) for source in copied | {"checkpoints/*.onnx"})
+        assert any(source.startswith(patterns.get(pattern, (pattern,))) for source in copied | MODELS)
     for source in copied - {"${MODEL}"}:
         assert source in allowed or any(Path(source).match(pattern) for pattern in allowed), source
     assert lines[1] == "*"

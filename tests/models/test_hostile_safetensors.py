@@ -1,6 +1,7 @@
 """Safetensors files that try to exhaust resources, to read beyond themselves or to mislead; each ends in one sentence.
 
-The format has no checksum. A bit that flips in a weight and leaves it finite goes unnoticed, by this reader and by any.
+The format has no checksum. In a file that carries no digest, a bit that flips in a weight and leaves it finite goes
+unnoticed.
 """
 
 import json
@@ -254,8 +255,24 @@ def test_the_attacks_differ_from_a_sound_file_in_one_thing_only(tmp_path: Path) 
     assert read_weights(path).state["fc.bias"].tolist() == [1, 1]
 
 
-def test_a_flipped_bit_in_a_weight_goes_unnoticed(tmp_path: Path) -> None:
-    """The format has no checksum: only NaN and infinity are noticed. The digest of the file differs, as it must."""
+def test_a_flipped_bit_is_noticed_wherever_it_is(tmp_path: Path) -> None:
+    state = {"fc.bias": ONES, "fc.weight": np.ones((2, 3), np.float32)}
+    data = safetensors.dump_arrays(metadata().model_dump(mode="json"), state)
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(data)
+    assert read_weights(path).state["fc.bias"].tolist() == [1, 1]
+    # Under another name, the digest is a string that means nothing; 1.1.0 wrote files without one.
+    name = data.index(safetensors.DIGEST_KEY.encode())
+    for position in set(range(len(data))) - set(range(name, name + len(safetensors.DIGEST_KEY))):
+        flipped = bytearray(data)
+        flipped[position] ^= 1
+        path.write_bytes(flipped)
+        with pytest.raises(ModelError):
+            read_weights(path)
+
+
+def test_without_a_digest_a_flipped_bit_in_a_weight_goes_unnoticed(tmp_path: Path) -> None:
+    """Files of other libraries: only NaN and infinity are noticed. The digest of the file differs, as it must."""
     sound, flipped = tmp_path / "sound.safetensors", tmp_path / "flipped.safetensors"
     data = bytearray(made(ONES.tobytes()))
     sound.write_bytes(data)

@@ -14,9 +14,7 @@ import safetensors.torch
 import torch
 
 from resnet_service.errors import BareStateDict, ClassCountMismatch, InvalidMetadata, StateDictMismatch
-from resnet_service.evaluation.datasets import open_dataset
 from resnet_service.export.convert import ConvertOptions, convert
-from resnet_service.inference.classifier import Classifier, ClassifierConfig
 from resnet_service.models.checkpoint.checkpoint import load_checkpoint, record_evaluation, save_checkpoint
 from resnet_service.models.checkpoint.safetensors import dump_arrays, load_arrays
 from resnet_service.models.checkpoint.weights import read_weights
@@ -25,7 +23,7 @@ from resnet_service.models.labels import read_label_set
 from resnet_service.models.metadata import EvaluationRecord, Provenance
 from resnet_service.system.files import sha256_of
 from tests.support.models import metadata, random_checkpoint, random_model
-from tests.support.servers import REPOSITORY, cli_here
+from tests.support.servers import REPOSITORY, cli, cli_here, hidden
 
 MODEL = random_model()
 SHIPPED = REPOSITORY / "checkpoints" / "resnet18-fashion-mnist.pth"
@@ -52,18 +50,6 @@ def same_weights(one: Mapping[str, torch.Tensor], other: Mapping[str, Any]) -> b
         else torch.equal(tensor, other[key])
         for key, tensor in one.items()
     )
-
-
-def without_pytorch(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    """Run the command line in a process in which the packages of the extra `torch` cannot be imported."""
-    script = (
-        "import sys\n"
-        "for name in ('torch', 'torchvision', 'timm', 'onnx', 'nncf', 'safetensors'): sys.modules[name] = None\n"
-        "from resnet_service.__main__ import main\n"
-        "main()"
-    )
-    command = [sys.executable, "-c", script, *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, cwd=REPOSITORY)
 
 
 def test_a_saved_checkpoint_loads(tmp_path: Path) -> None:
@@ -180,15 +166,6 @@ def test_each_format_converts_to_the_other(checkpoint: Path, tmp_path: Path) -> 
     assert read_weights(there).metadata.input_size == 96
 
 
-def test_it_is_served_with_the_same_answers(tmp_path: Path) -> None:
-    path = tmp_path / "model.safetensors"
-    convert(SHIPPED, path)
-    sample = open_dataset(IMAGES, read_label_set(REPOSITORY / "labels" / "fashion-mnist.json")[0]).samples[0].read()
-    config = ClassifierConfig(label_file=REPOSITORY / "labels" / "fashion-mnist.json")
-    answers = [Classifier.open(one, config).classify(sample, 3).predictions for one in (SHIPPED, path)]
-    assert answers[0] == answers[1]
-
-
 def test_it_is_exported_and_found(tmp_path: Path) -> None:
     path = random_checkpoint(tmp_path / "model.safetensors")
     assert choose_model(None, tmp_path) == path
@@ -197,32 +174,49 @@ def test_it_is_exported_and_found(tmp_path: Path) -> None:
     assert choose_model(None, tmp_path) == tmp_path / "model.onnx"
 
 
-@pytest.mark.parametrize("arch", ["resnet18", "timm/tf_efficientnet_lite0"])
-def test_inspect_says_the_same_without_pytorch(tmp_path: Path, arch: str) -> None:
-    path = random_checkpoint(tmp_path / "model.safetensors", arch=arch)
-    done = without_pytorch("inspect", path, "--json")
+def test_inspect_says_the_same_without_pytorch(tmp_path: Path) -> None:
+    path = random_checkpoint(tmp_path / "model.safetensors")
+    done = cli("inspect", path, "--json", PYTHONPATH=hidden(tmp_path / "hidden"))
+    here = cli_here("inspect", path, "--json")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == here.stderr == ""
+    assert json.loads(done.stdout) == json.loads(here.stdout)
+
+
+def test_inspect_says_what_only_pytorch_could_compare(tmp_path: Path) -> None:
+    path = random_checkpoint(tmp_path / "model.safetensors", arch="timm/test_resnet")
+    done = cli("inspect", path, "--json", PYTHONPATH=hidden(tmp_path / "hidden"))
+    here = cli_here("inspect", path, "--json")
     assert done.returncode == 0, done.stderr
     assert "names and shapes of the weights were not compared" in done.stderr
-    here = cli_here("inspect", path, "--json")
-    assert json.loads(done.stdout) == json.loads(here.stdout)
     assert here.stderr == ""
+    assert json.loads(done.stdout) == json.loads(here.stdout)
 
 
-def test_without_pytorch_a_sentence_names_the_extra(saved: Path, checkpoint: Path, tmp_path: Path) -> None:
+def test_inspect_compares_the_weights_with_the_architecture(tmp_path: Path) -> None:
+    changed = {key: tensor.numpy() for key, tensor in MODEL.state_dict().items() if key != "layer2.0.conv1.weight"}
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(dump_arrays(metadata().model_dump(mode="json"), changed))
+    done = cli_here("inspect", path)
+    assert done.returncode == 1
+    assert "does not fit resnet18: missing: layer2.0.conv1.weight" in done.stderr
+
+
+def test_without_pytorch_a_sentence_names_the_extra(checkpoint: Path, tmp_path: Path) -> None:
+    other = random_checkpoint(tmp_path / "model.safetensors", arch="timm/test_resnet")
     commands: list[list[str | Path]] = [
-        ["serve", "--checkpoint", saved, "--port", "0"],
-        ["convert", saved, tmp_path / "out.pth"],
-        ["export", saved],
+        ["serve", "--checkpoint", other, "--port", "0"],
+        ["export", other],
+        ["export", checkpoint],
         ["inspect", checkpoint],
-        ["inspect", bare(tmp_path / "bare.safetensors"), "--arch", "resnet18"],
     ]
     for command in commands:
-        done = without_pytorch(*command)
+        done = cli(*command, PYTHONPATH=hidden(tmp_path / "hidden"))
         assert done.returncode == 1, command
         assert done.stderr.count("\n") == 1, done.stderr
         assert done.stderr.startswith("error: ")
         assert "the extra torch" in done.stderr
-    done = without_pytorch("inspect", tmp_path / "bare.safetensors")
+    done = cli("inspect", bare(tmp_path / "bare.safetensors"), PYTHONPATH=hidden(tmp_path / "hidden"))
     assert "bare state_dict" in done.stderr
     assert "--arch NAME" in done.stderr
 

@@ -23,7 +23,7 @@ from resnet_service.inference.classifier import Classifier
 Classifier.open(Path("checkpoints/resnet18-fashion-mnist-int8.onnx")).warm_up()
 """
 EXPORTING = """
-import resnet_service.export.onnx_graph
+import resnet_service.export.quantization
 import nncf
 nncf.telemetry.telemetry.start_session("test")
 """

@@ -90,7 +90,7 @@ USED = (
     Used("openvino.utils:replace_output_update_name", (), "drops Identity nodes, which cannot be evaluated"),
     Used("openvino:Model.evaluate", (), "computes the last layer's weights without compiling"),
     Used("openvino:InferRequest.infer", ("share_outputs",), "reads outputs without copying"),
-    # PyTorch and ONNX: models/traced.py, export/onnx_graph.py, models/checkpoint/pytorch.py
+    # PyTorch and ONNX: models/traced.py, export/pytorch_graph.py, models/checkpoint/pytorch.py
     Used("torch.export:export", ("mod", "args", "dynamic_shapes"), "traces a network"),
     Used("torch.export:ExportedProgram.module", ("check_guards",), "leaves out checks of each input's shape"),
     Used("torch.fx:Graph.set_codegen", ("codegen",), "lets the traced network return several tensors"),

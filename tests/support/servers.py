@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -44,6 +44,17 @@ def cli_here(*arguments: str | Path, **environment: str) -> subprocess.Completed
         command_line, [*map(str, arguments)], env={"COLUMNS": "200", **environment}, catch_exceptions=False
     )
     return subprocess.CompletedProcess(arguments, result.exit_code, result.stdout, result.stderr)
+
+
+PYTORCH = ("torch", "torchvision", "timm", "onnxscript")  # the extra `torch`, but for what `quantize` has too
+
+
+def hidden(folder: Path, packages: Iterable[str] = PYTORCH) -> str:
+    """Return a ``PYTHONPATH`` with which ``packages`` seem not to be installed; it is ``folder``, which is written."""
+    folder.mkdir(exist_ok=True)
+    for name in packages:
+        (folder / f"{name}.py").write_text(f'raise ModuleNotFoundError("No module named {name}", name="{name}")')
+    return str(folder)
 
 
 class ServerProcess:

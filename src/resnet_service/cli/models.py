@@ -207,13 +207,18 @@ def inspect(checkpoint: ModelFile, arch: Arch = None, as_json: AsJson = False) -
 
 def _read_checkpoint(path: Path, arch: str | None) -> "tuple[ModelMetadata, str, int]":
     """Return metadata, SHA-256 and number of parameters; without PyTorch, of safetensors only."""
+    from resnet_service.models.checkpoint.weights import is_safetensors_path, needs_pytorch, read_weights
+
+    if not needs_pytorch(path, arch):
+        from resnet_service.models.networks import check_state
+
+        weights = read_weights(path, arch=arch)
+        check_state(weights.state, weights.metadata, str(path))
+        return weights.metadata, weights.sha256, weights.parameters
     try:
         from resnet_service.models.checkpoint.checkpoint import load_checkpoint
     except ModuleNotFoundError:
-        from resnet_service.models.checkpoint.weights import is_safetensors_file, read_weights
-        from resnet_service.system.files import read_model_file
-
-        if not is_safetensors_file(path, read_model_file(path)):
+        if not is_safetensors_path(path):
             raise
         weights = read_weights(path, arch=arch)
         message("PyTorch is not installed: names and shapes of the weights were not compared with the architecture.")

@@ -11,22 +11,16 @@ from pathlib import Path
 from resnet_service.defaults import DEFAULT_MAX_LOSS
 from resnet_service.errors import FileNotWritten
 from resnet_service.export.calibration import choose_images
-from resnet_service.export.onnx_graph import (
-    export_graph,
-    quantize,
-    store_weights_fp16,
-)
+from resnet_service.export.half_precision import store_weights_fp16
 from resnet_service.export.onnx_metadata import with_metadata
 from resnet_service.export.parity import check_accuracy_loss, compare, summary
-from resnet_service.models.checkpoint.checkpoint import load_checkpoint
+from resnet_service.export.reference import open_reference
 from resnet_service.models.exported import ExportedModel, graph_bytes
 from resnet_service.models.graphs import add_class_weights
 from resnet_service.models.labels import labels_for
 from resnet_service.models.metadata import ModelMetadata, Packing
 from resnet_service.system.files import atomic_write, check_target, sha256_of
 from resnet_service.types import EXPORTED_SUFFIX, Precision
-
-_LIBRARIES = ("onnx", "nncf", "openvino")  # their versions go into the file, beside those of the training
 
 
 def export(
@@ -63,38 +57,45 @@ def export(
     check_target(checkpoint_file, target)
     if target.suffix != EXPORTED_SUFFIX:
         raise FileNotWritten(f"{target} does not end in {EXPORTED_SUFFIX}, as exported models do. Name another file.")
-    checkpoint = load_checkpoint(checkpoint_file)
-    labels = labels_for(checkpoint.metadata, checkpoint_file, label_file)
-    chosen = choose_images(images, precision, checkpoint.metadata, labels, on_message)
-    on_message(f"Exporting {checkpoint.metadata.arch}")
-    model, outputs = export_graph(checkpoint)
+    if precision == "int8":
+        # Imported here, since the other precisions do not need NNCF, and first, to report at once that it is missing.
+        from resnet_service.export.quantization import quantize
+    source = open_reference(checkpoint_file)
+    labels = labels_for(source.metadata, checkpoint_file, label_file)
+    chosen = choose_images(images, precision, source.metadata, labels, on_message)
+    on_message(f"Exporting {source.metadata.arch}")
+    # Before the graph is changed: the reference may be the FP32 graph itself.
+    reference = source.logits_for(precision)
+    model, libraries = source.graph, ["onnx", "openvino"]
     if precision == "int8":
         on_message(f"Quantizing with {len(chosen.calibration)} images")
         model = quantize(model, chosen.calibration)
+        libraries.append("nncf")
     elif precision == "bf16":
         store_weights_fp16(model)
-    if outputs.feature_map is not None:
+    if source.outputs.feature_map is not None:
         add_class_weights(model)
 
     serialised = model.SerializeToString()
-    exported = ExportedModel(serialised, checkpoint.metadata, precision, sha256_of(serialised), outputs)
-    agreement = compare(checkpoint, exported, chosen)
+    exported = ExportedModel(serialised, source.metadata, precision, sha256_of(serialised), source.outputs)
+    agreement = compare(reference, exported, chosen)
     on_message(summary(agreement))
     check_accuracy_loss(agreement, precision, max_loss)
     packing = Packing(
-        checkpoint_sha256=checkpoint.sha256,
+        checkpoint_sha256=source.sha256,
         graph_sha256=sha256_of(graph_bytes(serialised)),
         precision=precision,
         calibration=chosen.record,
         agreement=agreement,
-        outputs=outputs,
+        outputs=source.outputs,
     )
-    metadata = checkpoint.metadata.model_copy(
+    metadata = source.metadata.model_copy(
         update={
             "packing": packing,
             # An evaluation of the checkpoint holds for the exported model only if both give the same answers.
-            "evaluations": checkpoint.metadata.evaluations if precision == "fp32" else (),
-            "library_versions": checkpoint.metadata.library_versions | {name: version(name) for name in _LIBRARIES},
+            "evaluations": source.metadata.evaluations if precision == "fp32" else (),
+            # Beside those of the training.
+            "library_versions": source.metadata.library_versions | {name: version(name) for name in libraries},
         }
     )
     atomic_write(target, with_metadata(model, metadata))

@@ -1,12 +1,10 @@
-"""Comparison of an exported model's answers with its checkpoint's, and the limit on their difference."""
+"""Comparison of an exported model's answers with those of its source, and the limit on their difference."""
 
 import numpy as np
-import torch
 
 from resnet_service.errors import AccuracyLossExceeded
 from resnet_service.export.calibration import Images
-from resnet_service.imaging.preprocess import normalise
-from resnet_service.models.checkpoint.checkpoint import Checkpoint
+from resnet_service.export.reference import Logits
 from resnet_service.models.exported import ExportedModel
 from resnet_service.models.metadata import Agreement
 from resnet_service.runtimes.openvino import OpenVINORuntime
@@ -15,25 +13,20 @@ from resnet_service.types import Precision
 FP32_TOLERANCE = 1e-3  # of a logit
 
 
-def compare(checkpoint: Checkpoint, exported: ExportedModel, images: Images) -> Agreement:
+def compare(reference: Logits, exported: ExportedModel, images: Images) -> Agreement:
     """Classify the held-out images with both models, the exported one through the runtime that serves it."""
     runtime = OpenVINORuntime(exported)
-    expected, actual = [], []
-    with torch.inference_mode():
-        for image in images.held_out:
-            pixels = torch.from_numpy(normalise(image[np.newaxis], checkpoint.metadata)).permute(0, 3, 1, 2)
-            expected.append(checkpoint.model(pixels).numpy()[0])
-            actual.append(runtime.logits(image[np.newaxis])[0])
-    reference, logits = np.stack(expected), np.stack(actual)
+    expected = np.stack([reference(image) for image in images.held_out])
+    actual = np.stack([runtime.logits(image[np.newaxis])[0] for image in images.held_out])
     loss = None
     if images.classes is not None:
-        accuracy = [float(np.mean(answers.argmax(axis=1) == images.classes)) for answers in (reference, logits)]
+        accuracy = [float(np.mean(answers.argmax(axis=1) == images.classes)) for answers in (expected, actual)]
         loss = round(100 * (accuracy[0] - accuracy[1]), 4)
     return Agreement(
-        pictures=len(reference),
-        top1_agreement=round(100 * float(np.mean(reference.argmax(axis=1) == logits.argmax(axis=1))), 4),
+        pictures=len(expected),
+        top1_agreement=round(100 * float(np.mean(expected.argmax(axis=1) == actual.argmax(axis=1))), 4),
         top1_loss=loss,
-        max_logit_difference=round(float(np.abs(reference - logits).max()), 6),
+        max_logit_difference=round(float(np.abs(expected - actual).max()), 6),
     )
 
 

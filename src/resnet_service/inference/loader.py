@@ -47,7 +47,7 @@ class ModelLoader:
     """
 
     def __init__(self, settings: Settings) -> None:
-        find_runtime(choose_model(settings.checkpoint), settings.runtime)
+        find_runtime(choose_model(settings.checkpoint), settings.runtime, settings.arch)
         self._result: Future[Classifier] = Future()
         # Not a daemon thread: the process would abort if it exited while OpenVINO was compiling.
         threading.Thread(target=_open, args=(settings, self._result), name="model-loader").start()

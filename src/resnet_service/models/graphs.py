@@ -13,7 +13,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from resnet_service.errors import NonFiniteWeights
 from resnet_service.models.checkpoint.keys import first_of
-from resnet_service.models.exported import CLASS_WEIGHTS, EMBEDDING, FEATURE_MAP, INPUT, OUTPUT
+from resnet_service.models.checkpoint.weights import Weights
+from resnet_service.models.exported import CLASS_WEIGHTS, EMBEDDING, FEATURE_MAP, INPUT, OUTPUT, ExportedModel
 from resnet_service.models.metadata import ModelMetadata, Outputs
 from resnet_service.models.networks import (
     NORMALISED,
@@ -67,6 +68,18 @@ def build_graph(state: State, metadata: ModelMetadata, where: str) -> BuiltGraph
     side = builder.sides[FEATURE_MAP]
     outputs = Outputs(embedding=network.channels, feature_map=(network.channels, side, side))
     return BuiltGraph(builder.model(metadata), outputs)
+
+
+def exported_model(weights: Weights, where: str) -> ExportedModel:
+    """Return the FP32 model that an export of ``weights`` would give, without the record of an export.
+
+    Raises:
+        ModelError: As for ``build_graph``.
+
+    """
+    model, outputs = build_graph(weights.state, weights.metadata, where)
+    add_class_weights(model)
+    return ExportedModel(model.SerializeToString(), weights.metadata, "fp32", weights.sha256, outputs)
 
 
 def add_class_weights(model: onnx.ModelProto) -> None:

@@ -1,4 +1,4 @@
-"""The OpenVINO runtime: runs exported models, without PyTorch.
+"""The OpenVINO runtime: runs exported models, and checkpoints whose graph is built at the start, without PyTorch.
 
 The network is compiled twice. For *latency*: one stream that spreads an image over all threads. For *throughput*: one
 single-threaded stream a worker. The caller chooses one for each call. Each compiled network has its own copy of the
@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from openvino.utils import replace_output_update_name
 
 from resnet_service.errors import ClassCountMismatch, InvalidMetadata, NonFiniteWeights, UnreadableModel
+from resnet_service.models.checkpoint.weights import read_weights
 from resnet_service.models.exported import (
     CLASS_WEIGHTS,
     EMBEDDING,
@@ -32,7 +33,7 @@ from resnet_service.models.exported import (
 )
 from resnet_service.models.metadata import Outputs
 from resnet_service.runtimes.base import Features
-from resnet_service.types import Precision
+from resnet_service.types import EXPORTED_SUFFIX, Precision
 
 # Without this hint OpenVINO runs an FP32 model in BF16 on CPUs that support it, and answers depend on the machine.
 # Quantized layers stay INT8; the hint applies to the others.
@@ -44,7 +45,7 @@ _PREFETCH = 2
 
 
 class OpenVINORuntime:
-    """An exported model on the CPU. Thread-safe."""
+    """A network on the CPU. Thread-safe."""
 
     name = "openvino"
 
@@ -92,9 +93,25 @@ class OpenVINORuntime:
         self._latency = _Requests(latency[0], 1) if latency else self._throughput
 
     @classmethod
-    def open(cls, path: Path, *, workers: int = 1, threads: int = 0) -> Self:
-        """Read and compile an exported model; arguments and errors as for the class and ``read_exported``."""
-        return cls(read_exported(path), workers=workers, threads=threads)
+    def open(cls, path: Path, *, arch: str | None = None, workers: int = 1, threads: int = 0) -> Self:
+        """Read and compile an exported model, or a safetensors checkpoint of an architecture in ``networks``.
+
+        Args:
+            path: The file.
+            arch: Architecture of a bare ``state_dict``.
+            workers: As for the class.
+            threads: As for the class.
+
+        Raises:
+            ModelError: As for the class, ``read_exported`` and ``read_weights``.
+
+        """
+        if path.suffix == EXPORTED_SUFFIX:
+            return cls(read_exported(path), workers=workers, threads=threads)
+        # Imported here: an exported model is served without the package onnx.
+        from resnet_service.models.graphs import exported_model
+
+        return cls(exported_model(read_weights(path, arch=arch), str(path)), workers=workers, threads=threads)
 
     def logits(self, crops: NDArray[np.uint8], *, prefer_latency: bool = True) -> NDArray[np.float32]:
         """Run the network on uint8 [N, S, S, 3], one image after the other; return float32 [N, classes]."""

@@ -3,15 +3,19 @@
 A file is the header's length (8 bytes, little-endian), the header, and the bytes of all tensors. The header is a JSON
 object: each tensor's name to its ``dtype``, ``shape`` and ``data_offsets``, and under ``__metadata__`` strings of the
 file's author. This package keeps its metadata there, as one JSON object under ``METADATA_KEY``. Nothing in a file can
-be executed, and the format has no checksum: a flipped bit in a weight is noticed only if it makes NaN or infinity.
+be executed. The format has no checksum; files of this package carry their SHA-256 under ``DIGEST_KEY``, so that a
+flipped bit is noticed.
 
 The format: https://github.com/huggingface/safetensors. Its library is not used: it accepts duplicate names, has no
 bound on the number of tensors, and its numpy loader does not read BF16.
 """
 
+import hashlib
 import json
 import math
-from collections.abc import Mapping
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -27,8 +31,11 @@ from resnet_service.errors import (
 )
 from resnet_service.models.checkpoint.keys import first_of
 from resnet_service.models.metadata import METADATA_KEY
+from resnet_service.system.files import check_model_file
 
 Array = NDArray[Any]
+
+DIGEST_KEY = "resnet_service_sha256"
 
 MAX_TENSORS = 20_000
 # Of the header of 20,000 tensors: an object and two lists each, and about 3 MB. The format allows 100 MB, which take
@@ -37,6 +44,8 @@ _MAX_BRACKETS = 4 * MAX_TENSORS
 MAX_HEADER_BYTES = 5_000_000
 
 _LENGTH_BYTES = 8
+# Of a file's first bytes, by which ``is_safetensors`` tells its format.
+HEAD_BYTES = _LENGTH_BYTES + 1
 _ALIGNMENT = 8
 _AUTHOR = "__metadata__"
 _MAX_DIMENSIONS = 8
@@ -64,7 +73,7 @@ class _Header(NamedTuple):
 
 def is_safetensors(data: bytes) -> bool:
     """Tell a safetensors file by its first nine bytes: a plausible length, and the brace that opens the header."""
-    return data[_LENGTH_BYTES : _LENGTH_BYTES + 1] == b"{" and 1 < _length(data) <= MAX_HEADER_BYTES
+    return data[_LENGTH_BYTES:HEAD_BYTES] == b"{" and 1 < _length(data) <= MAX_HEADER_BYTES
 
 
 def load_arrays(data: bytes, where: str) -> tuple[dict[str, Any], dict[str, Array]]:
@@ -79,7 +88,7 @@ def load_arrays(data: bytes, where: str) -> tuple[dict[str, Any], dict[str, Arra
         (F64, F32, F16, BF16) or int64 (I64).
 
     Raises:
-        UnreadableModel: Truncated, damaged, or another kind of file.
+        UnreadableModel: Truncated, damaged, altered after it was saved, or another kind of file.
         SuspiciousModel: A header that is too large, names a tensor twice or too many; tensors that overlap or leave
             gaps.
         StateDictMismatch: A tensor of another type.
@@ -87,12 +96,29 @@ def load_arrays(data: bytes, where: str) -> tuple[dict[str, Any], dict[str, Arra
         InvalidMetadata: This package's metadata are no JSON object.
 
     """
-    header = _read_header(data, where)
+    header = _read_header(data, len(data), where)
+    _check_digest(header, data, where)
     arrays = {tensor.name: _array(data, header.data_start, tensor) for tensor in header.tensors}
     non_finite = [name for name, array in arrays.items() if not np.isfinite(array).all()]
     if non_finite:
         raise NonFiniteWeights(f"{where} has NaN or infinity in {first_of(non_finite)}; the training has diverged.")
     return _own_metadata(header, where), arrays
+
+
+def read_metadata(path: Path) -> dict[str, Any]:
+    """Return the metadata alone, as ``load_arrays`` does, from the header of a file; the weights are not read.
+
+    Raises:
+        ModelFileNotFound: No such file.
+        ModelError: As for ``load_arrays``, as far as the header shows it.
+
+    """
+    check_model_file(path)
+    with path.open("rb") as file:
+        data = file.read(_LENGTH_BYTES)
+        data += file.read(min(_length(data), MAX_HEADER_BYTES))
+        size = os.fstat(file.fileno()).st_size
+    return _own_metadata(_read_header(data, size, str(path)), str(path))
 
 
 def dump_arrays(metadata: Mapping[str, Any], state: Mapping[str, Array]) -> bytes:
@@ -119,38 +145,68 @@ def dump_arrays(metadata: Mapping[str, Any], state: Mapping[str, Array]) -> byte
         entries[name] = {"dtype": dtype, "shape": list(array.shape), "data_offsets": [offset, offset + len(part)]}
         parts.append(part)
         offset += len(part)
-    return b"".join([_header_bytes(entries, {}, metadata), *parts])
+    content = b"".join(parts)
+    return _header_bytes(entries, {}, metadata, content) + content
 
 
 def with_metadata(data: bytes, metadata: Mapping[str, Any], where: str) -> bytes:
     """Return the file ``data`` with other metadata and the same tensors, byte for byte; errors as of a damaged file."""
-    header = _read_header(data, where)
-    entries = {
-        tensor.name: {"dtype": tensor.dtype, "shape": tensor.shape, "data_offsets": [tensor.begin, tensor.end]}
-        for tensor in header.tensors
-    }
-    return _header_bytes(entries, header.author, metadata) + data[header.data_start :]
+    header = _read_header(data, len(data), where)
+    _check_digest(header, data, where)
+    content = data[header.data_start :]
+    return _header_bytes(_entries(header.tensors), header.author, metadata, content) + content
 
 
-def _header_bytes(entries: Mapping[str, Any], author: Mapping[str, str], metadata: Mapping[str, Any]) -> bytes:
+def _header_bytes(
+    entries: Mapping[str, Any], author: Mapping[str, str], metadata: Mapping[str, Any], content: bytes
+) -> bytes:
     # transformers loads only files that name their format; "pt" says that names and shapes are those of PyTorch.
     strings = {"format": "pt", **author, METADATA_KEY: json.dumps(metadata)}
+    strings[DIGEST_KEY] = _digest(entries, strings, content)
     header = json.dumps({_AUTHOR: strings, **entries}, separators=(",", ":")).encode()
     header += b" " * (-len(header) % _ALIGNMENT)
     return len(header).to_bytes(_LENGTH_BYTES, "little") + header
+
+
+def _entries(tensors: Iterable[_Tensor]) -> dict[str, Any]:
+    return {
+        tensor.name: {"dtype": tensor.dtype, "shape": list(tensor.shape), "data_offsets": [tensor.begin, tensor.end]}
+        for tensor in tensors
+    }
+
+
+def _digest(entries: Mapping[str, Any], author: Mapping[str, str], content: bytes | memoryview) -> str:
+    """Return the SHA-256 of all that a file says but this digest, independent of the order of its header."""
+    others = {key: value for key, value in author.items() if key != DIGEST_KEY}
+    digest = hashlib.sha256(json.dumps([entries, others], sort_keys=True).encode())
+    digest.update(content)
+    return digest.hexdigest()
+
+
+def _check_digest(header: _Header, data: bytes, where: str) -> None:
+    """Compare the file with the digest that it carries; files of other libraries have none."""
+    expected = header.author.get(DIGEST_KEY)
+    if expected is None:
+        return
+    if _digest(_entries(header.tensors), header.author, memoryview(data)[header.data_start :]) != expected:
+        raise UnreadableModel(
+            f"{where} was damaged or altered after it was saved: its SHA-256 is not the one that it carries. Copy or "
+            "save it again."
+        )
 
 
 def _length(data: bytes) -> int:
     return int.from_bytes(data[:_LENGTH_BYTES], "little")
 
 
-def _read_header(data: bytes, where: str) -> _Header:
-    if len(data) < _LENGTH_BYTES + 2:
+def _read_header(data: bytes, size: int, where: str) -> _Header:
+    """Parse the header of a file of ``size`` bytes; ``data`` are its first bytes, the header included."""
+    if size < _LENGTH_BYTES + 2:
         raise _unreadable(where, "it is too short")
     length = _length(data)
     start = _LENGTH_BYTES + length
-    if start > len(data):
-        raise _unreadable(where, f"it declares a header of {length:,} bytes and has {len(data):,} bytes in all")
+    if start > size:
+        raise _unreadable(where, f"it declares a header of {length:,} bytes and has {size:,} bytes in all")
     if length > MAX_HEADER_BYTES:
         raise SuspiciousModel(f"{where} has a header of {length:,} bytes; the limit is {MAX_HEADER_BYTES:,}.")
     text = data[_LENGTH_BYTES:start]
@@ -163,7 +219,7 @@ def _read_header(data: bytes, where: str) -> _Header:
     if len(content) > MAX_TENSORS:
         raise SuspiciousModel(f"{where} has {len(content):,} tensors; the limit is {MAX_TENSORS:,}.")
     tensors = [_parse_tensor(name, entry, where) for name, entry in content.items()]
-    _check_layout(tensors, len(data) - start, where)
+    _check_layout(tensors, size - start, where)
     return _Header(tensors, author, start)
 
 

@@ -9,10 +9,18 @@ import numpy as np
 
 from resnet_service.errors import UnreadableModel
 from resnet_service.models.checkpoint.contents import STATE_DICT, clean_keys, parse_contents
-from resnet_service.models.checkpoint.safetensors import Array, dump_arrays, is_safetensors, load_arrays, with_metadata
+from resnet_service.models.checkpoint.safetensors import (
+    HEAD_BYTES,
+    Array,
+    dump_arrays,
+    is_safetensors,
+    load_arrays,
+    read_metadata,
+    with_metadata,
+)
 from resnet_service.models.file_kinds import check_checkpoint_kind
 from resnet_service.models.metadata import EvaluationRecord, ModelMetadata
-from resnet_service.models.networks import check_state
+from resnet_service.models.networks import ARCHITECTURES, check_state
 from resnet_service.system.files import atomic_write, read_model_file, sha256_of
 from resnet_service.types import SAFETENSORS_SUFFIX
 
@@ -54,6 +62,25 @@ def read_weights(path: Path, **given: Any) -> Weights:
     return Weights(state, metadata, sha256_of(data))
 
 
+def needs_pytorch(path: Path, arch: str | None = None) -> bool:
+    """Whether only PyTorch can load a checkpoint: it is no safetensors file, or ``networks`` lacks its architecture.
+
+    Args:
+        path: The file; of a safetensors file, the header is read.
+        arch: Architecture of a bare ``state_dict``. Without one, nothing is known to be lacking; ``read_weights`` says
+            what is missing.
+
+    Raises:
+        ModelError: The file does not exist, or the header is damaged.
+
+    """
+    check_checkpoint_kind(path)
+    if not is_safetensors_path(path):
+        return True
+    named = arch or read_metadata(path).get("arch")
+    return named is not None and named not in ARCHITECTURES
+
+
 def save_weights(state: Mapping[str, Array], path: Path, metadata: ModelMetadata) -> None:
     """Write weights of one of ``ARCHITECTURES`` and their metadata as a safetensors checkpoint, without PyTorch.
 
@@ -78,6 +105,12 @@ def save_weights(state: Mapping[str, Array], path: Path, metadata: ModelMetadata
 def is_safetensors_file(path: Path, data: bytes) -> bool:
     """Whether a file is to be read as safetensors: its first bytes decide, and for others its name."""
     return is_safetensors(data) or path.suffix == SAFETENSORS_SUFFIX
+
+
+def is_safetensors_path(path: Path) -> bool:
+    """As ``is_safetensors_file``, of a file that is not read yet."""
+    with path.open("rb") as file:
+        return is_safetensors_file(path, file.read(HEAD_BYTES))
 
 
 def safetensors_contents(data: bytes, where: str) -> dict[str, Any]:

@@ -1,29 +1,24 @@
-"""The ONNX graph of a checkpoint's network, with raw pixels as input, and its quantization."""
+"""The ONNX graph of a checkpoint's network, made by PyTorch's exporter, and the logits that PyTorch computes."""
 
 import logging
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
-import nncf
 import numpy as np
 import onnx
 import torch
 from numpy.typing import NDArray
-from onnx import numpy_helper
 from torch import Tensor, nn
 
 from resnet_service.errors import UnsuitableRuntime
+from resnet_service.export.quiet import quiet
+from resnet_service.imaging.preprocess import normalise
 from resnet_service.models.checkpoint.checkpoint import Checkpoint
 from resnet_service.models.exported import EMBEDDING, FEATURE_MAP, INPUT, OUTPUT
-from resnet_service.models.graphs import build_graph
 from resnet_service.models.metadata import Outputs
-from resnet_service.models.networks import ARCHITECTURES
 from resnet_service.models.traced import UntraceableModel, trace
 
 log = logging.getLogger("resnet_service")
-
-_LARGE = 1024  # numbers in a weight; smaller ones (biases, scales) are not worth an additional node
 
 
 class _FromPixels(nn.Module):
@@ -42,28 +37,19 @@ class _FromPixels(nn.Module):
 
 
 def export_graph(checkpoint: Checkpoint) -> tuple[onnx.ModelProto, Outputs]:
-    """Make the graph. Input: ``pixels``, uint8 [N, S, S, 3], any N. Output: ``logits``, float32 [N, classes].
+    """Export a network. Input: ``pixels``, uint8 [N, S, S, 3], any N. Output: ``logits``, float32 [N, classes].
 
     Further outputs, if the network has them: ``embedding``, float32 [N, C], and ``feature_map``, float32 [N, C, h, w].
-    ``models.graphs`` builds the architectures it has; PyTorch exports the others.
 
     Raises:
         UnsuitableRuntime: ONNX cannot express the architecture.
-        NonFiniteWeights: A batch norm has a negative variance, or too large a scale.
 
     """
-    if checkpoint.metadata.arch in ARCHITECTURES:
-        state = {key: tensor.numpy() for key, tensor in checkpoint.model.state_dict().items()}
-        return build_graph(state, checkpoint.metadata, "The checkpoint")
-    return _export_with_pytorch(checkpoint)
-
-
-def _export_with_pytorch(checkpoint: Checkpoint) -> tuple[onnx.ModelProto, Outputs]:
     side = checkpoint.metadata.input_size
     example = torch.zeros(2, side, side, 3, dtype=torch.uint8)
     network: nn.Module = _FromPixels(checkpoint).eval()
     outputs = Outputs()
-    with warnings.catch_warnings(), _quiet("torch.onnx"):
+    with warnings.catch_warnings(), quiet("torch.onnx"):
         warnings.simplefilter("ignore")  # the exporter warns of changes in its next versions
         try:
             network, outputs, _ = trace(network, example)
@@ -93,6 +79,18 @@ def _export_with_pytorch(checkpoint: Checkpoint) -> tuple[onnx.ModelProto, Outpu
     return model, outputs
 
 
+def logits_of(checkpoint: Checkpoint) -> Callable[[NDArray[np.uint8]], NDArray[np.float32]]:
+    """Return the function from a crop, uint8 [S, S, 3], to PyTorch's logits, float32 [classes]."""
+
+    def logits(crop: NDArray[np.uint8]) -> NDArray[np.float32]:
+        pixels = torch.from_numpy(normalise(crop[np.newaxis], checkpoint.metadata)).permute(0, 3, 1, 2)
+        with torch.inference_mode():
+            output: NDArray[np.float32] = checkpoint.model(pixels).numpy()[0]
+        return output
+
+    return logits
+
+
 def _names(outputs: Outputs) -> list[str]:
     names = [OUTPUT]
     if outputs.embedding is not None:
@@ -113,39 +111,3 @@ def _remove_origin(model: onnx.ModelProto) -> None:
         for one in part:
             one.doc_string = ""
             del one.metadata_props[:]
-
-
-def quantize(model: onnx.ModelProto, crops: list[NDArray[np.uint8]]) -> onnx.ModelProto:
-    """Quantize weights (per channel) and activations to 8 bits, with biases corrected for the resulting error."""
-    calibration = nncf.Dataset([{INPUT: image[np.newaxis]} for image in crops])
-    with warnings.catch_warnings(), _quiet("nncf"):
-        warnings.simplefilter("ignore")
-        quantized: onnx.ModelProto = nncf.quantize(model, calibration, subset_size=len(crops))
-    return quantized
-
-
-def store_weights_fp16(model: onnx.ModelProto) -> None:
-    """Store large FP32 weights as FP16, which halves the file. BF16 inference keeps 7 of FP16's 10 fraction bits."""
-    casts: dict[str, onnx.NodeProto] = {}
-    for weight in model.graph.initializer:
-        values = numpy_helper.to_array(weight)
-        if values.dtype != np.float32 or values.size < _LARGE or np.abs(values).max() > np.finfo(np.float16).max:
-            continue
-        name = weight.name
-        weight.CopyFrom(numpy_helper.from_array(values.astype(np.float16), f"{name}_fp16"))
-        casts[name] = onnx.helper.make_node("Cast", [f"{name}_fp16"], [name], to=onnx.TensorProto.FLOAT)
-    nodes = [*casts.values(), *model.graph.node]
-    del model.graph.node[:]
-    model.graph.node.extend(nodes)
-
-
-@contextmanager
-def _quiet(logger: str) -> Iterator[None]:
-    """Suppress a library's reports of each step, on its logger and on stdout; errors are still logged."""
-    log = logging.getLogger(logger)
-    level = log.level
-    log.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        log.setLevel(level)
