@@ -232,7 +232,7 @@ def test_a_file_beyond_the_limit_is_not_read(tmp_path: Path) -> None:
 
 def test_the_refusal_of_a_pickled_model_names_the_command_to_convert_it(tmp_path: Path) -> None:
     torch.save(random_model(), tmp_path / "whole.pth")
-    with pytest.raises(PickledCode, match=r"torchvision\.models\.resnet.*convert --trust-pickle .*whole\.pth"):
+    with pytest.raises(PickledCode, match=r"torchvision\.models\.resnet.*resnet-service convert .*whole\.pth"):
         load_checkpoint(tmp_path / "whole.pth")
 
 

@@ -117,8 +117,8 @@ def convert(
     labels: Annotated[
         Path | None,
         typer.Option(
-            help="Names of the classes: a label set, a text file of one name a line, or JSON: a list of names, index to "
-            "name, or name to index."
+            help="Names of the classes: a label set, a text file of one name a line, or JSON: a list of names, index "
+            "to name, or name to index."
         ),
     ] = None,
     dtype: Annotated[
@@ -169,11 +169,9 @@ def convert(
             on_message=message,
         )
     metadata = converted.metadata
-    message(f"Wrote {target}: {_summary(metadata)}")
     message(
-        f"Preprocessing: shorter side to {metadata.resize_size}, {metadata.interpolation}, "
-        f"crop of {metadata.input_size}; mean {_numbers(metadata.mean)}, std {_numbers(metadata.std)}; "
-        f"{converted.preprocessing_source}"
+        f"Wrote {target}: {_summary(metadata)} from {metadata.resize_size}, {metadata.interpolation}, "
+        f"mean {_numbers(metadata.mean)}, std {_numbers(metadata.std)} ({converted.preprocessing_source})"
     )
 
 

@@ -18,12 +18,14 @@ from resnet_service.errors import (
     InvalidLabelSet,
     InvalidMetadata,
     ModelError,
+    NonFiniteWeights,
     PickledCode,
     UnreadableModel,
 )
 from resnet_service.models import networks
 from resnet_service.models.architecture_names import resolve, resolve_given
 from resnet_service.models.checkpoint.contents import STATE_DICT
+from resnet_service.models.checkpoint.keys import first_of
 from resnet_service.models.checkpoint.safetensors import Array
 from resnet_service.models.checkpoint.torch_files import StoredTensor, read_torch_file
 from resnet_service.models.checkpoint.training import Tensors, options_of, tensors_of, text_list
@@ -61,7 +63,15 @@ _ARCH_KEYS = (
     "name",
 )
 # Globals of tensors and of containers of plain values.
-_PLAIN_GLOBALS = ("torch.", "collections.", "builtins.", "numpy.", "_codecs.")
+_PLAIN_GLOBALS = (
+    "torch.",
+    "collections.",
+    "numpy.",
+    "_codecs.",
+    "builtins.set",
+    "builtins.frozenset",
+    "__builtin__.set",
+)
 
 
 @dataclass(frozen=True)
@@ -153,7 +163,7 @@ def convert(
     found = _find(source, options, on_message)
     for text in found.fit.messages:
         on_message(text)
-    state = _state(found, str(source))
+    state = _state(found, str(source), options.dtype)
     rows = found.fit.rows
     if rows == 1 or options.binary:
         state, rows = _as_two_classes(state, found.fit, options.binary, source, target), 2
@@ -212,7 +222,7 @@ def _find_in(path: Path, source: Path, options: ConvertOptions, on_message: Call
             on_message(f"The file says {own[0]}, but its weights are those of {chosen.arch}, which is used")
             return _Found(content, tensors, chosen)
     chosen = guess(tensors, where, options.part)
-    on_message(f"The file names no architecture; its weights are those of {chosen.arch}")
+    on_message(f"The file names no architecture that is known; its weights are those of {chosen.arch}")
     return _Found(content, tensors, chosen)
 
 
@@ -220,7 +230,8 @@ def _without_weights(content: Any, names: tuple[str, ...], where: str) -> ModelE
     foreign = [name for name in names if not name.startswith(_PLAIN_GLOBALS) and name.isprintable()]
     if foreign:
         return PickledCode(
-            f"{where} is a pickled Python object ({', '.join(foreign[:_MAX_NAMES])}) in which no weights are found without "
+            f"{where} is a pickled Python object ({', '.join(foreign[:_MAX_NAMES])}) in which no weights are found "
+            "without "
             "running the code it names. If you made it yourself, run that once: "
             f"resnet-service convert --trust-pickle {where} OUTPUT.safetensors"
         )
@@ -247,8 +258,13 @@ def _is_checkpoint(content: Any) -> bool:
     return isinstance(content, dict) and "format_version" in content
 
 
-def _state(found: _Found, where: str) -> dict[str, Array]:
-    """Return the architecture's tensors in its order, with zeros for a bias that the file does not have."""
+def _state(found: _Found, where: str, dtype: WeightsDtype) -> dict[str, Array]:
+    """Return the architecture's tensors in its order, with zeros for a bias that the file does not have.
+
+    Raises:
+        ModelError: A tensor cannot be read, or has NaN, infinity, or numbers beyond ``dtype``.
+
+    """
     state: dict[str, Array] = {}
     for key in found.fit.layout.shapes:
         path = found.fit.paths.get(key)
@@ -257,6 +273,13 @@ def _state(found: _Found, where: str) -> dict[str, Array]:
             state[key] = tensor.array(f"{where}: {path}") if isinstance(tensor, StoredTensor) else np.asarray(tensor)
         elif key in found.fit.layout.classifier:
             state[key] = np.zeros(found.fit.rows, np.float32)
+    non_finite = [key for key, array in state.items() if not np.isfinite(array).all()]
+    if non_finite:
+        raise NonFiniteWeights(f"{where} has NaN or infinity in {first_of(non_finite)}; the training has diverged.")
+    largest = float(np.finfo(dtype).max)
+    beyond = [key for key, array in state.items() if array.dtype == np.float32 and np.abs(array).max() > largest]
+    if beyond:
+        raise NonFiniteWeights(f"{where} has weights beyond {dtype} in {first_of(beyond)}. Leave out --dtype {dtype}.")
     return state
 
 
@@ -267,7 +290,8 @@ def _as_two_classes(
         raise ClassCountMismatch(f"--binary is for a network of one output; {source} has {found.rows}. Leave it out.")
     if not wanted:
         raise ClassCountMismatch(
-            f"{source} has one output, as for a sigmoid, and softmax of one number is always 1. Write it as two classes "
+            f"{source} has one output, as for a sigmoid, and softmax of one number is always 1. Write it as two "
+            "classes "
             "with equal answers, the negative one first: "
             f"resnet-service convert --binary {source} {target} --arch {found.arch}"
         )
@@ -282,7 +306,8 @@ def _as_two_classes(
 def _check_count(given: int | None, found: _Found, rows: int, source: Path, on_message: Callable[[str], None]) -> None:
     if given is not None and given != rows:
         raise ClassCountMismatch(
-            f"--num-classes is {given}, but the last layer of {source} has {rows} rows. Leave the option out, or convert "
+            f"--num-classes is {given}, but the last layer of {source} has {rows} rows. Leave the option out, or "
+            "convert "
             "the file of the network with as many classes."
         )
     own = next(options_of(found.content)).get("num_classes")
@@ -379,7 +404,8 @@ def _metadata(
     sides |= {name: given[name] for name in sides if name in given}
     if sides["resize_size"] < sides["input_size"]:
         raise InvalidMetadata(
-            f"The input of {sides['input_size']} pixels is larger than the {sides['resize_size']} pixels that an image's "
+            f"The input of {sides['input_size']} pixels is larger than the {sides['resize_size']} pixels that an "
+            "image's "
             "shorter side is resized to. Give a smaller --input-size or a larger --resize-size."
         )
     facts = {
@@ -403,7 +429,7 @@ def _metadata(
 
 
 def _check_value(name: str, value: Any, about: str) -> Any:
-    """Return a value of the preprocessing as ``ModelMetadata`` has it; raise ``InvalidMetadata`` that begins ``about``."""
+    """Return a value of the preprocessing as ``ModelMetadata`` has it, or raise ``InvalidMetadata`` with ``about``."""
     sides = {"input_size": 8 if name == "resize_size" else 224, "resize_size": 4096}
     try:
         metadata = ModelMetadata.model_validate({"arch": "any", "num_classes": 1, **sides, name: value})
@@ -413,21 +439,23 @@ def _check_value(name: str, value: Any, about: str) -> Any:
 
 
 def _sources(filed: Mapping[str, Any], given: Mapping[str, Any], base: str) -> str:
+    """Return where the preprocessing comes from, as in "std from the options, else from timm's configuration"."""
     from_file = [name for name in filed if name not in given]
-    parts = [f"{', '.join(given)} from the options"] if given else []
-    if from_file:
-        parts.append(
-            f"{', '.join(from_file)} from the file" if len(from_file) < len(_PREPROCESSING) else "from the file"
-        )
+    if len(from_file) == len(_PREPROCESSING):
+        return "from the file"
+    parts = [
+        f"{' and '.join(name.replace('_', ' ') for name in names)} from {origin}"
+        for names, origin in ((list(given), "the options"), (from_file, "the file"))
+        if names
+    ]
     if len(from_file) + len(given) < len(_PREPROCESSING):
-        parts.append(f"{'else ' if parts else ''}from {base}")
-    return "; ".join(parts)
+        parts.append(f"else from {base}" if parts else f"from {base}")
+    return ", ".join(parts)
 
 
 def _save(state: Mapping[str, Array], target: Path, metadata: ModelMetadata, dtype: WeightsDtype) -> None:
     if target.suffix == SAFETENSORS_SUFFIX and metadata.arch in networks.ARCHITECTURES:
-        with np.errstate(over="ignore"):  # what is beyond the type becomes infinity, which is refused
-            stored = {key: array.astype(dtype) if array.dtype == np.float32 else array for key, array in state.items()}
+        stored = {key: array.astype(dtype) if array.dtype == np.float32 else array for key, array in state.items()}
         save_weights(stored, target, metadata)
         return
     import torch

@@ -1,7 +1,7 @@
-"""Finding a network in a file of tensors: which part of the file has the weights of an architecture, and its classifier.
+"""Finding a network in a file of tensors: the part of the file that has an architecture's weights, and its classifier.
 
-A part is told by what stands before the keys of the architecture, its prefix: ``state_dict.module.``, or nothing. It fits
-if all tensors of the architecture but the classifier's are there, in their shapes.
+A part is told by what stands before the keys of the architecture, its prefix: ``state_dict.module.``, or nothing. It
+fits if all tensors of the architecture but the classifier's are there, in their shapes.
 """
 
 import re
@@ -104,7 +104,8 @@ def guess(tensors: Tensors, where: str, part: str | None = None) -> Fit:
     chosen = _choose(list(largest.values()), tensors, where, part)
     if chosen.arch in TWINS:
         raise BareStateDict(
-            f"{where} does not name its architecture, and its weights fit {chosen.arch} and {TWINS[chosen.arch]}, which "
+            f"{where} does not name its architecture, and its weights fit {chosen.arch} and {TWINS[chosen.arch]}, "
+            "which "
             f"compute differently. Say which it is: --arch {chosen.arch} or --arch {TWINS[chosen.arch]}"
         )
     return chosen
@@ -186,11 +187,14 @@ def _choose(found: list[_Backbone], tensors: Tensors, where: str, part: str | No
         raise next(head for _, head in heads if isinstance(head, ModelError))
     chosen, head = complete[0]
     messages = list(head.messages)
+    if next(iter(chosen.names.values())).startswith("resnet.embedder."):
+        messages.append("The names are those of transformers; its options are taken to be the default ones")
     if len(complete) > 1:
-        parts = ", ".join(_part(one.prefix) for one, _ in complete)
+        parts = ", ".join(_path_of(one.prefix) for one, _ in complete)
         averaged = ", the averaged weights" if _rank(chosen.prefix) == 0 else ""
         messages.append(
-            f"Several parts of the file fit: {parts}. Took {_part(chosen.prefix)}{averaged}; --part NAME takes another"
+            f"Several parts of the file fit: {parts}. Took {_path_of(chosen.prefix)}{averaged}; --part NAME takes "
+            "another"
         )
     used = {*chosen.paths.values(), *head.paths.values()}
     others = tuple(
@@ -202,14 +206,14 @@ def _choose(found: list[_Backbone], tensors: Tensors, where: str, part: str | No
         raise StateDictMismatch(
             f"{where} has layers besides those of {chosen.layout.arch}: {first_of(layers)}; without them, it would "
             "compute something else. If it is another architecture, name it with --arch; if they are of no use for the "
-            f"answer, name the part to take: --part {_part(chosen.prefix) or 'NAME'}; else {_ONNX}."
+            f"answer, name the part to take: --part {_path_of(chosen.prefix) or 'NAME'}; else {_ONNX}."
         )
     # Of an optimizer and the like, nothing is said: training checkpoints have them.
     section = tensors.section(next(iter(chosen.paths.values())))
     beside = [path.removeprefix(section) for path in left if tensors.section(path) == section]
     if beside:
         messages.append(f"Left behind, as no part of {chosen.layout.arch}: {first_of(beside)}")
-    return Fit(chosen.layout, _part(chosen.prefix), {**chosen.paths, **head.paths}, head.rows, tuple(messages))
+    return Fit(chosen.layout, _path_of(chosen.prefix), {**chosen.paths, **head.paths}, head.rows, tuple(messages))
 
 
 def _rank(prefix: str) -> int:
@@ -217,7 +221,7 @@ def _rank(prefix: str) -> int:
     return 0 if words & _AVERAGED else 2 if words & _TEACHER else 1
 
 
-def _part(prefix: str) -> str:
+def _path_of(prefix: str) -> str:
     return prefix.rstrip(".")
 
 
@@ -284,7 +288,8 @@ def _found_head(
     shape = tuple(tensors.found[layers[0]].shape)
     if len(layers) > 1 or norms:
         return StateDictMismatch(
-            f"{where} has {arch} with a classifier of several layers ({first_of([*layers, *norms])}), where {arch} has one "
+            f"{where} has {arch} with a classifier of several layers ({first_of([*layers, *norms])}), where {arch} "
+            "has one "
             f"linear layer. Train it with one linear layer, or {_ONNX}."
         )
     if len(shape) != 2 or shape[1] != features:
@@ -324,19 +329,23 @@ def _mismatch(
                 "Save the network's state_dict: torch.save(model.state_dict(), FILE)"
             )
         return BareStateDict(
-            f"{where} has weights that fit no common architecture ({first_of(tensors.found)}). Name its architecture with "
+            f"{where} has weights that fit no common architecture ({first_of(tensors.found)}). Name its architecture "
+            "with "
             f"--arch NAME, if torchvision or timm has it; else {_ONNX}."
         )
     fitting = [arch for arch in COMMON if named and _backbones(tensors, index, layout_of(arch))]
     if fitting:
-        return StateDictMismatch(f"{where} does not fit {named}; its weights are those of {fitting[-1]}.")
+        return StateDictMismatch(
+            f"{where} does not fit {named}; its weights are those of {fitting[-1]}: --arch {fitting[-1]}"
+        )
     return StateDictMismatch(_difference(tensors, layout, prefix, where))
 
 
 def _refuse_quantized(tensors: Tensors, where: str) -> None:
     if tensors.unread:
         raise StateDictMismatch(
-            f"{where} has quantized weights ({first_of(tensors.unread)}), which are not read. Convert the network as it was "
+            f"{where} has quantized weights ({first_of(tensors.unread)}), which are not read. Convert the network as "
+            "it was "
             "before quantization; `resnet-service export --precision int8` quantizes it."
         )
 
@@ -367,11 +376,13 @@ def _difference(tensors: Tensors, layout: Layout, prefix: str, where: str) -> st
             if shape[1] == 1
             else "Train it with three."
         )
-        return f"{where} has {arch} for images of {shape[1]} channel{'s' * (shape[1] > 1)}; the service gives three. {advice}"
+        channels = f"{shape[1]} channel{'s' * (shape[1] > 1)}"
+        return f"{where} has {arch} for images of {channels}; the service gives three. {advice}"
     if len(shape) == 4 and shape[2:] != backbone[stem][2:]:
         return (
             f"{where} has a variant of {arch} for small images, as for CIFAR: its first layer, {stem}, is "
-            f"{shape[2]}x{shape[3]} where {arch} has {backbone[stem][2]}x{backbone[stem][3]}. torchvision and timm have no "
+            f"{shape[2]}x{shape[3]} where {arch} has {backbone[stem][2]}x{backbone[stem][3]}. torchvision and timm "
+            "have no "
             f"such network; {_ONNX}."
         )
     missing = [key for key in backbone if prefix + key not in tensors.found and not key.endswith(COUNTER)]
@@ -386,6 +397,7 @@ def _difference(tensors: Tensors, layout: Layout, prefix: str, where: str) -> st
         if names
     ]
     return (
-        f"{where} does not fit {arch}: {'; '.join(problems)}. Name its architecture with --arch NAME, if torchvision or "
+        f"{where} does not fit {arch}: {'; '.join(problems)}. Name its architecture with --arch NAME, if torchvision "
+        "or "
         f"timm has it; else {_ONNX}."
     )

@@ -75,6 +75,8 @@ def arch_of(shapes: Mapping[str, tuple[int, ...]]) -> str | None:
             layout = layout_of(arch)
         except ModuleNotFoundError:  # without PyTorch, the others are not known
             return None
-        if layout.shapes.keys() == shapes.keys() and all(shapes[key] == shape for key, shape in layout.backbone.items()):
+        if layout.shapes.keys() == shapes.keys() and all(
+            shapes[key] == shape for key, shape in layout.backbone.items()
+        ):
             return arch
     return None

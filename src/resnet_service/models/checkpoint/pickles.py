@@ -1,7 +1,7 @@
 """Pickles, read as data: nothing that a pickle names is imported, and nothing in it is called.
 
 A pickle is a program for a stack machine. Here the machine has no way to reach Python's classes and functions: a name
-becomes a ``Global``, and what would be a call or an instance becomes an ``Object``, which holds the name and the values.
+becomes a ``Global``, and what would be a call or an instance becomes an ``Object``, with the name and the values.
 """
 
 import pickletools
@@ -12,6 +12,7 @@ from typing import IO, Any
 MAX_OPCODES = 1_000_000
 # Python computes the hash of a tuple in a tuple by recursion without a limit, which overflows the stack of the process.
 _MAX_TUPLE_DEPTH = 100
+_MAX_NAME = 300  # characters
 
 _KEY_TYPES = (str, int, float, bool, bytes, type(None))
 _DICTS = {"collections.OrderedDict", "collections.defaultdict", "collections.Counter", "builtins.dict"}
@@ -218,6 +219,8 @@ class PickleReader:
         self._stack.append(made)
 
     def _push_global(self, name: str) -> None:
+        if len(name) > _MAX_NAME or not name.isprintable():  # names go into messages and onto terminals
+            raise PickleError("a name that no class or function has")
         self.globals[name] = None
         self._stack.append(Global(name))
 

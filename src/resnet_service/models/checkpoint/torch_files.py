@@ -74,7 +74,8 @@ class StoredTensor:
         dtype = _DTYPES.get(self.storage.kind)
         if dtype is None:
             raise StateDictMismatch(
-                f"{name} is of the type {self.storage.kind.removesuffix('Storage')[:20]!r}, which is not read. Save the "
+                f"{name} is of the type {self.storage.kind.removesuffix('Storage')[:20]!r}, which is not read. Save "
+                "the "
                 "weights as float32."
             )
         numbers = self._numbers(name, np.dtype(self.byte_order + dtype))
@@ -92,12 +93,13 @@ class StoredTensor:
         count = len(stored) // dtype.itemsize
         size = math.prod(self.shape)
         last = self.offset + sum((side - 1) * stride for side, stride in zip(self.shape, self.strides, strict=True))
-        if size > count or (size and last >= count):
-            raise UnreadableModel(f"{name} is larger than its storage in the file, which is damaged or truncated.")
+        if not 0 < size <= count or last >= count:
+            raise UnreadableModel(
+                f"{name} has no numbers, or more than its storage in the file, which is damaged or truncated."
+            )
         numbers = np.frombuffer(stored, dtype, count)
         strides = [stride * dtype.itemsize for stride in self.strides]
-        view = np.lib.stride_tricks.as_strided(numbers[self.offset :], self.shape, strides, writeable=False)
-        return view if size else np.zeros(self.shape, dtype)
+        return np.lib.stride_tricks.as_strided(numbers[self.offset :], self.shape, strides, writeable=False)
 
 
 class TorchFile(NamedTuple):
@@ -255,4 +257,6 @@ def _read_legacy(data: bytes) -> TorchFile:
             raise PickleError("a storage beyond the end of the file")
         storages[key] = begin, end
         stream.seek(end)
+    if storages.keys() != rebuilder.storages.keys():
+        raise PickleError("a tensor without its storage")
     return TorchFile(content, tuple(reader.globals))
