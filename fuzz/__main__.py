@@ -15,6 +15,7 @@ _INSTRUMENTED = [
     "resnet_service.imaging.decode",
     "resnet_service.models.exported",
     "resnet_service.models.checkpoint",
+    "resnet_service.models.fitting",
     "resnet_service.models.file_kinds",
 ]
 

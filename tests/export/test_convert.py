@@ -182,8 +182,8 @@ def test_the_command_says_what_it_wrote(tmp_path: Path) -> None:
     *others, wrote = done.stderr.splitlines()
     assert wrote == (
         f"Wrote {target}: {SMALL_ARCH}, 3 classes, 192 pixels from 219, bilinear, mean 0.5 0.5 0.5, "
-        "std 0.229 0.224 0.225 (mean from the options, input size from the file, else from torchvision's configuration of "
-        f"{SMALL_ARCH})"
+        "std 0.229 0.224 0.225 (mean from the options, input size from the file, else from torchvision's configuration "
+        f"of {SMALL_ARCH})"
     )
     assert others[0] == NO_ARCH + SMALL_ARCH
     assert others[1].startswith("std in the file is not used: ")

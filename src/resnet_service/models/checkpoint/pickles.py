@@ -5,13 +5,15 @@ becomes a ``Global``, and what would be a call or an instance becomes an ``Objec
 """
 
 import pickletools
+import warnings
 from collections.abc import Callable
 from typing import IO, Any
 
 # A regular file has about ten opcodes per tensor. A single byte can create an object of a hundred bytes.
 MAX_OPCODES = 1_000_000
-# Python computes the hash of a tuple in a tuple by recursion without a limit, which overflows the stack of the process.
-_MAX_TUPLE_DEPTH = 100
+# Python computes the hash of a tuple in a tuple by recursion: deep ones overflow the stack of the process, and those
+# that hold one tuple twice take 2^depth steps.
+_MAX_TUPLE_DEPTH = 16
 _MAX_NAME = 300  # characters
 
 _KEY_TYPES = (str, int, float, bool, bytes, type(None))
@@ -87,9 +89,14 @@ class PickleReader:
         """
         self._reset()
         try:
-            for opcode, argument, _ in pickletools.genops(stream):
-                self._count(1)
-                self._run(opcode.name, argument)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # texts with wrong escapes, which only their author can change
+                start = stream.tell()
+                for _ in pickletools.genops(stream):  # all are counted before one of them makes an object
+                    self._count(1)
+                stream.seek(start)
+                for opcode, argument, _ in pickletools.genops(stream):
+                    self._run(opcode.name, argument)
             return self._stack.pop()
         except PickleError:
             raise
