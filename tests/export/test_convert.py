@@ -309,7 +309,7 @@ def test_without_trust_nothing_runs_and_with_it_messages_name_the_file(tmp_path:
     assert "plain.pth" not in str(caught.value)
 
 
-class Packed:
+class Opaque:
     """An object that is made by its own code of numbers that are no tensors."""
 
     def __reduce__(self) -> Any:
@@ -323,7 +323,7 @@ def test_a_trusted_file_is_reduced_to_its_weights(tmp_path: Path, form: str) -> 
     if form == "script":
         torch.jit.script(MODEL).save(source)
     else:
-        torch.save({"learner": [Packed()], "epoch": 3}, source)
+        torch.save({"learner": [Opaque()], "epoch": 3}, source)
     with pytest.raises(ModelError):
         convert(source, target)
     metadata = convert(source, target, ConvertOptions(trust_pickle=True)).metadata

@@ -105,7 +105,7 @@ def test_buffers_beside_the_weights_are_left_and_named() -> None:
         (("first", "second"), "first"),
     ],
 )
-def test_of_several_parts_the_averaged_then_the_first_but_no_teacher(parts: tuple[str, str], taken: str) -> None:
+def test_of_several_the_averaged_then_the_first_but_no_teacher(parts: tuple[str, str], taken: str) -> None:
     content = {part: light_state() for part in parts}
     found = guess(tensors_in(content), "file")
     assert found.part == taken
@@ -255,7 +255,7 @@ def test_for_all_else_one_sentence_says_what_differs(content: dict[str, Any], me
     assert "\n" not in str(caught.value)
 
 
-def test_a_named_part_is_taken_whatever_is_beside_it() -> None:
+def test_what_is_named_is_taken_whatever_is_beside_it() -> None:
     tensors = tensors_in({**prefixed("backbone."), **linear("head", 3, 4)})
     found = guess(tensors, "file", "backbone")
     assert (found.rows, found.messages) == (3, ("Left behind, as no part of resnet18: head.weight, head.bias",))

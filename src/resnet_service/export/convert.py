@@ -13,6 +13,7 @@ import numpy as np
 from pydantic import ValidationError
 
 from resnet_service.errors import (
+    BareStateDict,
     ClassCountMismatch,
     FileNotWritten,
     InvalidLabelSet,
@@ -20,6 +21,8 @@ from resnet_service.errors import (
     ModelError,
     NonFiniteWeights,
     PickledCode,
+    StateDictMismatch,
+    SuspiciousModel,
     UnreadableModel,
 )
 from resnet_service.models import networks
@@ -29,7 +32,12 @@ from resnet_service.models.checkpoint.keys import first_of
 from resnet_service.models.checkpoint.safetensors import Array
 from resnet_service.models.checkpoint.torch_files import StoredTensor, read_torch_file
 from resnet_service.models.checkpoint.training import Tensors, options_of, tensors_of, text_list
-from resnet_service.models.checkpoint.weights import is_safetensors_file, safetensors_contents, save_weights
+from resnet_service.models.checkpoint.weights import (
+    is_safetensors_file,
+    is_safetensors_path,
+    safetensors_contents,
+    save_weights,
+)
 from resnet_service.models.fitting import Fit, fit, guess
 from resnet_service.models.label_forms import (
     NAME_KEYS,
@@ -184,10 +192,10 @@ def convert(
 def _find(source: Path, options: ConvertOptions, on_message: Callable[[str], None]) -> _Found:
     try:
         return _find_in(source, source, options, on_message)
-    except ModelError:
-        if not options.trust_pickle:
+    except (BareStateDict, StateDictMismatch, PickledCode, SuspiciousModel, UnreadableModel):
+        if not options.trust_pickle or is_safetensors_path(source):
             raise
-    # What can be found without the code in the file was not found.
+    # Without the code in the file, no network was found.
     with tempfile.TemporaryDirectory() as folder:
         plain = Path(folder) / "plain.pth"
         _unpickle(source, plain)
@@ -215,10 +223,13 @@ def _find_in(path: Path, source: Path, options: ConvertOptions, on_message: Call
     if own:
         try:
             return _Found(content, tensors, fit(tensors, own, where, options.part))
-        except ModelError:
+        except StateDictMismatch as mismatch:
             if _is_checkpoint(content):
                 raise
-            chosen = guess(tensors, where, options.part)
+            try:
+                chosen = guess(tensors, where, options.part)
+            except ModelError:
+                raise mismatch from None  # it says what differs from the architecture that the file names
             on_message(f"The file says {own[0]}, but its weights are those of {chosen.arch}, which is used")
             return _Found(content, tensors, chosen)
     chosen = guess(tensors, where, options.part)
@@ -230,8 +241,7 @@ def _without_weights(content: Any, names: tuple[str, ...], where: str) -> ModelE
     foreign = [name for name in names if not name.startswith(_PLAIN_GLOBALS) and name.isprintable()]
     if foreign:
         return PickledCode(
-            f"{where} is a pickled Python object ({', '.join(foreign[:_MAX_NAMES])}) in which no weights are found "
-            "without "
+            f"{where} is a pickled Python object ({', '.join(foreign[:_MAX_NAMES])}), and no weights are found without "
             "running the code it names. If you made it yourself, run that once: "
             f"resnet-service convert --trust-pickle {where} OUTPUT.safetensors"
         )
@@ -291,8 +301,7 @@ def _as_two_classes(
     if not wanted:
         raise ClassCountMismatch(
             f"{source} has one output, as for a sigmoid, and softmax of one number is always 1. Write it as two "
-            "classes "
-            "with equal answers, the negative one first: "
+            "classes with equal answers, the negative one first: "
             f"resnet-service convert --binary {source} {target} --arch {found.arch}"
         )
     if any(state[key].ndim > 2 for key in found.layout.classifier):
@@ -307,8 +316,7 @@ def _check_count(given: int | None, found: _Found, rows: int, source: Path, on_m
     if given is not None and given != rows:
         raise ClassCountMismatch(
             f"--num-classes is {given}, but the last layer of {source} has {rows} rows. Leave the option out, or "
-            "convert "
-            "the file of the network with as many classes."
+            "convert the file of the network with as many classes."
         )
     own = next(options_of(found.content)).get("num_classes")
     if given is None and isinstance(own, int) and own != found.fit.rows:

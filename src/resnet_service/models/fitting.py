@@ -105,8 +105,7 @@ def guess(tensors: Tensors, where: str, part: str | None = None) -> Fit:
     if chosen.arch in TWINS:
         raise BareStateDict(
             f"{where} does not name its architecture, and its weights fit {chosen.arch} and {TWINS[chosen.arch]}, "
-            "which "
-            f"compute differently. Say which it is: --arch {chosen.arch} or --arch {TWINS[chosen.arch]}"
+            f"which compute differently. Say which it is: --arch {chosen.arch} or --arch {TWINS[chosen.arch]}"
         )
     return chosen
 
@@ -330,8 +329,7 @@ def _mismatch(
             )
         return BareStateDict(
             f"{where} has weights that fit no common architecture ({first_of(tensors.found)}). Name its architecture "
-            "with "
-            f"--arch NAME, if torchvision or timm has it; else {_ONNX}."
+            f"with --arch NAME, if torchvision or timm has it; else {_ONNX}."
         )
     fitting = [arch for arch in COMMON if named and _backbones(tensors, index, layout_of(arch))]
     if fitting:
@@ -398,6 +396,5 @@ def _difference(tensors: Tensors, layout: Layout, prefix: str, where: str) -> st
     ]
     return (
         f"{where} does not fit {arch}: {'; '.join(problems)}. Name its architecture with --arch NAME, if torchvision "
-        "or "
-        f"timm has it; else {_ONNX}."
+        f"or timm has it; else {_ONNX}."
     )

@@ -75,8 +75,7 @@ class StoredTensor:
         if dtype is None:
             raise StateDictMismatch(
                 f"{name} is of the type {self.storage.kind.removesuffix('Storage')[:20]!r}, which is not read. Save "
-                "the "
-                "weights as float32."
+                "the weights as float32."
             )
         numbers = self._numbers(name, np.dtype(self.byte_order + dtype))
         if self.storage.kind == _BF16:
