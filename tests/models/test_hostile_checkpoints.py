@@ -200,6 +200,19 @@ def test_the_attack_is_refused_and_nothing_ran(
 
 
 @pytest.mark.parametrize("attack", ATTACKS, ids=lambda attack: attack.__name__)
+def test_conversion_refuses_the_attack_and_nothing_ran(
+    tmp_path: Path, checkpoint: Path, attack: Callable[[Path, Path, Path], None]
+) -> None:
+    path, canary = tmp_path / "evil.pth", tmp_path / "canary"
+    attack(path, canary, checkpoint)
+    with pytest.raises(ModelError, match=r"evil\.pth") as caught:
+        convert(path, tmp_path / "model.safetensors")
+    assert "\n" not in str(caught.value)
+    assert not canary.exists()
+    assert not (tmp_path / "model.safetensors").exists()
+
+
+@pytest.mark.parametrize("attack", ATTACKS, ids=lambda attack: attack.__name__)
 @pytest.mark.slow
 def test_the_server_ends_with_one_line(
     tmp_path: Path, checkpoint: Path, attack: Callable[[Path, Path, Path], None]

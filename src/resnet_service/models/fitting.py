@@ -247,12 +247,13 @@ def _head(tensors: Tensors, backbone: _Backbone, where: str) -> _Head | StateDic
     if {weight, bias} != layout.classifier or len(layout.shapes[weight]) != 2:
         names = ", ".join(sorted(paths.values()))
         return StateDictMismatch(f"{where} has another classifier than {layout.arch}, which has {names}; {_ONNX}.")
+    taken = set(backbone.paths.values())
     for parent in _parents(prefix):
         layers = [
             path
             for path in tensors.found
             if path.startswith(parent)
-            and path not in backbone.paths.values()
+            and path not in taken
             and (parent == prefix or not path.startswith(prefix))
             and _is_layer(tensors, path)
         ]
@@ -330,6 +331,7 @@ def _mismatch(
         return BareStateDict(
             f"{where} has weights that fit no common architecture ({first_of(tensors.found)}). Name its architecture "
             f"with --arch NAME, if torchvision or timm has it; else {_ONNX}."
+            + ("" if len(layouts) > len(COMMON) else " Without PyTorch, only ten architectures are known.")
         )
     fitting = [arch for arch in COMMON if named and _backbones(tensors, index, layout_of(arch))]
     if fitting:
