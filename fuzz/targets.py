@@ -43,7 +43,7 @@ def fuzz_checkpoint(data: bytes) -> None:
         convert(path, Path(_FOLDER.name, "converted.safetensors"))
     with suppress(ModelError):
         content = read_torch_file(data, "the file").content
-        for name, tensor in tensors_of(content).found.items():
+        for name, tensor in tensors_of(content, "the file").found.items():
             assert isinstance(tensor, StoredTensor)
             with suppress(ModelError):
                 assert tensor.array(name).shape == tensor.shape

@@ -10,8 +10,9 @@ import pytest
 import torch
 from torch import nn
 
-from resnet_service.errors import BareStateDict, StateDictMismatch
+from resnet_service.errors import BareStateDict, StateDictMismatch, SuspiciousModel
 from resnet_service.models import networks
+from resnet_service.models.checkpoint.training import MAX_TENSORS
 from resnet_service.models.fitting import fit, guess
 from resnet_service.models.layouts import COMMON, COMMON_WITH_PYTORCH, TWINS, arch_of, layout_of
 from tests.support.training import light, light_state, tensors_in
@@ -277,6 +278,16 @@ def test_a_wrong_architecture_is_corrected() -> None:
         fit(tensors_in(STATE), ["mobilenet_v2"], "file")
     with pytest.raises(StateDictMismatch, match=r"layers besides those of resnet18: layer1\.2\.conv1\.weight"):
         fit(tensors_in(light_state("resnet34")), ["resnet18"], "file")
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("name", ["m{}.conv1.weight", "a." * 100 + "{}.conv1.weight", "m{}.head.weight"])
+def test_a_file_of_many_tensors_is_searched_in_seconds(name: str) -> None:
+    tensor = STATE["conv1.weight"]
+    with pytest.raises(BareStateDict, match="no common architecture"):
+        guess(tensors_in({name.format(index): tensor for index in range(MAX_TENSORS)}), "file")
+    with pytest.raises(SuspiciousModel, match=r"the file has more than 20,000 tensors"):
+        tensors_in({name.format(index): tensor for index in range(MAX_TENSORS + 1)})
 
 
 def test_shared_and_deep_containers_are_visited_once_and_not_beyond_a_depth() -> None:

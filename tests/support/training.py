@@ -33,4 +33,4 @@ def saved(content: Any, **options: Any) -> bytes:
 
 def tensors_in(content: Any) -> Tensors:
     """Save ``content``, and return the tensors that are found in the file."""
-    return tensors_of(read_torch_file(saved(content), "the file").content)
+    return tensors_of(read_torch_file(saved(content), "the file").content, "the file")

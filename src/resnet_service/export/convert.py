@@ -210,7 +210,7 @@ def _find_in(path: Path, source: Path, options: ConvertOptions, on_message: Call
         content: Any = safetensors_contents(data, where)
     else:
         content, names = read_torch_file(data, where)
-    tensors = tensors_of(content)
+    tensors = tensors_of(content, where)
     if not tensors.found:
         raise _without_weights(content, names, where)
     if options.arch is not None:

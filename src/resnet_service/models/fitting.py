@@ -167,14 +167,16 @@ def _backbones(tensors: Tensors, index: Mapping[str, list[str]], layout: Layout)
     backbone = layout.backbone
     for names in _namings(layout):
         for prefix in index.get(names[next(iter(backbone))], ()):
-            paths = {key: prefix + names[key] for key in backbone if prefix + names[key] in tensors.found}
             if all(
-                (path := paths.get(key)) and tuple(tensors.found[path].shape) == shape
-                for key, shape in backbone.items()
-                if not key.endswith(COUNTER)
+                key.endswith(COUNTER) or _has(tensors, prefix + names[key], shape) for key, shape in backbone.items()
             ):
+                paths = {key: prefix + names[key] for key in backbone if prefix + names[key] in tensors.found}
                 found.append(_Backbone(layout, prefix, paths, names))
     return found
+
+
+def _has(tensors: Tensors, path: str, shape: tuple[int, ...]) -> bool:
+    return path in tensors.found and tuple(tensors.found[path].shape) == shape
 
 
 def _choose(found: list[_Backbone], tensors: Tensors, where: str, part: str | None) -> Fit:

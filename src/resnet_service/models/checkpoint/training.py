@@ -9,11 +9,14 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
+from resnet_service.errors import SuspiciousModel
 from resnet_service.models.checkpoint.pickles import Object
 from resnet_service.models.checkpoint.torch_files import StoredTensor
 
+# The largest networks have a few thousand tensors, and an optimizer keeps three for each.
+MAX_TENSORS = 20_000
 _MAX_DEPTH = 60
-_MAX_PATH = 600  # characters
+_MAX_PATH = 300  # characters
 # Attributes of a pickled nn.Module with its tensors and modules; their names are not in the keys of a state_dict.
 _MODULE_ATTRIBUTES = ("_parameters", "_buffers", "_modules")
 # Where training scripts keep their options.
@@ -42,14 +45,21 @@ class Tensors(NamedTuple):
         return next((root for root in self.roots if path.startswith(root)), "")
 
 
-def tensors_of(content: Any) -> Tensors:
-    """Return all tensors of a file's content."""
+def tensors_of(content: Any, where: str) -> Tensors:
+    """Return all tensors of a file's content.
+
+    Raises:
+        SuspiciousModel: More tensors than any training checkpoint has; ``where`` is the file's name in the message.
+
+    """
     tensors = Tensors({}, {})
     visited: set[int] = set()
 
     def visit(value: Any, path: str, depth: int) -> None:
         if isinstance(value, StoredTensor | np.ndarray):
             tensors.found.setdefault(path, value)
+            if len(tensors.found) > MAX_TENSORS:
+                raise SuspiciousModel(f"{where} has more than {MAX_TENSORS:,} tensors.")
             return
         if not isinstance(value, dict | list | tuple | Object) or id(value) in visited or depth > _MAX_DEPTH:
             return
