@@ -32,8 +32,10 @@ help:
 serve: weights
 	@$(BIN)/resnet-service serve --port $(PORT)
 
+# Exit code 3: no source of weights could be reached. Other failures end make.
 weights: $(VENV)/.serve $(if $(CALIBRATION),$(VENV)/.quantize)
-	@$(BIN)/resnet-service pull --if-missing $(if $(CALIBRATION),--calibration $(CALIBRATION)) || echo "No ImageNet weights: serving the model in the repository."
+	@$(BIN)/resnet-service pull --if-missing $(if $(CALIBRATION),--calibration $(CALIBRATION)) \
+	    || { test $$? -eq 3 && echo "No ImageNet weights could be fetched: using the model in the repository."; }
 
 test: lint
 	@$(BIN)/python -m pytest $(if $(SLOW),,-m "not slow") $(ARGS)

@@ -12,7 +12,7 @@ from benchmarks.files import Files
 from benchmarks.paths import REPOSITORY, environment
 
 DATA = Path("/usr/share/datasets/fashion-mnist")  # the folder of Debian's package dataset-fashion-mnist
-CHECKPOINT = REPOSITORY / "checkpoints" / "resnet18-fashion-mnist.pth"
+CHECKPOINT = REPOSITORY / "checkpoints" / "resnet18-fashion-mnist.safetensors"
 
 _CALIBRATION_IMAGES = 1300  # what `export` uses at most
 _WITHIN_SECONDS = 900

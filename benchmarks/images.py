@@ -1,7 +1,7 @@
 """JPEGs to send, of ImageNet's usual size and of 12 megapixels, made from photographs and cached."""
 
 import importlib.util
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import NamedTuple
@@ -40,11 +40,11 @@ def sources() -> list[Path]:
     return found
 
 
-def make(kind: Kind, cache: Path) -> list[Path]:
-    """Write the missing images of a ``kind`` into the cache; return the paths of all."""
+def make(kind: Kind, cache: Path, found: Sequence[Path] = ()) -> list[Path]:
+    """Write the missing images of a ``kind`` into the cache, made from ``found`` or all sources; return all paths."""
     folder = cache / kind.name
     folder.mkdir(parents=True, exist_ok=True)
-    found = sources()
+    found = found or sources()
     targets = []
     for index in range(kind.number):
         # If there are too few photographs, they are used again, with a narrower crop each time.

@@ -57,7 +57,7 @@ def small_network(tmp_path_factory: pytest.TempPathFactory) -> Both:
 def fashion_exported(tmp_path_factory: pytest.TempPathFactory) -> ExportedByCommand:
     """Return the shipped Fashion-MNIST weights, exported in FP32 by the command line."""
     target = tmp_path_factory.mktemp("exported") / "fashion.onnx"
-    done = cli("export", REPOSITORY / "checkpoints" / "resnet18-fashion-mnist.pth", "--output", target)
+    done = cli("export", REPOSITORY / "checkpoints" / "resnet18-fashion-mnist.safetensors", "--output", target)
     assert done.returncode == 0, done.stderr
     return ExportedByCommand(target, done)
 
@@ -72,8 +72,9 @@ def imagenet_exported() -> Path:
 
 @pytest.fixture(scope="session")
 def imagenet_checkpoint(imagenet_exported: Path) -> Path:
-    """Return the pulled checkpoint, from which the model was exported."""
-    return imagenet_exported.with_suffix(".pth")
+    """Return the pulled checkpoint, from which the model was exported; older versions pulled a .pth file."""
+    checkpoint = imagenet_exported.with_suffix(".safetensors")
+    return checkpoint if checkpoint.exists() else checkpoint.with_suffix(".pth")
 
 
 @pytest.fixture(scope="session")

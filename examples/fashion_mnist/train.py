@@ -3,7 +3,7 @@
 Progressive resizing saves time: most epochs use small images, the last ones the size at which the model is served. An
 interrupted run continues after its last epoch.
 
-    python examples/fashion_mnist/train.py --output checkpoints/resnet18-fashion-mnist.pth
+    python examples/fashion_mnist/train.py --output checkpoints/resnet18-fashion-mnist.safetensors
 """
 
 import argparse

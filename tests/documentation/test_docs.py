@@ -15,6 +15,7 @@ import httpx
 import pytest
 
 from resnet_service.cli.app import app
+from resnet_service.export.convert import convert as convert_file
 from resnet_service.moved_paths import MOVED
 from tests.support.servers import REPOSITORY, ServerProcess, server_process
 from tools import tables
@@ -127,17 +128,25 @@ def test_the_first_page_has_every_command() -> None:
 
 @pytest.mark.slow
 def test_the_page_of_exported_models_works(tmp_path: Path) -> None:
-    """With the model of the repository as `checkpoints/mine.pth`, and the sample of its data as `images`."""
+    """With the model of the repository as `checkpoints/mine.safetensors`, and the sample of its data as `images`."""
     page = (REPOSITORY / "docs" / "exported-models.md").read_text()
-    export, serve, convert = (shlex.split(command)[1:] for command, _ in console(page))
-    (tmp_path / "checkpoints").mkdir()
-    shutil.copy(REPOSITORY / "checkpoints" / "resnet18-fashion-mnist.pth", tmp_path / "checkpoints" / "mine.pth")
+    commands = [shlex.split(command) for command, _ in console(page)]
+    export, serve, convert = (arguments for program, *arguments in commands if program == "resnet-service")
+    mine = tmp_path / "checkpoints" / "mine.safetensors"
+    mine.parent.mkdir()
+    shutil.copy(REPOSITORY / "checkpoints" / "resnet18-fashion-mnist.safetensors", mine)
     (tmp_path / "labels").symlink_to(REPOSITORY / "labels")
     (tmp_path / "images").symlink_to(REPOSITORY / "tests" / "data" / "fashion-mnist")
-    for command in (export, convert):
+
+    def run(command: list[str]) -> None:
         program = [sys.executable, "-m", "resnet_service", *command]
         subprocess.run(program, capture_output=True, timeout=300, check=True, cwd=tmp_path)
-    assert (tmp_path / "checkpoints" / "mine.safetensors").stat().st_size > 10**7
+
+    run(export)
+    convert_file(mine, mine.with_suffix(".pth"))
+    mine.unlink()
+    run(convert)
+    assert mine.stat().st_size > 10**7
     server = ServerProcess(*serve[1:], cwd=tmp_path)
     try:
         assert httpx.get(f"{server.url}/metadata", timeout=10).json()["precision"] == "int8"
@@ -147,7 +156,7 @@ def test_the_page_of_exported_models_works(tmp_path: Path) -> None:
 
 DECISIONS = sorted((REPOSITORY / "docs" / "decisions").glob("*.md"))
 PAGES = [
-    *(REPOSITORY / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md")),
+    *(REPOSITORY / name for name in ("README.md", "README.zh.md", "CONTRIBUTING.md", "SECURITY.md")),
     *sorted((REPOSITORY / "docs").glob("*.md")),
     *DECISIONS,
 ]
@@ -230,7 +239,7 @@ def test_own_model_works_from_top_to_bottom(tmp_path: Path) -> None:
     page = (REPOSITORY / "docs" / "own-model.md").read_text()
     (tmp_path / "checkpoints").mkdir()
     shutil.copytree(REPOSITORY / "tests" / "data" / "fashion-mnist", tmp_path / "images")
-    shutil.copy(REPOSITORY / "checkpoints" / "resnet18-fashion-mnist.pth", tmp_path / "checkpoints")
+    shutil.copy(REPOSITORY / "checkpoints" / "resnet18-fashion-mnist.safetensors", tmp_path / "checkpoints")
     (tmp_path / "page.py").write_text("".join(re.findall(r"^```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL)))
 
     def run(command: list[str]) -> str:

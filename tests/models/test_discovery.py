@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from resnet_service.errors import ModelFileNotFound
-from resnet_service.models.discovery import choose_model
+from resnet_service.models.discovery import choose_model, pulled_models
 
 
 def make(folder: Path, name: str, age: int) -> Path:
@@ -20,11 +20,18 @@ def test_a_named_model_wins_even_if_it_does_not_exist(tmp_path: Path) -> None:
 
 
 def test_the_newest_pulled_model_precedes_the_bundled_one(tmp_path: Path) -> None:
-    bundled = make(tmp_path, "resnet18-fashion-mnist.pth", age=0)
+    bundled = make(tmp_path, "resnet18-fashion-mnist.safetensors", age=0)
     assert choose_model(None, tmp_path) == bundled
     make(tmp_path, "old.pth", age=100)
     new = make(tmp_path, "new.pth", age=50)
     assert choose_model(None, tmp_path) == new
+
+
+def test_a_bundled_checkpoint_of_version_1_does_not_pass_for_a_pulled_one(tmp_path: Path) -> None:
+    make(tmp_path, "resnet18-fashion-mnist.pth", age=0)
+    current = make(tmp_path, "resnet18-fashion-mnist.safetensors", age=50)
+    assert pulled_models(tmp_path) == []
+    assert choose_model(None, tmp_path) == current
 
 
 def test_an_empty_folder_is_an_error(tmp_path: Path) -> None:
@@ -33,7 +40,7 @@ def test_an_empty_folder_is_an_error(tmp_path: Path) -> None:
 
 
 def test_an_exported_model_precedes_its_checkpoint(tmp_path: Path) -> None:
-    make(tmp_path, "resnet18-fashion-mnist.pth", age=0)
+    make(tmp_path, "resnet18-fashion-mnist.safetensors", age=0)
     bundled = make(tmp_path, "resnet18-fashion-mnist-int8.onnx", age=50)
     assert choose_model(None, tmp_path) == bundled
     make(tmp_path, "model.pth", age=100)

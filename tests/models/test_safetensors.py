@@ -1,6 +1,7 @@
 """Checkpoints of the format safetensors: written, read with and without PyTorch, and read as the library reads them."""
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -26,7 +27,7 @@ from tests.support.models import metadata, random_checkpoint, random_model
 from tests.support.servers import REPOSITORY, cli, cli_here, hidden
 
 MODEL = random_model()
-SHIPPED = REPOSITORY / "checkpoints" / "resnet18-fashion-mnist.pth"
+SHIPPED = REPOSITORY / "checkpoints" / "resnet18-fashion-mnist.safetensors"
 IMAGES = REPOSITORY / "tests" / "data" / "fashion-mnist"
 RECORD = EvaluationRecord(dataset="d", sha256="0" * 64, pictures=3, top1=50, top5=100, calibration_error=0.1)
 
@@ -161,7 +162,9 @@ def test_each_format_converts_to_the_other(checkpoint: Path, tmp_path: Path) -> 
     convert(there, back)
     assert same_weights(load_checkpoint(checkpoint).model.state_dict(), read_weights(there).state)
     assert same_weights(load_checkpoint(checkpoint).model.state_dict(), load_checkpoint(back).model.state_dict())
-    assert load_checkpoint(back).metadata == load_checkpoint(checkpoint).metadata == read_weights(there).metadata
+    facts = [load_checkpoint(back).metadata, load_checkpoint(checkpoint).metadata, read_weights(there).metadata]
+    facts = [one.model_copy(update={"library_versions": {}}) for one in facts]
+    assert facts[0] == facts[1] == facts[2]
     convert(bare(tmp_path / "bare.safetensors"), there, ConvertOptions(arch="resnet18", input_size=96))
     assert read_weights(there).metadata.input_size == 96
 
@@ -244,7 +247,7 @@ def test_an_evaluation_is_recorded_and_the_weights_stay(tmp_path: Path) -> None:
 
 def test_evaluate_records_in_it(tmp_path: Path) -> None:
     path = tmp_path / "model.safetensors"
-    convert(SHIPPED, path)
+    shutil.copy(SHIPPED, path)
     done = cli_here("evaluate", path, IMAGES, "--record", "--labels", REPOSITORY / "labels" / "fashion-mnist.json")
     assert done.returncode == 0, done.stderr
     # In place of the record of the same name, which is of 10,000 images.

@@ -14,16 +14,21 @@ import httpx
 import numpy as np
 import pytest
 
+from resnet_service.errors import UnreadableModel
 from resnet_service.models.checkpoint.checkpoint import load_checkpoint
+from resnet_service.models.checkpoint.weights import read_weights
 from resnet_service.models.exported import read_exported
 from resnet_service.models.labels import read_label_set
+from resnet_service.runtimes.registry import open_runtime
 from resnet_service.system.files import sha256_of
 from tests.support.servers import REPOSITORY, ServerProcess, cli, server_process
+from tests.support.waiting import until
 
-CHECKPOINT = REPOSITORY / "checkpoints" / "resnet18-fashion-mnist.pth"
+CHECKPOINT = REPOSITORY / "checkpoints" / "resnet18-fashion-mnist.safetensors"
 LABELS = REPOSITORY / "labels" / "fashion-mnist.json"
 EXPORTED = REPOSITORY / "checkpoints" / "resnet18-fashion-mnist-int8.onnx"
 CARD = CHECKPOINT.with_suffix(".md")
+CHINESE = json.loads((REPOSITORY / "labels" / "fashion-mnist.zh.json").read_bytes())["names"]
 SAMPLE = REPOSITORY / "tests" / "data" / "fashion-mnist"
 
 
@@ -57,6 +62,15 @@ def test_metadata_shows_the_recorded_accuracy(server: ServerProcess) -> None:
     assert metadata["input_size"] == 64
 
 
+def test_metadata_and_log_say_which_ten_classes_it_knows(server: ServerProcess) -> None:
+    summary = httpx.get(f"{server.url}/metadata").json()["class_summary"]
+    names = "T-shirt/top, trouser, pullover, dress, coat, sandal, shirt, sneaker, bag, ankle boot"
+    assert summary == {"en": f"10 classes: {names}", "zh": f"10 个类别：{'、'.join(CHINESE)}"}
+    assert len(CHINESE) == 10
+    until(lambda: server.log.count("\n") > 0)
+    assert summary["en"] in server.log.splitlines()[0]
+
+
 def test_the_model_card_matches_the_files() -> None:
     (record,) = load_checkpoint(CHECKPOINT).metadata.evaluations
     (exported,) = read_exported(EXPORTED).metadata.evaluations
@@ -72,11 +86,25 @@ def test_int8_loses_at_most_a_third_of_a_point() -> None:
 
 
 def test_the_shipped_exported_model_comes_from_the_shipped_checkpoint() -> None:
+    """It names the file that held these weights up to version 1.1; those of its last layer are these, rounded."""
     packing = read_exported(EXPORTED).metadata.packing
     assert packing is not None
-    assert packing.checkpoint_sha256 == sha256_of(CHECKPOINT.read_bytes())
+    assert packing.checkpoint_sha256 in CARD.read_text()
+    assert sha256_of(CHECKPOINT.read_bytes()) in CARD.read_text()
+    rounded, weights = open_runtime(EXPORTED).class_weights, read_weights(CHECKPOINT).state["fc.weight"]
+    assert rounded is not None
+    steps = np.abs(weights).max(axis=1, keepdims=True) / 127
+    assert np.all(np.abs(rounded - weights) <= 0.51 * steps)
     assert (packing.precision, packing.agreement.pictures) == ("int8", 1000)
     assert packing.agreement.top1_agreement >= 97
+
+
+def test_a_flipped_bit_in_the_checkpoint_is_noticed(tmp_path: Path) -> None:
+    data = bytearray(CHECKPOINT.read_bytes())
+    data[-1] ^= 1
+    (tmp_path / "flipped.safetensors").write_bytes(data)
+    with pytest.raises(UnreadableModel, match="damaged"):
+        read_weights(tmp_path / "flipped.safetensors")
 
 
 def test_the_files_are_small() -> None:
@@ -120,7 +148,7 @@ def test_the_training_script_trains_is_resumed_and_saves(tmp_path: Path) -> None
         header = bytes([0, 0, 8, content.ndim]) + b"".join(side.to_bytes(4, "big") for side in content.shape)
         (tmp_path / f"train-{name}-ubyte.gz").write_bytes(gzip.compress(header + content.astype(np.uint8).tobytes()))
     command = [sys.executable, "examples/fashion_mnist/train.py", "--data", str(tmp_path), "--output"]
-    command.append(str(tmp_path / "model.pth"))
+    command.append(str(tmp_path / "model.safetensors"))
     first = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=REPOSITORY)
     assert first.stdout is not None
     limit = threading.Timer(300, first.kill)  # which ends its output
@@ -136,6 +164,6 @@ def test_the_training_script_trains_is_resumed_and_saves(tmp_path: Path) -> None
     epochs = [int(found) for found in re.findall(r"epoch +(\d+) +\d+px", done.stdout)]
     assert epochs[0] in (3, 4)
     assert epochs[-1] == 30
-    loaded = load_checkpoint(tmp_path / "model.pth")
+    loaded = load_checkpoint(tmp_path / "model.safetensors")
     assert loaded.metadata.labels == read_label_set(LABELS)[1]
     assert loaded.metadata.num_classes == 10

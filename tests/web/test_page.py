@@ -448,6 +448,20 @@ def test_the_model_is_named_with_accuracy_and_age(page: Page) -> None:
     )
 
 
+def test_the_page_says_which_classes_the_model_knows_in_both_languages(page: Page) -> None:
+    said = page.locator("#classes")
+    first = ", ".join(label.name for label in IMAGENET.classes[:5])
+    expect(said).to_have_text(f"The model knows 1,000 classes: {first} and 995 more")
+    page.get_by_role("button", name="中文").click()
+    expect(said).to_have_text(f"此模型可识别 1,000 个类别：{'、'.join(CHINESE[:5])}，另有 995 个")
+
+
+def test_classes_without_chinese_names_are_named_in_english(browser: Browser) -> None:
+    app = create_app(Settings(), FakeClassifier())
+    with served(app) as client, visit(browser, str(client.base_url), locale="zh-CN") as page:
+        expect(page.locator("#classes")).to_have_text("此模型可识别 3 classes: class 0, class 1, class 2")
+
+
 def test_another_model_is_noticed_by_its_answers(browser: Browser) -> None:
     app = create_app(Settings(), Imagenet())
     with served(app) as client, visit(browser, str(client.base_url)) as page:

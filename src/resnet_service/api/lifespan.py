@@ -14,6 +14,7 @@ from resnet_service.errors import ServiceError
 from resnet_service.inference.base import ImageClassifier
 from resnet_service.inference.executor import InferenceExecutor
 from resnet_service.inference.loader import ModelLoader, open_classifier, worker_count
+from resnet_service.models.label_translations import ORIGINAL
 from resnet_service.observability.metrics import Metrics
 from resnet_service.observability.tracing import Tracer
 from resnet_service.settings import Settings
@@ -96,20 +97,20 @@ async def _running(
 
 
 def _announce(classifier: ImageClassifier, workers: int, metrics: Metrics) -> None:
-    """Show in metrics and log which model is served, and where its weights come from."""
+    """Show in metrics and log which model is served, where its weights come from, and which classes it knows."""
     model = classifier.model
     metrics.serve(
         name=model.name, arch=model.arch, version=model.version, runtime=model.runtime, precision=model.precision
     )
     provenance = model.metadata.provenance
     log.info(
-        "Serving %s %s: %s from %s; %d classes, %s runtime in %s, workers: %d",
+        "Serving %s %s: %s from %s; %s runtime in %s, workers: %d; %s",
         model.name,
         model.version,
         model.arch,
         provenance.source if provenance else "an unknown source",
-        len(model.labels),
         model.runtime,
         model.precision.upper(),
         workers,
+        model.class_summary[ORIGINAL],
     )

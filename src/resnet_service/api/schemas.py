@@ -175,6 +175,11 @@ class MetadataResponse(BaseModel):
         description="Time at which this model began to serve, RFC 3339 in UTC.", examples=["2026-01-31T09:30:00Z"]
     )
     languages: list[Language] = Field(description="The languages of the class names.", examples=[["en", "zh"]])
+    class_summary: dict[Language, str] = Field(
+        description="One line for people about the classes, in each of these languages: how many there are, and the "
+        "names of all or of the first. `/labels` lists all.",
+        examples=[{"en": "2 classes: cat, dog", "zh": "2 个类别：猫、狗"}],
+    )
     limits: Limits
     metadata: ModelMetadata
 

@@ -50,6 +50,11 @@ def message(text: str) -> None:
     err().print(escape(text))
 
 
+def print_error(text: str) -> None:
+    """Print one line on stderr that begins with "error:"."""
+    err().print(f"[bold red]error:[/] {escape(text)}")
+
+
 def escape(text: str) -> str:
     """Keep rich from reading brackets in ``text`` as markup."""
     return text.replace("[", "\\[")
@@ -62,7 +67,7 @@ def one_line_errors(about: str = "") -> Iterator[None]:
         with optional_packages():
             yield
     except ServiceError as error:
-        err().print(f"[bold red]error:[/] {escape(about + str(error))}")
+        print_error(f"{about}{error}")
         raise typer.Exit(1) from error
     except KeyboardInterrupt as error:
         raise typer.Exit(130) from error
@@ -90,7 +95,7 @@ def optional_packages() -> Iterator[None]:
 
 @contextmanager
 def progress_bar(unit: Literal["images", "bytes"]) -> Iterator[Progress]:
-    """Show a progress bar on stderr, and remove it at the end."""
+    """Show a progress bar on stderr from the first update on, and remove it at the end."""
     from rich import progress
 
     amount = (
@@ -99,13 +104,18 @@ def progress_bar(unit: Literal["images", "bytes"]) -> Iterator[Progress]:
         else (progress.MofNCompleteColumn(), progress.TextColumn("{task.fields[speed]}"))
     )
     columns = progress.BarColumn(), *amount, progress.TimeRemainingColumn()
-    with progress.Progress(*columns, console=err(), transient=True) as bars:
-        bar = bars.add_task("", total=None, speed="")
+    bars = progress.Progress(*columns, console=err(), transient=True)
+    bar = bars.add_task("", total=None, speed="")
 
-        def update(done: int, total: int | None, speed: str = "") -> None:
-            bars.update(bar, completed=done, total=total, speed=speed)
+    def update(done: int, total: int | None, speed: str = "") -> None:
+        bars.start()  # does nothing the second time
+        bars.update(bar, completed=done, total=total, speed=speed)
 
+    try:
         yield update
+    finally:
+        if bars.live.is_started:
+            bars.stop()
 
 
 def print_rows(rows: Iterable[tuple[str, str]], justify: "JustifyMethod" = "left") -> None:

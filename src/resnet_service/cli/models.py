@@ -6,43 +6,87 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from resnet_service.cli.console import message, one_line_errors, print_rows, progress_bar
+from resnet_service.cli.console import message, one_line_errors, print_error, print_rows, progress_bar
 from resnet_service.cli.flags import Arch, AsJson, Calibration, Labels, MaxLoss, ModelFile
 from resnet_service.defaults import DEFAULT_MAX_LOSS
-from resnet_service.models.discovery import FOLDER, pulled_models
+from resnet_service.errors import InvalidSettings, SourceUnreachable
+from resnet_service.models.discovery import FOLDER
 from resnet_service.types import EXPORTED_SUFFIX, Channels, Interpolation, Precision, WeightsDtype, WeightsSource
+
+# Of ``pull``, when there is nothing to export: scripts go on with another model.
+EXIT_UNREACHABLE = 3
 
 if TYPE_CHECKING:
     from resnet_service.models.metadata import ModelMetadata
 
 
 def pull(
+    name: Annotated[
+        str | None,
+        typer.Argument(
+            help="Repository of the Hugging Face Hub, or architecture; default resnet18.", show_default=False
+        ),
+    ] = None,
     source: Annotated[
         WeightsSource, typer.Option(help="Where to fetch from; auto: the first that responds, in this order.")
     ] = "auto",
-    arch: Annotated[str, typer.Option(help="Architecture, by torchvision's name.")] = "resnet18",
+    arch: Annotated[
+        str | None, typer.Option(help="The same as NAME, if that is an architecture.", show_default=False)
+    ] = None,
     into: Annotated[Path, typer.Option(help="Folder for the checkpoint.")] = FOLDER,
     weights_url: Annotated[str | None, typer.Option(help="Folder URL of a mirror of torchvision's weights.")] = None,
-    if_missing: Annotated[bool, typer.Option(help="Do nothing if the folder has a pulled model already.")] = False,
+    if_missing: Annotated[
+        bool,
+        typer.Option(help="Do nothing if the model is there already; without NAME, if the folder has any model."),
+    ] = False,
     calibration: Calibration = None,
     max_loss: MaxLoss = DEFAULT_MAX_LOSS,
+    show_known: Annotated[bool, typer.Option("--list", help="Show what is known by name, and exit.")] = False,
 ) -> None:
-    """Fetch and check ImageNet weights, write a checkpoint, and export it: FP32, or INT8 with --calibration."""
-    with one_line_errors():
-        if if_missing and (models := pulled_models(into)):
-            message(f"{models[-1]} exists already")
-            return
-        from resnet_service.export.sources.base import PullRequest
-        from resnet_service.export.sources.pull import pull as pull_from
+    """Fetch and check published weights, write a checkpoint, and export it: FP32, or INT8 with --calibration.
 
-        with progress_bar("bytes") as progress:
-            pulled = pull_from(
-                source, PullRequest(arch, into, mirror=weights_url, on_message=message, progress=progress)
-            )
-        message(f"Wrote {pulled.path}: {_summary(pulled.metadata)}")
-        _export(
-            pulled.path, None, precision="int8" if calibration else "fp32", calibration=calibration, max_loss=max_loss
+    Exit code 3: the weights could not be fetched. Exit code 1: any other error, such as a failed export.
+    """
+    precision: Precision = "int8" if calibration else "fp32"
+    with one_line_errors():
+        if show_known:
+            from resnet_service.export.sources.catalog import known_weights
+
+            print_rows(known_weights())
+            return
+        if name and arch and name != arch:
+            raise InvalidSettings(f"NAME is {name}, and --arch is {arch}. Give one of them.")
+        checkpoint = _find_missing(into, source, name or arch, precision) if if_missing else None
+        if checkpoint is None:
+            from resnet_service.export.sources.base import PullRequest
+            from resnet_service.export.sources.pull import pull as pull_from
+
+            try:
+                with progress_bar("bytes") as progress:
+                    request = PullRequest(name or arch, into, mirror=weights_url, on_message=message, progress=progress)
+                    pulled = pull_from(source, request)
+            except SourceUnreachable as error:
+                print_error(str(error))
+                raise typer.Exit(EXIT_UNREACHABLE) from error
+            message(f"Wrote {pulled.path}: {_summary(pulled.metadata)}")
+            checkpoint = pulled.path
+        _export(checkpoint, None, precision=precision, calibration=calibration, max_loss=max_loss)
+
+
+def _find_missing(into: Path, source: WeightsSource, name: str | None, precision: Precision) -> Path | None:
+    """Return the checkpoint that only has to be exported; ``None`` to pull. Exit if the model is there."""
+    from resnet_service.export.sources.present import find_present
+
+    present = find_present(into, source, name, precision)
+    if present.own:
+        message(
+            f"{present.model} exists already, and is not replaced; name a model, or leave out --if-missing, to pull"
         )
+    elif present.model is not None:
+        message(f"{present.model} exists already")
+    if present.model is not None:
+        raise typer.Exit
+    return present.checkpoint
 
 
 def export(

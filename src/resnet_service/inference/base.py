@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from resnet_service.inference.results import Classification, Embedding, Explanation, Scores
-from resnet_service.models.label_translations import Translations
+from resnet_service.models.class_summary import class_summary
+from resnet_service.models.label_translations import ORIGINAL, Language, Translations
 from resnet_service.models.labels import LabelSet
 from resnet_service.models.metadata import ModelMetadata, Outputs
 from resnet_service.types import MapForm, Precision
@@ -45,6 +46,12 @@ class ServedModel:
     def arch(self) -> str:
         """The network's architecture."""
         return self.metadata.arch
+
+    @property
+    def class_summary(self) -> dict[Language, str]:
+        """One line about the classes, in each language that has their names."""
+        names: dict[Language, Sequence[str]] = {ORIGINAL: [label.name for label in self.labels.classes]}
+        return {language: class_summary(known, language) for language, known in (names | {**self.translations}).items()}
 
 
 class ImageClassifier(Protocol):

@@ -7,8 +7,13 @@ from resnet_service.types import CHECKPOINT_SUFFIXES, EXPORTED_SUFFIX
 
 FOLDER = Path("checkpoints")
 
-# These come with the repository. Users who pulled or trained another model want to serve that one.
-_BUNDLED = ("resnet18-fashion-mnist-int8.onnx", "resnet18-fashion-mnist.pth")
+# These come with the repository, the last one only up to version 1.1. Users who pulled or trained another model want to
+# serve that one.
+_BUNDLED = (
+    "resnet18-fashion-mnist-int8.onnx",
+    "resnet18-fashion-mnist.safetensors",
+    "resnet18-fashion-mnist.pth",
+)
 
 
 def choose_model(named: Path | None, folder: Path = FOLDER) -> Path:

@@ -2,11 +2,11 @@
 
 import { facts } from "./api.js";
 import { element } from "./results.js";
-import { accuracyPercent, count, moment, sizes, words } from "./translations.js";
+import { accuracyPercent, count, language, moment, sizes, words } from "./translations.js";
 
 export function renderModel() {
   if (facts === null) return;
-  const { model, metadata, precision, serving_since: since, limits } = facts;
+  const { model, metadata, precision, serving_since: since, limits, class_summary: classes } = facts;
   const provenance = metadata.provenance;
   const rows = [
     ["name", words("model.name.is", { ...model, precision: precision.toUpperCase() })],
@@ -26,6 +26,7 @@ export function renderModel() {
   );
   document.getElementById("model").hidden = false;
   document.getElementById("limits").textContent = words("limits", { limit: sizes(limits.max_body_bytes)[0] });
+  document.getElementById("classes").textContent = words("classes", { classes: classes[language()] ?? classes.en });
 }
 
 // Our own measurement, the last one, takes precedence over the published accuracy.

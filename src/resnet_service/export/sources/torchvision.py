@@ -1,40 +1,104 @@
-"""Weights from PyTorch's download host, or from a mirror of it."""
+"""Weights from PyTorch's download host, or from a mirror of it.
+
+The original weights of the architectures in ``catalog`` are known without torchvision; those of its other architectures
+are looked up in the installed torchvision.
+"""
 
 import re
-from importlib.metadata import version
+from collections.abc import Mapping
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, NamedTuple
 
-import torchvision
-from torchvision.models import Weights
-from torchvision.transforms import InterpolationMode
-
-from resnet_service.errors import SourceDigestMismatch, StateDictMismatch, UnknownArchitecture
-from resnet_service.export.sources.base import IMAGENET, Pulled, PullRequest, download, imagenet_labels, write
-from resnet_service.models import architectures
-from resnet_service.models.checkpoint.pytorch import load_values
-from resnet_service.models.metadata import ModelMetadata, Provenance
+from resnet_service.errors import (
+    RuntimeUnavailable,
+    SourceDigestMismatch,
+    StateDictMismatch,
+    UnknownArchitecture,
+)
+from resnet_service.export.sources.base import (
+    Pulled,
+    PullRequest,
+    checkpoint_path,
+    download,
+    imagenet_labels,
+    write,
+)
+from resnet_service.export.sources.catalog import TORCHVISION, TORCHVISION_LICENCE
+from resnet_service.models.checkpoint.pinned_pickle import read_pinned
+from resnet_service.models.checkpoint.safetensors import Array
+from resnet_service.models.metadata import IMAGENET_MEAN, IMAGENET_STD, ModelMetadata, Provenance
 from resnet_service.system.files import sha256_of
+
+if TYPE_CHECKING:
+    from torchvision.models import Weights
 
 URL = "https://download.pytorch.org/models"
 
 
-def describe(arch: str) -> str:
-    """Say what ``fetch`` brings when it is asked for ``arch``."""
-    return f"{arch} with ImageNet weights, from torchvision"
+class _Published(NamedTuple):
+    """A published file, and what inference needs to know of it."""
+
+    file: str
+    preprocessing: Mapping[str, object]
+    accuracy: float
+    sha256: str | None = None
+
+
+def describe(request: PullRequest) -> str:
+    """Say what ``fetch`` brings."""
+    return f"{request.wanted} with ImageNet weights, from torchvision"
+
+
+def check(request: PullRequest) -> None:
+    """Check that torchvision publishes weights of the name, and that they can be read; errors as of ``Source``."""
+    known = TORCHVISION.get(request.wanted)
+    if known is None:
+        _look_up(request.wanted)
+    elif known.sha256 is None and find_spec("torch") is None:
+        raise RuntimeUnavailable(
+            f"The whole SHA-256 of torchvision's {known.name} is not known here, so that only PyTorch may read it, and "
+            "it is not installed. Fetch the same weights with --source hub, or install the extra: in a checkout of "
+            "resnet-service, pip install '.[torch]'."
+        )
 
 
 def fetch(request: PullRequest) -> Pulled:
     """Fetch the weights that torchvision publishes for the architecture; errors as for ``pull``."""
-    return fetch_weights(_published_weights(request.arch), request)
+    known = TORCHVISION.get(request.wanted)
+    if known is None:
+        return fetch_weights(_look_up(request.wanted), request)
+    preprocessing = {
+        "input_size": 224,
+        "resize_size": 256,
+        "interpolation": "bilinear",
+        "mean": IMAGENET_MEAN,
+        "std": IMAGENET_STD,
+    }
+    return _fetch(_Published(known.name, preprocessing, known.accuracy, known.sha256), request)
 
 
-def fetch_weights(weights: Weights, request: PullRequest) -> Pulled:
-    """Fetch ``weights``; otherwise as ``fetch``."""
-    arch = request.arch
-    name = weights.url.rsplit("/", 1)[1]
-    expected = re.search(r"-([0-9a-f]{8,64})\.pth$", name)
+def fetch_weights(weights: "Weights", request: PullRequest) -> Pulled:
+    """Fetch the weights that an entry of the installed torchvision describes; otherwise as ``fetch``."""
+    from torchvision.transforms import InterpolationMode
+
+    transforms = weights.transforms()
+    preprocessing = {
+        "input_size": transforms.crop_size[0],
+        "resize_size": transforms.resize_size[0],
+        "interpolation": InterpolationMode(transforms.interpolation).value,
+        "mean": tuple(transforms.mean),
+        "std": tuple(transforms.std),
+    }
+    accuracy = weights.meta["_metrics"]["ImageNet-1K"]["acc@1"]
+    return _fetch(_Published(weights.url.rsplit("/", 1)[1], preprocessing, accuracy), request)
+
+
+def _fetch(published: _Published, request: PullRequest) -> Pulled:
+    arch = request.wanted
+    expected = re.search(r"-([0-9a-f]{8,64})\.pth$", published.file)
     if expected is None:
-        raise UnknownArchitecture(f"torchvision publishes no digest for {name}, so it cannot be checked.")
-    url = f"{(request.mirror or URL).rstrip('/')}/{name}"
+        raise UnknownArchitecture(f"torchvision publishes no digest for {published.file}, so it cannot be checked.")
+    url = f"{(request.mirror or URL).rstrip('/')}/{published.file}"
     request.on_message(f"Fetching {arch} from {url}")
     data = download(url, request.progress)
     digest = sha256_of(data)
@@ -42,38 +106,47 @@ def fetch_weights(weights: Weights, request: PullRequest) -> Pulled:
         raise SourceDigestMismatch(
             f"{url} gave {len(data):,} bytes with SHA-256 {digest}, which does not begin with {expected[1]}."
         )
-    model = architectures.build(arch, 1000)
-    try:
-        model.load_state_dict(load_values(data, url))
-    except RuntimeError as error:
-        raise StateDictMismatch(
-            f"{url} does not fit {arch} of the installed torchvision {version('torchvision')}: {error}"
-        ) from error
-    transforms = weights.transforms()
-    metadata = ModelMetadata(
-        arch=arch,
-        num_classes=1000,
-        input_size=transforms.crop_size[0],
-        resize_size=transforms.resize_size[0],
-        interpolation=InterpolationMode(transforms.interpolation).value,
-        mean=tuple(transforms.mean),
-        std=tuple(transforms.std),
-        labels=imagenet_labels(request.folder),
-        provenance=Provenance(
-            source=f"torchvision {version('torchvision')}",
-            url=url,
-            sha256=digest,
-            licence="BSD-3-Clause (code); weights trained on ImageNet, whose terms apply",
-            published_accuracy=weights.meta["_metrics"]["ImageNet-1K"]["acc@1"],
-        ),
+    metadata = ModelMetadata.parse(
+        {
+            "arch": arch,
+            "num_classes": 1000,
+            **published.preprocessing,
+            "labels": imagenet_labels(request.folder),
+            "provenance": Provenance(
+                source="torchvision",
+                url=url,
+                sha256=digest,
+                licence=TORCHVISION_LICENCE,
+                published_accuracy=published.accuracy,
+            ),
+        },
+        url,
     )
-    return write(model, metadata, request.folder / f"{arch}-{IMAGENET}.pth")
+    state = _read_with_pytorch(data, url) if published.sha256 is None else read_pinned(data, published.sha256, url)
+    try:
+        return write(state, metadata, checkpoint_path(request, arch))
+    except StateDictMismatch as error:
+        raise StateDictMismatch(f"{url} is not a file of weights of {arch}: {error}") from error
 
 
-def _published_weights(arch: str) -> Weights:
-    architectures.build(arch, 1000)
+def _read_with_pytorch(data: bytes, url: str) -> dict[str, Array]:
+    from resnet_service.models.checkpoint.pytorch import load_values
+    from resnet_service.models.checkpoint.state_dict import check_tensors
+
+    return {key: tensor.numpy() for key, tensor in check_tensors(load_values(data, url), url).items()}
+
+
+def _look_up(arch: str) -> "Weights":
+    """Return the original weights of an architecture of the installed torchvision."""
+    import torchvision
+
+    from resnet_service.models import architectures
+
     if arch.startswith("timm/"):
-        raise UnknownArchitecture(f"{arch} is a name of timm; pull takes torchvision's names, such as resnet18.")
+        raise UnknownArchitecture(
+            f"{arch} is a name of timm, and torchvision has its own architectures only, such as resnet18."
+        )
+    architectures.build(arch, 1000)
     published = torchvision.models.get_model_weights(arch)
     # The first published weights are those of the papers and of most comparisons; later recipes have other names.
     weights: Weights = getattr(published, "IMAGENET1K_V1", published.DEFAULT).value
