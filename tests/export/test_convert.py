@@ -287,6 +287,18 @@ def test_known_architectures_are_converted_without_pytorch(tmp_path: Path, suffi
     assert torch.equal(answers(target), MODEL(IMAGES))
 
 
+def test_without_pytorch_other_architectures_and_formats_name_the_extra(tmp_path: Path) -> None:
+    source, target = tmp_path / "source.pth", tmp_path / "model.safetensors"
+    torch.save(SMALL.state_dict(), source)
+    known = random_checkpoint(tmp_path / "known.pth")
+    for arguments in ([source, target], [source, target, "--arch", "mobilenet_v2"], [known, tmp_path / "model.pth"]):
+        done = cli("convert", *arguments, PYTHONPATH=hidden(tmp_path / "hidden"))
+        assert done.returncode == 1
+        assert done.stderr.startswith("error: ")
+        assert done.stderr.count("\n") == 1
+        assert "pip install '.[torch]'" in done.stderr
+
+
 class Hidden:
     """An object whose weights are visible only after its code has run."""
 

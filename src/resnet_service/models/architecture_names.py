@@ -8,6 +8,8 @@ from functools import cache
 from resnet_service.errors import UnknownArchitecture
 from resnet_service.models import networks
 
+INSTALL_PYTORCH = "For others, install the extra: in a checkout of resnet-service, pip install '.[torch]'."
+
 _TIMM = "timm/"
 _MAX_NAME = 100
 _MAX_SIMILAR = 5
@@ -43,10 +45,15 @@ def resolve_given(name: str, option: str = "--arch") -> tuple[str, ...]:
     found = resolve(name)
     if found:
         return found
+    given = f"{option} {name[:_MAX_NAME]}"
+    if not _pytorch_names():
+        raise UnknownArchitecture(
+            f"{given} is none of the architectures known without PyTorch: {', '.join(networks.ARCHITECTURES)}. "
+            f"{INSTALL_PYTORCH}"
+        )
     similar = nearest(name, _names())
     hint = f"The nearest are {', '.join(similar)}." if similar else "Name one of torchvision's or timm's classifiers."
-    without = "" if _pytorch_names() else " Others need PyTorch, which is not installed."
-    raise UnknownArchitecture(f"{option} {name[:_MAX_NAME]}: there is no such architecture. {hint}{without}")
+    raise UnknownArchitecture(f"{given}: there is no such architecture. {hint}")
 
 
 def nearest(name: str, known: Iterable[str]) -> list[str]:

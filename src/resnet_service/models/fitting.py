@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from resnet_service.errors import BareStateDict, ModelError, StateDictMismatch
 from resnet_service.models import networks
+from resnet_service.models.architecture_names import INSTALL_PYTORCH
 from resnet_service.models.checkpoint.keys import COUNTER, first_of
 from resnet_service.models.checkpoint.training import Tensors
 from resnet_service.models.layouts import COMMON, COMMON_WITH_PYTORCH, TWINS, Layout, layout_of
@@ -333,7 +334,7 @@ def _mismatch(
         return BareStateDict(
             f"{where} has weights that fit no common architecture ({first_of(tensors.found)}). Name its architecture "
             f"with --arch NAME, if torchvision or timm has it; else {_ONNX}."
-            + ("" if len(layouts) > len(COMMON) else " Without PyTorch, only ten architectures are known.")
+            + ("" if len(layouts) > len(COMMON) else f" Ten are known without PyTorch. {INSTALL_PYTORCH}")
         )
     fitting = [arch for arch in COMMON if named and _backbones(tensors, index, layout_of(arch))]
     if fitting:
