@@ -18,6 +18,7 @@ _INSTRUMENTED = [
     "resnet_service.models.graphs",
     "resnet_service.models.networks",
     "resnet_service.models.checkpoint",
+    "resnet_service.models.fitting",
     "resnet_service.models.file_kinds",
 ]
 

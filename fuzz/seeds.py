@@ -1,5 +1,7 @@
 """The seeds of fuzzing: `python -m fuzz.seeds` writes them; they are small, and the same each time."""
 
+import argparse
+import collections
 import io
 import zipfile
 from collections.abc import Mapping
@@ -50,6 +52,21 @@ def checkpoints() -> dict[str, bytes]:
     for name, zipped in (("zip", True), ("legacy", False)):
         buffer = io.BytesIO()
         torch.save(content, buffer, _use_new_zipfile_serialization=zipped)
+        made[f"{name}.pth"] = buffer.getvalue()
+    training = {
+        "model": {"module.fc": torch.nn.Linear(2, 2).requires_grad_(False)},
+        "ema": {"fc.weight": torch.zeros(2, 3, dtype=torch.bfloat16).T, "fc.bias": torch.zeros(2, dtype=torch.float64)},
+        "args": argparse.Namespace(model="resnet18"),
+        "classes": np.array(["cat", "dog"]),
+        "class_to_idx": collections.OrderedDict(cat=0, dog=1),
+        "best": np.float64(0.5),
+        "seen": {1, 2},
+    }
+    for tensor in training["model"]["module.fc"].parameters():  # type: ignore[index]
+        tensor.zero_()
+    for name, zipped in (("training_zip", True), ("training_legacy", False)):
+        buffer = io.BytesIO()
+        torch.save(training, buffer, _use_new_zipfile_serialization=zipped)
         made[f"{name}.pth"] = buffer.getvalue()
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:

@@ -3,16 +3,20 @@
 import functools
 import tempfile
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import MappingProxyType
 
 import numpy as np
 
 from resnet_service.errors import ModelError, RequestError
+from resnet_service.export.convert import convert
 from resnet_service.export.foreign_graph import read_foreign, with_pixels
 from resnet_service.imaging.decode import decode
 from resnet_service.models.checkpoint.checkpoint import load_checkpoint
 from resnet_service.models.checkpoint.safetensors import Array
+from resnet_service.models.checkpoint.torch_files import StoredTensor, read_torch_file
+from resnet_service.models.checkpoint.training import tensors_of
 from resnet_service.models.checkpoint.weights import read_weights
 from resnet_service.models.exported import read_exported
 from resnet_service.models.graphs import build_graph
@@ -37,13 +41,22 @@ def fuzz_decode(data: bytes) -> None:
 
 
 def fuzz_checkpoint(data: bytes) -> None:
-    """Load a checkpoint, as `serve` does. The corpus has no whole network: later steps read no untrusted input."""
+    """Load a checkpoint, as `serve` does, and look for weights in it, as `convert` does.
+
+    The corpus has no whole network: later steps read no untrusted input. But all tensors in a file are read.
+    """
     path = Path(_FOLDER.name, "model.pth")
     path.write_bytes(data)
-    try:
+    with suppress(ModelError):
         load_checkpoint(path)
-    except ModelError:
-        return
+    with suppress(ModelError):
+        convert(path, Path(_FOLDER.name, "converted.safetensors"))
+    with suppress(ModelError):
+        content = read_torch_file(data, "the file").content
+        for name, tensor in tensors_of(content, "the file").found.items():
+            assert isinstance(tensor, StoredTensor)
+            with suppress(ModelError):
+                assert tensor.array(name).shape == tensor.shape
 
 
 def fuzz_safetensors(data: bytes) -> None:

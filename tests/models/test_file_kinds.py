@@ -107,7 +107,7 @@ def tar(path: Path) -> None:
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:%s\nsize 46830571\n" % (b"0" * 64)
 
 CASES = [
-    Case("scripted.pt", torchscript, "TorchScript archive.*convert --trust-pickle .*--arch", PickledCode),
+    Case("scripted.pt", torchscript, "TorchScript archive.*convert --trust-pickle .* OUTPUT", PickledCode),
     Case("program.pt2", torch_export, r"torch\.export archive.*torch\.export\.load\(.*program\.pt2'\)", PickledCode),
     Case(
         "other.onnx",

@@ -5,6 +5,7 @@ import os
 import pickle
 import struct
 import sys
+import warnings
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +16,7 @@ import torch
 
 from resnet_service.errors import ModelError, PickledCode, SuspiciousModel, UnreadableModel
 from resnet_service.export.convert import ConvertOptions, convert
-from resnet_service.models.checkpoint import pytorch
+from resnet_service.models.checkpoint import torch_files
 from resnet_service.models.checkpoint.checkpoint import load_checkpoint
 from resnet_service.system.files import MAX_MODEL_BYTES
 from tests.support.models import random_model
@@ -91,7 +92,7 @@ def compressed(path: Path, canary: Path, checkpoint: Path) -> None:
 
 def many_entries(path: Path, canary: Path, checkpoint: Path) -> None:
     with zipfile.ZipFile(path, "w") as bomb:
-        for index in range(pytorch.MAX_ENTRIES + 1):
+        for index in range(torch_files.MAX_ENTRIES + 1):
             bomb.writestr(f"a/data/{index}", b"")
 
 
@@ -138,6 +139,29 @@ def deep_nesting(path: Path, canary: Path, checkpoint: Path) -> None:
     rewritten(checkpoint, path, lambda name, data: payload if name.endswith("data.pkl") else data)
 
 
+def tuples_as_keys(path: Path, canary: Path, checkpoint: Path) -> None:
+    """A key whose hash Python computes by recursion without a limit, which overflows the stack of the process."""
+    payload = b"\x80\x02})" + b"\x85" * 900_000 + b"K\x01s."
+    rewritten(checkpoint, path, lambda name, data: payload if name.endswith("data.pkl") else data)
+
+
+def copies(path: Path, canary: Path, checkpoint: Path) -> None:
+    """A dict of many entries, copied by every few opcodes."""
+    entries = b"".join(b"M" + struct.pack("<H", number) + b"N" for number in range(50_000))
+    copy = b"ccollections\nOrderedDict\nh\x00\x85R0"
+    payload = b"\x80\x02}q\x00(" + entries + b"u" + copy * 50_000 + b"."
+    rewritten(checkpoint, path, lambda name, data: payload if name.endswith("data.pkl") else data)
+
+
+def two_pickles(path: Path, canary: Path, checkpoint: Path) -> None:
+    """Two entries of one name, of which one reader takes the first and another the second."""
+    rewritten(checkpoint, path, lambda name, data: data)
+    with zipfile.ZipFile(path, "a") as archive:
+        name = next(name for name in archive.namelist() if name.endswith("data.pkl"))
+        with warnings.catch_warnings(action="ignore"):
+            archive.writestr(name, b"\x80\x02}.")
+
+
 ATTACKS: dict[Callable[[Path, Path, Path], None], type[ModelError]] = {
     reduce_in_zip: PickledCode,
     reduce_in_legacy: PickledCode,
@@ -157,6 +181,9 @@ ATTACKS: dict[Callable[[Path, Path, Path], None], type[ModelError]] = {
     half: UnreadableModel,
     without_its_end: UnreadableModel,
     deep_nesting: UnreadableModel,
+    tuples_as_keys: SuspiciousModel,
+    copies: SuspiciousModel,
+    two_pickles: SuspiciousModel,
 }
 
 
@@ -170,6 +197,19 @@ def test_the_attack_is_refused_and_nothing_ran(
         load_checkpoint(path)
     assert "\n" not in str(caught.value)
     assert not canary.exists()
+
+
+@pytest.mark.parametrize("attack", ATTACKS, ids=lambda attack: attack.__name__)
+def test_conversion_refuses_the_attack_and_nothing_ran(
+    tmp_path: Path, checkpoint: Path, attack: Callable[[Path, Path, Path], None]
+) -> None:
+    path, canary = tmp_path / "evil.pth", tmp_path / "canary"
+    attack(path, canary, checkpoint)
+    with pytest.raises(ModelError, match=r"evil\.pth") as caught:
+        convert(path, tmp_path / "model.safetensors")
+    assert "\n" not in str(caught.value)
+    assert not canary.exists()
+    assert not (tmp_path / "model.safetensors").exists()
 
 
 @pytest.mark.parametrize("attack", ATTACKS, ids=lambda attack: attack.__name__)
@@ -205,7 +245,7 @@ def test_a_file_beyond_the_limit_is_not_read(tmp_path: Path) -> None:
 
 def test_the_refusal_of_a_pickled_model_names_the_command_to_convert_it(tmp_path: Path) -> None:
     torch.save(random_model(), tmp_path / "whole.pth")
-    with pytest.raises(PickledCode, match=r"torchvision\.models\.resnet.*convert --trust-pickle .*whole\.pth"):
+    with pytest.raises(PickledCode, match=r"torchvision\.models\.resnet.*resnet-service convert .*whole\.pth"):
         load_checkpoint(tmp_path / "whole.pth")
 
 

@@ -141,21 +141,46 @@ def convert(
         Path,
         typer.Argument(help="The checkpoint to write, as safetensors or PyTorch file by its suffix; from ONNX, .onnx."),
     ],
-    arch: Arch = None,
-    num_classes: Annotated[
-        int | None, typer.Option(help="Number of classes; by default the rows of the last layer.")
+    arch: Annotated[
+        str | None,
+        typer.Option(help="Architecture; by default the one that the file names, or that its weights fit."),
     ] = None,
-    input_size: Annotated[int | None, typer.Option(help="Side of the network's input, in pixels.")] = None,
+    num_classes: Annotated[
+        int | None, typer.Option(help="Number of classes, to be compared with the rows of the last layer.")
+    ] = None,
+    input_size: Annotated[
+        int | None,
+        typer.Option(
+            help="Side of the network's input, in pixels; by default, like all preprocessing, that of the file, "
+            "else that of torchvision's or timm's weights."
+        ),
+    ] = None,
     resize_size: Annotated[int | None, typer.Option(help="Length of the shorter side before the crop.")] = None,
     interpolation: Annotated[Interpolation | None, typer.Option(help="Interpolation of the resize.")] = None,
     mean: Annotated[Channels | None, typer.Option(help="Mean per channel, of pixels in 0 ... 1.")] = None,
     std: Annotated[Channels | None, typer.Option(help="Standard deviation per channel, of pixels in 0 ... 1.")] = None,
-    labels: Labels = None,
+    labels: Annotated[
+        Path | None,
+        typer.Option(
+            help="Names of the classes: a label set, a text file of one name a line, or JSON: a list of names, index "
+            "to name, or name to index."
+        ),
+    ] = None,
     dtype: Annotated[
         WeightsDtype, typer.Option(help="Type of the stored weights; float16 halves the file.")
     ] = "float32",
+    part: Annotated[
+        str | None, typer.Option(help="Part of the file to take, such as state_dict_ema, if several fit.")
+    ] = None,
+    binary: Annotated[
+        bool, typer.Option("--binary", help="Write a network of one output (sigmoid) as one of two classes.")
+    ] = False,
     trust_pickle: Annotated[
-        bool, typer.Option("--trust-pickle", help="Run the code in a pickled model. Only for files you made yourself.")
+        bool,
+        typer.Option(
+            "--trust-pickle",
+            help="Run the code in the file, if its weights are not found without. Only for files you made yourself.",
+        ),
     ] = False,
 ) -> None:
     """Convert weights, a training checkpoint or a pickled model to a checkpoint; or import an ONNX file."""
@@ -184,7 +209,7 @@ def convert(
         from resnet_service.export.convert import ConvertOptions
         from resnet_service.export.convert import convert as convert_file
 
-        metadata = convert_file(
+        converted = convert_file(
             source,
             target,
             ConvertOptions(
@@ -197,10 +222,21 @@ def convert(
                 std=std,
                 label_file=labels,
                 dtype=dtype,
+                part=part,
+                binary=binary,
                 trust_pickle=trust_pickle,
             ),
+            on_message=message,
         )
-    message(f"Wrote {target}: {_summary(metadata)}")
+    metadata = converted.metadata
+    message(
+        f"Wrote {target}: {_summary(metadata)} from {metadata.resize_size}, {metadata.interpolation}, "
+        f"mean {_numbers(metadata.mean)}, std {_numbers(metadata.std)} ({converted.preprocessing_source})"
+    )
+
+
+def _numbers(values: Channels) -> str:
+    return " ".join(f"{value:g}" for value in values)
 
 
 def _import_onnx(source: Path, target: Path, *, dtype: WeightsDtype, **options: Any) -> None:

@@ -1,22 +1,22 @@
 """Networks by name: torchvision's classifiers, and timm's under names that begin with ``timm/``."""
 
+import math
 from collections.abc import Callable, Mapping
 from functools import cache
+from typing import get_args
 
 import torch
 import torchvision
 from torch import nn
 
 from resnet_service.errors import InvalidMetadata, UnknownArchitecture
+from resnet_service.types import Channels, Interpolation
 
 _TIMM = "timm/"
 
 # With their published weights, these two transform their input inside forward(), controlled by a flag that no
 # state_dict records. Rebuilt from a checkpoint, they would give wrong answers. timm has both without the flag.
 _NOT_REPRODUCIBLE = {"googlenet", "inception_v3"}
-
-# A bare state_dict is compared with these, the most common ones.
-_COMMON = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "wide_resnet50_2", "mobilenet_v2")
 
 
 def build(arch: str, num_classes: int) -> nn.Module:
@@ -39,29 +39,69 @@ def classifier_rows(arch: str, shapes: Mapping[str, tuple[int, ...]]) -> dict[st
     ``shapes`` has the shape of each tensor by its key. The tensors are those whose shapes differ between two builds
     with different numbers of classes. The builds take no memory for weights.
     """
-    few, many = _shapes(arch, 10), _shapes(arch, 11)
+    few, many = shapes_of(arch, 10), shapes_of(arch, 11)
     return {key: shapes[key][0] for key, shape in few.items() if shape != many[key] and key in shapes and shapes[key]}
 
 
-def guess(shapes: Mapping[str, tuple[int, ...]]) -> str | None:
-    """Return a common architecture with these keys and, except in the classifier, these shapes."""
-    for arch in _COMMON:
-        few, many = _shapes(arch, 10), _shapes(arch, 11)
-        if few.keys() == shapes.keys() and all(
-            shape == shapes[key] for key, shape in few.items() if shape == many[key]
-        ):
-            return arch
-    return None
+def names() -> tuple[str, ...]:
+    """Return the names of all architectures: torchvision's, and timm's if it is installed."""
+    try:
+        import timm
+    except ModuleNotFoundError:
+        return _torchvision_names()
+    return (*_torchvision_names(), *(_TIMM + name for name in timm.list_models()))
+
+
+def published_preprocessing(arch: str) -> tuple[int, int, Interpolation, Channels, Channels] | None:
+    """Return how images are preprocessed for the weights that torchvision (its first) or timm publish.
+
+    The values are ``input_size``, ``resize_size``, ``interpolation``, ``mean`` and ``std`` of ``ModelMetadata``;
+    ``None`` if there is no configuration, or one that the service's preprocessing cannot follow.
+
+    Raises:
+        UnknownArchitecture: No such architecture.
+
+    """
+    if arch.startswith(_TIMM):
+        name = arch.removeprefix(_TIMM)
+        _check_timm(name)
+        from timm.models import get_pretrained_cfg
+
+        config = get_pretrained_cfg(name)
+        if config is None or config.input_size[0] != 3 or config.input_size[1] != config.input_size[2]:
+            return None
+        size, ratio = config.input_size[1], config.crop_pct
+        facts = size, math.floor(size / ratio), config.interpolation, config.mean, config.std
+    else:
+        if arch not in _torchvision_names():
+            raise _unknown(arch)
+        weights = list(torchvision.models.get_model_weights(arch))
+        if not weights:
+            return None
+        transforms = weights[0].transforms()
+        (size,), (resize,) = transforms.crop_size, transforms.resize_size
+        facts = size, resize, transforms.interpolation.value, transforms.mean, transforms.std
+    size, resize, interpolation, mean, std = facts
+    if interpolation not in get_args(Interpolation) or resize < size:
+        return None
+    known: Interpolation = interpolation  # type: ignore[assignment]  # as just checked
+    return size, resize, known, (mean[0], mean[1], mean[2]), (std[0], std[1], std[2])
 
 
 @cache
-def _shapes(arch: str, num_classes: int) -> dict[str, torch.Size]:
+def shapes_of(arch: str, num_classes: int) -> dict[str, tuple[int, ...]]:
+    """Return keys and shapes of an architecture's ``state_dict``, in order; takes no memory for weights.
+
+    Raises:
+        UnknownArchitecture: No such architecture.
+
+    """
     try:
         with torch.device("meta"):
             model = _construct(arch, num_classes)
     except NotImplementedError:  # a few architectures compute with real numbers during construction
         model = _construct(arch, num_classes)
-    return {key: tensor.shape for key, tensor in model.state_dict().items()}
+    return {key: tuple(tensor.shape) for key, tensor in model.state_dict().items()}
 
 
 def _construct(arch: str, num_classes: int) -> nn.Module:
@@ -73,12 +113,16 @@ def _construct(arch: str, num_classes: int) -> nn.Module:
         make: Callable[..., nn.Module] = timm.create_model
         return make(name, num_classes=num_classes, pretrained=False)
     if arch not in _torchvision_names():
-        raise UnknownArchitecture(
-            f"There is no architecture {arch!r}. torchvision has {', '.join(_torchvision_names())}; "
-            f"timm's architectures are named {_TIMM}NAME."
-        )
+        raise _unknown(arch)
     model: nn.Module = torchvision.models.get_model(arch, num_classes=num_classes, weights=None)
     return model
+
+
+def _unknown(arch: str) -> UnknownArchitecture:
+    return UnknownArchitecture(
+        f"There is no architecture {arch!r}. torchvision has {', '.join(_torchvision_names())}; "
+        f"timm's architectures are named {_TIMM}NAME."
+    )
 
 
 @cache

@@ -75,7 +75,7 @@ _ZIP_MEMBERS: Sequence[tuple[str, _Kind]] = (
         _Kind(
             "a TorchScript archive, which contains code and cannot be loaded safely",
             "Save the model's state_dict instead; if you made the file yourself, convert it once: "
-            "resnet-service convert --trust-pickle {path} OUTPUT --arch NAME",
+            "resnet-service convert --trust-pickle {path} OUTPUT.safetensors",
             PickledCode,
         ),
     ),
@@ -85,7 +85,7 @@ _ZIP_MEMBERS: Sequence[tuple[str, _Kind]] = (
             _Kind(
                 "a torch.export archive, which contains a whole program",
                 "Save its weights instead, in Python: torch.save(dict(torch.export.load({path!r}).state_dict), "
-                "'weights.pth'), and convert those: resnet-service convert weights.pth OUTPUT --arch NAME",
+                "'weights.pth'), and convert those: resnet-service convert weights.pth OUTPUT.safetensors",
                 PickledCode,
             ),
         )

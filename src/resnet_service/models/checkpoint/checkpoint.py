@@ -70,7 +70,7 @@ def save_checkpoint(
         atomic_write(path, dump_values({**content, STATE_DICT: state}))
 
 
-def load_checkpoint(path: Path, *, from_training: bool = False, **given: Any) -> Checkpoint:
+def load_checkpoint(path: Path, **given: Any) -> Checkpoint:
     """Load a checkpoint, after checking file, archive or header, metadata, keys, shapes and values, in this order.
 
     A dict with only the four classic keys (``arch``, ``state_dict``, ``num_classes``, ``input_size``) takes
@@ -78,7 +78,6 @@ def load_checkpoint(path: Path, *, from_training: bool = False, **given: Any) ->
 
     Args:
         path: The file.
-        from_training: Accept a training checkpoint; its other keys (epoch, optimizer, …) are ignored.
         **given: Metadata that the file lacks, by the names of ``ModelMetadata``; ``None`` means not given. A value
             that the file has too must be equal.
 
@@ -89,7 +88,7 @@ def load_checkpoint(path: Path, *, from_training: bool = False, **given: Any) ->
     check_checkpoint_kind(path)
     data = read_model_file(path)
     content = _load_content(path, data)
-    state, metadata = parse_contents(content, str(path), check_tensors, given, from_training=from_training)
+    state, metadata = parse_contents(content, str(path), check_tensors, given)
     return Checkpoint(build_network(state, metadata, str(path)), metadata, sha256_of(data))
 
 

@@ -1,8 +1,7 @@
 """The contents of a checkpoint file, split into weights and metadata, whatever the format and the type of its tensors.
 
-Three forms are known: a checkpoint, which is a dict of ``state_dict`` and the keys of ``ModelMetadata``; a training
-checkpoint, which has other keys beside them; a bare ``state_dict``. Only the last two need PyTorch, which knows the
-architectures; this module does not import it.
+Two forms are known: a checkpoint, which is a dict of ``state_dict`` and the keys of ``ModelMetadata``; a bare
+``state_dict``. Only the last may need PyTorch, which knows more architectures; this module does not import it.
 """
 
 from collections.abc import Callable, Mapping
@@ -10,10 +9,11 @@ from typing import Any, Protocol, TypeVar
 
 from resnet_service.errors import BareStateDict, InvalidMetadata, UnreadableModel
 from resnet_service.models.checkpoint.keys import first_of
+from resnet_service.models.layouts import arch_of, layout_of
 from resnet_service.models.metadata import ModelMetadata
+from resnet_service.models.preprocessing import preprocessing_of
 
 STATE_DICT = "state_dict"
-_TRAINING_STATE_DICTS = (STATE_DICT, "model_state_dict", "model")  # the usual names in training scripts
 _WRAPPER_PREFIXES = ("module.", "_orig_mod.")  # DataParallel, torch.compile
 _NOTHING: Mapping[str, Any] = {}
 
@@ -35,8 +35,6 @@ def parse_contents(
     where: str,
     check: Callable[[Any, str], dict[str, TensorT]],
     given: Mapping[str, Any] = _NOTHING,
-    *,
-    from_training: bool = False,
 ) -> tuple[dict[str, TensorT], ModelMetadata]:
     """Split a file's content into weights and metadata; other arguments and errors as for ``load_checkpoint``.
 
@@ -45,28 +43,21 @@ def parse_contents(
         where: The file's name in messages.
         check: Checks a ``state_dict`` and returns it with clean keys.
         given: Metadata that the file lacks.
-        from_training: Ignore keys that no checkpoint has.
 
     """
     extra = {key: value for key, value in given.items() if value is not None}
     if not isinstance(content, Mapping):
         raise UnreadableModel(f"{where} holds a {type(content).__name__}, not a checkpoint.")
-    names = _TRAINING_STATE_DICTS if from_training else (STATE_DICT,)
-    state_key = next((name for name in names if name in content), None)
-    if state_key is None:
+    if STATE_DICT not in content:
         return _parse_bare(check(content, where), extra, where)
-    state = check(content[state_key], where)
-    own = {str(key): value for key, value in content.items() if key != state_key}
+    state = check(content[STATE_DICT], where)
+    own = {str(key): value for key, value in content.items() if key != STATE_DICT}
     unknown = sorted(own.keys() - ModelMetadata.model_fields.keys())
-    if unknown and not from_training:
+    if unknown:
         raise InvalidMetadata(
             f"{where} has keys that no checkpoint has: {first_of(unknown)}. If it is a training checkpoint, "
-            f"convert it once: resnet-service convert {where} OUTPUT"
+            f"convert it once: resnet-service convert {where} OUTPUT.safetensors"
         )
-    own = {key: value for key, value in own.items() if key not in unknown}
-    if "arch" in own | extra and "num_classes" not in own | extra and from_training:
-        inferred = _inferred(str((own | extra)["arch"]), state)
-        own = {**{key: value for key, value in inferred.items() if key not in extra}, **own}
     return state, _merge(own, extra, where)
 
 
@@ -87,13 +78,13 @@ def _parse_bare(
     state: dict[str, TensorT], extra: Mapping[str, Any], where: str
 ) -> tuple[dict[str, TensorT], ModelMetadata]:
     if "arch" not in extra:
-        arch = _guess(state)
+        arch = arch_of(shapes_of(state))
         hint = f"Its keys are those of {arch}: give --arch {arch}" if arch else "Give its architecture with --arch NAME"
         raise BareStateDict(
             f"{where} is a bare state_dict, which does not name its architecture. {hint}, or convert it to a "
-            f"checkpoint once: resnet-service convert {where} OUTPUT --arch {arch or 'NAME'}"
+            f"checkpoint once: resnet-service convert {where} OUTPUT.safetensors --arch {arch or 'NAME'}"
         )
-    return state, ModelMetadata.parse({**_inferred(extra["arch"], state), **extra}, where)
+    return state, ModelMetadata.parse({**_inferred(extra["arch"], state, extra), **extra}, where)
 
 
 def _merge(own: Mapping[str, Any], extra: Mapping[str, Any], where: str) -> ModelMetadata:
@@ -109,16 +100,17 @@ def _merge(own: Mapping[str, Any], extra: Mapping[str, Any], where: str) -> Mode
     return metadata
 
 
-def _guess(state: Mapping[str, Shaped]) -> str | None:
-    try:
-        from resnet_service.models import architectures
-    except ModuleNotFoundError:  # without PyTorch, nothing is known of architectures
-        return None
-    return architectures.guess(shapes_of(state))
-
-
-def _inferred(arch: str, state: Mapping[str, Shaped]) -> dict[str, Any]:
-    from resnet_service.models import architectures
-
-    rows = set(architectures.classifier_rows(arch, shapes_of(state)).values())
-    return {"input_size": 224, **({"num_classes": rows.pop()} if len(rows) == 1 else {})}
+def _inferred(arch: str, state: Mapping[str, Shaped], extra: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what an architecture and its weights say: the number of classes, and the published preprocessing."""
+    shapes = shapes_of(state)
+    rows = {shapes[key][0] for key in layout_of(arch).classifier if shapes.get(key)}
+    base = preprocessing_of(arch)
+    input_size = extra.get("input_size", base.input_size)
+    return {
+        "input_size": input_size,
+        "resize_size": base.for_size(input_size) if isinstance(input_size, int) else base.resize_size,
+        "interpolation": base.interpolation,
+        "mean": base.mean,
+        "std": base.std,
+        **({"num_classes": rows.pop()} if len(rows) == 1 else {}),
+    }

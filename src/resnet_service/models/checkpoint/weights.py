@@ -53,7 +53,7 @@ def read_weights(path: Path, **given: Any) -> Weights:
 
     Raises:
         ModelError: The subclass says what is wrong and the message what to do.
-        ModuleNotFoundError: PyTorch is not installed, and only it knows the classes of a bare ``state_dict``.
+        ModuleNotFoundError: Only PyTorch knows the architecture of a bare ``state_dict``, and it is not installed.
 
     """
     check_checkpoint_kind(path)

@@ -1,0 +1,261 @@
+"""Files of ``torch.save``, read without PyTorch: tensors as arrays, plain values, and names of all other objects.
+
+Both formats are read: the zip archive, and the legacy sequence of pickles from before PyTorch 1.6. Nothing in a file is
+imported or called, so any file may be read, whatever its pickle contains. Tensors are read from the file when they are
+asked for: a training checkpoint has three times the bytes of its weights.
+"""
+
+import io
+import math
+import zipfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from resnet_service.errors import StateDictMismatch, SuspiciousModel, UnreadableModel
+from resnet_service.models.checkpoint.pickles import Global, PickleError, PickleReader, TooMuchError
+
+MAX_ENTRIES = 20_000
+
+_ZIP_MAGIC = b"PK\x03\x04"
+_LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
+_COUNT_BYTES = 8
+_MAX_DIMENSIONS = 8
+_MAX_SIZE = 2**48
+_TENSORS = {"torch._utils._rebuild_tensor", "torch._utils._rebuild_tensor_v2"}
+_PARAMETERS = {"torch._utils._rebuild_parameter", "torch._utils._rebuild_parameter_with_state"}
+_SUBCLASSES = {"torch._tensor._rebuild_from_type", "torch._tensor._rebuild_from_type_v2"}
+_BF16 = "BFloat16Storage"
+_DTYPES = {
+    "DoubleStorage": "f8",
+    "FloatStorage": "f4",
+    "HalfStorage": "f2",
+    _BF16: "u2",  # the upper half of a float32
+    "LongStorage": "i8",
+    "IntStorage": "i4",
+    "ShortStorage": "i2",
+    "CharStorage": "i1",
+    "ByteStorage": "u1",
+    "BoolStorage": "?",
+}
+
+
+@dataclass(frozen=True, eq=False)
+class _Storage:
+    """Numbers in the file: ``kind`` is the class of the storage, ``key`` its name in the file."""
+
+    kind: str
+    key: str
+
+
+@dataclass(frozen=True, eq=False)
+class StoredTensor:
+    """A tensor in the file: its shape, and where its numbers are."""
+
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+    offset: int
+    storage: _Storage
+    read_storage: Callable[[str], bytes | memoryview]
+    byte_order: str
+
+    def array(self, name: str) -> NDArray[Any]:
+        """Return the tensor as a copy: floating-point numbers as float32, others in their type.
+
+        Raises:
+            StateDictMismatch: A type that cannot be read; ``name`` is in the message.
+            UnreadableModel: The storage is missing, damaged, or smaller than the tensor.
+
+        """
+        dtype = _DTYPES.get(self.storage.kind)
+        if dtype is None:
+            raise StateDictMismatch(
+                f"{name} is of the type {self.storage.kind.removesuffix('Storage')[:20]!r}, which is not read. Save "
+                "the weights as float32."
+            )
+        numbers = self._numbers(name, np.dtype(self.byte_order + dtype))
+        if self.storage.kind == _BF16:
+            widened: NDArray[Any] = numbers.astype(np.uint32)
+            widened <<= 16  # in place: of an array without dimensions, << would make a scalar
+            return widened.view(np.float32)
+        if numbers.dtype.kind == "f":
+            with np.errstate(over="ignore"):  # a float64 beyond float32 becomes infinity, which is refused
+                return numbers.astype(np.float32)
+        return numbers.astype(numbers.dtype.newbyteorder("="))
+
+    def _numbers(self, name: str, dtype: np.dtype[Any]) -> NDArray[Any]:
+        stored = self.read_storage(self.storage.key)
+        count = len(stored) // dtype.itemsize
+        size = math.prod(self.shape)
+        last = self.offset + sum((side - 1) * stride for side, stride in zip(self.shape, self.strides, strict=True))
+        if not 0 < size <= count or last >= count:
+            raise UnreadableModel(
+                f"{name} has no numbers, or more than its storage in the file, which is damaged or truncated."
+            )
+        numbers = np.frombuffer(stored, dtype, count)
+        strides = [stride * dtype.itemsize for stride in self.strides]
+        return np.lib.stride_tricks.as_strided(numbers[self.offset :], self.shape, strides, writeable=False)
+
+
+class TorchFile(NamedTuple):
+    """The content of a file, and the names of classes and functions in it, in order."""
+
+    content: Any
+    globals: tuple[str, ...]
+
+
+def read_torch_file(data: bytes, where: str) -> TorchFile:
+    """Read a file of ``torch.save``: dicts, lists, plain values, ``StoredTensor``, and ``Object`` for all else.
+
+    Args:
+        data: The file's bytes.
+        where: The file's name in messages.
+
+    Raises:
+        UnreadableModel: Truncated, or not made by ``torch.save``.
+        SuspiciousModel: A zip whose entries are compressed, too many, or larger than the file; a pickle of more
+            opcodes or deeper tuples than any network's.
+
+    """
+    try:
+        return _read_zip(data, where) if data.startswith(_ZIP_MAGIC) else _read_legacy(data)
+    except TooMuchError as error:
+        raise SuspiciousModel(f"{where} has {error}.") from error
+    except PickleError as error:
+        raise unreadable(where) from error
+
+
+def check_zip(data: bytes, where: str) -> None:
+    """Check the directory of a zip archive: as ``torch.save`` writes it, with no more bytes than the file has.
+
+    Raises:
+        UnreadableModel: No zip archive, or a damaged one.
+        SuspiciousModel: Entries are compressed, too many, of one name, or larger than the file.
+
+    """
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            entries = archive.infolist()
+    except (zipfile.BadZipFile, ValueError, NotImplementedError, OverflowError) as error:
+        raise unreadable(where) from error
+    if len(entries) > MAX_ENTRIES:
+        raise SuspiciousModel(f"{where} has {len(entries):,} zip entries; the limit is {MAX_ENTRIES:,}.")
+    if len({entry.filename for entry in entries}) != len(entries):  # readers differ in which of them they take
+        raise SuspiciousModel(f"{where} has two zip entries of one name.")
+    if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
+        raise SuspiciousModel(f"{where} has compressed zip entries, which torch.save never writes.")
+    if sum(entry.file_size for entry in entries) > len(data):
+        raise SuspiciousModel(f"{where} declares larger zip entries than the file has bytes.")
+
+
+def unreadable(where: str) -> UnreadableModel:
+    """Return the error of a file that is no complete file of ``torch.save``."""
+    return UnreadableModel(
+        f"{where} is not a complete PyTorch checkpoint: it is damaged, truncated, or another kind of file."
+    )
+
+
+class _Rebuilder:
+    """Makes tensors of the calls and persistent ids that ``torch.save`` writes for them."""
+
+    def __init__(self, read_storage: Callable[[str], bytes | memoryview], byte_order: str) -> None:
+        self.read_storage = read_storage
+        self.byte_order = byte_order
+        self.storages: dict[str, _Storage] = {}
+
+    def persistent(self, reference: Any) -> Any:
+        """Return the storage of a reference ``("storage", class, key, device, count)``."""
+        if not isinstance(reference, tuple) or len(reference) < 5 or not isinstance(reference[1], Global):
+            return None
+        if len(reference) > 5 and reference[5] is not None:  # a view of another storage, as PyTorch 0.3 wrote
+            return None
+        key = str(reference[2])
+        return self.storages.setdefault(key, _Storage(reference[1].name.rpartition(".")[2], key))
+
+    def call(self, name: str, args: tuple[Any, ...]) -> Any:
+        """Return the tensor that a call makes, or ``NotImplemented``."""
+        if name in _SUBCLASSES and len(args) > 2 and isinstance(args[0], Global) and isinstance(args[2], tuple):
+            name, args = args[0].name, args[2]
+        if name in _PARAMETERS and args and isinstance(args[0], StoredTensor):
+            return args[0]
+        if name not in _TENSORS or len(args) < 4 or not isinstance(args[0], _Storage):
+            return NotImplemented
+        storage, offset, shape, strides = args[0], args[1], args[2], args[3]
+        if not (_are_sizes((offset,)) and _are_sizes(shape) and _are_sizes(strides)) or len(shape) != len(strides):
+            raise PickleError("a tensor without a valid shape")
+        return StoredTensor(tuple(shape), tuple(strides), offset, storage, self.read_storage, self.byte_order)
+
+
+def _are_sizes(values: Any) -> bool:
+    return (
+        isinstance(values, tuple | list)
+        and len(values) <= _MAX_DIMENSIONS
+        and all(type(value) is int and 0 <= value < _MAX_SIZE for value in values)
+    )
+
+
+def _read_zip(data: bytes, where: str) -> TorchFile:
+    check_zip(data, where)
+    archive = zipfile.ZipFile(io.BytesIO(data))
+
+    @lru_cache(maxsize=1)  # several tensors may share a storage
+    def read(name: str) -> bytes:
+        try:
+            return archive.read(name)
+        # RuntimeError: encrypted. Others: damage in the header of an entry.
+        except (KeyError, RuntimeError, zipfile.BadZipFile, EOFError, ValueError, OSError) as error:
+            raise unreadable(where) from error
+
+    names = archive.namelist()
+    pickle_name = next((name for name in names if name.endswith("/data.pkl")), None)
+    if pickle_name is None:
+        raise unreadable(where)
+    folder = pickle_name.removesuffix("data.pkl")
+    byte_order = read(f"{folder}byteorder") if f"{folder}byteorder" in names else b"little"
+    rebuilder = _Rebuilder(lambda key: read(f"{folder}data/{key}"), ">" if byte_order == b"big" else "<")
+    reader = PickleReader(rebuilder.call, rebuilder.persistent)
+    content = reader.read(io.BytesIO(read(pickle_name)))
+    return TorchFile(content, tuple(reader.globals))
+
+
+def _read_legacy(data: bytes) -> TorchFile:
+    storages: dict[str, tuple[int, int]] = {}  # where the bytes of each begin and end
+
+    def read_storage(key: str) -> memoryview:
+        begin, end = storages[key]
+        return memoryview(data)[begin:end]
+
+    rebuilder = _Rebuilder(read_storage, "<")
+    reader = PickleReader(rebuilder.call, rebuilder.persistent)
+    stream = io.BytesIO(data)
+    content = reader.read(stream)
+    if content != _LEGACY_MAGIC:  # a pickle that torch.save did not write
+        return TorchFile(content, tuple(reader.globals))
+    reader.read(stream)  # the version of the format
+    system = reader.read(stream)
+    if isinstance(system, Mapping) and system.get("little_endian") is False:
+        rebuilder.byte_order = ">"
+    content = reader.read(stream)
+    keys = reader.read(stream)
+    if not isinstance(keys, list):
+        raise PickleError("no list of storages")
+    for key in map(str, keys):
+        if key not in rebuilder.storages:
+            raise PickleError("a storage of no tensor")
+        begin = stream.tell() + _COUNT_BYTES
+        count = int.from_bytes(data[stream.tell() : begin], "little", signed=True)
+        dtype = _DTYPES.get(rebuilder.storages[key].kind)
+        if dtype is None:
+            raise PickleError("a storage of an unknown type")
+        end = begin + count * np.dtype(dtype).itemsize
+        if not begin <= end <= len(data):
+            raise PickleError("a storage beyond the end of the file")
+        storages[key] = begin, end
+        stream.seek(end)
+    if storages.keys() != rebuilder.storages.keys():
+        raise PickleError("a tensor without its storage")
+    return TorchFile(content, tuple(reader.globals))

@@ -1,0 +1,114 @@
+"""Names of classes in the forms in which people keep them, turned into a label set.
+
+The forms: a text file with one name a line, and as JSON or in a checkpoint: a list of names, index to name, index to
+id and name (ImageNet's ``class_index``), class to index (torchvision's ``class_to_idx``), Hugging Face's ``id2label``.
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from resnet_service.errors import InvalidLabelSet
+from resnet_service.models.labels import ClassLabel, LabelSet
+from resnet_service.validation import describe_first
+
+# Where files have the names, beside other things.
+NAME_KEYS = (
+    "classes",
+    "class_names",
+    "class_to_idx",
+    "idx_to_class",
+    "id2label",
+    "label2id",
+    "labels",
+    "label_names",
+    "categories",
+)
+_MAX_BYTES = 20_000_000
+_FORMS = "one name a line, a JSON list of names, or a JSON object of index to name or of name to index"
+
+
+def is_label_set(data: bytes) -> bool:
+    """Whether a file is a label set of this service, with whatever mistakes in it."""
+    try:
+        content = json.loads(data)
+    except (ValueError, RecursionError):
+        return False
+    classes = content.get("classes") if isinstance(content, dict) else None
+    return isinstance(classes, list) and any(isinstance(one, dict) for one in classes)
+
+
+def parse_label_forms(data: bytes, where: Path, name: str) -> LabelSet:
+    """Return the label set ``name`` of a file in any of the forms.
+
+    Raises:
+        InvalidLabelSet: Of no known form; indices that do not count up from 0; an empty name.
+
+    """
+    if len(data) > _MAX_BYTES:
+        raise InvalidLabelSet(f"{where} is too large for a file of names.")
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InvalidLabelSet(f"{where} is not text in UTF-8. Give {_FORMS}.") from error
+    content: Any
+    try:
+        content = json.loads(text)
+    except (ValueError, RecursionError):
+        # Empty lines at the end are none; between names, they are refused below.
+        content = (
+            None if text.lstrip().startswith(("{", "[")) else [line.strip() for line in text.rstrip().splitlines()]
+        )
+    if isinstance(content, dict):
+        content = next((content[key] for key in NAME_KEYS if isinstance(content.get(key), dict | list)), content)
+    labels = labels_of(content, name)
+    if labels is None:
+        raise InvalidLabelSet(f"{where} does not name the classes in a known form. Give {_FORMS}, from 0 on.")
+    return labels
+
+
+def labels_of(content: Any, name: str) -> LabelSet | None:
+    """Return the label set that a list or dict stands for, or ``None``."""
+    names: list[tuple[str | None, str]] = []
+    if isinstance(content, list | tuple):
+        entries = list(content)
+    elif isinstance(content, Mapping) and content:
+        by_index = _by_index(content)
+        if by_index.keys() != set(range(len(content))):
+            return None
+        entries = [by_index[index] for index in range(len(content))]
+    else:
+        return None
+    for entry in entries:
+        if isinstance(entry, str):
+            names.append((None, entry))
+        elif isinstance(entry, list | tuple) and len(entry) == 2 and all(isinstance(part, str) for part in entry):
+            names.append((entry[0], entry[1]))
+        else:
+            return None
+    try:
+        classes = tuple(ClassLabel(index=index, id=one[0], name=one[1]) for index, one in enumerate(names))
+        return LabelSet(name=name, classes=classes)
+    except ValidationError as error:
+        raise InvalidLabelSet(f"The names of the classes are not valid: {describe_first(error)}") from error
+
+
+def label_set_name(target: Path) -> str:
+    """Return the name of the label set of a checkpoint to write; its file stands beside it."""
+    stem = re.sub(r"[^A-Za-z0-9._-]", "-", target.stem).lstrip("._-")[:80]
+    return f"{stem or 'model'}-labels"
+
+
+def dump_label_set(labels: LabelSet) -> bytes:
+    """Return the bytes of a label set's file."""
+    return json.dumps(labels.model_dump(mode="json", exclude_none=True), ensure_ascii=False, indent=1).encode()
+
+
+def _by_index(content: Mapping[Any, Any]) -> dict[int, Any]:
+    if all(type(value) is int for value in content.values()):
+        return {value: key for key, value in content.items()}
+    return {int(key): value for key, value in content.items() if re.fullmatch(r"\d{1,6}", str(key), re.ASCII)}

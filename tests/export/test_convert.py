@@ -1,0 +1,359 @@
+"""Conversion of training checkpoints: the same answers, the preprocessing, the labels, and what is said of them."""
+
+import argparse
+import copy
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+import transformers
+from torch import nn
+
+from resnet_service.errors import (
+    ClassCountMismatch,
+    FileNotWritten,
+    InvalidMetadata,
+    ModelError,
+    NonFiniteWeights,
+    PickledCode,
+    UnreadableModel,
+)
+from resnet_service.export.convert import Converted, ConvertOptions, convert
+from resnet_service.models.checkpoint.checkpoint import load_checkpoint, record_evaluation
+from resnet_service.models.labels import labels_for
+from resnet_service.models.metadata import EvaluationRecord
+from tests.support.models import random_checkpoint, random_model
+from tests.support.servers import cli, cli_here, hidden
+from tests.support.training import light, light_state
+
+MODEL: Any = random_model(num_classes=3)
+# Where the architecture does not matter, one whose file has 5 MB instead of 45.
+SMALL_ARCH = "shufflenet_v2_x1_0"
+SMALL = random_model(SMALL_ARCH, 3)
+IMAGES = torch.rand(2, 3, 64, 64)
+NO_ARCH = "The file names no architecture that is known; its weights are those of "
+RECORD = EvaluationRecord(dataset="d", sha256="0" * 64, pictures=3, top1=50, top5=100, calibration_error=0.1)
+
+
+def answers(path: Path) -> torch.Tensor:
+    with torch.inference_mode():
+        found: torch.Tensor = load_checkpoint(path).model(IMAGES)
+        return found
+
+
+def converted(folder: Path, content: Any, **options: Any) -> tuple[Path, Converted, list[str]]:
+    """Save ``content``, convert the file, and return the checkpoint, what is returned, and the messages."""
+    torch.save(content, folder / "source.pth")
+    messages: list[str] = []
+    target = folder / "model.safetensors"
+    return target, convert(folder / "source.pth", target, ConvertOptions(**options), messages.append), messages
+
+
+class WithHead(nn.Module):
+    """The way in which many fine-tune: all but the last layer, and a layer of their own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.features = nn.Sequential(*list(copy.deepcopy(MODEL).children())[:-1])
+        self.head = nn.Linear(512, 4, bias=False)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        found: torch.Tensor = self.head(self.features(images).flatten(1))
+        return found
+
+
+def sequential_head() -> nn.Module:
+    model: nn.Module = copy.deepcopy(MODEL)
+    model.fc = nn.Sequential(nn.Dropout(0.2), nn.Linear(512, 4))
+    return model.eval()
+
+
+def of_transformers() -> nn.Module:
+    config = transformers.ResNetConfig(  # type: ignore[call-arg]
+        embedding_size=64, hidden_sizes=[64, 128, 256, 512], depths=[2, 2, 2, 2], layer_type="basic", num_labels=4
+    )
+    model: nn.Module = transformers.ResNetForImageClassification(config).train()
+    with torch.no_grad():
+        model(torch.randn(4, 3, 64, 64))  # so that batch norms have statistics
+    return model.eval()
+
+
+@pytest.mark.parametrize("make", [WithHead, sequential_head, of_transformers])
+@pytest.mark.parametrize("whole", [False, True])
+def test_answers_are_those_of_the_network(tmp_path: Path, make: Callable[[], nn.Module], whole: bool) -> None:
+    """A whole model is read without running the code that it names: this test's own class is not needed, either."""
+    torch.manual_seed(1)
+    model = make().eval()
+    target, found, _ = converted(tmp_path, model if whole else {"state_dict": model.state_dict(), "epoch": 3})
+    assert (found.metadata.arch, found.metadata.num_classes) == ("resnet18", 4)
+    with torch.inference_mode():
+        wanted = model(IMAGES)
+        assert torch.equal(answers(target), getattr(wanted, "logits", wanted))
+
+
+def test_the_averaged_weights_are_taken_and_nothing_needs_trust(tmp_path: Path) -> None:
+    averaged = {f"module.{key}": tensor for key, tensor in MODEL.state_dict().items()}
+    content = {
+        "model": light_state("resnet18", 3),
+        "model_ema": {"n_averaged": torch.tensor(3), **averaged},
+        "args": argparse.Namespace(model="resnet18", output_dir=Path()),
+        "best": np.float64(0.9),
+    }
+    target, _, messages = converted(tmp_path, content)
+    assert torch.equal(answers(target), MODEL(IMAGES))
+    assert messages == [
+        "Several parts of the file fit: model_ema.module, model. Took model_ema.module, the averaged weights; "
+        "--part NAME takes another",
+        "Left behind, as no part of resnet18: n_averaged",
+    ]
+
+
+def test_one_output_is_written_as_two_classes_with_the_answers_of_the_sigmoid(tmp_path: Path) -> None:
+    model = copy.deepcopy(MODEL)
+    model.fc = nn.Linear(512, 1)
+    with pytest.raises(ClassCountMismatch, match=r"one output.*softmax of one number is always 1.*convert --binary"):
+        converted(tmp_path, model.state_dict())
+    target, found, _ = converted(tmp_path, model.state_dict(), binary=True)
+    with torch.inference_mode():
+        positive = model(IMAGES).sigmoid()
+    assert torch.allclose(answers(target).softmax(1), torch.cat([1 - positive, positive], 1), atol=1e-6)
+    assert [one.name for one in labels_for(found.metadata, target).classes] == ["negative", "positive"]
+    with pytest.raises(ClassCountMismatch, match="--binary is for a network of one output"):
+        converted(tmp_path, MODEL.state_dict(), binary=True)
+
+
+def test_the_option_wins_over_the_architecture_in_the_file(tmp_path: Path) -> None:
+    content = {"arch": "resnet50", "state_dict": SMALL.state_dict()}
+    _, found, messages = converted(tmp_path, content, arch="ShuffleNet-V2-X1.0")
+    assert found.metadata.arch == SMALL_ARCH
+    assert messages == [f"--arch {SMALL_ARCH} is used; the file says resnet50"]
+    _, found, messages = converted(tmp_path, content)
+    assert found.metadata.arch == SMALL_ARCH
+    assert messages == [f"The file says resnet50, but its weights are those of {SMALL_ARCH}, which is used"]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"arch": "ShuffleNet_V2_x1_0"},
+        {"arch": "shufflenet-v2-x1-0"},
+        {"model_name": SMALL_ARCH},
+        {"hyper_parameters": {"arch": SMALL_ARCH}},
+        {"args": argparse.Namespace(model=SMALL_ARCH)},
+    ],
+)
+def test_the_architecture_in_the_file_is_found(tmp_path: Path, content: dict[str, Any]) -> None:
+    assert converted(tmp_path, {**content, "state_dict": SMALL.state_dict()})[2] == []
+
+
+@pytest.mark.parametrize("arch", ["ResNet", None, 3])
+def test_what_is_no_architecture_is_none(tmp_path: Path, arch: Any) -> None:
+    assert converted(tmp_path, {"arch": arch, "state_dict": SMALL.state_dict()})[2] == [NO_ARCH + SMALL_ARCH]
+
+
+def test_preprocessing_is_that_of_the_architecture(tmp_path: Path) -> None:
+    """For EfficientNet-Lite0, ImageNet's standard values would give other answers."""
+    model = random_model("timm/tf_efficientnet_lite0", 4)
+    _, found, _ = converted(tmp_path, {"arch": "tf_efficientnet_lite0", "state_dict": model.state_dict()})
+    facts = found.metadata
+    assert (facts.input_size, facts.resize_size, facts.interpolation) == (224, 256, "bicubic")
+    assert (facts.mean, facts.std) == ((0.5,) * 3, (0.5,) * 3)
+    assert found.preprocessing_source == "from timm's configuration of tf_efficientnet_lite0"
+
+
+def test_a_bare_state_dict_is_served_with_the_preprocessing_of_its_architecture(tmp_path: Path) -> None:
+    torch.save(random_model("timm/tf_efficientnet_lite0", 4).state_dict(), tmp_path / "bare.pth")
+    facts = load_checkpoint(tmp_path / "bare.pth", arch="timm/tf_efficientnet_lite0").metadata
+    assert (facts.interpolation, facts.mean, facts.std) == ("bicubic", (0.5,) * 3, (0.5,) * 3)
+
+
+def test_the_command_says_what_it_wrote(tmp_path: Path) -> None:
+    content = {"state_dict": SMALL.state_dict(), "input_size": [3, 192, 192], "std": "wrong"}
+    torch.save(content, tmp_path / "source.pth")
+    target = tmp_path / "model.safetensors"
+    done = cli_here("convert", tmp_path / "source.pth", target, "--mean", "0.5", "0.5", "0.5")
+    assert done.returncode == 0, done.stderr
+    *others, wrote = done.stderr.splitlines()
+    assert wrote == (
+        f"Wrote {target}: {SMALL_ARCH}, 3 classes, 192 pixels from 219, bilinear, mean 0.5 0.5 0.5, "
+        "std 0.229 0.224 0.225 (mean from the options, input size from the file, else from torchvision's configuration "
+        f"of {SMALL_ARCH})"
+    )
+    assert others[0] == NO_ARCH + SMALL_ARCH
+    assert others[1].startswith("std in the file is not used: ")
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"num_classes": 7}, ClassCountMismatch, r"--num-classes is 7, but the last layer of .*source\.pth has 3 rows"),
+        ({"input_size": 3}, InvalidMetadata, "--input-size: .*8"),
+        ({"std": (0.0, 1.0, 1.0)}, InvalidMetadata, "--std: .*above zero"),
+        ({"resize_size": 100}, InvalidMetadata, "224 pixels is larger than the 100 .*--input-size.*--resize-size"),
+        ({"label_file": Path("labels/imagenet1k.json")}, ClassCountMismatch, "1000 classes"),
+    ],
+)
+def test_messages_name_the_options(
+    tmp_path: Path, options: dict[str, Any], error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        converted(tmp_path, SMALL.state_dict(), **options)
+    assert [path.name for path in tmp_path.iterdir()] == ["source.pth"]
+
+
+def test_names_of_classes_become_a_label_set_beside_the_checkpoint(tmp_path: Path) -> None:
+    (tmp_path / "names.txt").write_text("cat\ndog\nowl\n")
+    content = {"state_dict": SMALL.state_dict(), "classes": ["a", "b", "c"]}
+    target, found, messages = converted(tmp_path, content, label_file=tmp_path / "names.txt")
+    assert [one.name for one in labels_for(found.metadata, target).classes] == ["cat", "dog", "owl"]
+    assert messages[-1].startswith(f"Wrote {tmp_path / 'model-labels.json'}: ")
+    (tmp_path / "names.txt").write_text("cat\ndog\n")
+    with pytest.raises(ClassCountMismatch, match=r"names\.txt names 2 classes, but .* has 3"):
+        converted(tmp_path, content, label_file=tmp_path / "names.txt")
+    (tmp_path / "model-labels.json").write_text('["cat", "dog", "owl"]')
+    with pytest.raises(FileNotWritten, match="is the file to read"):
+        converted(tmp_path, content, label_file=tmp_path / "model-labels.json")
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        {"classes": ["cat", "dog", "owl"]},
+        {"classes": np.array(["cat", "dog", "owl"])},
+        {"classes": np.array(["cat", "dog", "owl"], dtype=object)},
+        {"class_to_idx": {"dog": 1, "cat": 0, "owl": 2}},
+        {"hyper_parameters": {"class_names": ("cat", "dog", "owl")}},
+        {"idx_to_class": {0: "cat", 1: "dog", 2: "owl"}},
+    ],
+)
+def test_names_in_the_file_are_used(tmp_path: Path, names: dict[str, Any]) -> None:
+    target, found, messages = converted(tmp_path, {"state_dict": SMALL.state_dict(), **names})
+    assert [one.name for one in labels_for(found.metadata, target).classes] == ["cat", "dog", "owl"]
+    assert any(text.startswith("The names of the classes are those of ") for text in messages)
+
+
+def test_names_that_do_not_fit_are_not_used(tmp_path: Path) -> None:
+    _, found, messages = converted(tmp_path, {"state_dict": SMALL.state_dict(), "classes": ["cat", "dog"]})
+    assert found.metadata.labels is None
+    assert "classes in the file names 2 classes, and the last layer has 3 rows; it is not used" in messages
+
+
+def test_a_checkpoint_keeps_its_metadata_and_loses_records_that_no_longer_hold(tmp_path: Path) -> None:
+    source = random_checkpoint(tmp_path / "source.pth", arch=SMALL_ARCH, mean=(0.1, 0.2, 0.3), interpolation="bicubic")
+    record_evaluation(source, RECORD)
+    before = load_checkpoint(source).metadata
+    found = convert(source, tmp_path / "model.safetensors")
+    assert found.metadata.model_copy(update={"library_versions": {}}) == before.model_copy(
+        update={"library_versions": {}}
+    )
+    assert found.preprocessing_source == "from the file"
+    messages: list[str] = []
+    found = convert(source, tmp_path / "model.safetensors", ConvertOptions(std=(1, 1, 1)), messages.append)
+    assert found.metadata.evaluations == ()
+    assert "evaluations are left out" in messages[0]
+
+
+def test_weights_that_are_no_numbers_are_refused_by_the_name_of_the_source(tmp_path: Path) -> None:
+    state = {key: tensor.clone() for key, tensor in SMALL.state_dict().items()}
+    state["fc.bias"][0] = 1e6
+    with pytest.raises(NonFiniteWeights, match=r"source\.pth has weights beyond float16 in fc\.bias.*--dtype float16"):
+        converted(tmp_path, state, dtype="float16")
+    state["fc.bias"][0] = torch.nan
+    with pytest.raises(NonFiniteWeights, match=r"source\.pth has NaN or infinity in fc\.bias"):
+        converted(tmp_path, state)
+
+
+def test_other_architectures_and_types_are_written_by_pytorch(tmp_path: Path) -> None:
+    model = random_model("timm/test_resnet", 4)
+    target, found, _ = converted(tmp_path, {"arch": "test_resnet", "state_dict": model.half().state_dict()})
+    assert (found.metadata.arch, found.metadata.input_size) == ("timm/test_resnet", 160)
+    assert torch.allclose(answers(target), model.float()(IMAGES))
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
+def test_known_architectures_are_converted_without_pytorch(tmp_path: Path, suffix: str) -> None:
+    source, target = tmp_path / f"source{suffix}", tmp_path / "model.safetensors"
+    state = {f"model.{key}": tensor.contiguous() for key, tensor in MODEL.state_dict().items()}
+    safetensors.torch.save_file(state, source) if suffix == ".safetensors" else torch.save({"net": state}, source)
+    done = cli("convert", source, target, PYTHONPATH=hidden(tmp_path / "hidden"))
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.startswith(f"{NO_ARCH}resnet18\nWrote {target}: resnet18, 3 classes, 224 pixels")
+    assert torch.equal(answers(target), MODEL(IMAGES))
+
+
+def test_without_pytorch_other_architectures_and_formats_name_the_extra(tmp_path: Path) -> None:
+    source, target = tmp_path / "source.pth", tmp_path / "model.safetensors"
+    torch.save(SMALL.state_dict(), source)
+    known = random_checkpoint(tmp_path / "known.pth")
+    for arguments in ([source, target], [source, target, "--arch", "mobilenet_v2"], [known, tmp_path / "model.pth"]):
+        done = cli("convert", *arguments, PYTHONPATH=hidden(tmp_path / "hidden"))
+        assert done.returncode == 1
+        assert done.stderr.startswith("error: ")
+        assert done.stderr.count("\n") == 1
+        assert "pip install '.[torch]'" in done.stderr
+
+
+class Hidden:
+    """An object whose weights are visible only after its code has run."""
+
+    def __init__(self, canary: Path) -> None:
+        self.canary = canary
+
+    def __reduce__(self) -> Any:
+        return exec, (f"open({str(self.canary)!r}, 'w').close()",)
+
+
+def test_without_trust_nothing_runs_and_with_it_messages_name_the_file(tmp_path: Path) -> None:
+    canary = tmp_path / "canary"
+    with pytest.raises(PickledCode, match=r"builtin\w*\.exec.*source\.pth OUTPUT\.safetensors"):
+        converted(tmp_path, {"state_dict": Hidden(canary)})
+    converted(tmp_path, {"state_dict": SMALL.state_dict(), "other": Hidden(canary)}, trust_pickle=True)
+    assert not canary.exists()  # the weights were found without
+    with pytest.raises(UnreadableModel, match=r"source\.pth has no weights") as caught:
+        converted(tmp_path, {"state_dict": Hidden(canary)}, trust_pickle=True)
+    assert canary.exists()
+    assert "plain.pth" not in str(caught.value)
+
+
+class Opaque:
+    """An object that is made by its own code of numbers that are no tensors."""
+
+    def __reduce__(self) -> Any:
+        return eval, ("__import__('torchvision').models.resnet18(num_classes=4).eval()",)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("form", ["hidden", "script"])
+def test_a_trusted_file_is_reduced_to_its_weights(tmp_path: Path, form: str) -> None:
+    source, target = tmp_path / "source.pt", tmp_path / "model.safetensors"
+    if form == "script":
+        torch.jit.script(MODEL).save(source)
+    else:
+        torch.save({"learner": [Opaque()], "epoch": 3}, source)
+    with pytest.raises(ModelError):
+        convert(source, target)
+    metadata = convert(source, target, ConvertOptions(trust_pickle=True)).metadata
+    assert metadata.num_classes == (3 if form == "script" else 4)
+    if form == "script":
+        assert torch.equal(answers(target), MODEL(IMAGES))
+
+
+def test_a_file_of_one_number_for_each_tensor_is_refused_when_its_weights_are_read(tmp_path: Path) -> None:
+    with pytest.raises(UnreadableModel, match=r"conv1\.weight has no numbers, or more than its storage"):
+        converted(tmp_path, light(MODEL.state_dict()))
+
+
+def test_a_label_set_of_this_service_is_referred_to(tmp_path: Path) -> None:
+    classes = [{"index": index, "name": name} for index, name in enumerate(("cat", "dog", "owl"))]
+    (tmp_path / "pets.json").write_text(json.dumps({"name": "pets", "classes": classes}))
+    _, found, _ = converted(tmp_path, SMALL.state_dict(), label_file=tmp_path / "pets.json")
+    assert found.metadata.labels is not None
+    assert found.metadata.labels.name == "pets"
+    assert not (tmp_path / "model-labels.json").exists()
+    assert os.listdir(tmp_path).count("pets.json") == 1
