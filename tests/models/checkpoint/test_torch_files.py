@@ -20,7 +20,7 @@ from torch import nn
 from resnet_service.errors import ModelError, StateDictMismatch, SuspiciousModel, UnreadableModel
 from resnet_service.models.checkpoint import pickles, torch_files
 from resnet_service.models.checkpoint.pickles import Object
-from resnet_service.models.checkpoint.torch_files import StoredTensor, read_torch_file
+from resnet_service.models.checkpoint.torch_files import StoredTensor, read_state_dict, read_torch_file
 from tests.support.training import saved
 
 FLOATS = [torch.float64, torch.float32, torch.float16, torch.bfloat16]
@@ -51,6 +51,15 @@ def test_tensors_are_those_of_pytorch(dtype: torch.dtype, zipped: bool) -> None:
         assert np.array_equal(array(found[name]), expected), name
         assert array(found[name]).dtype == expected.dtype
         assert array(found[name]).flags.writeable
+
+
+@pytest.mark.parametrize("content", [{}, {"a": torch.zeros(1), "epoch": 3}, [torch.zeros(1)], {3: torch.zeros(1)}])
+def test_a_state_dict_holds_tensors_and_nothing_else(content: Any) -> None:
+    state = read_state_dict(saved({"b": torch.ones(2), "a": torch.tensor(3)}), "the file")
+    assert {key: value.tolist() for key, value in state.items()} == {"b": [1, 1], "a": 3}
+    assert list(state) == ["b", "a"]
+    with pytest.raises(UnreadableModel, match="the file holds (more than|no dict of) tensors"):
+        read_state_dict(saved(content), "the file")
 
 
 def test_a_file_of_a_big_endian_machine_is_read() -> None:

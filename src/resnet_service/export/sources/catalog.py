@@ -24,7 +24,7 @@ class TorchvisionFile(NamedTuple):
     """A file of torchvision's original weights (IMAGENET1K_V1): 224 pixels, cropped after a resize to 256.
 
     ``accuracy`` is the published top-1, in percent. ``sha256`` is written here only where several public sources agree
-    on it; for the others, torchvision publishes its first eight digits, in the file's name.
+    on it; of the others, torchvision publishes the first eight digits, in the file's name.
     """
 
     name: str

