@@ -58,7 +58,7 @@ def test_a_state_dict_holds_tensors_and_nothing_else(content: Any) -> None:
     state = read_state_dict(saved({"b": torch.ones(2), "a": torch.tensor(3)}), "the file")
     assert {key: value.tolist() for key, value in state.items()} == {"b": [1, 1], "a": 3}
     assert list(state) == ["b", "a"]
-    with pytest.raises(UnreadableModel, match="the file holds (more than|no dict of) tensors"):
+    with pytest.raises(UnreadableModel, match=r"the file holds (more than|no dict of) tensors"):
         read_state_dict(saved(content), "the file")
 
 
