@@ -253,7 +253,7 @@ def _import_onnx(source: Path, target: Path, *, dtype: WeightsDtype, **options: 
     message(f"Wrote {target}: {_summary(metadata)}")
 
 
-def inspect(checkpoint: ModelFile, arch: Arch = None, as_json: AsJson = False) -> None:
+def inspect(checkpoint: ModelFile, arch: Arch = None, labels: Labels = None, as_json: AsJson = False) -> None:
     """Check a model file as serve does, and show its metadata."""
     with one_line_errors():
         from resnet_service.models.exported import read_exported
@@ -268,7 +268,7 @@ def inspect(checkpoint: ModelFile, arch: Arch = None, as_json: AsJson = False) -
         else:
             metadata, sha256, parameters = _read_checkpoint(checkpoint, arch)
             facts = {"parameters": parameters}
-        labels_for(metadata, checkpoint)
+        labels_for(metadata, checkpoint, labels)
     facts = {"file": str(checkpoint), "bytes": checkpoint.stat().st_size, "sha256": sha256, **facts}
     facts |= metadata.model_dump(mode="json")
     if as_json:

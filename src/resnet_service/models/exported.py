@@ -92,7 +92,7 @@ def read_exported(path: Path) -> ExportedModel:
         )
     try:
         content = json.loads(file.metadata)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InvalidMetadata(f"{path}: the metadata are not JSON. Export the checkpoint again.") from error
     parsed = ModelMetadata.parse(content if isinstance(content, dict) else {}, str(path))
     if parsed.packing is None:
@@ -205,7 +205,8 @@ def _check_order(nodes: list[_NodeValues], where: str) -> None:
 
 def _check_tensor(data: memoryview, tensor: _Field, where: str) -> None:
     for field in _fields(data, tensor.value, tensor.end):
-        if field.number in (_TENSOR_EXTERNAL, _TENSOR_LOCATION):
+        # A location of 0 says that the weights are here, as of a file whose external weights were read and written.
+        if field.number == _TENSOR_EXTERNAL or (field.number == _TENSOR_LOCATION and field.value != 0):
             raise SuspiciousModel(
                 f"{where} refers to weights in another file; an exported model contains all its weights. Write them "
                 "into one file, in Python: onnx.save(onnx.load('model.onnx'), 'whole.onnx')"

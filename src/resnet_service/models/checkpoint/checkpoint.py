@@ -17,6 +17,7 @@ from resnet_service.models.checkpoint.pytorch import dump_values, load_values
 from resnet_service.models.checkpoint.safetensors import Array, dump_arrays
 from resnet_service.models.checkpoint.state_dict import build_network, check_tensors
 from resnet_service.models.file_kinds import check_checkpoint_kind
+from resnet_service.models.labels import with_class_names
 from resnet_service.models.metadata import EvaluationRecord, ModelMetadata
 from resnet_service.system.files import atomic_write, read_model_file, sha256_of
 from resnet_service.types import SAFETENSORS_SUFFIX
@@ -59,7 +60,8 @@ def save_checkpoint(
         "torch": str(torch.__version__),
         "torchvision": str(torchvision.__version__),
     }
-    content = metadata.model_copy(update={"library_versions": versions}).model_dump(mode="json")
+    named = with_class_names(metadata, path)
+    content = named.model_copy(update={"library_versions": versions}).model_dump(mode="json")
     state = {
         key: tensor.to(dtype if tensor.is_floating_point() else tensor.dtype).contiguous().clone()
         for key, tensor in state.items()
