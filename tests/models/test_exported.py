@@ -202,6 +202,15 @@ def test_malformed_metadata_are_refused(path: Path, text: str) -> None:
         read_exported(path)
 
 
+def test_a_second_set_of_operators_is_refused_in_its_own_words(exported: Path, path: Path) -> None:
+    """The digest is that of the graph, and the sets of operators stand beside it."""
+    model = onnx.load(exported)
+    model.opset_import.append(helper.make_opsetid("ai.onnx.ml", 3))
+    path.write_bytes(model.SerializeToString())
+    with pytest.raises(InvalidMetadata, match=r"2 sets of operators.* altered after the export"):
+        read_exported(path)
+
+
 def test_metadata_of_a_checkpoint_do_not_make_an_exported_model(path: Path) -> None:
     model = small_model()
     metadata = ModelMetadata(arch="resnet18", num_classes=3, input_size=8, resize_size=8)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 import typer
 
-from resnet_service.errors import RuntimeUnavailable, ServiceError
+from resnet_service.errors import RuntimeUnavailable, ServiceError, install_hint
 from resnet_service.types import Progress
 
 if TYPE_CHECKING:
@@ -104,8 +104,7 @@ def optional_packages() -> Iterator[None]:
         if extra is None:
             raise
         raise RuntimeUnavailable(
-            f"This command needs the package {error.name}, which is not installed. In a checkout of resnet-service, "
-            f"install the extra {extra}: pip install '.[{extra}]'"
+            f"This command needs the package {error.name}, which is not installed. {install_hint(extra)}"
         ) from error
 
 

@@ -83,12 +83,16 @@ def read_exported(path: Path) -> ExportedModel:
     """
     data = read_model_file(path)
     file = check_onnx(data, str(path))
-    # Several operator sets: operators of other domains than ONNX's own, which `export` does not use.
-    if file.metadata is None or file.opsets > 1:
+    if file.metadata is None:
         raise InvalidMetadata(
             f"{path} is an ONNX file, but was not written by `resnet-service export`: it lacks the metadata that "
             f"describe its input and outputs. Import it: resnet-service convert {path} OUTPUT{EXPORTED_SUFFIX} "
             "--labels FILE"
+        )
+    if file.opsets > 1:
+        raise InvalidMetadata(
+            f"{path} names {file.opsets} sets of operators, where `resnet-service export` writes one: it was altered "
+            "after the export. Export the checkpoint again."
         )
     try:
         content = json.loads(file.metadata)
