@@ -4,7 +4,16 @@ import math
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PositiveInt,
+    ValidationError,
+    model_validator,
+)
 
 from resnet_service.errors import InvalidMetadata
 from resnet_service.types import Channels, Interpolation, Precision
@@ -21,6 +30,28 @@ IMAGENET_RESIZE_RATIO = 256 / 224
 _LARGEST_FLOAT32 = 3.4e38
 # Pixels.
 MIN_INPUT_SIZE, MAX_INPUT_SIZE = 8, 4096
+
+
+def _square_side(value: Any) -> Any:
+    """Reduce the common forms ``(S, S)`` and ``(3, S, S)`` to ``S``; leave others to validation."""
+    if isinstance(value, (list, tuple)):
+        sides = tuple(value[1:]) if len(value) == 3 and value[0] == 3 else tuple(value)
+        if len(sides) == 2 and sides[0] == sides[1]:
+            return sides[0]
+        raise ValueError(f"input_size must be square, not {list(value)!r}")
+    return value
+
+
+def _check_std(std: Channels) -> Channels:
+    if min(std) <= 0:
+        raise ValueError("each value must be above zero: pixels are divided by it")
+    return std
+
+
+# The types of the preprocessing in ``ModelMetadata``.
+ResizeSize = Annotated[int, Field(ge=MIN_INPUT_SIZE, le=MAX_INPUT_SIZE)]
+InputSize = Annotated[ResizeSize, BeforeValidator(_square_side)]
+Std = Annotated[Channels, AfterValidator(_check_std)]
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
@@ -114,11 +145,11 @@ class ModelMetadata(_Record):
     format_version: Literal[1] = 1
     arch: str = Field(pattern=r"^(timm/)?[a-z0-9_.]{1,100}$")
     num_classes: int = Field(ge=1, le=100_000)
-    input_size: int = Field(ge=MIN_INPUT_SIZE, le=MAX_INPUT_SIZE)
-    resize_size: int = Field(ge=MIN_INPUT_SIZE, le=MAX_INPUT_SIZE)
+    input_size: InputSize
+    resize_size: ResizeSize
     interpolation: Interpolation = "bilinear"
     mean: Channels = IMAGENET_MEAN
-    std: Channels = IMAGENET_STD
+    std: Std = IMAGENET_STD
     labels: LabelSetReference | None = None
     provenance: Provenance | None = None
     evaluations: tuple[EvaluationRecord, ...] = ()
@@ -133,18 +164,6 @@ class ModelMetadata(_Record):
             if isinstance(side, int):
                 return {**data, "resize_size": math.floor(side * IMAGENET_RESIZE_RATIO)}
         return data
-
-    @field_validator("input_size", mode="before")
-    @classmethod
-    def _accept_square_shapes(cls, value: Any) -> Any:
-        return _square_side(value)
-
-    @field_validator("std")
-    @classmethod
-    def _std_divides(cls, std: Channels) -> Channels:
-        if min(std) <= 0:
-            raise ValueError("each value must be above zero: pixels are divided by it")
-        return std
 
     @model_validator(mode="after")
     def _normalises_in_float32(self) -> Self:
@@ -171,13 +190,3 @@ class ModelMetadata(_Record):
             return cls.model_validate(dict(data))
         except ValidationError as error:
             raise InvalidMetadata(f"{where} has invalid metadata: {describe(error)}") from error
-
-
-def _square_side(value: Any) -> Any:
-    """Reduce the common forms ``(S, S)`` and ``(3, S, S)`` to ``S``; leave others to validation."""
-    if isinstance(value, (list, tuple)):
-        sides = tuple(value[1:]) if len(value) == 3 and value[0] == 3 else tuple(value)
-        if len(sides) == 2 and sides[0] == sides[1]:
-            return sides[0]
-        raise ValueError(f"input_size must be square, not {list(value)!r}")
-    return value
