@@ -369,7 +369,7 @@ def test_trusted_code_does_not_run_where_an_option_is_wrong(
     tmp_path: Path, options: dict[str, Any], error: type[Exception], message: str
 ) -> None:
     canary = tmp_path / "canary"
-    content = {"model": light_state("resnet18", 3), "other": Hidden(canary)}
+    content = {"model": MODEL.state_dict(), "other": Hidden(canary)}
     with pytest.raises(error, match=message):
         converted(tmp_path, content, trust_pickle=True, **options)
     assert not canary.exists()

@@ -17,9 +17,7 @@ from resnet_service.export.onnx_metadata import record_evaluation
 from resnet_service.imaging.decode import decode
 from resnet_service.imaging.preprocess import crop
 from resnet_service.models.checkpoint.checkpoint import load_checkpoint, save_checkpoint
-from resnet_service.models.checkpoint.weights import read_weights
 from resnet_service.models.exported import read_exported
-from resnet_service.models.graphs import exported_model
 from resnet_service.models.labels import read_label_set
 from resnet_service.models.metadata import Agreement, EvaluationRecord
 from resnet_service.runtimes.registry import open_runtime
@@ -205,9 +203,9 @@ def test_fp32_may_only_round(expected: float, actual: float) -> None:
 
 
 @pytest.mark.parametrize("precision", ["fp32", "int8"])
-def test_logits_that_are_no_numbers_are_an_error(checkpoint: Path, precision: Precision) -> None:
-    exported = exported_model(read_weights(checkpoint), "model")._replace(precision=precision)
-    images = Images([], crops(1), None, None)
+def test_logits_that_are_no_numbers_are_an_error(fp32: Path, precision: Precision) -> None:
+    exported = read_exported(fp32)._replace(precision=precision)
+    images = Images([], list(crops(1)), None, None)
     with pytest.raises(AccuracyLossExceeded, match=f"^{'This architecture' if precision == 'fp32' else 'In INT8'}"):
         parity.compare(lambda _: np.full(10, np.nan, np.float32), exported, images)
 

@@ -460,7 +460,7 @@ def test_a_different_answer_of_openvino_writes_nothing(tmp_path: Path) -> None:
     """OpenVINO adds the two constants first; in the order of the file, adding a large number rounds the scores away."""
     model = classifier()
     for name, number in (("large", 1e9), ("back", -1e9)):
-        model.graph.initializer.append(numpy_helper.from_array(np.float32(number), name))
+        model.graph.initializer.append(numpy_helper.from_array(np.array(number, np.float32), name))
     last = model.graph.output[0].name
     model.graph.node.append(helper.make_node("Add", [last, "large"], ["lost"]))
     model.graph.node.append(helper.make_node("Add", ["lost", "back"], ["rounded"]))
