@@ -22,7 +22,7 @@ from resnet_service.validation import describe
 # Under this key, ONNX and safetensors files hold the metadata as JSON.
 METADATA_KEY = "resnet_service"
 
-# ImageNet's standard values, for checkpoints with only the four classic keys.
+# ImageNet's standard values.
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 IMAGENET_RESIZE_RATIO = 256 / 224

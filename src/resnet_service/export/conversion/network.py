@@ -99,7 +99,7 @@ def find_network(source: Path, options: ConvertOptions, on_message: Callable[[st
             return _find_in(contents, str(source), options, on_message)
         except (NoNetwork, StateDictMismatch) as error:
             none = isinstance(error, NoNetwork) or isinstance(error.__cause__, NoNetwork)
-            if not none or not options.trust_pickle or not _foreign(contents.names):
+            if not none or not options.trust_pickle or not _code_in(contents.names):
                 raise
     with tempfile.TemporaryDirectory() as folder:
         plain = Path(folder) / "plain.pth"
@@ -242,10 +242,10 @@ def _find_in(
 
 
 def _without_weights(contents: _Contents, where: str) -> ModelError:
-    foreign = _foreign(contents.names)
-    if foreign:
+    code = _code_in(contents.names)
+    if code:
         return PickledCode(
-            f"{where} is a pickled Python object ({', '.join(foreign[:_MAX_NAMES])}), and no weights are found without "
+            f"{where} is a pickled Python object ({', '.join(code[:_MAX_NAMES])}), and no weights are found without "
             "running the code it names. If you made it yourself, run that once: "
             f"resnet-service convert --trust-pickle {where} OUTPUT.safetensors"
         )
@@ -257,7 +257,7 @@ def _without_weights(contents: _Contents, where: str) -> ModelError:
     )
 
 
-def _foreign(names: tuple[str, ...]) -> list[str]:
+def _code_in(names: tuple[str, ...]) -> list[str]:
     """Return the names of a pickle that stand for more than tensors and plain values."""
     return [name for name in names if not name.startswith(_PLAIN_GLOBALS) and name.isprintable()]
 
