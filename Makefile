@@ -78,7 +78,7 @@ release: $(VENV)/.test
 	@$(BIN)/python -m tools.release
 
 fuzz: $(VENV)/.test
-	@for target in decode checkpoint safetensors graph exported foreign; do $(BIN)/python -m fuzz $$target $(or $(SECONDS),30) || exit 1; done
+	@for target in decode checkpoint safetensors graph exported third_party; do $(BIN)/python -m fuzz $$target $(or $(SECONDS),30) || exit 1; done
 
 # The label values are build arguments, since a Dockerfile cannot read files; the build verifies them.
 ENGINE ?= $(shell for engine in docker podman buildah; do $$engine info >/dev/null 2>&1 && echo $$engine && break; done)

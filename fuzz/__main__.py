@@ -13,12 +13,12 @@ import atheris
 _INSTRUMENTED = [
     "resnet_service.imaging.decoder_limits",
     "resnet_service.imaging.decode",
-    "resnet_service.export.foreign_graph",
+    "resnet_service.export.third_party_graph",
     "resnet_service.models.exported",
     "resnet_service.models.graphs",
     "resnet_service.models.networks",
     "resnet_service.models.checkpoint",
-    "resnet_service.models.fitting",
+    "resnet_service.export.conversion.matching",
     "resnet_service.models.file_kinds",
 ]
 

@@ -127,7 +127,7 @@ def graphs() -> dict[str, bytes]:
     }
 
 
-def foreign_models() -> dict[str, bytes]:
+def third_party_models() -> dict[str, bytes]:
     """Return small ONNX files as other programs write them."""
     from onnx import TensorProto, helper, numpy_helper
 
@@ -179,7 +179,7 @@ def main() -> None:
         ("safetensors", safetensors_files()),
         ("exported", exported_models(CORPUS / "exported")),
         ("graph", graphs()),
-        ("foreign", foreign_models()),
+        ("third_party", third_party_models()),
     ):
         for name, data in files.items():
             (CORPUS / target).mkdir(exist_ok=True)

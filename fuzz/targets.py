@@ -11,7 +11,7 @@ import numpy as np
 
 from resnet_service.errors import ModelError, RequestError
 from resnet_service.export.convert import convert
-from resnet_service.export.foreign_graph import read_foreign, with_pixels
+from resnet_service.export.third_party_graph import read_third_party, with_pixels
 from resnet_service.imaging.decode import decode
 from resnet_service.models.checkpoint.checkpoint import load_checkpoint
 from resnet_service.models.checkpoint.safetensors import Array
@@ -93,13 +93,13 @@ def _whole_state() -> dict[str, Array]:
     return {key: np.ones(shape, np.float32) for key, shape in state_shapes(SMALLEST_GRAPH, 2).items()}
 
 
-def fuzz_foreign(data: bytes) -> None:
-    """Read an ONNX file of another maker and put pixels in front, as `convert` does before any runtime reads it."""
+def fuzz_third_party(data: bytes) -> None:
+    """Read a third-party ONNX file and put pixels in front, as `convert` does before any runtime reads it."""
     try:
-        graph = read_foreign(data, "model.onnx", input_size=64)
+        graph = read_third_party(data, "model.onnx", input_size=64)
     except ModelError:
         return
-    model = with_pixels(graph, IMAGENET_MEAN, IMAGENET_STD, graph.values)
+    model = with_pixels(graph, IMAGENET_MEAN, IMAGENET_STD, graph.output_names)
     assert [one.name for one in model.graph.input] == ["pixels"]
     assert model.SerializeToString()
 
@@ -121,7 +121,7 @@ TARGETS: Mapping[str, Callable[[bytes], None]] = MappingProxyType(
         "safetensors": fuzz_safetensors,
         "exported": fuzz_exported,
         "graph": fuzz_graph,
-        "foreign": fuzz_foreign,
+        "third_party": fuzz_third_party,
     }
 )
 

@@ -5,10 +5,11 @@ import warnings
 from pathlib import Path
 
 import pytest
+import safetensors.torch
 import torch
 
 from tests.support.models import random_model
-from tests.support.servers import cli, cli_here
+from tests.support.servers import cli, cli_here, hidden
 
 
 def test_inspect_shows_digest_parameters_and_metadata(checkpoint: Path) -> None:
@@ -18,6 +19,20 @@ def test_inspect_shows_digest_parameters_and_metadata(checkpoint: Path) -> None:
     shown = cli_here("inspect", checkpoint).stdout
     assert facts["sha256"] in shown
     assert "11,181,642" in shown
+
+
+def test_commands_take_an_architecture_in_any_spelling(tmp_path: Path) -> None:
+    """A bare state_dict of an architecture that needs no PyTorch is read without it, however the name is spelt."""
+    state = {key: tensor.contiguous() for key, tensor in random_model().state_dict().items()}
+    safetensors.torch.save_file(state, tmp_path / "bare.safetensors")
+    path = hidden(tmp_path / "hidden")
+    shown = cli("inspect", tmp_path / "bare.safetensors", "--arch", "ResNet-18", "--json", PYTHONPATH=path)
+    assert json.loads(shown.stdout)["arch"] == "resnet18", shown.stderr
+    image = "tests/data/fashion-mnist/bag/00018.png"
+    answer = cli(
+        "classify", "--checkpoint", tmp_path / "bare.safetensors", "--arch", "ResNet-18", image, PYTHONPATH=path
+    )
+    assert answer.returncode == 0, answer.stderr
 
 
 @pytest.mark.slow

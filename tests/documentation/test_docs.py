@@ -18,7 +18,7 @@ from resnet_service.cli.app import app
 from resnet_service.export.convert import convert as convert_file
 from resnet_service.models.labels import LabelSet
 from resnet_service.moved_paths import MOVED
-from tests.support import foreign
+from tests.support import third_party
 from tests.support.servers import REPOSITORY, ServerProcess, server_process
 from tools import tables
 from tools.tables import TABLES, with_table
@@ -149,7 +149,7 @@ def test_the_page_of_exported_models_works(tmp_path: Path) -> None:
     mine.unlink()
     run(convert)
     assert mine.stat().st_size > 10**7
-    foreign.written(tmp_path / "model.onnx", foreign.classifier())
+    third_party.written(tmp_path / "model.onnx", third_party.classifier())
     (tmp_path / "labels.json").write_text(LabelSet.numbered(3).model_dump_json())
     run(import_onnx)
     server = ServerProcess(*serve[1:], cwd=tmp_path)

@@ -16,12 +16,16 @@ import transformers
 from torch import nn
 
 from resnet_service.errors import (
+    BareStateDict,
     ClassCountMismatch,
     FileNotWritten,
     InvalidMetadata,
     ModelError,
     NonFiniteWeights,
     PickledCode,
+    StateDictMismatch,
+    SuspiciousModel,
+    UnknownArchitecture,
     UnreadableModel,
 )
 from resnet_service.export.convert import Converted, ConvertOptions, convert
@@ -108,7 +112,7 @@ def test_the_averaged_weights_are_taken_and_nothing_needs_trust(tmp_path: Path) 
     target, _, messages = converted(tmp_path, content)
     assert torch.equal(answers(target), MODEL(IMAGES))
     assert messages == [
-        "Several parts of the file fit: model_ema.module, model. Took model_ema.module, the averaged weights; "
+        "Several parts of the file match: model_ema.module, model. Took model_ema.module, the averaged weights; "
         "--part NAME takes another",
         "Left behind, as no part of resnet18: n_averaged",
     ]
@@ -171,6 +175,37 @@ def test_a_bare_state_dict_is_served_with_the_preprocessing_of_its_architecture(
     torch.save(random_model("timm/tf_efficientnet_lite0", 4).state_dict(), tmp_path / "bare.pth")
     facts = load_checkpoint(tmp_path / "bare.pth", arch="timm/tf_efficientnet_lite0").metadata
     assert (facts.interpolation, facts.mean, facts.std) == ("bicubic", (0.5,) * 3, (0.5,) * 3)
+
+
+def test_a_dict_of_four_keys_is_served_as_it_is_converted(tmp_path: Path) -> None:
+    """What is stated stays; what is not comes from the architecture, in both ways."""
+    arch = "timm/tf_efficientnet_lite0"
+    content = {"arch": arch, "state_dict": random_model(arch, 4).state_dict(), "num_classes": 4, "input_size": 112}
+    _, found, _ = converted(tmp_path, content)
+    for read in (load_checkpoint(tmp_path / "source.pth").metadata, found.metadata):
+        assert (read.resize_size, read.interpolation, read.mean, read.std) == (128, "bicubic", (0.5,) * 3, (0.5,) * 3)
+    torch.save({**content, "mean": (0.1, 0.2, 0.3), "interpolation": "bilinear"}, tmp_path / "source.pth")
+    facts = load_checkpoint(tmp_path / "source.pth").metadata
+    assert (facts.mean, facts.interpolation, facts.std) == ((0.1, 0.2, 0.3), "bilinear", (0.5,) * 3)
+
+
+def test_twins_are_both_named(tmp_path: Path) -> None:
+    torch.save(random_model("timm/efficientnet_lite0", 4).state_dict(), tmp_path / "bare.pth")
+    with pytest.raises(BareStateDict) as caught:
+        load_checkpoint(tmp_path / "bare.pth")
+    names = ["timm/tf_efficientnet_lite0", "timm/efficientnet_lite0"]
+    assert (
+        f"keys are those of {' and '.join(names)}, which compute differently: give --arch {names[0]} or "
+        f"--arch {names[1]}, or"
+    ) in str(caught.value)
+    assert "OUTPUT.safetensors --arch NAME" in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["ResNet-18", "timm/ResNet18", "torchvision.models.resnet18"])
+def test_loading_takes_names_as_converting_does(tmp_path: Path, name: str) -> None:
+    torch.save(MODEL.state_dict(), tmp_path / "bare.pth")
+    arch = "timm/resnet18" if name.startswith("timm/") else "resnet18"
+    assert load_checkpoint(tmp_path / "bare.pth", arch=name).metadata.arch == arch
 
 
 def test_the_command_says_what_it_wrote(tmp_path: Path) -> None:
@@ -319,6 +354,46 @@ def test_without_trust_nothing_runs_and_with_it_messages_name_the_file(tmp_path:
         converted(tmp_path, {"state_dict": Hidden(canary)}, trust_pickle=True)
     assert canary.exists()
     assert "plain.pth" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"part": "modle"}, BareStateDict, "no such part. Its parts are model"),
+        ({"arch": "resnet34"}, StateDictMismatch, "does not fit resnet34"),
+        ({"arch": "resnt18"}, UnknownArchitecture, "nearest"),
+        ({"num_classes": 4}, ClassCountMismatch, "--num-classes is 4"),
+    ],
+)
+def test_trusted_code_does_not_run_where_an_option_is_wrong(
+    tmp_path: Path, options: dict[str, Any], error: type[Exception], message: str
+) -> None:
+    canary = tmp_path / "canary"
+    content = {"model": MODEL.state_dict(), "other": Hidden(canary)}
+    with pytest.raises(error, match=message):
+        converted(tmp_path, content, trust_pickle=True, **options)
+    assert not canary.exists()
+
+
+def test_trusted_code_does_not_run_in_files_beyond_a_limit_or_damaged(tmp_path: Path) -> None:
+    canary, source = tmp_path / "canary", tmp_path / "source.pth"
+    tensor = torch.zeros(())
+    with pytest.raises(SuspiciousModel, match="more than 20,000 tensors"):
+        converted(tmp_path, {"many": [tensor] * 20_001, "other": Hidden(canary)}, trust_pickle=True)
+    torch.save({"other": Hidden(canary)}, source)
+    source.write_bytes(source.read_bytes()[:-100])
+    with pytest.raises(UnreadableModel, match="damaged"):
+        convert(source, tmp_path / "model.pth", ConvertOptions(trust_pickle=True))
+    assert not canary.exists()
+
+
+@pytest.mark.parametrize("arch", [None, "resnet34"])
+def test_trusted_code_runs_where_the_tensors_are_those_of_no_network(tmp_path: Path, arch: str | None) -> None:
+    """As of an optimizer, which is beside an object that hides the network."""
+    content = {"optimizer": {"exp_avg": torch.zeros(2, 2)}, "net": [Opaque()], "arch": arch}
+    with pytest.raises(ModelError):
+        converted(tmp_path, content)
+    assert converted(tmp_path, content, trust_pickle=True)[1].metadata.num_classes == 4
 
 
 class Opaque:

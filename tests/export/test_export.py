@@ -11,6 +11,7 @@ import torch
 
 from resnet_service.errors import AccuracyLossExceeded, InvalidDataset, UnsuitableRuntime
 from resnet_service.export import half_precision, parity, pytorch_graph
+from resnet_service.export.calibration import Images
 from resnet_service.export.export import default_target, export
 from resnet_service.export.onnx_metadata import record_evaluation
 from resnet_service.imaging.decode import decode
@@ -21,6 +22,7 @@ from resnet_service.models.labels import read_label_set
 from resnet_service.models.metadata import Agreement, EvaluationRecord
 from resnet_service.runtimes.registry import open_runtime
 from resnet_service.system.files import sha256_of
+from resnet_service.types import Precision
 from tests.support.images import EXAMPLES, encoded, imagenet_photographs, noise
 from tests.support.models import Both, ExportedByCommand, metadata, random_checkpoint, random_model
 from tests.support.servers import REPOSITORY, cli
@@ -189,10 +191,29 @@ def test_without_true_classes_loss_is_the_share_of_changed_answers() -> None:
     parity.check_accuracy_loss(lossy, "int8", 1.5)
 
 
-def test_fp32_may_only_round() -> None:
-    off = Agreement(pictures=9, top1_agreement=100, max_logit_difference=0.002)
-    with pytest.raises(AccuracyLossExceeded, match="rounding"):
-        parity.check_accuracy_loss(off, "fp32", 100)
+@pytest.mark.parametrize(
+    ("expected", "actual"),
+    [(0, 0.002), (100, 100.02), (0, np.nan), (np.nan, 0), (np.inf, 0), (np.inf, np.inf), (0, -np.inf)],
+)
+def test_fp32_may_only_round(expected: float, actual: float) -> None:
+    with pytest.raises(AccuracyLossExceeded, match=r"^The logits differ by .*, more than rounding explains .*Wait\.$"):
+        parity.check_difference(np.array([1, expected]), np.array([1, actual]), "The logits differ", "Wait.")
+    assert parity.check_difference(np.array([0, 1]), np.array([0.0005, 1]), "", "") == pytest.approx(0.0005)
+    assert parity.check_difference(np.array([0, 100]), np.array([0.005, 100]), "", "") == pytest.approx(0.005)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_logits_that_are_no_numbers_are_an_error(fp32: Path, precision: Precision) -> None:
+    exported = read_exported(fp32)._replace(precision=precision)
+    images = Images([], list(crops(1)), None, None)
+    with pytest.raises(AccuracyLossExceeded, match=f"^{'This architecture' if precision == 'fp32' else 'In INT8'}"):
+        parity.compare(lambda _: np.full(10, np.nan, np.float32), exported, images)
+
+
+def test_the_summary_says_what_the_answers_were_compared_with() -> None:
+    agreement = Agreement(pictures=9, top1_agreement=100, max_logit_difference=0.0002)
+    assert parity.summary(agreement, "fp32").startswith("Compared with the reference implementation on 9 images: ")
+    assert parity.summary(agreement, "int8").startswith("Compared with the model in FP32 on 9 images: ")
 
 
 @pytest.mark.slow
@@ -301,7 +322,10 @@ def test_an_evaluation_is_recorded_without_touching_the_graph(tmp_path: Path, fp
 @pytest.mark.slow
 def test_the_commands_export_inspect_and_evaluate(tmp_path: Path, fashion_exported: ExportedByCommand) -> None:
     path, done = fashion_exported
-    assert "Compared with the checkpoint on 4 images: the first answer is the same for 100.00 %" in done.stderr
+    assert (
+        "Compared with the reference implementation on 4 images: the first answer is the same for 100.00 %"
+        in done.stderr
+    )
     assert f"Wrote {path}: FP32, {path.stat().st_size / 1e6:.1f} MB" in done.stderr
     target = tmp_path / "fashion.onnx"
     shutil.copy(path, target)

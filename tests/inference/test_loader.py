@@ -10,12 +10,14 @@ from pathlib import Path
 
 import httpx
 import pytest
+import safetensors.torch
 
 from resnet_service.errors import InvalidModelOutput
 from resnet_service.inference.classifier import Classifier
-from resnet_service.inference.loader import open_classifier
+from resnet_service.inference.loader import ModelLoader, open_classifier
 from resnet_service.settings import Settings
 from tests.support.images import CAT
+from tests.support.models import random_model
 from tests.support.servers import server_process
 
 MODEL = "checkpoints/resnet18-fashion-mnist-int8.onnx"
@@ -113,3 +115,10 @@ def test_a_model_that_cannot_answer_is_not_opened(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(Classifier, "warm_up", fail)
     with pytest.raises(InvalidModelOutput):
         open_classifier(Settings(checkpoint=Path(MODEL)))
+
+
+async def test_the_architecture_may_be_in_any_spelling(tmp_path: Path) -> None:
+    state = {key: tensor.contiguous() for key, tensor in random_model().state_dict().items()}
+    safetensors.torch.save_file(state, tmp_path / "bare.safetensors")
+    settings = Settings(checkpoint=tmp_path / "bare.safetensors", arch="ResNet-18", runtime="openvino")
+    assert (await ModelLoader(settings).result()).model.metadata.arch == "resnet18"

@@ -1,9 +1,11 @@
 """Architectures are found under the names that people write."""
 
+from pathlib import Path
+
 import pytest
 
 from resnet_service.errors import UnknownArchitecture
-from resnet_service.models.architecture_names import resolve, resolve_given
+from resnet_service.models.architecture_names import canonical, canonical_for, resolve, resolve_given
 
 
 @pytest.mark.parametrize(
@@ -43,3 +45,24 @@ def test_the_nearest_names_are_suggested() -> None:
         resolve_given("MobileNet-V22")
     with pytest.raises(UnknownArchitecture, match="Name one of torchvision's or timm's"):
         resolve_given("zzzzzzzzzz")
+
+
+@pytest.mark.parametrize(
+    ("name", "arch"),
+    [
+        ("EfficientNet-Lite0", "timm/efficientnet_lite0"),
+        ("tf_efficientnet_lite0", "timm/tf_efficientnet_lite0"),
+        ("ResNet50", "resnet50"),
+        ("timm/ResNet50", "timm/resnet50"),
+        ("MobileNetV2", "mobilenet_v2"),
+    ],
+)
+def test_an_option_stands_for_the_likeliest(name: str, arch: str) -> None:
+    assert canonical(name) == arch == resolve_given(name)[0]
+
+
+def test_exported_models_name_their_own() -> None:
+    assert canonical_for(Path("model.onnx"), "no such architecture") == "no such architecture"
+    assert canonical_for(Path("model.pth"), None) is None
+    with pytest.raises(UnknownArchitecture):
+        canonical_for(Path("model.pth"), "no such architecture")

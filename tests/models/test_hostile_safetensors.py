@@ -131,7 +131,7 @@ ATTACKS: dict[str, tuple[Callable[[], bytes], type[ModelError], str]] = {
     "the same key twice in the metadata": (
         lambda: made(bytes(8), {METADATA_KEY: '{"arch": "resnet18", "arch": "resnet34"}'}),
         InvalidMetadata,
-        "the metadata are not JSON",
+        "the metadata are not valid: a name appears twice",
     ),
     "deep nesting": (lambda: raw(b'{"a":' + b"[" * 70_000 + b"]" * 70_000 + b"}"), UnreadableModel, "not JSON"),
     "deeper nesting": (lambda: raw(b'{"a":' + b"[" * 500_000), SuspiciousModel, "more lists and objects"),
@@ -183,7 +183,7 @@ ATTACKS: dict[str, tuple[Callable[[], bytes], type[ModelError], str]] = {
     "a name of a megabyte": (lambda: made(**{"a" * 2**20: entry()}), SuspiciousModel, "longer than 300"),
     "metadata that are no strings": (lambda: made(bytes(8), {"x": 1}), UnreadableModel, "values other than strings"),
     "metadata that are a list": (lambda: made(bytes(8), ["x"]), UnreadableModel, "values other than strings"),
-    "our metadata as a list": (lambda: made(bytes(8), {METADATA_KEY: "[]"}), InvalidMetadata, "metadata are not JSON"),
+    "our metadata as a list": (lambda: made(bytes(8), {METADATA_KEY: "[]"}), InvalidMetadata, "are not a JSON object"),
     "our metadata as text": (
         lambda: made(bytes(8), {METADATA_KEY: "resnet18"}),
         InvalidMetadata,

@@ -5,9 +5,9 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import nn
 
 from resnet_service.models import architectures
+from resnet_service.models.checkpoint.keys import COUNTER
 from resnet_service.models.checkpoint.torch_files import read_torch_file
 from resnet_service.models.checkpoint.training import Tensors, tensors_of
 
@@ -19,9 +19,11 @@ def light(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 def light_state(arch: str = "resnet18", num_classes: int = 3) -> dict[str, torch.Tensor]:
     """Return the light ``state_dict`` of an architecture."""
-    with torch.device("meta"):
-        model: nn.Module = architectures._construct(arch, num_classes)
-    return light(model.state_dict())
+    shapes = architectures.shapes_of(arch, num_classes)
+    return {
+        key: torch.zeros((), dtype=torch.int64 if key.endswith(COUNTER) else torch.float32).expand(shape)
+        for key, shape in shapes.items()
+    }
 
 
 def saved(content: Any, **options: Any) -> bytes:

@@ -47,7 +47,11 @@ def err() -> "Console":
 
 
 def message(text: str) -> None:
-    """Print one line on stderr."""
+    """Print a message on stderr, one line.
+
+    All functions with a parameter ``on_message`` call it with such texts. A message is one statement without a full
+    stop at its end; a colon or semicolon may divide it, and a full stop may stand between two statements.
+    """
     err().print(plain(text))
 
 

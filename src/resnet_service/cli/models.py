@@ -176,7 +176,7 @@ def convert(
         WeightsDtype, typer.Option(help="Type of the stored weights; float16 halves the file.")
     ] = "float32",
     part: Annotated[
-        str | None, typer.Option(help="Part of the file to take, such as state_dict_ema, if several fit.")
+        str | None, typer.Option(help="Part of the file to take, such as state_dict_ema, if several match.")
     ] = None,
     binary: Annotated[
         bool, typer.Option("--binary", help="Write a network of one output (sigmoid) as one of two classes.")
@@ -190,30 +190,13 @@ def convert(
     ] = False,
 ) -> None:
     """Convert weights, a training checkpoint or a pickled model to a checkpoint; or import an ONNX file."""
-    if source.suffix == target.suffix == EXPORTED_SUFFIX and not trust_pickle:
-        _import_onnx(
-            source,
-            target,
-            arch=arch,
-            num_classes=num_classes,
-            input_size=input_size,
-            resize_size=resize_size,
-            interpolation=interpolation,
-            mean=mean,
-            std=std,
-            label_file=labels,
-            dtype=dtype,
-        )
-        return
     with one_line_errors():
-        from resnet_service.models.file_kinds import check_checkpoint_kind
-        from resnet_service.system.files import check_model_file
+        from resnet_service.export.conversion.options import ConvertOptions
 
-        # Trusted code may be in a kind of file that is refused otherwise, such as a TorchScript archive.
-        check = check_model_file if trust_pickle else check_checkpoint_kind
-        check(source)
-        from resnet_service.export.convert import ConvertOptions
-        from resnet_service.export.convert import convert as convert_file
+        if source.suffix == target.suffix == EXPORTED_SUFFIX:
+            from resnet_service.export.onnx_import import import_onnx as convert_file
+        else:
+            from resnet_service.export.convert import convert as convert_file
 
         converted = convert_file(
             source,
@@ -245,20 +228,6 @@ def _numbers(values: Channels) -> str:
     return " ".join(f"{value:g}" for value in values)
 
 
-def _import_onnx(source: Path, target: Path, *, dtype: WeightsDtype, **options: Any) -> None:
-    with one_line_errors():
-        from resnet_service.models.file_kinds import check_model_kind
-
-        check_model_kind(source)
-        from resnet_service.errors import InvalidMetadata
-        from resnet_service.export.onnx_import import ImportOptions, import_onnx
-
-        if dtype != "float32":
-            raise InvalidMetadata("An ONNX file is imported in FP32. Leave out --dtype.")
-        metadata = import_onnx(source, target, ImportOptions(**options), message)
-    message(f"Wrote {target}: {_summary(metadata)}")
-
-
 def inspect(checkpoint: ModelFile, arch: Arch = None, labels: Labels = None, as_json: AsJson = False) -> None:
     """Check a model file as serve does, and show its metadata."""
     with one_line_errors():
@@ -285,8 +254,10 @@ def inspect(checkpoint: ModelFile, arch: Arch = None, labels: Labels = None, as_
 
 def _read_checkpoint(path: Path, arch: str | None) -> "tuple[ModelMetadata, str, int]":
     """Return metadata, SHA-256 and number of parameters; without PyTorch, of safetensors only."""
+    from resnet_service.models.architecture_names import canonical_for
     from resnet_service.models.checkpoint.weights import is_safetensors_path, needs_pytorch, read_weights
 
+    arch = canonical_for(path, arch)
     if not needs_pytorch(path, arch):
         from resnet_service.models.networks import check_state
 

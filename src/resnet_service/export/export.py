@@ -44,7 +44,7 @@ def export(
         max_loss: Percentage points of top-1 accuracy that may be lost on held-out images; if these have no classes, the
             percentage of first answers that may change.
         label_file: Label set to use instead of the one that the checkpoint names.
-        on_message: Called with each message, a sentence at a time.
+        on_message: Called with each message; see ``cli.console.message``.
 
     Raises:
         ModelError: The checkpoint cannot be loaded.
@@ -79,7 +79,7 @@ def export(
     serialised = model.SerializeToString()
     exported = ExportedModel(serialised, source.metadata, precision, sha256_of(serialised), source.outputs)
     agreement = compare(reference, exported, chosen)
-    on_message(summary(agreement))
+    on_message(summary(agreement, precision))
     check_accuracy_loss(agreement, precision, max_loss)
     packing = Packing(
         checkpoint_sha256=source.sha256,

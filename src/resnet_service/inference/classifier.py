@@ -21,6 +21,7 @@ from resnet_service.inference.base import ServedModel
 from resnet_service.inference.class_activation_map import activation_map, check_class_id
 from resnet_service.inference.ranking import check_logits, check_top_k, rank, softmax
 from resnet_service.inference.results import Classification, Embedding, Explanation, Scores, Timing
+from resnet_service.models.architecture_names import canonical_for
 from resnet_service.models.label_translations import Translations, translations_beside
 from resnet_service.models.labels import LabelSet, label_file_for, labels_of
 from resnet_service.runtimes.base import Features, Runtime
@@ -101,7 +102,8 @@ class Classifier:
             RuntimeUnavailable: The packages that the model needs are not installed.
 
         """
-        runtime = open_runtime(path, config.runtime, arch=config.arch, workers=config.workers, threads=config.threads)
+        arch = canonical_for(path, config.arch)
+        runtime = open_runtime(path, config.runtime, arch=arch, workers=config.workers, threads=config.threads)
         file = label_file_for(runtime.metadata, path, config.label_file)
         labels = labels_of(runtime.metadata, file)
         translations = None if file is None else translations_beside(file)

@@ -6,6 +6,7 @@ import threading
 from concurrent.futures import Future
 
 from resnet_service.inference.classifier import Classifier, ClassifierConfig
+from resnet_service.models.architecture_names import canonical_for
 from resnet_service.models.discovery import choose_model
 from resnet_service.runtimes.registry import find_runtime
 from resnet_service.settings import Settings
@@ -47,7 +48,8 @@ class ModelLoader:
     """
 
     def __init__(self, settings: Settings) -> None:
-        find_runtime(choose_model(settings.checkpoint), settings.runtime, settings.arch)
+        path = choose_model(settings.checkpoint)
+        find_runtime(path, settings.runtime, canonical_for(path, settings.arch))
         self._result: Future[Classifier] = Future()
         # Not a daemon thread: the process would abort if it exited while OpenVINO was compiling.
         threading.Thread(target=_open, args=(settings, self._result), name="model-loader").start()

@@ -4,9 +4,11 @@ import difflib
 import re
 from collections.abc import Iterable
 from functools import cache
+from pathlib import Path
 
 from resnet_service.errors import UnknownArchitecture, install_hint
 from resnet_service.models import networks
+from resnet_service.types import EXPORTED_SUFFIX
 
 INSTALL_PYTORCH = f"Others need PyTorch. {install_hint('torch')}"
 
@@ -54,6 +56,30 @@ def resolve_given(name: str, option: str = "--arch") -> tuple[str, ...]:
     similar = nearest(name, known_names())
     hint = f"The nearest are {', '.join(similar)}." if similar else "Name one of torchvision's or timm's classifiers."
     raise UnknownArchitecture(f"{given}: there is no such architecture. {hint}")
+
+
+def canonical(name: str, option: str = "--arch") -> str:
+    """Return the likeliest architecture that the value of an option stands for.
+
+    PyTorch is imported only for names other than those of ``networks``.
+
+    Raises:
+        UnknownArchitecture: None; the message has the nearest names.
+
+    """
+    timm = name.lower().startswith(_TIMM)
+    for known in networks.ARCHITECTURES:
+        if name == known or (_squeezed(name) == _squeezed(known) and timm <= known.startswith(_TIMM)):
+            return known
+    return resolve_given(name, option)[0]
+
+
+def canonical_for(path: Path, name: str | None) -> str | None:
+    """Return the architecture that is given for a model file, by its own name; errors as of ``canonical``.
+
+    Exported models name their own, so that what is given for them is not looked at.
+    """
+    return name if name is None or path.suffix == EXPORTED_SUFFIX else canonical(name)
 
 
 def nearest(name: str, known: Iterable[str]) -> list[str]:

@@ -5,7 +5,7 @@ delay every start.
 
 Field numbers are those of ``onnx.proto``, IR version 13. The checks refuse everything that ``export`` never writes:
 weights in other files (whose path could lead anywhere), graphs within graphs (loops), functions, operators of other
-domains. ``convert`` makes the same checks of ONNX files of other makers.
+domains. ``convert`` makes the same checks of third-party ONNX files.
 """
 
 import json

@@ -134,7 +134,7 @@ def check_checkpoint_kind(path: Path) -> None:
     """Refuse what is not a checkpoint, exported models included; errors as of ``check_model_kind``.
 
     Raises:
-        InvalidMetadata: An ONNX file of another maker; the message names ``convert``.
+        InvalidMetadata: A third-party ONNX file; the message names ``convert``.
 
     """
     check_model_kind(path)

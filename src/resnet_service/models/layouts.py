@@ -68,15 +68,20 @@ def layout_of(arch: str) -> Layout:
     return Layout(arch, few, frozenset(key for key, shape in few.items() if shape != many[key]))
 
 
-def arch_of(shapes: Mapping[str, tuple[int, ...]]) -> str | None:
-    """Return a common architecture with exactly these keys and, but for the classifier, these shapes."""
+def archs_of(shapes: Mapping[str, tuple[int, ...]]) -> tuple[str, ...]:
+    """Return the common architecture with exactly these keys and, but for the classifier, these shapes, and its twin.
+
+    Returns:
+        Nothing, if no common architecture has them.
+
+    """
     for arch in (*COMMON, *COMMON_WITH_PYTORCH):
         try:
             layout = layout_of(arch)
         except ModuleNotFoundError:  # without PyTorch, the others are not known
-            return None
+            return ()
         if layout.shapes.keys() == shapes.keys() and all(
             shapes[key] == shape for key, shape in layout.backbone.items()
         ):
-            return arch
-    return None
+            return (arch, TWINS[arch]) if arch in TWINS else (arch,)
+    return ()

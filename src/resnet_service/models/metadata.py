@@ -8,11 +8,11 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     PositiveInt,
     ValidationError,
-    field_validator,
     model_validator,
 )
 
@@ -23,7 +23,7 @@ from resnet_service.validation import describe
 # Under this key, ONNX and safetensors files hold the metadata as JSON.
 METADATA_KEY = "resnet_service"
 
-# ImageNet's standard values, for checkpoints with only the four classic keys.
+# ImageNet's standard values.
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 IMAGENET_RESIZE_RATIO = 256 / 224
@@ -42,6 +42,38 @@ def _without_controls(text: str) -> str:
 # Texts in files are untrusted, and go onto terminals and into logs.
 Text = Annotated[str, AfterValidator(_without_controls)]
 ClassName = Annotated[Text, Field(min_length=1, max_length=200)]
+
+
+def _square_side(value: Any) -> Any:
+    """Reduce the common forms ``(S, S)`` and ``(3, S, S)`` to ``S``; leave others to validation."""
+    if isinstance(value, (list, tuple)):
+        sides = tuple(value[1:]) if len(value) == 3 and value[0] == 3 else tuple(value)
+        if len(sides) == 2 and sides[0] == sides[1]:
+            return sides[0]
+        raise ValueError(f"input_size must be square, not {list(value)!r}")
+    return value
+
+
+def _check_std(std: Channels) -> Channels:
+    if min(std) <= 0:
+        raise ValueError("each value must be above zero: pixels are divided by it")
+    return std
+
+
+def _check_count(num_classes: int) -> int:
+    if num_classes == 1:
+        raise ValueError(
+            "a network of one output cannot be served, since softmax of one number is always 1. Write it as two "
+            "classes: resnet-service convert --binary FILE OUTPUT.safetensors"
+        )
+    return num_classes
+
+
+# The types of the preprocessing in ``ModelMetadata``.
+ResizeSize = Annotated[int, Field(ge=MIN_INPUT_SIZE, le=MAX_INPUT_SIZE)]
+InputSize = Annotated[ResizeSize, BeforeValidator(_square_side)]
+Std = Annotated[Channels, AfterValidator(_check_std)]
+
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
@@ -133,12 +165,12 @@ class ModelMetadata(_Record):
 
     format_version: Literal[1] = 1
     arch: str = Field(pattern=r"^(timm/)?[a-z0-9_.]{1,100}$")
-    num_classes: int = Field(ge=1, le=100_000)
-    input_size: int = Field(ge=MIN_INPUT_SIZE, le=MAX_INPUT_SIZE)
-    resize_size: int = Field(ge=MIN_INPUT_SIZE, le=MAX_INPUT_SIZE)
+    num_classes: Annotated[int, AfterValidator(_check_count)] = Field(ge=1, le=100_000)
+    input_size: InputSize
+    resize_size: ResizeSize
     interpolation: Interpolation = "bilinear"
     mean: Channels = IMAGENET_MEAN
-    std: Channels = IMAGENET_STD
+    std: Std = IMAGENET_STD
     labels: LabelSetReference | None = None
     provenance: Provenance | None = None
     evaluations: tuple[EvaluationRecord, ...] = ()
@@ -157,34 +189,12 @@ class ModelMetadata(_Record):
                 return {**data, "resize_size": math.floor(side * IMAGENET_RESIZE_RATIO)}
         return data
 
-    @field_validator("input_size", mode="before")
-    @classmethod
-    def _accept_square_shapes(cls, value: Any) -> Any:
-        return _square_side(value)
-
-    @field_validator("std")
-    @classmethod
-    def _std_divides(cls, std: Channels) -> Channels:
-        if min(std) <= 0:
-            raise ValueError("each value must be above zero: pixels are divided by it")
-        return std
-
     @model_validator(mode="after")
     def _normalises_in_float32(self) -> Self:
         for mean, std in zip(self.mean, self.std, strict=True):
             if max(abs(mean), std, abs(mean / std), 1 / (255 * std)) > _LARGEST_FLOAT32:
                 raise ValueError(f"pixels normalised with the mean {mean:g} and the std {std:g} exceed float32")
         return self
-
-    @field_validator("num_classes")
-    @classmethod
-    def _classes_differ(cls, num_classes: int) -> int:
-        if num_classes == 1:
-            raise ValueError(
-                "a network of one output cannot be served, since softmax of one number is always 1. Write it as two "
-                "classes: resnet-service convert --binary FILE OUTPUT.safetensors"
-            )
-        return num_classes
 
     @model_validator(mode="after")
     def _each_class_has_a_name(self) -> Self:
@@ -210,13 +220,3 @@ class ModelMetadata(_Record):
             return cls.model_validate(dict(data))
         except ValidationError as error:
             raise InvalidMetadata(f"{where} has invalid metadata: {describe(error)}") from error
-
-
-def _square_side(value: Any) -> Any:
-    """Reduce the common forms ``(S, S)`` and ``(3, S, S)`` to ``S``; leave others to validation."""
-    if isinstance(value, (list, tuple)):
-        sides = tuple(value[1:]) if len(value) == 3 and value[0] == 3 else tuple(value)
-        if len(sides) == 2 and sides[0] == sides[1]:
-            return sides[0]
-        raise ValueError(f"input_size must be square, not {list(value)!r}")
-    return value

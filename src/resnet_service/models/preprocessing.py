@@ -1,11 +1,27 @@
 """The preprocessing of architectures: what torchvision and timm do to an image before the network gets it."""
 
 import math
+from collections.abc import Mapping
+from functools import cache
 from typing import Any, NamedTuple
 
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+from resnet_service.errors import InvalidMetadata
 from resnet_service.models import networks
-from resnet_service.models.metadata import IMAGENET_MEAN, IMAGENET_STD
+from resnet_service.models.metadata import IMAGENET_MEAN, IMAGENET_STD, InputSize, ResizeSize, Std
 from resnet_service.types import Channels, Interpolation
+from resnet_service.validation import describe_first
+
+_TYPES: Mapping[str, Any] = {
+    "input_size": InputSize,
+    "resize_size": ResizeSize,
+    "interpolation": Interpolation,
+    "mean": Channels,
+    "std": Std,
+}
+# The names of the values, which are those of ``ModelMetadata``.
+VALUES = tuple(_TYPES)
 
 
 class Preprocessing(NamedTuple):
@@ -27,14 +43,27 @@ class Preprocessing(NamedTuple):
         """Return the ``resize_size`` for another input size, in the same proportion."""
         return math.floor(input_size * self.resize_size / self.input_size)
 
+    def with_values(self, values: Mapping[str, Any]) -> "Preprocessing":
+        """Return the preprocessing with other ``VALUES``, which are not checked; ``check_value`` checks one.
+
+        With another ``input_size`` alone, ``resize_size`` is in the same proportion as before.
+        """
+        sizes = {"resize_size": self.for_size(values["input_size"])} if "input_size" in values else {}
+        return self._replace(**{**sizes, **values})
+
 
 _HALF = (0.5, 0.5, 0.5)
-_STANDARD = Preprocessing(224, 256, "bilinear", IMAGENET_MEAN, IMAGENET_STD, "torchvision's configuration")
+# Where no configuration is known.
+STANDARD = Preprocessing(224, 256, "bilinear", IMAGENET_MEAN, IMAGENET_STD, "ImageNet's standard values")
 _KNOWN = {
-    **{arch: _STANDARD for arch in networks.ARCHITECTURES if not arch.startswith("timm/")},
+    **{
+        arch: STANDARD._replace(source="torchvision's configuration")
+        for arch in networks.ARCHITECTURES
+        if not arch.startswith("timm/")
+    },
     networks.LITE0: Preprocessing(224, 256, "bicubic", _HALF, _HALF, "timm's configuration"),
 }
-_DEFAULT = _STANDARD._replace(source="ImageNet's standard, since the architecture has no configuration")
+_DEFAULT = STANDARD._replace(source="ImageNet's standard values, since the architecture has no configuration")
 
 
 def preprocessing_of(arch: str) -> Preprocessing:
@@ -51,3 +80,21 @@ def preprocessing_of(arch: str) -> Preprocessing:
     from resnet_service.models.architectures import published_preprocessing
 
     return published_preprocessing(arch) or _DEFAULT
+
+
+def check_value(name: str, value: Any, about: str) -> Any:
+    """Return one of the ``VALUES`` as ``ModelMetadata`` has it.
+
+    Raises:
+        InvalidMetadata: The value is not valid; the message begins with ``about``.
+
+    """
+    try:
+        return _adapter(name).validate_python(value)
+    except ValidationError as error:
+        raise InvalidMetadata(f"{about}: {describe_first(error)}") from error
+
+
+@cache
+def _adapter(name: str) -> TypeAdapter[Any]:
+    return TypeAdapter(_TYPES[name], config=ConfigDict(allow_inf_nan=False))

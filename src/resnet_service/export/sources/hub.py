@@ -18,6 +18,7 @@ from resnet_service.errors import (
     UnknownArchitecture,
     UnreadableModel,
 )
+from resnet_service.export.conversion.label_forms import dump_label_set, label_set_name
 from resnet_service.export.sources.base import (
     Pulled,
     PullRequest,
@@ -29,7 +30,6 @@ from resnet_service.export.sources.base import (
 from resnet_service.export.sources.catalog import HUB, IMAGENET, HubFile, is_repository
 from resnet_service.export.sources.hub_config import CONFIG, HubModel, fits_imagenet, parse_config
 from resnet_service.models.checkpoint.safetensors import load_arrays
-from resnet_service.models.label_forms import dump_label_set, label_set_name
 from resnet_service.models.labels import LabelSet, find_label_file, read_label_set
 from resnet_service.models.metadata import LabelSetReference, Provenance
 from resnet_service.models.networks import ARCHITECTURES

@@ -76,7 +76,8 @@ def load_checkpoint(path: Path, **given: Any) -> Checkpoint:
     """Load a checkpoint, after checking file, archive or header, metadata, keys, shapes and values, in this order.
 
     A dict with only the four classic keys (``arch``, ``state_dict``, ``num_classes``, ``input_size``) takes
-    ImageNet's standard values for the rest. A bare ``state_dict`` loads if ``arch`` is given.
+    the preprocessing with which torchvision or timm publish the architecture. A bare ``state_dict`` loads if ``arch``
+    is given.
 
     Args:
         path: The file.

@@ -8,10 +8,11 @@ from collections.abc import Callable, Mapping
 from typing import Any, Protocol, TypeVar
 
 from resnet_service.errors import BareStateDict, InvalidMetadata, UnreadableModel
+from resnet_service.models.architecture_names import canonical
 from resnet_service.models.checkpoint.keys import first_of
-from resnet_service.models.layouts import arch_of, layout_of
+from resnet_service.models.layouts import archs_of, layout_of
 from resnet_service.models.metadata import ModelMetadata
-from resnet_service.models.preprocessing import preprocessing_of
+from resnet_service.models.preprocessing import VALUES, preprocessing_of
 
 STATE_DICT = "state_dict"
 _WRAPPER_PREFIXES = ("module.", "_orig_mod.")  # DataParallel, torch.compile
@@ -46,6 +47,8 @@ def parse_contents(
 
     """
     extra = {key: value for key, value in given.items() if value is not None}
+    if isinstance(extra.get("arch"), str):
+        extra["arch"] = canonical(extra["arch"])
     if not isinstance(content, Mapping):
         raise UnreadableModel(f"{where} holds a {type(content).__name__}, not a checkpoint.")
     if STATE_DICT not in content:
@@ -78,18 +81,31 @@ def _parse_bare(
     state: dict[str, TensorT], extra: Mapping[str, Any], where: str
 ) -> tuple[dict[str, TensorT], ModelMetadata]:
     if "arch" not in extra:
-        arch = arch_of(shapes_of(state))
-        hint = f"Its keys are those of {arch}: give --arch {arch}" if arch else "Give its architecture with --arch NAME"
+        found = archs_of(shapes_of(state))
+        hint = (
+            f"Its keys are those of {' and '.join(found)}{', which compute differently' if len(found) > 1 else ''}: "
+            f"give {' or '.join(f'--arch {arch}' for arch in found)}"
+            if found
+            else "Give its architecture with --arch NAME"
+        )
+        known = found[0] if len(found) == 1 else "NAME"
         raise BareStateDict(
             f"{where} is a bare state_dict, which does not name its architecture. {hint}, or convert it to a "
-            f"checkpoint once: resnet-service convert {where} OUTPUT.safetensors --arch {arch or 'NAME'}"
+            f"checkpoint once: resnet-service convert {where} OUTPUT.safetensors --arch {known}"
         )
     return state, ModelMetadata.parse({**_inferred(extra["arch"], state, extra), **extra}, where)
 
 
 def _merge(own: Mapping[str, Any], extra: Mapping[str, Any], where: str) -> ModelMetadata:
-    """Join the file's metadata with those given; a value that both have must be equal."""
+    """Join the file's metadata with those given; a value that both have must be equal.
+
+    Preprocessing that neither has is the published one of the architecture.
+    """
     metadata = ModelMetadata.parse({**extra, **own}, where)
+    if not {*own, *extra}.issuperset(VALUES):
+        published = preprocessing_of(metadata.arch).with_values({"input_size": metadata.input_size})
+        defaults = {name: getattr(published, name) for name in VALUES}
+        metadata = ModelMetadata.parse({**defaults, **extra, **own}, where)
     wanted = ModelMetadata.parse({**own, **extra}, where)
     for key in extra:
         if getattr(metadata, key) != getattr(wanted, key):
@@ -105,12 +121,9 @@ def _inferred(arch: str, state: Mapping[str, Shaped], extra: Mapping[str, Any]) 
     shapes = shapes_of(state)
     rows = {shapes[key][0] for key in layout_of(arch).classifier if shapes.get(key)}
     base = preprocessing_of(arch)
-    input_size = extra.get("input_size", base.input_size)
+    if isinstance(extra.get("input_size"), int):
+        base = base.with_values({"input_size": extra["input_size"]})
     return {
-        "input_size": input_size,
-        "resize_size": base.for_size(input_size) if isinstance(input_size, int) else base.resize_size,
-        "interpolation": base.interpolation,
-        "mean": base.mean,
-        "std": base.std,
+        **{name: getattr(base, name) for name in VALUES},
         **({"num_classes": rows.pop()} if len(rows) == 1 else {}),
     }

@@ -23,7 +23,6 @@ from numpy.typing import NDArray
 
 from resnet_service.errors import (
     InvalidMetadata,
-    ModelError,
     NonFiniteWeights,
     StateDictMismatch,
     SuspiciousModel,
@@ -212,7 +211,12 @@ def _read_header(data: bytes, size: int, where: str) -> _Header:
     text = data[_LENGTH_BYTES:start]
     if text.count(b"[") + text.count(b"{") > _MAX_BRACKETS:
         raise SuspiciousModel(f"{where} has a header of more lists and objects than {MAX_TENSORS:,} tensors need.")
-    content = _parse_object(text, where)
+    try:
+        content = _parse_object(text)
+    except _NotAllowedError as error:
+        raise SuspiciousModel(f"{where} has a header that no safetensors file has: {error}.") from error
+    except _NotJSONError as error:
+        raise _unreadable(where, f"its header is {error}") from error
     author = content.pop(_AUTHOR, {})
     if not isinstance(author, dict) or not all(isinstance(value, str) for value in author.values()):
         raise _unreadable(where, f"its {_AUTHOR} has values other than strings")
@@ -278,26 +282,37 @@ def _own_metadata(header: _Header, where: str) -> dict[str, Any]:
     if text is None:
         return {}
     try:
-        return _parse_object(text.encode(errors="surrogatepass"), where)
-    except ModelError as error:
-        raise InvalidMetadata(f"{where}: the metadata are not JSON. Convert or save the checkpoint again.") from error
+        return _parse_object(text.encode(errors="surrogatepass"))
+    except (_NotAllowedError, _NotJSONError) as error:
+        reason = f"not valid: {error}" if isinstance(error, _NotAllowedError) else str(error)
+        raise InvalidMetadata(f"{where}: the metadata are {reason}. Convert or save the checkpoint again.") from error
 
 
 class _NotAllowedError(ValueError):
     """JSON that the format does not allow, and what is wrong with it."""
 
 
-def _parse_object(text: bytes, where: str) -> dict[str, Any]:
-    """Parse a JSON object in which no key appears twice, all are printable, and numbers are finite."""
+class _NotJSONError(ValueError):
+    """Text that is no JSON object, and what it is instead, such as "not JSON"."""
+
+
+def _parse_object(text: bytes) -> dict[str, Any]:
+    """Parse a JSON object in which no key appears twice, all are printable, and numbers are finite.
+
+    Raises:
+        _NotAllowedError: A key or a number is otherwise.
+        _NotJSONError: Not a JSON object.
+
+    """
     try:
         content = json.loads(text.decode(), object_pairs_hook=_object, parse_constant=_refuse_constant)
-    except _NotAllowedError as error:
-        raise SuspiciousModel(f"{where} has a header that no safetensors file has: {error}.") from error
+    except _NotAllowedError:
+        raise
     # UnicodeDecodeError is a ValueError, and so is a number of too many digits.
     except (ValueError, RecursionError) as error:
-        raise _unreadable(where, "its header is not JSON") from error
+        raise _NotJSONError("not JSON") from error
     if not isinstance(content, dict):
-        raise _unreadable(where, "its header is not a JSON object")
+        raise _NotJSONError("not a JSON object")
     return content
 
 

@@ -11,10 +11,10 @@ import torch
 from torch import nn
 
 from resnet_service.errors import BareStateDict, StateDictMismatch, SuspiciousModel
+from resnet_service.export.conversion.matching import guess, match_architecture
 from resnet_service.models import networks
 from resnet_service.models.checkpoint.training import MAX_TENSORS
-from resnet_service.models.fitting import fit, guess
-from resnet_service.models.layouts import COMMON, COMMON_WITH_PYTORCH, TWINS, arch_of, layout_of
+from resnet_service.models.layouts import COMMON, COMMON_WITH_PYTORCH, TWINS, archs_of, layout_of
 from tests.support.training import light, light_state, tensors_in
 
 STATE = light_state()
@@ -111,7 +111,7 @@ def test_of_several_the_averaged_then_the_first_but_no_teacher(parts: tuple[str,
     found = guess(tensors_in(content), "file")
     assert found.part == taken
     (message,) = found.messages
-    assert message.startswith("Several parts of the file fit: ")
+    assert message.startswith("Several parts of the file match: ")
     assert f"Took {taken}" in message
     assert "--part" in message
     for part in parts:
@@ -120,9 +120,15 @@ def test_of_several_the_averaged_then_the_first_but_no_teacher(parts: tuple[str,
         guess(tensors_in(content), "file", "other")
 
 
+def test_layers_of_the_training_are_left_and_named() -> None:
+    content = {**prefixed("model."), **linear("arcface_margin", 512, 4), **linear("aux.loss_fn", 3, 3)}
+    (message,) = guess(tensors_in(content), "file").messages
+    assert message.startswith("Left behind, as no part of resnet18: arcface_margin.weight")
+
+
 def test_a_student_is_found_beside_a_teacher_of_another_architecture() -> None:
     content = {"teacher": light_state("resnet34"), "student": STATE}
-    for found in (guess(tensors_in(content), "file"), fit(tensors_in(content), ["resnet18"], "file")):
+    for found in (guess(tensors_in(content), "file"), match_architecture(tensors_in(content), ["resnet18"], "file")):
         assert (found.arch, found.part) == ("resnet18", "student")
 
 
@@ -130,9 +136,9 @@ def test_a_student_is_found_beside_a_teacher_of_another_architecture() -> None:
 def test_each_common_architecture_is_told_by_its_weights(arch: str) -> None:
     state = light_state(arch, 5)
     shapes = {key: tuple(tensor.shape) for key, tensor in state.items()}
-    assert arch_of(shapes) == arch
+    assert archs_of(shapes) == ((arch, TWINS[arch]) if arch in TWINS else (arch,))
     tensors = tensors_in(prefixed("model.", state))
-    assert fit(tensors, [arch], "file").rows == 5
+    assert match_architecture(tensors, [arch], "file").rows == 5
     if arch in TWINS:
         assert layout_of(TWINS[arch]).shapes == layout_of(arch).shapes
         with pytest.raises(BareStateDict, match=rf"--arch {arch} or --arch {TWINS[arch]}"):
@@ -237,6 +243,10 @@ ELSE: dict[str, tuple[dict[str, Any], str]] = {
         {**STATE, "layer1.0.attention.weight": light_tensor(64, 64)},
         r"layers besides those of resnet18: layer1\.0\.attention\.weight",
     ),
+    "layers whose names contain those of a training's parts": (
+        {**prefixed("model."), **linear("semantic_head", 512, 4)},
+        r"layers besides those of resnet18: semantic_head\.weight",
+    ),
     "a block less": (without("layer3.1."), r"does not fit resnet18: missing: layer3\.1\.conv1\.weight.*--arch NAME"),
     "no names": (
         {str(index): tensor for index, tensor in enumerate(STATE.values())},
@@ -273,11 +283,11 @@ def test_quantized_weights_are_named() -> None:
 
 def test_a_wrong_architecture_is_corrected() -> None:
     with pytest.raises(StateDictMismatch, match="does not fit resnet34; its weights are those of resnet18: --arch"):
-        fit(tensors_in(STATE), ["resnet34"], "file")
+        match_architecture(tensors_in(STATE), ["resnet34"], "file")
     with pytest.raises(StateDictMismatch, match="does not fit mobilenet_v2; its weights are those of resnet18: --arch"):
-        fit(tensors_in(STATE), ["mobilenet_v2"], "file")
+        match_architecture(tensors_in(STATE), ["mobilenet_v2"], "file")
     with pytest.raises(StateDictMismatch, match=r"layers besides those of resnet18: layer1\.2\.conv1\.weight"):
-        fit(tensors_in(light_state("resnet34")), ["resnet18"], "file")
+        match_architecture(tensors_in(light_state("resnet34")), ["resnet18"], "file")
 
 
 @pytest.mark.timeout(20)

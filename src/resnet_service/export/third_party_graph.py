@@ -1,4 +1,4 @@
-"""ONNX graphs of other makers: finds the image input, the scores and what comes before them, and puts pixels in front.
+"""Third-party ONNX graphs: finds the image input, the scores and what comes before them, and puts pixels in front.
 
 Nothing here runs the graph.
 """
@@ -30,12 +30,12 @@ _POOLS = ("GlobalAveragePool", "ReduceMean", "AveragePool")
 _FIX = "Export the network again with one image as input and its scores as output."
 
 
-class ForeignGraph(NamedTuple):
-    """The graph of another maker, checked for being an image classifier's.
+class ThirdPartyGraph(NamedTuple):
+    """A third-party graph, checked to be that of an image classifier.
 
     ``original`` computes the scores from the image as in the file, except that a final softmax is left out, and with it
-    everything that the scores do not depend on. ``values`` are the names in it of our outputs: always of ``logits``,
-    and where found of ``embedding`` and ``feature_map``. The caller must check their shapes and values.
+    everything that the scores do not depend on. ``output_names`` has the name in it of each of our outputs: always of
+    ``logits``, and where found of ``embedding`` and ``feature_map``. The caller must check their shapes and values.
     """
 
     original: onnx.ModelProto
@@ -47,11 +47,13 @@ class ForeignGraph(NamedTuple):
     had_softmax: bool
     left_out: tuple[str, ...]  # the file's other outputs
     flatten: bool  # the scores are [N, classes, 1, 1]
-    values: dict[str, str]
+    output_names: dict[str, str]
     opset: int
 
 
-def read_foreign(data: bytes, where: str, *, input_size: int | None = None, classes: int | None = None) -> ForeignGraph:
+def read_third_party(
+    data: bytes, where: str, *, input_size: int | None = None, classes: int | None = None
+) -> ThirdPartyGraph:
     """Find an image classifier in the bytes of an ONNX file.
 
     Args:
@@ -84,7 +86,9 @@ def read_foreign(data: bytes, where: str, *, input_size: int | None = None, clas
     producers = {name: node for node in model.graph.node for name in node.output if name}
     left_out = [one.name for one in model.graph.output]
     output = _choose_output(model.graph, where, classes)
-    had_softmax = _leave_out_softmax(output.name, producers, where)
+    softmax = _find_softmax(output.name, producers, where)
+    if softmax is not None:
+        _make_identity(softmax)
     nodes = _needed(output.name, producers)
     image = _choose_input(model.graph, {name for node in nodes for name in node.input}, where)
     layout, side = _layout(image, where, input_size)
@@ -94,42 +98,42 @@ def read_foreign(data: bytes, where: str, *, input_size: int | None = None, clas
             f"{where} takes exactly {shape[0]} images at once. Export the network again with one image, or with any "
             "number of them."
         )
-    values = _values(output.name, producers, {one.name for one in model.graph.initializer})
+    output_names = _output_names(output.name, producers, {one.name for one in model.graph.initializer})
     left_out.remove(output.name)
-    _keep(model, nodes, image, output, opset)
+    _prune(model, nodes, image, output, opset)
     try:
         onnx.checker.check_model(model)
     except (onnx.checker.ValidationError, ValueError) as error:
         reason = (str(error).strip().splitlines() or ["no message"])[0][:200]
         raise UnreadableModel(f"{where} is not a valid ONNX file: {reason}") from error
-    return ForeignGraph(
+    return ThirdPartyGraph(
         original=model,
         input=model.graph.input[0].name,
         layout=layout,
         takes_uint8=model.graph.input[0].type.tensor_type.elem_type == TensorProto.UINT8,
         input_size=side,
         fixed_batch=shape[0] == 1,
-        had_softmax=had_softmax,
+        had_softmax=softmax is not None,
         left_out=tuple(left_out),
         flatten=output_rank == 4,
-        values=values,
+        output_names=output_names,
         opset=opset,
     )
 
 
-def with_pixels(graph: ForeignGraph, mean: Channels, std: Channels, outputs: Iterable[str]) -> onnx.ModelProto:
+def with_pixels(graph: ThirdPartyGraph, mean: Channels, std: Channels, outputs: Iterable[str]) -> onnx.ModelProto:
     """Return the graph with ``pixels``, uint8 [N, S, S, 3], as input, normalised where the network takes float32.
 
     Args:
         graph: The graph.
         mean: Mean per channel, of pixels in 0 ... 1.
         std: Standard deviation per channel, of pixels in 0 ... 1.
-        outputs: The names of our outputs to have, of those in ``graph.values``; their shapes are left open.
+        outputs: The names of our outputs to have, of those in ``graph.output_names``; their shapes are left open.
 
     """
-    names = {"": "", **{graph.values[name]: name for name in outputs}}
+    names = {"": "", **{graph.output_names[name]: name for name in outputs}}
     if graph.flatten:
-        names[graph.values[OUTPUT]] = f"{_PREFIX}scores"
+        names[graph.output_names[OUTPUT]] = f"{_PREFIX}scores"
     pixels, first = INPUT, []
     initializers = []
     if not graph.takes_uint8:
@@ -264,27 +268,35 @@ def _layout(image: onnx.ValueInfoProto, where: str, input_size: int | None) -> t
     return layout, side
 
 
-def _leave_out_softmax(output: str, producers: dict[str, onnx.NodeProto], where: str) -> bool:
-    """Turn a softmax at the end, whose work the service does itself, into an identity; return whether there was one."""
-    node = _behind(output, producers, _SHAPE_ONLY)
+def _find_softmax(output: str, producers: dict[str, onnx.NodeProto], where: str) -> onnx.NodeProto | None:
+    """Return the softmax or log-softmax at the end, whose work the service does itself, if there is one.
+
+    Raises:
+        UnreadableModel: The graph ends in a sigmoid, or in a softmax over another axis than that of the classes.
+
+    """
+    node = _producer(output, producers, _SHAPE_ONLY)
     if node is None:
-        return False
+        return None
     if node.op_type in ("Sigmoid", "HardSigmoid"):
         raise UnreadableModel(
             f"{where} ends in a {node.op_type}: it scores each class on its own, and the service answers with "
             "probabilities of classes that exclude each other. If yours do, export the network without it."
         )
     if node.op_type not in _NORMALISERS:
-        return False
+        return None
     axis = next((attribute.i for attribute in node.attribute if attribute.name == "axis"), 1)
     if axis not in (1, -1):
         raise UnreadableModel(f"{where} ends in a {node.op_type} over axis {axis}, which is not that of the classes.")
+    return node
+
+
+def _make_identity(node: onnx.NodeProto) -> None:
     node.op_type = "Identity"
     del node.attribute[:]
-    return True
 
 
-def _behind(name: str, producers: dict[str, onnx.NodeProto], passed: Sequence[str]) -> onnx.NodeProto | None:
+def _producer(name: str, producers: dict[str, onnx.NodeProto], passed: Sequence[str]) -> onnx.NodeProto | None:
     """Return the node that makes a value, or what the operators ``passed`` only pass on."""
     for _ in range(len(producers) + 1):  # a damaged graph may have a loop
         node = producers.get(name)
@@ -294,9 +306,9 @@ def _behind(name: str, producers: dict[str, onnx.NodeProto], passed: Sequence[st
     return None
 
 
-def _values(output: str, producers: dict[str, onnx.NodeProto], weights: set[str]) -> dict[str, str]:
+def _output_names(output: str, producers: dict[str, onnx.NodeProto], weights: set[str]) -> dict[str, str]:
     """Return the names of scores, embedding and feature map, as far as the graph ends in a linear layer, and a pool."""
-    last = _behind(output, producers, ("Identity",))
+    last = _producer(output, producers, ("Identity",))
     if last is None or last.op_type != "Gemm" or len(last.input) < 2:
         return {OUTPUT: output}
     attributes = {attribute.name: attribute for attribute in last.attribute}
@@ -311,7 +323,7 @@ def _values(output: str, producers: dict[str, onnx.NodeProto], weights: set[str]
         return {OUTPUT: output}
     # The linear layer itself makes our logits, so that its weights are found there.
     found = {OUTPUT: last.output[0], EMBEDDING: last.input[0]}
-    pool = _behind(last.input[0], producers, _SHAPE_ONLY)
+    pool = _producer(last.input[0], producers, _SHAPE_ONLY)
     if pool is not None and pool.op_type in _POOLS and pool.input:
         found[FEATURE_MAP] = pool.input[0]
     made = [name for name in found.values() if name in producers]
@@ -337,7 +349,7 @@ def _needed(output: str, producers: dict[str, onnx.NodeProto]) -> list[onnx.Node
     return nodes
 
 
-def _keep(
+def _prune(
     model: onnx.ModelProto,
     nodes: Sequence[onnx.NodeProto],
     image: onnx.ValueInfoProto,
@@ -354,7 +366,7 @@ def _keep(
     for copy, one in zip(kept, (image, output), strict=True):
         copy.CopyFrom(one)
     shape = kept[1].type.tensor_type.shape
-    if not shape.dim:  # some makers leave it out, and ONNX's checker requires it
+    if not shape.dim:  # some exporters leave it out, and ONNX's checker requires it
         shape.dim.add()
         shape.dim.add()
     model.ir_version = max(model.ir_version, _OLDEST_IR_VERSION)
@@ -381,7 +393,7 @@ def _name(name: str, names: dict[str, str]) -> str:
 
 
 def _dims(value: onnx.ValueInfoProto) -> Dims:
-    """Return the declared shape; old makers write -1 or 0 for a length that is not fixed."""
+    """Return the declared shape; old exporters write -1 or 0 for a length that is not fixed."""
     return tuple(dim.dim_value if dim.dim_value > 0 else None for dim in value.type.tensor_type.shape.dim)
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from resnet_service.errors import InvalidLabelSet
-from resnet_service.models.label_forms import dump_label_set, is_label_set, label_set_name, parse_label_forms
+from resnet_service.export.conversion.label_forms import dump_label_set, is_label_set, label_set_name, parse_label_forms
 from resnet_service.models.labels import LabelSet
 
 FILE = Path("names.txt")
@@ -55,10 +55,10 @@ def test_a_label_set_of_this_service_is_told_by_its_entries() -> None:
         ("{}", "known form"),
         ('[["cat"], "dog"]', "known form"),
         ("[1, 2]", "known form"),
-        ("3", "name the classes|not valid"),
+        ("3", "known form"),
         ('{"0": "cat"', "known form"),
         ("cat\n\ndog", "not valid: .*1"),
-        ("", "known form|not valid"),
+        ("", "not valid: .*at least"),
         ("[" * 100_000, "known form"),
         ('{"' + "9" * 100 + '": "cat"}', "known form"),
     ],

@@ -1,7 +1,7 @@
 """Finding a network in a file of tensors: the part of the file that has an architecture's weights, and its classifier.
 
 A part is told by what stands before the keys of the architecture, its prefix: ``state_dict.module.``, or nothing. It
-fits if all tensors of the architecture but the classifier's are there, in their shapes.
+matches if all tensors of the architecture but the classifier's are there, in their shapes.
 """
 
 import re
@@ -16,18 +16,26 @@ from resnet_service.models.checkpoint.training import Tensors
 from resnet_service.models.layouts import COMMON, COMMON_WITH_PYTORCH, TWINS, Layout, layout_of
 from resnet_service.models.transformers_keys import transformers_key
 
-# Of several parts that fit, averaged weights come first: scripts that average evaluate and keep those. A teacher is
+# Of several parts that match, averaged weights come first: scripts that average evaluate and keep those. A teacher is
 # another network. By the words of the prefix.
 _AVERAGED = {"ema", "averaged", "avg", "swa"}
 _TEACHER = {"teacher"}
-# Layers beside the network with one of these in their path are of the training, not of the answer.
-_TRAINING = ("optim", "sched", "loss", "criterion", "metric", "margin", "arcface", "teacher", "ema", "momentum")
+# Layers beside the network with one of these words in their path are of the training, not of the answer.
+_TRAINING = {
+    *("optim", "optimizer", "optimizers", "optimiser", "optimisers", "sched", "scheduler", "schedulers"),
+    *("loss", "losses", "criterion", "criterions", "criteria", "metric", "metrics"),
+    *("margin", "margins", "arcface", "cosface", "teacher", "ema", "momentum"),
+}
 _LIKE = 0.6  # of the architecture's tensors, to be called like it
 _MAX_COMPONENTS = 10  # of a key
 _ONNX = "export it from its own code with torch.onnx.export, and convert the .onnx file"
 
 
-class Fit(NamedTuple):
+class NoNetwork(BareStateDict):
+    """No part of a file is like any architecture."""
+
+
+class Match(NamedTuple):
     """An architecture's weights in a file.
 
     Args:
@@ -64,8 +72,8 @@ class _Head(NamedTuple):
     messages: tuple[str, ...] = ()
 
 
-def fit(tensors: Tensors, archs: Sequence[str], where: str, part: str | None = None) -> Fit:
-    """Find the first of ``archs`` that fits.
+def match_architecture(tensors: Tensors, archs: Sequence[str], where: str, part: str | None = None) -> Match:
+    """Find the first of ``archs`` that matches.
 
     Args:
         tensors: Those of the file.
@@ -74,7 +82,7 @@ def fit(tensors: Tensors, archs: Sequence[str], where: str, part: str | None = N
         part: The path of the part to take, and of those in it.
 
     Raises:
-        StateDictMismatch: None fits; the message says what differs and what to do.
+        StateDictMismatch: None matches; the message says what differs and what to do.
 
     """
     index = _suffixes(tensors, part)
@@ -85,12 +93,12 @@ def fit(tensors: Tensors, archs: Sequence[str], where: str, part: str | None = N
     raise _mismatch(tensors, index, [layout_of(archs[0])], where, archs[0])
 
 
-def guess(tensors: Tensors, where: str, part: str | None = None) -> Fit:
-    """Find the common architecture whose weights a file has; other arguments as for ``fit``.
+def guess(tensors: Tensors, where: str, part: str | None = None) -> Match:
+    """Find the common architecture whose weights a file has; other arguments as for ``match_architecture``.
 
     Raises:
-        BareStateDict: None fits, or two that the weights cannot tell apart.
-        StateDictMismatch: One nearly fits; the message says what differs and what to do.
+        BareStateDict: None matches, or two that the weights cannot tell apart.
+        StateDictMismatch: One nearly matches; the message says what differs and what to do.
 
     """
     index = _suffixes(tensors, part)
@@ -166,7 +174,7 @@ def _has(tensors: Tensors, path: str, shape: tuple[int, ...]) -> bool:
     return path in tensors.found and tuple(tensors.found[path].shape) == shape
 
 
-def _choose(found: list[_Backbone], tensors: Tensors, where: str, part: str | None) -> Fit:
+def _choose(found: list[_Backbone], tensors: Tensors, where: str, part: str | None) -> Match:
     found = sorted(found, key=lambda one: _rank(one.prefix))  # stable: of one rank, the first in the file
     heads = [(one, _head(tensors, one, where)) for one in found]
     complete = [(one, head) for one, head in heads if isinstance(head, _Head)]
@@ -181,8 +189,8 @@ def _choose(found: list[_Backbone], tensors: Tensors, where: str, part: str | No
         parts = ", ".join(_path_of(one.prefix) for one, _ in complete)
         averaged = ", the averaged weights" if _rank(chosen.prefix) == 0 else ""
         messages.append(
-            f"Several parts of the file fit: {parts}. Took {_path_of(chosen.prefix)}{averaged}; --part NAME takes "
-            "another"
+            f"Several parts of the file match: {parts}. Took {_path_of(chosen.prefix)}{averaged}; "
+            "--part NAME takes another"
         )
     used = {*chosen.paths.values(), *head.paths.values()}
     others = tuple(
@@ -201,11 +209,15 @@ def _choose(found: list[_Backbone], tensors: Tensors, where: str, part: str | No
     beside = [path.removeprefix(section) for path in left if tensors.section(path) == section]
     if beside:
         messages.append(f"Left behind, as no part of {chosen.layout.arch}: {first_of(beside)}")
-    return Fit(chosen.layout, _path_of(chosen.prefix), {**chosen.paths, **head.paths}, head.rows, tuple(messages))
+    return Match(chosen.layout, _path_of(chosen.prefix), {**chosen.paths, **head.paths}, head.rows, tuple(messages))
+
+
+def _words(path: str) -> set[str]:
+    return set(re.split(r"[._]", path.lower()))
 
 
 def _rank(prefix: str) -> int:
-    words = set(re.split(r"[._]", prefix.lower()))
+    words = _words(prefix)
     return 0 if words & _AVERAGED else 2 if words & _TEACHER else 1
 
 
@@ -215,11 +227,7 @@ def _path_of(prefix: str) -> str:
 
 def _is_layer(tensors: Tensors, path: str) -> bool:
     """Whether a tensor has the weights of a layer that may take part in the answer."""
-    return (
-        path.endswith("weight")
-        and len(tensors.found[path].shape) > 1
-        and not any(word in path.lower() for word in _TRAINING)
-    )
+    return path.endswith("weight") and len(tensors.found[path].shape) > 1 and not _words(path) & _TRAINING
 
 
 def _head(tensors: Tensors, backbone: _Backbone, where: str) -> _Head | StateDictMismatch:
@@ -227,9 +235,9 @@ def _head(tensors: Tensors, backbone: _Backbone, where: str) -> _Head | StateDic
     layout, prefix = backbone.layout, backbone.prefix
     paths = {key: prefix + backbone.names[key] for key in layout.classifier}
     shapes = {key: tuple(tensors.found[path].shape) for key, path in paths.items() if path in tensors.found}
-    fitting = {key for key, shape in shapes.items() if shape and shape[1:] == layout.shapes[key][1:]}
-    rows = {shapes[key][0] for key in fitting}
-    if fitting == layout.classifier and len(rows) == 1:
+    matching = {key for key, shape in shapes.items() if shape and shape[1:] == layout.shapes[key][1:]}
+    rows = {shapes[key][0] for key in matching}
+    if matching == layout.classifier and len(rows) == 1:
         return _Head(paths, rows.pop())
     weight = next((key for key in layout.classifier if key.endswith(".weight")), "")
     bias = weight.removesuffix("weight") + "bias"
@@ -278,8 +286,7 @@ def _found_head(
     if len(layers) > 1 or norms:
         return StateDictMismatch(
             f"{where} has {arch} with a classifier of several layers ({first_of([*layers, *norms])}), where {arch} "
-            "has one "
-            f"linear layer. Train it with one linear layer, or {_ONNX}."
+            f"has one linear layer. Train it with one linear layer, or {_ONNX}."
         )
     if len(shape) != 2 or shape[1] != features:
         return StateDictMismatch(
@@ -317,15 +324,15 @@ def _mismatch(
                 f"{where} has {len(tensors.found)} tensors without names, so that nothing says what each is. "
                 "Save the network's state_dict: torch.save(model.state_dict(), FILE)"
             )
-        return BareStateDict(
+        return NoNetwork(
             f"{where} has weights that fit no common architecture ({first_of(tensors.found)}). Name its architecture "
             f"with --arch NAME, if torchvision or timm has it; else {_ONNX}."
             + ("" if len(layouts) > len(COMMON) else f" Ten are known without PyTorch. {INSTALL_PYTORCH}")
         )
-    fitting = [arch for arch in COMMON if named and _backbones(tensors, index, layout_of(arch))]
-    if fitting:
+    matching = [arch for arch in COMMON if named and _backbones(tensors, index, layout_of(arch))]
+    if matching:
         return StateDictMismatch(
-            f"{where} does not fit {named}; its weights are those of {fitting[-1]}: --arch {fitting[-1]}"
+            f"{where} does not fit {named}; its weights are those of {matching[-1]}: --arch {matching[-1]}"
         )
     return StateDictMismatch(_difference(tensors, layout, prefix, where))
 
@@ -334,8 +341,7 @@ def _refuse_quantized(tensors: Tensors, where: str) -> None:
     if tensors.unread:
         raise StateDictMismatch(
             f"{where} has quantized weights ({first_of(tensors.unread)}), which are not read. Convert the network as "
-            "it was "
-            "before quantization; `resnet-service export --precision int8` quantizes it."
+            "it was before quantization; `resnet-service export --precision int8` quantizes it."
         )
 
 
@@ -371,8 +377,7 @@ def _difference(tensors: Tensors, layout: Layout, prefix: str, where: str) -> st
         return (
             f"{where} has a variant of {arch} for small images, as for CIFAR: its first layer, {stem}, is "
             f"{shape[2]}x{shape[3]} where {arch} has {backbone[stem][2]}x{backbone[stem][3]}. torchvision and timm "
-            "have no "
-            f"such network; {_ONNX}."
+            f"have no such network; {_ONNX}."
         )
     missing = [key for key in backbone if prefix + key not in tensors.found and not key.endswith(COUNTER)]
     other = [

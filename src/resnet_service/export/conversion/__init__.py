@@ -1,0 +1,1 @@
+"""Parts of ``convert``: finding the network in a file, its labels and preprocessing, and writing the checkpoint."""
