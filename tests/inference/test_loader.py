@@ -1,5 +1,6 @@
 """Loading the model in parallel with the import of the web framework."""
 
+import asyncio
 import importlib.util
 import os
 import platform
@@ -117,8 +118,9 @@ def test_a_model_that_cannot_answer_is_not_opened(monkeypatch: pytest.MonkeyPatc
         open_classifier(Settings(checkpoint=Path(MODEL)))
 
 
-async def test_the_architecture_may_be_in_any_spelling(tmp_path: Path) -> None:
+def test_the_architecture_may_be_in_any_spelling(tmp_path: Path) -> None:
     state = {key: tensor.contiguous() for key, tensor in random_model().state_dict().items()}
     safetensors.torch.save_file(state, tmp_path / "bare.safetensors")
     settings = Settings(checkpoint=tmp_path / "bare.safetensors", arch="ResNet-18", runtime="openvino")
-    assert (await ModelLoader(settings).result()).model.metadata.arch == "resnet18"
+    classifier = asyncio.run(ModelLoader(settings).result())
+    assert classifier.model.metadata.arch == "resnet18"
