@@ -13,8 +13,8 @@ from resnet_service.errors import ModelError, RequestError
 from resnet_service.export.convert import convert
 from resnet_service.export.foreign_graph import read_foreign, with_pixels
 from resnet_service.imaging.decode import decode
+from resnet_service.models.checkpoint.arrays import Array
 from resnet_service.models.checkpoint.checkpoint import load_checkpoint
-from resnet_service.models.checkpoint.safetensors import Array
 from resnet_service.models.checkpoint.torch_files import StoredTensor, read_torch_file
 from resnet_service.models.checkpoint.training import tensors_of
 from resnet_service.models.checkpoint.weights import read_weights

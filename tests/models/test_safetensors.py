@@ -16,9 +16,9 @@ import torch
 
 from resnet_service.errors import BareStateDict, ClassCountMismatch, InvalidMetadata, StateDictMismatch
 from resnet_service.export.convert import ConvertOptions, convert
-from resnet_service.models.checkpoint.checkpoint import load_checkpoint, record_evaluation, save_checkpoint
+from resnet_service.models.checkpoint.checkpoint import load_checkpoint, save_checkpoint
 from resnet_service.models.checkpoint.safetensors import dump_arrays, load_arrays
-from resnet_service.models.checkpoint.weights import read_weights
+from resnet_service.models.checkpoint.weights import read_weights, record_evaluation
 from resnet_service.models.discovery import choose_model
 from resnet_service.models.labels import read_label_set
 from resnet_service.models.metadata import EvaluationRecord, Provenance
@@ -205,13 +205,14 @@ def test_inspect_compares_the_weights_with_the_architecture(tmp_path: Path) -> N
     assert "does not fit resnet18: missing: layer2.0.conv1.weight" in done.stderr
 
 
-def test_without_pytorch_a_sentence_names_the_extra(checkpoint: Path, tmp_path: Path) -> None:
+def test_without_pytorch_a_sentence_names_the_extra(tmp_path: Path) -> None:
     other = random_checkpoint(tmp_path / "model.safetensors", arch="timm/test_resnet")
+    old = random_checkpoint(tmp_path / "model.pth", arch="timm/test_resnet")
     commands: list[list[str | Path]] = [
         ["serve", "--checkpoint", other, "--port", "0"],
         ["export", other],
-        ["export", checkpoint],
-        ["inspect", checkpoint],
+        ["serve", "--checkpoint", old, "--port", "0"],
+        ["export", old],
     ]
     for command in commands:
         done = cli(*command, PYTHONPATH=hidden(tmp_path / "hidden"))

@@ -278,8 +278,8 @@ def inspect(checkpoint: ModelFile, arch: Arch = None, as_json: AsJson = False) -
 
 
 def _read_checkpoint(path: Path, arch: str | None) -> "tuple[ModelMetadata, str, int]":
-    """Return metadata, SHA-256 and number of parameters; without PyTorch, of safetensors only."""
-    from resnet_service.models.checkpoint.weights import is_safetensors_path, needs_pytorch, read_weights
+    """Return metadata, SHA-256 and number of parameters."""
+    from resnet_service.models.checkpoint.weights import needs_pytorch, read_weights
 
     if not needs_pytorch(path, arch):
         from resnet_service.models.networks import check_state
@@ -290,8 +290,6 @@ def _read_checkpoint(path: Path, arch: str | None) -> "tuple[ModelMetadata, str,
     try:
         from resnet_service.models.checkpoint.checkpoint import load_checkpoint
     except ModuleNotFoundError:
-        if not is_safetensors_path(path):
-            raise
         weights = read_weights(path, arch=arch)
         message("PyTorch is not installed: names and shapes of the weights were not compared with the architecture.")
         return weights.metadata, weights.sha256, weights.parameters

@@ -27,9 +27,9 @@ from resnet_service.errors import (
 )
 from resnet_service.models import networks
 from resnet_service.models.architecture_names import resolve, resolve_given
+from resnet_service.models.checkpoint.arrays import Array
 from resnet_service.models.checkpoint.contents import STATE_DICT
 from resnet_service.models.checkpoint.keys import first_of
-from resnet_service.models.checkpoint.safetensors import Array
 from resnet_service.models.checkpoint.torch_files import StoredTensor, read_torch_file
 from resnet_service.models.checkpoint.training import Tensors, options_of, tensors_of, text_list
 from resnet_service.models.checkpoint.weights import (

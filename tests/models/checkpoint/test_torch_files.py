@@ -192,7 +192,7 @@ def test_no_tensor_reaches_beyond_its_storage(shape: tuple[int, ...], strides: t
 @pytest.mark.parametrize("size", [-1, 2**48, True, "3", 1.0])
 def test_a_size_that_no_tensor_has_is_refused(size: Any) -> None:
     rebuild = torch_files._Rebuilder(lambda _: b"", "<")
-    storage = torch_files._Storage("FloatStorage", "0")
+    storage = torch_files._Storage("FloatStorage", "0", 1)
     for shape, strides in (((size,), (1,)), ((1,), (size,)), ((1, 1), (1,)), ((1,) * 9, (1,) * 9)):
         with pytest.raises(pickles.PickleError, match="valid shape"):
             rebuild.call("torch._utils._rebuild_tensor_v2", (storage, 0, shape, strides))

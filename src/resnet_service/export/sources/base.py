@@ -15,7 +15,7 @@ from typing import NamedTuple, Protocol, TypeVar
 
 from resnet_service.errors import SourceUnreachable
 from resnet_service.export.sources.catalog import DEFAULT_ARCH, IMAGENET, checkpoint_stem
-from resnet_service.models.checkpoint.safetensors import Array
+from resnet_service.models.checkpoint.arrays import Array
 from resnet_service.models.checkpoint.weights import save_weights
 from resnet_service.models.labels import find_label_file, read_label_set
 from resnet_service.models.metadata import LabelSetReference, ModelMetadata
