@@ -15,8 +15,6 @@ from tests.support.servers import REPOSITORY
 MISSING = {
     "pull --source hub": ("huggingface_hub", "pull"),
     "pull mobilenet_v2 --source torchvision": ("torchvision", "torch"),
-    "export model.pth": ("torch", "torch"),
-    "inspect model.pth": ("torch", "torch"),
     "evaluate model.pth images --plot plots": ("matplotlib", "plot"),
     "export model.pth --precision int8": ("nncf", "quantize"),
     "classify-batch images out": ("pyarrow", "batch"),

@@ -177,8 +177,9 @@ def test_it_is_exported_and_found(tmp_path: Path) -> None:
     assert choose_model(None, tmp_path) == tmp_path / "model.onnx"
 
 
-def test_inspect_says_the_same_without_pytorch(tmp_path: Path) -> None:
-    path = random_checkpoint(tmp_path / "model.safetensors")
+@pytest.mark.parametrize("name", ["model.safetensors", "model.pth"])
+def test_inspect_says_the_same_without_pytorch(name: str, tmp_path: Path) -> None:
+    path = random_checkpoint(tmp_path / name)
     done = cli("inspect", path, "--json", PYTHONPATH=hidden(tmp_path / "hidden"))
     here = cli_here("inspect", path, "--json")
     assert done.returncode == 0, done.stderr
@@ -186,8 +187,9 @@ def test_inspect_says_the_same_without_pytorch(tmp_path: Path) -> None:
     assert json.loads(done.stdout) == json.loads(here.stdout)
 
 
-def test_inspect_says_what_only_pytorch_could_compare(tmp_path: Path) -> None:
-    path = random_checkpoint(tmp_path / "model.safetensors", arch="timm/test_resnet")
+@pytest.mark.parametrize("name", ["model.safetensors", "model.pth"])
+def test_inspect_says_what_only_pytorch_could_compare(name: str, tmp_path: Path) -> None:
+    path = random_checkpoint(tmp_path / name, arch="timm/test_resnet")
     done = cli("inspect", path, "--json", PYTHONPATH=hidden(tmp_path / "hidden"))
     here = cli_here("inspect", path, "--json")
     assert done.returncode == 0, done.stderr

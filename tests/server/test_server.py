@@ -45,7 +45,7 @@ def test_metadata_and_version_are_those_of_the_file(server: ServerProcess, check
         "arch": "resnet18",
         "version": sha256_of(checkpoint.read_bytes())[:12],
     }
-    assert body["runtime"] == "torch"
+    assert body["runtime"] == "openvino"
     assert body["metadata"]["input_size"] == 64
 
 

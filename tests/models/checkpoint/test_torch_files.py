@@ -7,6 +7,7 @@ import io
 import os
 import pathlib
 import pickle
+import pickletools
 import struct
 import zipfile
 from pathlib import Path
@@ -156,6 +157,21 @@ def test_hostile_pickles_are_refused(payload: tuple[bytes, type[ModelError]]) ->
     with pytest.raises(error, match=r"^the file ") as caught:
         read_torch_file(data, "the file")
     assert "\n" not in str(caught.value)
+
+
+def is_unknown(opcode: str) -> bool:
+    try:
+        pickles.PickleReader(lambda name, args: None)._run(opcode, None)
+    except pickles.PickleError as error:
+        return "not known" in str(error)
+    except (TypeError, LookupError, AttributeError):
+        return False  # there is nothing on the stack that it needs
+    return False
+
+
+def test_every_opcode_is_known() -> None:
+    assert not [opcode.name for opcode in pickletools.opcodes if is_unknown(opcode.name)]
+    assert is_unknown("OTHER")
 
 
 def test_containers_in_themselves_are_read() -> None:

@@ -25,7 +25,7 @@ _TENSOR_GLOBALS = re.compile(
 _MAX_NAMES = 3
 
 
-def load_contents(data: bytes, where: str) -> Any:
+def read_contents(data: bytes, where: str) -> Any:
     """Return what a file holds, with an array for each tensor of its ``state_dict``: float32, or integers as stored.
 
     Args:

@@ -152,4 +152,4 @@ def record_evaluation(path: Path, record: EvaluationRecord) -> None:
 def _contents(path: Path, data: bytes) -> Any:
     if is_safetensors_file(path, data):
         return safetensors_contents(data, str(path))
-    return pytorch.load_contents(data, str(path))
+    return pytorch.read_contents(data, str(path))
