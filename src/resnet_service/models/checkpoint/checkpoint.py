@@ -2,6 +2,7 @@
 
 import io
 import platform
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from resnet_service.models.checkpoint.state_dict import build_network
 from resnet_service.models.checkpoint.weights import read_weights
 from resnet_service.models.metadata import ModelMetadata
 from resnet_service.system.files import atomic_write
-from resnet_service.types import SAFETENSORS_SUFFIX
+from resnet_service.types import SAFETENSORS_SUFFIX, WeightsDtype
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,12 @@ def save_checkpoint(
         atomic_write(path, buffer.getvalue())
 
 
+def save_arrays(state: Mapping[str, Array], path: Path, metadata: ModelMetadata, dtype: WeightsDtype) -> None:
+    """As ``weights.save_state``, in any format and of any architecture."""
+    model = build_network(_tensors(state), metadata, str(path))
+    save_checkpoint(model, path, metadata, dtype=getattr(torch, dtype))
+
+
 def load_checkpoint(path: Path, **given: Any) -> Checkpoint:
     """Load a checkpoint, after checking file, archive or header, metadata, keys, shapes and values, in this order.
 
@@ -86,9 +93,14 @@ def load_checkpoint(path: Path, **given: Any) -> Checkpoint:
 
     """
     weights = read_weights(path, **given)
-    # Copies: arrays may be read-only views of the file.
-    state = {key: torch.tensor(array) for key, array in weights.state.items()}
-    return Checkpoint(build_network(state, weights.metadata, str(path)), weights.metadata, weights.sha256)
+    return Checkpoint(
+        build_network(_tensors(weights.state), weights.metadata, str(path)), weights.metadata, weights.sha256
+    )
+
+
+def _tensors(state: Mapping[str, Array]) -> dict[str, torch.Tensor]:
+    """Return copies: arrays may be read-only views of a file."""
+    return {key: torch.tensor(array) for key, array in state.items()}
 
 
 def _array(tensor: torch.Tensor) -> Array:

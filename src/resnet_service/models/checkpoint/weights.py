@@ -23,7 +23,7 @@ from resnet_service.models.file_kinds import check_checkpoint_kind
 from resnet_service.models.metadata import EvaluationRecord, ModelMetadata
 from resnet_service.models.networks import ARCHITECTURES, check_state
 from resnet_service.system.files import atomic_write, read_model_file, sha256_of
-from resnet_service.types import SAFETENSORS_SUFFIX
+from resnet_service.types import SAFETENSORS_SUFFIX, WeightsDtype
 
 # Buffers of batch norms: measured during training, not learned.
 _STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
@@ -87,6 +87,35 @@ def needs_pytorch(path: Path, arch: str | None = None) -> bool:
             named = pytorch.read_arch(file, str(path))
     named = arch or named
     return isinstance(named, str) and named not in ARCHITECTURES
+
+
+def save_state(
+    state: Mapping[str, Array], path: Path, metadata: ModelMetadata, dtype: WeightsDtype = "float32"
+) -> None:
+    """Write weights and their metadata as a checkpoint, in the format of the suffix of ``path``.
+
+    The weights are checked against the architecture first; a crash leaves an existing file whole.
+
+    Args:
+        state: Arrays of float32 or int64 by their keys in the ``state_dict``; counters of batch norms may be missing.
+        path: Where to write; missing folders are created. Safetensors of ``ARCHITECTURES`` need no PyTorch.
+        metadata: Goes into the file, with the versions of the libraries.
+        dtype: Of the stored floating-point weights.
+
+    Raises:
+        ModelError: The weights are not those of the architecture, or not finite.
+        FileNotWritten: The disk is full, or similar.
+        ModuleNotFoundError: PyTorch is needed and not installed.
+
+    """
+    if path.suffix == SAFETENSORS_SUFFIX and metadata.arch in ARCHITECTURES:
+        stored = {key: array.astype(dtype) if array.dtype == np.float32 else array for key, array in state.items()}
+        save_weights(stored, path, metadata)
+        return
+    # Imported here, since it needs PyTorch.
+    from resnet_service.models.checkpoint.checkpoint import save_arrays
+
+    save_arrays(state, path, metadata, dtype)
 
 
 def save_weights(state: Mapping[str, Array], path: Path, metadata: ModelMetadata) -> None:
