@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import torch
 
-from resnet_service.errors import ModelError, PickledCode, SuspiciousModel, UnreadableModel
+from resnet_service.errors import BareStateDict, ModelError, PickledCode, SuspiciousModel, UnreadableModel
 from resnet_service.export.convert import ConvertOptions, convert
 from resnet_service.models.checkpoint import torch_files
 from resnet_service.models.checkpoint.checkpoint import load_checkpoint
@@ -268,6 +268,27 @@ def test_a_name_that_is_not_used_is_refused_too(tmp_path: Path, checkpoint: Path
     )
     with pytest.raises(PickledCode, match=r"os\.system"):
         load_checkpoint(path)
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_a_storage_is_read_once(tmp_path: Path, zipped: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else a file of two large storages, and thousands of small tensors in them, would be read for hours."""
+    storages = torch.zeros(1000), torch.zeros(1000)
+    state = {str(index): storages[index % 2][index : index + 1] for index in range(100)}
+    torch.save(state, tmp_path / "model.pth", _use_new_zipfile_serialization=zipped)
+    read: list[Any] = []
+    name = "_read_entry" if zipped else "_read_at"
+    original = getattr(torch_files, name)
+
+    def counted(*given: Any) -> bytes:
+        read.append(given[1])
+        data: bytes = original(*given)
+        return data
+
+    monkeypatch.setattr(torch_files, name, counted)
+    with pytest.raises(BareStateDict):
+        load_checkpoint(tmp_path / "model.pth")
+    assert len(read) == len(set(read)) >= 2
 
 
 def test_a_file_beyond_the_limit_is_not_read(tmp_path: Path) -> None:

@@ -85,13 +85,14 @@ def _arrays(state: Any, file_bytes: int, where: str) -> dict[str, Array]:
         raise SuspiciousModel(f"{where} has {len(state):,} tensors; the limit is {MAX_TENSORS:,}.")
     arrays: dict[str, Array] = {}
     numbers = 0
-    for key, tensor in state.items():
-        # Tensors may share a storage, but each becomes an array of its own.
+    # By storage, since tensors may share one, and the reader keeps only the last that it read.
+    for key, tensor in sorted(state.items(), key=lambda item: item[1].storage.key):
+        # Each becomes an array of its own, even if they share a storage.
         numbers += tensor.size
         arrays[key] = tensor.array(f"{where}: {_shown(key)}")
         if numbers > file_bytes:
             raise SuspiciousModel(f"{where} has tensors of more numbers than the file has bytes.")
-    return arrays
+    return {key: arrays[key] for key in state}
 
 
 def _is_unread(value: Any) -> bool:

@@ -309,14 +309,18 @@ def _read_entry(archive: zipfile.ZipFile, name: str, where: str) -> bytes:
         raise unreadable(where) from error
 
 
+def _read_at(stream: IO[bytes], begin: int, length: int) -> bytes:
+    stream.seek(begin)
+    return stream.read(length)
+
+
 def _read_legacy(stream: IO[bytes]) -> TorchFile:
     size = stream.seek(0, io.SEEK_END)
     storages: dict[str, tuple[int, int]] = {}  # where the bytes of each begin, and how many they are
 
+    @lru_cache(maxsize=1)
     def read_storage(key: str) -> bytes:
-        begin, length = storages.get(key, (0, 0))  # a pickle that torch.save did not write has none
-        stream.seek(begin)
-        return stream.read(length)
+        return _read_at(stream, *storages.get(key, (0, 0)))  # a pickle that torch.save did not write has none
 
     rebuilder = _Rebuilder(read_storage, "<")
     reader = PickleReader(rebuilder.call, rebuilder.persistent)
