@@ -17,7 +17,7 @@ from resnet_service.models.checkpoint.arrays import Array
 from resnet_service.models.checkpoint.checkpoint import load_checkpoint
 from resnet_service.models.checkpoint.torch_files import StoredTensor, read_torch_file
 from resnet_service.models.checkpoint.training import tensors_of
-from resnet_service.models.checkpoint.weights import read_weights
+from resnet_service.models.checkpoint.weights import needs_pytorch, read_weights
 from resnet_service.models.exported import read_exported
 from resnet_service.models.graphs import build_graph
 from resnet_service.models.metadata import IMAGENET_MEAN, IMAGENET_STD
@@ -47,6 +47,8 @@ def fuzz_checkpoint(data: bytes) -> None:
     """
     path = Path(_FOLDER.name, "model.pth")
     path.write_bytes(data)
+    with suppress(ModelError):
+        needs_pytorch(path)
     with suppress(ModelError):
         load_checkpoint(path)
     with suppress(ModelError):

@@ -18,6 +18,7 @@ from resnet_service.errors import BareStateDict, ModelError, PickledCode, Suspic
 from resnet_service.export.convert import ConvertOptions, convert
 from resnet_service.models.checkpoint import torch_files
 from resnet_service.models.checkpoint.checkpoint import load_checkpoint
+from resnet_service.models.checkpoint.weights import needs_pytorch
 from resnet_service.system.files import MAX_MODEL_BYTES
 from tests.support.models import random_model
 from tests.support.servers import cli
@@ -268,6 +269,13 @@ def test_a_name_that_is_not_used_is_refused_too(tmp_path: Path, checkpoint: Path
     )
     with pytest.raises(PickledCode, match=r"os\.system"):
         load_checkpoint(path)
+
+
+def test_the_choice_of_a_runtime_takes_no_memory_for_a_text_that_is_not_there(tmp_path: Path) -> None:
+    path = tmp_path / "evil.pth"
+    path.write_bytes(b"\x80\x04\x8d" + struct.pack("<Q", 1 << 50) + b"a.")
+    with pytest.raises(UnreadableModel, match="damaged"):
+        needs_pytorch(path)
 
 
 @pytest.mark.parametrize("zipped", [True, False])

@@ -3,15 +3,17 @@
 ``torch_files`` reads such a file whatever it names; here a file that names more than tensors are made of is refused.
 """
 
+import io
 import re
 from collections.abc import Mapping
-from typing import IO, Any
+from pathlib import Path
+from typing import Any
 
 from resnet_service.errors import PickledCode, StateDictMismatch, SuspiciousModel, UnreadableModel
 from resnet_service.models.checkpoint.arrays import MAX_TENSORS, Array
 from resnet_service.models.checkpoint.contents import STATE_DICT
 from resnet_service.models.checkpoint.pickles import Object
-from resnet_service.models.checkpoint.torch_files import StoredTensor, read_torch_file, read_torch_stream
+from resnet_service.models.checkpoint.torch_files import StoredTensor, is_zip, read_torch_file, read_torch_stream
 from resnet_service.models.checkpoint.training import UNREAD_TENSORS
 
 # Classes and functions in a file of tensors, those that are refused later included, such as sparse tensors.
@@ -52,9 +54,12 @@ def read_contents(data: bytes, where: str) -> Any:
     return {**content, STATE_DICT: _arrays(content[STATE_DICT], len(data), where)}
 
 
-def read_arch(file: IO[bytes], where: str) -> Any:
-    """Return the architecture that a file names, if any; of the weights, nothing is read. Errors as for the whole."""
-    content, names = read_torch_stream(file, where)
+def read_arch(path: Path) -> Any:
+    """Return the architecture that a file names, if any; no weights are made of it. Errors as for the whole."""
+    where = str(path)
+    with path.open("rb") as file:
+        # In a legacy file, the pickle may declare texts of any length, for which an open file would take memory.
+        content, names = read_torch_stream(file if is_zip(file) else io.BytesIO(file.read()), where)
     _check_globals(names, where)
     return content.get("arch") if isinstance(content, Mapping) and STATE_DICT in content else None
 

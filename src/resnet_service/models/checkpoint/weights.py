@@ -71,7 +71,7 @@ def needs_pytorch(path: Path, arch: str | None = None) -> bool:
     """Whether only PyTorch can build a checkpoint's network: ``networks`` lacks its architecture.
 
     Args:
-        path: The file. Its header is read, or the pickle of a PyTorch file, but not the weights.
+        path: The file. Its header is read, or the pickle of a PyTorch file; weights are not.
         arch: Architecture of a bare ``state_dict``. Without one, nothing is known to be lacking; ``read_weights`` says
             what is missing.
 
@@ -80,12 +80,7 @@ def needs_pytorch(path: Path, arch: str | None = None) -> bool:
 
     """
     check_checkpoint_kind(path)
-    if is_safetensors_path(path):
-        named = read_metadata(path).get("arch")
-    else:
-        with path.open("rb") as file:
-            named = pytorch.read_arch(file, str(path))
-    named = arch or named
+    named = arch or (read_metadata(path).get("arch") if is_safetensors_path(path) else pytorch.read_arch(path))
     return isinstance(named, str) and named not in ARCHITECTURES
 
 
