@@ -50,7 +50,8 @@ def test_metadata_and_version_are_those_of_the_file(server: ServerProcess, check
 
 
 def test_the_start_line_names_architecture_and_source(server: ServerProcess) -> None:
-    assert "resnet18 from an unknown source; 10 classes, torch runtime" in server.log
+    assert "resnet18 from an unknown source; openvino runtime in FP32, workers: " in server.log
+    assert "; 10 classes: " in server.log
 
 
 def test_many_clients_at_once_each_get_their_own_answer(server: ServerProcess) -> None:
