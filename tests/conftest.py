@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from resnet_service.models.discovery import pulled_models
+from resnet_service.models.discovery import unbundled_models
 from tests.support.models import Both, ExportedByCommand, random_checkpoint
 from tests.support.servers import REPOSITORY, ServerProcess, cli, server_process
 
@@ -67,7 +67,7 @@ def imagenet_exported() -> Path:
     """Return the model of `pull`, exported in FP32; fetched once for the checkout, as by `make serve`."""
     done = cli("pull", "--if-missing", timeout=300)
     assert done.returncode == 0, done.stderr
-    return pulled_models(REPOSITORY / "checkpoints")[-1]
+    return unbundled_models(REPOSITORY / "checkpoints")[-1]
 
 
 @pytest.fixture(scope="session")

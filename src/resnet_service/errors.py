@@ -8,6 +8,11 @@ what to do, and are safe to show to the client or user that caused the error. No
 from typing import ClassVar
 
 
+def install_hint(extra: str) -> str:
+    """Return the sentence of a message that says how to install an extra of this package."""
+    return f"In a checkout of resnet-service, install the extra {extra}: pip install '.[{extra}]'"
+
+
 class ServiceError(Exception):
     """Base class of all errors of this package; ``str(error)`` is safe to show."""
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 
-from resnet_service.cli.console import _EXTRAS, optional_packages
+from resnet_service.cli.console import _EXTRAS, message, optional_packages, print_error, print_rows
 from resnet_service.errors import RuntimeUnavailable
 from tests.support.servers import REPOSITORY
 
@@ -88,3 +88,25 @@ def test_other_missing_modules_remain_errors(name: str | None) -> None:
 def test_a_missing_optional_package_is_a_service_error() -> None:
     with pytest.raises(RuntimeUnavailable, match=r"timm.*the extra torch"), optional_packages():
         raise ModuleNotFoundError("no module", name="timm")
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("a\x1b[2Jb", "a\\x1b[2Jb"),
+        ("\\[/]", "\\[/]"),
+        ("[bold]x[/bold]", "[bold]x[/bold]"),
+        ("\u202egnp.exe", "\\u202egnp.exe"),
+        ("\udc80", "\\udc80"),
+        ("T恤 · ½ Espresso", "T恤 · ½ Espresso"),
+    ],
+)
+def test_no_text_of_a_file_reaches_the_terminal_as_a_command(
+    text: str, shown: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    message(text)
+    print_error(text)
+    print_rows([(text, text)])
+    printed = capsys.readouterr()
+    assert printed.err == f"{shown}\nerror: {shown}\n"
+    assert printed.out.split() == f"{shown} {shown}".split()

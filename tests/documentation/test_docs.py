@@ -16,7 +16,9 @@ import pytest
 
 from resnet_service.cli.app import app
 from resnet_service.export.convert import convert as convert_file
+from resnet_service.models.labels import LabelSet
 from resnet_service.moved_paths import MOVED
+from tests.support import foreign
 from tests.support.servers import REPOSITORY, ServerProcess, server_process
 from tools import tables
 from tools.tables import TABLES, with_table
@@ -131,7 +133,7 @@ def test_the_page_of_exported_models_works(tmp_path: Path) -> None:
     """With the model of the repository as `checkpoints/mine.safetensors`, and the sample of its data as `images`."""
     page = (REPOSITORY / "docs" / "exported-models.md").read_text()
     commands = [shlex.split(command) for command, _ in console(page)]
-    export, serve, convert = (arguments for program, *arguments in commands if program == "resnet-service")
+    export, serve, convert, import_onnx = (arguments for program, *arguments in commands if program == "resnet-service")
     mine = tmp_path / "checkpoints" / "mine.safetensors"
     mine.parent.mkdir()
     shutil.copy(REPOSITORY / "checkpoints" / "resnet18-fashion-mnist.safetensors", mine)
@@ -147,6 +149,9 @@ def test_the_page_of_exported_models_works(tmp_path: Path) -> None:
     mine.unlink()
     run(convert)
     assert mine.stat().st_size > 10**7
+    foreign.written(tmp_path / "model.onnx", foreign.classifier())
+    (tmp_path / "labels.json").write_text(LabelSet.numbered(3).model_dump_json())
+    run(import_onnx)
     server = ServerProcess(*serve[1:], cwd=tmp_path)
     try:
         assert httpx.get(f"{server.url}/metadata", timeout=10).json()["precision"] == "int8"

@@ -246,6 +246,22 @@ def test_calibration_and_comparison_share_no_image() -> None:
     assert len(set(chosen.classes)) == 10
 
 
+def test_fp32_decodes_no_more_images_than_a_folder_must_have(monkeypatch: pytest.MonkeyPatch) -> None:
+    from resnet_service.export import calibration
+    from resnet_service.models.labels import labels_for
+
+    decoded: list[bytes] = []
+
+    def counted(data: bytes) -> object:
+        decoded.append(data)
+        return decode(data)
+
+    monkeypatch.setattr(calibration, "decode", counted)
+    facts = load_checkpoint(FASHION).metadata
+    chosen = calibration.choose_images(SAMPLE, "fp32", facts, labels_for(facts, FASHION), lambda _: None)
+    assert (len(decoded), len(chosen.calibration), len(chosen.held_out)) == (calibration.MIN_IMAGES, 0, 16)
+
+
 def test_an_architecture_that_cannot_be_exported_is_refused(small_network: Both) -> None:
     class BranchesOnData(torch.nn.Module):
         def forward(self, x: torch.Tensor) -> torch.Tensor:

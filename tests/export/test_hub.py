@@ -56,7 +56,7 @@ for name in filter(None, hidden.split(",")):
     sys.modules[name] = None
 from resnet_service.errors import ServiceError
 from resnet_service.export.sources.base import PullRequest
-from resnet_service.export.sources.pull import pull
+from resnet_service.export.pull import pull
 exec(setup)
 for name in names:
     begin, messages, progress = time.monotonic(), [], []
@@ -196,8 +196,8 @@ def test_architecture_classes_and_origin_are_those_of_the_repository(
     metadata = read_weights(path).metadata
     assert metadata.arch == arch
     labels = labels_for(metadata, path)
-    assert labels.name == ("imagenet1k" if names is None else stem)
-    assert (path.parent / f"{stem}.json").exists() == (names is not None)
+    assert labels.name == ("imagenet1k" if names is None else f"{stem}-labels")
+    assert (path.parent / f"{stem}-labels.json").exists() == (names is not None)
     if names is not None:
         assert [label.name for label in labels.classes] == names
     assert metadata.provenance is not None
@@ -255,7 +255,7 @@ def test_what_is_in_the_cache_needs_no_network(hub: StandIn, tmp_path: Path) -> 
     digest = sha256_of(hub.file("timm/resnet18.tv_in1k").read_bytes())
     pin = (
         "from resnet_service.export.sources import hub\n"
-        f"hub.HUB = {{'resnet18': hub.HubFile('timm/resnet18.tv_in1k', '{COMMIT}', '{digest}')}}"
+        f"hub.HUB = {{'resnet18': hub.HubFile('timm/resnet18.tv_in1k', '{COMMIT}', '{digest}', 69.758)}}"
     )
     (answer,) = pulled(hub, tmp_path, "default", hidden=WITHOUT_TORCH, setup=pin)
     assert answer.error == "", answer
@@ -284,7 +284,7 @@ def test_the_command_line_pulls_exports_and_does_nothing_twice(hub: StandIn, tmp
 
     failed = run("--calibration", empty)
     assert failed.returncode == 1, "an export that fails is not a source that does not deliver"
-    assert [path.name for path in sorted(out.iterdir())] == ["acme--pets.json", "acme--pets.safetensors"]
+    assert [path.name for path in sorted(out.iterdir())] == ["acme--pets-labels.json", "acme--pets.safetensors"]
     hub.requests.clear()
     exported = run("--if-missing")
     assert exported.returncode == 0, exported.stderr

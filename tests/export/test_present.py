@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from resnet_service.export.sources.present import Present, find_present
+from resnet_service.export.present import Present, find_present
 
 RESNET, LITE0 = "resnet18-imagenet1k", "efficientnet-lite0-imagenet1k"
 

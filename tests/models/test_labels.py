@@ -3,10 +3,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from resnet_service.errors import ClassCountMismatch, InvalidLabelSet, LabelDigestMismatch
-from resnet_service.models.labels import LabelSet, labels_for, read_label_set
-from tests.support.models import metadata
+from resnet_service.export.export import export
+from resnet_service.inference.classifier import Classifier
+from resnet_service.models.checkpoint.checkpoint import load_checkpoint, save_checkpoint
+from resnet_service.models.labels import SHIPPED, LabelSet, label_file_for, labels_for, read_label_set
+from tests.support.models import metadata, random_model
 from tests.support.servers import REPOSITORY
 
 
@@ -80,3 +84,49 @@ def test_malformed_sets_are_refused(tmp_path: Path, content: bytes, named: str) 
 def test_an_unreadable_set_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InvalidLabelSet, match="No such file"):
         read_label_set(tmp_path / "nothing.json")
+
+
+def with_own_labels(folder: Path) -> Path:
+    """Write a checkpoint of three classes beside its label set, and return it."""
+    _, reference = read_label_set(write(folder / "pets.json", "cat", "dog", "owl"))
+    path = folder / "model.safetensors"
+    save_checkpoint(random_model(num_classes=3), path, metadata(num_classes=3, labels=reference))
+    return path
+
+
+def test_an_exported_model_carries_the_names_of_its_classes(tmp_path: Path) -> None:
+    """It is copied to another machine, without the file of its label set."""
+    (tmp_path / "there").mkdir()
+    export(with_own_labels(tmp_path), tmp_path / "there" / "model.onnx")
+    (tmp_path / "pets.json").unlink()
+    served = Classifier.open(tmp_path / "there" / "model.onnx").model
+    assert served.labels.name == "pets"
+    assert [label.name for label in served.labels.classes] == ["cat", "dog", "owl"]
+
+
+def test_a_checkpoint_carries_the_names_of_its_classes(tmp_path: Path) -> None:
+    path = with_own_labels(tmp_path)
+    write(tmp_path / "pets.json", "another", "set")
+    loaded = load_checkpoint(path)
+    assert loaded.metadata.class_names == ("cat", "dog", "owl")
+    assert [label.name for label in labels_for(loaded.metadata, path).classes] == ["cat", "dog", "owl"]
+
+
+def test_the_file_of_the_label_set_gives_ids_and_translations(tmp_path: Path) -> None:
+    path = with_own_labels(tmp_path)
+    found = label_file_for(load_checkpoint(path).metadata, path)
+    assert found is not None
+    assert found.path == tmp_path / "pets.json"
+
+
+def test_the_sets_of_this_package_are_not_carried(tmp_path: Path) -> None:
+    assert {path.stem for path in (REPOSITORY / "labels").glob("*.json") if "." not in path.stem} == {*SHIPPED}
+    _, reference = read_label_set(REPOSITORY / "labels" / "fashion-mnist.json")
+    save_checkpoint(random_model(), tmp_path / "model.pth", metadata(labels=reference))
+    assert load_checkpoint(tmp_path / "model.pth").metadata.class_names is None
+
+
+@pytest.mark.parametrize("names", [["cat"], ["cat", "\x1b[2Jdog"], ["cat", ""], ["cat", "a\nb"]])
+def test_names_that_do_not_fit_are_refused(names: list[str]) -> None:
+    with pytest.raises(ValidationError):
+        metadata(num_classes=2, class_names=names)

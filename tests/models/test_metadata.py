@@ -32,6 +32,8 @@ def test_square_input_in_each_common_form(spelling: object) -> None:
         ({"input_size": 0}, "input_size"),
         ({"num_classes": 0}, "num_classes"),
         ({"num_classes": 10**12}, "num_classes"),
+        ({"num_classes": 1}, "convert --binary"),
+        ({"provenance": {"source": "\x1b]0;title\x07"}}, "control characters"),
         ({"arch": "../../etc/passwd"}, "arch"),
         ({"arch": "timm/hf-hub:evil/model"}, "arch"),
         ({"std": (0.2, 0.0, 0.2)}, "std"),

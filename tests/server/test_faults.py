@@ -17,7 +17,7 @@ import pytest
 import torch
 
 from resnet_service.models.checkpoint.checkpoint import load_checkpoint
-from resnet_service.models.discovery import pulled_models
+from resnet_service.models.discovery import unbundled_models
 from tests.support.images import CAT
 from tests.support.models import random_model
 from tests.support.publisher import Publisher
@@ -91,10 +91,10 @@ def test_a_pull_that_is_killed_leaves_nothing_that_would_be_served(publisher: Pu
         arguments = (url, publisher.file.name, tmp_path)
         for _ in range(2):
             kill_while_writing(started(STALLED_DISK + PULL, *arguments))
-            assert pulled_models(tmp_path) == []
+            assert unbundled_models(tmp_path) == []
         with started(PULL, *arguments) as process:
             assert process.wait(120) == 0
-    (model,) = pulled_models(tmp_path)
+    (model,) = unbundled_models(tmp_path)
     load_checkpoint(model)
     assert os.listdir(tmp_path) == [model.name], "what the killed ones left is gone as well"
 

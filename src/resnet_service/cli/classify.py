@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from resnet_service.cli.console import escape, one_line_errors, out
+from resnet_service.cli.console import one_line_errors, out, plain
 from resnet_service.cli.flags import Arch, AsJson, Checkpoint, Labels, Runtime, TopK
 from resnet_service.errors import MissingImage
 
@@ -70,8 +70,10 @@ def _print_classification(image: Path, classification: "Classification") -> None
     from rich.progress_bar import ProgressBar
     from rich.table import Table
 
-    out().print(escape(str(image)), soft_wrap=True)  # a table would fold its title to its own width
+    out().print(plain(str(image)), soft_wrap=True)  # a table would fold its title to its own width
     table = Table(box=None, show_header=False)
     for ranked in classification.predictions:
-        table.add_row(f"{ranked.score:6.1%}", ProgressBar(total=1, completed=ranked.score, width=24), ranked.label)
+        table.add_row(
+            f"{ranked.score:6.1%}", ProgressBar(total=1, completed=ranked.score, width=24), plain(ranked.label)
+        )
     out().print(table)

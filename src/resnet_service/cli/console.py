@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Literal
 
 import typer
 
-from resnet_service.errors import RuntimeUnavailable, ServiceError
+from resnet_service.errors import RuntimeUnavailable, ServiceError, install_hint
 from resnet_service.types import Progress
 
 if TYPE_CHECKING:
     from rich.console import Console, JustifyMethod
+    from rich.text import Text
 
 # Which extra of this package installs each optional package, by import name.
 _EXTRAS = {
@@ -47,17 +48,32 @@ def err() -> "Console":
 
 def message(text: str) -> None:
     """Print one line on stderr."""
-    err().print(escape(text))
+    err().print(plain(text))
 
 
 def print_error(text: str) -> None:
     """Print one line on stderr that begins with "error:"."""
-    err().print(f"[bold red]error:[/] {escape(text)}")
+    from rich.text import Text
+
+    err().print(Text.assemble(("error:", "bold red"), " ", plain(text)))
 
 
-def escape(text: str) -> str:
-    """Keep rich from reading brackets in ``text`` as markup."""
-    return text.replace("[", "\\[")
+def plain(text: str) -> "Text":
+    """Return ``text`` as it is printed: without markup, and with escapes for what a terminal would obey.
+
+    Names in files are untrusted: they may hold control sequences, which move the cursor or set the window's title.
+    """
+    from rich.text import Text
+
+    harmless = {"\n", "\u00a0", "\u3000"}  # line breaks of our own, and the spaces of French and Chinese
+    return Text(
+        "".join(
+            character
+            if character.isprintable() or character in harmless
+            else character.encode("unicode_escape").decode()
+            for character in text
+        )
+    )
 
 
 @contextmanager
@@ -88,8 +104,7 @@ def optional_packages() -> Iterator[None]:
         if extra is None:
             raise
         raise RuntimeUnavailable(
-            f"This command needs the package {error.name}, which is not installed. In a checkout of resnet-service, "
-            f"install the extra {extra}: pip install '.[{extra}]'"
+            f"This command needs the package {error.name}, which is not installed. {install_hint(extra)}"
         ) from error
 
 
@@ -126,5 +141,5 @@ def print_rows(rows: Iterable[tuple[str, str]], justify: "JustifyMethod" = "left
     table.add_column(style="bold")
     table.add_column(justify=justify, overflow="fold")
     for name, value in rows:
-        table.add_row(escape(name), escape(value))
+        table.add_row(plain(name), plain(value))
     out().print(table)

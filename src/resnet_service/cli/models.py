@@ -34,10 +34,12 @@ def pull(
         str | None, typer.Option(help="The same as NAME, if that is an architecture.", show_default=False)
     ] = None,
     into: Annotated[Path, typer.Option(help="Folder for the checkpoint.")] = FOLDER,
-    weights_url: Annotated[str | None, typer.Option(help="Folder URL of a mirror of torchvision's weights.")] = None,
+    weights_url: Annotated[
+        str | None, typer.Option(help="Folder URL of a mirror of torchvision's weights, tried first.")
+    ] = None,
     if_missing: Annotated[
         bool,
-        typer.Option(help="Do nothing if the model is there already; without NAME, if the folder has any model."),
+        typer.Option(help="Pull only if the wanted model is not there; export its checkpoint if only that is there."),
     ] = False,
     calibration: Calibration = None,
     max_loss: MaxLoss = DEFAULT_MAX_LOSS,
@@ -56,14 +58,18 @@ def pull(
             return
         if name and arch and name != arch:
             raise InvalidSettings(f"NAME is {name}, and --arch is {arch}. Give one of them.")
-        checkpoint = _find_missing(into, source, name or arch, precision) if if_missing else None
+        from resnet_service.export.sources.catalog import resolve_name
+
+        wanted = name or arch
+        wanted = resolve_name(wanted, "NAME" if name else "--arch") if wanted else None
+        checkpoint = _find_missing(into, source, wanted, precision) if if_missing else None
         if checkpoint is None:
+            from resnet_service.export.pull import pull as pull_from
             from resnet_service.export.sources.base import PullRequest
-            from resnet_service.export.sources.pull import pull as pull_from
 
             try:
                 with progress_bar("bytes") as progress:
-                    request = PullRequest(name or arch, into, mirror=weights_url, on_message=message, progress=progress)
+                    request = PullRequest(wanted, into, mirror=weights_url, on_message=message, progress=progress)
                     pulled = pull_from(source, request)
             except SourceUnreachable as error:
                 print_error(str(error))
@@ -75,7 +81,7 @@ def pull(
 
 def _find_missing(into: Path, source: WeightsSource, name: str | None, precision: Precision) -> Path | None:
     """Return the checkpoint that only has to be exported; ``None`` to pull. Exit if the model is there."""
-    from resnet_service.export.sources.present import find_present
+    from resnet_service.export.present import find_present
 
     present = find_present(into, source, name, precision)
     if present.own:
@@ -253,7 +259,7 @@ def _import_onnx(source: Path, target: Path, *, dtype: WeightsDtype, **options: 
     message(f"Wrote {target}: {_summary(metadata)}")
 
 
-def inspect(checkpoint: ModelFile, arch: Arch = None, as_json: AsJson = False) -> None:
+def inspect(checkpoint: ModelFile, arch: Arch = None, labels: Labels = None, as_json: AsJson = False) -> None:
     """Check a model file as serve does, and show its metadata."""
     with one_line_errors():
         from resnet_service.models.exported import read_exported
@@ -268,7 +274,7 @@ def inspect(checkpoint: ModelFile, arch: Arch = None, as_json: AsJson = False) -
         else:
             metadata, sha256, parameters = _read_checkpoint(checkpoint, arch)
             facts = {"parameters": parameters}
-        labels_for(metadata, checkpoint)
+        labels_for(metadata, checkpoint, labels)
     facts = {"file": str(checkpoint), "bytes": checkpoint.stat().st_size, "sha256": sha256, **facts}
     facts |= metadata.model_dump(mode="json")
     if as_json:

@@ -19,7 +19,6 @@ CALIBRATION_IMAGES = 300
 HELD_OUT_IMAGES = 1000
 MIN_IMAGES = 20
 # FP32 differs by rounding alone, which few images show; the reference may take half a second for each.
-_SYNTHETIC_IMAGES = 4
 _FP32_IMAGES = 16
 
 Pixels = NDArray[np.uint8]
@@ -58,7 +57,9 @@ def choose_images(
             )
         return Images([], _synthetic(metadata.input_size), None, None)
     opened, labelled = open_images(folder, labels)
-    crops, classes = _read(opened, metadata, on_message)
+    # FP32 compares on fewer images than a usable folder must have.
+    wanted = MIN_IMAGES if precision == "fp32" else CALIBRATION_IMAGES + HELD_OUT_IMAGES
+    crops, classes = _read(opened, metadata, wanted, on_message)
     if len(crops) < MIN_IMAGES:
         raise InvalidDataset(f"{folder} has {len(crops)} readable images; at least {MIN_IMAGES} are needed.")
     used = min(CALIBRATION_IMAGES, len(crops) // 2) if precision == "int8" else 0
@@ -68,14 +69,14 @@ def choose_images(
 
 
 def _read(
-    opened: Dataset, metadata: ModelMetadata, on_message: Callable[[str], None]
+    opened: Dataset, metadata: ModelMetadata, wanted: int, on_message: Callable[[str], None]
 ) -> tuple[list[Pixels], list[int]]:
-    """Preprocess a fixed random choice of images as the reference transforms do."""
+    """Preprocess up to ``wanted`` images, in a fixed random order, as the reference transforms do."""
     order = np.random.default_rng(0).permutation(len(opened.samples))
     crops: list[Pixels] = []
     classes: list[int] = []
     for index in order:
-        if len(crops) == CALIBRATION_IMAGES + HELD_OUT_IMAGES:
+        if len(crops) == wanted:
             break
         sample = opened.samples[index]
         try:
@@ -94,5 +95,5 @@ def _synthetic(side: int) -> list[Pixels]:
         np.kron(rng.integers(0, 256, (-(-side // grain), -(-side // grain), 3)), np.ones((grain, grain, 1)))[
             :side, :side
         ].astype(np.uint8)
-        for grain in np.tile((1, 4, 16, 32), _SYNTHETIC_IMAGES // 4)
+        for grain in (1, 4, 16, 32)
     ]

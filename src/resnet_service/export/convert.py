@@ -440,7 +440,7 @@ def _check_value(name: str, value: Any, about: str) -> Any:
     """Return a value of the preprocessing as ``ModelMetadata`` has it, or raise ``InvalidMetadata`` with ``about``."""
     sides = {"input_size": 8 if name == "resize_size" else 224, "resize_size": 4096}
     try:
-        metadata = ModelMetadata.model_validate({"arch": "any", "num_classes": 1, **sides, name: value})
+        metadata = ModelMetadata.model_validate({"arch": "any", "num_classes": 2, **sides, name: value})
     except ValidationError as error:
         raise InvalidMetadata(f"{about}: {describe_first(error).removeprefix(f'{name}: ')}") from error
     return getattr(metadata, name)

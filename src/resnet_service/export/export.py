@@ -17,7 +17,7 @@ from resnet_service.export.parity import check_accuracy_loss, compare, summary
 from resnet_service.export.reference import open_reference
 from resnet_service.models.exported import ExportedModel, graph_bytes
 from resnet_service.models.graphs import add_class_weights
-from resnet_service.models.labels import labels_for
+from resnet_service.models.labels import labels_for, with_class_names
 from resnet_service.models.metadata import ModelMetadata, Packing
 from resnet_service.system.files import atomic_write, check_target, sha256_of
 from resnet_service.types import EXPORTED_SUFFIX, Precision
@@ -92,6 +92,7 @@ def export(
     metadata = source.metadata.model_copy(
         update={
             "packing": packing,
+            "class_names": with_class_names(source.metadata, checkpoint_file, label_file).class_names,
             # An evaluation of the checkpoint holds for the exported model only if both give the same answers.
             "evaluations": source.metadata.evaluations if precision == "fp32" else (),
             # Beside those of the training.

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def quiet(logger: str) -> Iterator[None]:
-    """Suppress a library's reports of each step, on its logger and on stdout; errors are still logged."""
+    """Raise the level of a library's logger to ERROR."""
     log = logging.getLogger(logger)
     level = log.level
     log.setLevel(logging.ERROR)

@@ -15,7 +15,7 @@ from onnx.reference import ReferenceEvaluator
 
 from resnet_service.models.checkpoint.weights import Weights, needs_pytorch, read_weights
 from resnet_service.models.exported import INPUT, OUTPUT
-from resnet_service.models.graphs import build_graph, exported_model
+from resnet_service.models.graphs import build_exported, build_graph
 from resnet_service.models.metadata import ModelMetadata, Outputs
 from resnet_service.runtimes.openvino import OpenVINORuntime
 from resnet_service.types import Precision
@@ -66,7 +66,7 @@ def _built(weights: Weights, where: str) -> ReferenceModel:
             # onnx's own implementation in numpy: slow, and independent of OpenVINO.
             evaluator = ReferenceEvaluator(graph)
             return lambda crop: np.asarray(evaluator.run([OUTPUT], {INPUT: crop[np.newaxis]}))[0, 0]
-        runtime = OpenVINORuntime(exported_model(weights, where))
+        runtime = OpenVINORuntime(build_exported(weights, where))
         return lambda crop: runtime.logits(crop[np.newaxis])[0]
 
     return ReferenceModel(weights.metadata, weights.sha256, graph, outputs, logits_for)

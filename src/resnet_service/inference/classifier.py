@@ -22,7 +22,7 @@ from resnet_service.inference.class_activation_map import activation_map, check_
 from resnet_service.inference.ranking import check_logits, check_top_k, rank, softmax
 from resnet_service.inference.results import Classification, Embedding, Explanation, Scores, Timing
 from resnet_service.models.label_translations import Translations, translations_beside
-from resnet_service.models.labels import LabelSet, label_file_for
+from resnet_service.models.labels import LabelSet, label_file_for, labels_of
 from resnet_service.runtimes.base import Features, Runtime
 from resnet_service.runtimes.registry import open_runtime
 from resnet_service.types import Fidelity, MapForm, RuntimeName
@@ -103,7 +103,7 @@ class Classifier:
         """
         runtime = open_runtime(path, config.runtime, arch=config.arch, workers=config.workers, threads=config.threads)
         file = label_file_for(runtime.metadata, path, config.label_file)
-        labels = LabelSet.numbered(runtime.metadata.num_classes) if file is None else file.labels
+        labels = labels_of(runtime.metadata, file)
         translations = None if file is None else translations_beside(file)
         return cls(runtime, labels, name=path.stem, translations=translations, config=config)
 

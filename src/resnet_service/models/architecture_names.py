@@ -5,10 +5,10 @@ import re
 from collections.abc import Iterable
 from functools import cache
 
-from resnet_service.errors import UnknownArchitecture
+from resnet_service.errors import UnknownArchitecture, install_hint
 from resnet_service.models import networks
 
-INSTALL_PYTORCH = "For others, install the extra: in a checkout of resnet-service, pip install '.[torch]'."
+INSTALL_PYTORCH = f"Others need PyTorch. {install_hint('torch')}"
 
 _TIMM = "timm/"
 _MAX_NAME = 100
@@ -24,14 +24,14 @@ def resolve(name: str) -> tuple[str, ...]:
     wanted, wanted_name = _squeezed(name), name.removeprefix("torchvision.models.")
     if not wanted or len(name) > _MAX_NAME:
         return ()
-    exact = [known for known in _names() if known == name]
-    found = exact or [known for known in _names() if _squeezed(known) == wanted]
+    exact = [known for known in known_names() if known == name]
+    found = exact or [known for known in known_names() if _squeezed(known) == wanted]
     if not found and "." in wanted_name:  # timm's names of weights: resnet18.a1_in1k
         return resolve(wanted_name.partition(".")[0])
     if name.lower().startswith(_TIMM):
         found = [known for known in found if known.startswith(_TIMM)] or found
     elif exact:
-        found += [known for known in _names() if known == _TIMM + name]
+        found += [known for known in known_names() if known == _TIMM + name]
     return tuple(found)
 
 
@@ -51,7 +51,7 @@ def resolve_given(name: str, option: str = "--arch") -> tuple[str, ...]:
             f"{given} is none of the architectures known without PyTorch: {', '.join(networks.ARCHITECTURES)}. "
             f"{INSTALL_PYTORCH}"
         )
-    similar = nearest(name, _names())
+    similar = nearest(name, known_names())
     hint = f"The nearest are {', '.join(similar)}." if similar else "Name one of torchvision's or timm's classifiers."
     raise UnknownArchitecture(f"{given}: there is no such architecture. {hint}")
 
@@ -70,7 +70,8 @@ def _squeezed(name: str) -> str:
 
 
 @cache
-def _names() -> tuple[str, ...]:
+def known_names() -> tuple[str, ...]:
+    """Return the names of all architectures; without PyTorch, of those known without it."""
     return tuple(dict.fromkeys((*networks.ARCHITECTURES, *_pytorch_names())))
 
 

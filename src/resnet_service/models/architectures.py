@@ -1,16 +1,18 @@
 """Networks by name: torchvision's classifiers, and timm's under names that begin with ``timm/``."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from typing import get_args
 
 import torch
 import torchvision
 from torch import nn
+from torchvision.models import Weights
 
 from resnet_service.errors import InvalidMetadata, UnknownArchitecture
-from resnet_service.types import Channels, Interpolation
+from resnet_service.models.preprocessing import Preprocessing
+from resnet_service.types import Interpolation
 
 _TIMM = "timm/"
 
@@ -38,14 +40,13 @@ def names() -> tuple[str, ...]:
     try:
         import timm
     except ModuleNotFoundError:
-        return _torchvision_names()
-    return (*_torchvision_names(), *(_TIMM + name for name in timm.list_models()))
+        return torchvision_names()
+    return (*torchvision_names(), *(_TIMM + name for name in timm.list_models()))
 
 
-def published_preprocessing(arch: str) -> tuple[int, int, Interpolation, Channels, Channels] | None:
+def published_preprocessing(arch: str) -> Preprocessing | None:
     """Return how images are preprocessed for the weights that torchvision (its first) or timm publish.
 
-    The values are ``input_size``, ``resize_size``, ``interpolation``, ``mean`` and ``std`` of ``ModelMetadata``;
     ``None`` if there is no configuration, or one that the service's preprocessing cannot follow.
 
     Raises:
@@ -60,22 +61,30 @@ def published_preprocessing(arch: str) -> tuple[int, int, Interpolation, Channel
         config = get_pretrained_cfg(name)
         if config is None or config.input_size[0] != 3 or config.input_size[1] != config.input_size[2]:
             return None
-        size, ratio = config.input_size[1], config.crop_pct
-        facts = size, math.floor(size / ratio), config.interpolation, config.mean, config.std
-    else:
-        if arch not in _torchvision_names():
-            raise _unknown(arch)
-        weights = list(torchvision.models.get_model_weights(arch))
-        if not weights:
-            return None
-        transforms = weights[0].transforms()
-        (size,), (resize,) = transforms.crop_size, transforms.resize_size
-        facts = size, resize, transforms.interpolation.value, transforms.mean, transforms.std
-    size, resize, interpolation, mean, std = facts
+        size, source = config.input_size[1], f"timm's configuration of {name}"
+        resize = math.floor(size / config.crop_pct)
+        return _preprocessing(size, resize, config.interpolation, config.mean, config.std, source)
+    if arch not in torchvision_names():
+        raise _unknown(arch)
+    weights = list(torchvision.models.get_model_weights(arch))
+    return preprocessing_of_weights(weights[0].value, arch) if weights else None
+
+
+def preprocessing_of_weights(weights: Weights, arch: str) -> Preprocessing | None:
+    """Return how images are preprocessed for an entry of torchvision; ``None`` as for ``published_preprocessing``."""
+    transforms = weights.transforms()
+    (size,), (resize,) = transforms.crop_size, transforms.resize_size
+    source = f"torchvision's configuration of {arch}"
+    return _preprocessing(size, resize, transforms.interpolation.value, transforms.mean, transforms.std, source)
+
+
+def _preprocessing(
+    size: int, resize: int, interpolation: str, mean: Sequence[float], std: Sequence[float], source: str
+) -> Preprocessing | None:
     if interpolation not in get_args(Interpolation) or resize < size:
         return None
     known: Interpolation = interpolation  # type: ignore[assignment]  # as just checked
-    return size, resize, known, (mean[0], mean[1], mean[2]), (std[0], std[1], std[2])
+    return Preprocessing(size, resize, known, (mean[0], mean[1], mean[2]), (std[0], std[1], std[2]), source)
 
 
 @cache
@@ -102,7 +111,7 @@ def _construct(arch: str, num_classes: int) -> nn.Module:
 
         make: Callable[..., nn.Module] = timm.create_model
         return make(name, num_classes=num_classes, pretrained=False)
-    if arch not in _torchvision_names():
+    if arch not in torchvision_names():
         raise _unknown(arch)
     model: nn.Module = torchvision.models.get_model(arch, num_classes=num_classes, weights=None)
     return model
@@ -110,13 +119,14 @@ def _construct(arch: str, num_classes: int) -> nn.Module:
 
 def _unknown(arch: str) -> UnknownArchitecture:
     return UnknownArchitecture(
-        f"There is no architecture {arch!r}. torchvision has {', '.join(_torchvision_names())}; "
+        f"There is no architecture {arch!r}. torchvision has {', '.join(torchvision_names())}; "
         f"timm's architectures are named {_TIMM}NAME."
     )
 
 
 @cache
-def _torchvision_names() -> tuple[str, ...]:
+def torchvision_names() -> tuple[str, ...]:
+    """Return the names of torchvision's classifiers."""
     names = torchvision.models.list_models(module=torchvision.models)
     return tuple(name for name in names if name not in _NOT_REPRODUCIBLE)
 

@@ -25,9 +25,9 @@ def choose_model(named: Path | None, folder: Path = FOLDER) -> Path:
     """
     if named is not None:
         return named
-    pulled = pulled_models(folder)
-    if pulled:
-        return pulled[-1]
+    own = unbundled_models(folder)
+    if own:
+        return own[-1]
     for name in _BUNDLED:
         if (folder / name).is_file():
             return folder / name
@@ -36,8 +36,8 @@ def choose_model(named: Path | None, folder: Path = FOLDER) -> Path:
     )
 
 
-def pulled_models(folder: Path = FOLDER) -> list[Path]:
-    """Return the models in ``folder`` that are not part of the repository, the newest last.
+def unbundled_models(folder: Path = FOLDER) -> list[Path]:
+    """Return the models in ``folder`` that are not part of the repository, the user's own included, the newest last.
 
     A pulled model has two files: the checkpoint, and after it, being newer, the exported model.
     """

@@ -83,16 +83,20 @@ def read_exported(path: Path) -> ExportedModel:
     """
     data = read_model_file(path)
     file = check_onnx(data, str(path))
-    # Several operator sets: operators of other domains than ONNX's own, which `export` does not use.
-    if file.metadata is None or file.opsets > 1:
+    if file.metadata is None:
         raise InvalidMetadata(
             f"{path} is an ONNX file, but was not written by `resnet-service export`: it lacks the metadata that "
             f"describe its input and outputs. Import it: resnet-service convert {path} OUTPUT{EXPORTED_SUFFIX} "
             "--labels FILE"
         )
+    if file.opsets > 1:
+        raise InvalidMetadata(
+            f"{path} names {file.opsets} sets of operators, where `resnet-service export` writes one: it was altered "
+            "after the export. Export the checkpoint again."
+        )
     try:
         content = json.loads(file.metadata)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InvalidMetadata(f"{path}: the metadata are not JSON. Export the checkpoint again.") from error
     parsed = ModelMetadata.parse(content if isinstance(content, dict) else {}, str(path))
     if parsed.packing is None:
@@ -205,7 +209,8 @@ def _check_order(nodes: list[_NodeValues], where: str) -> None:
 
 def _check_tensor(data: memoryview, tensor: _Field, where: str) -> None:
     for field in _fields(data, tensor.value, tensor.end):
-        if field.number in (_TENSOR_EXTERNAL, _TENSOR_LOCATION):
+        # A location of 0 says that the weights are here, as of a file whose external weights were read and written.
+        if field.number == _TENSOR_EXTERNAL or (field.number == _TENSOR_LOCATION and field.value != 0):
             raise SuspiciousModel(
                 f"{where} refers to weights in another file; an exported model contains all its weights. Write them "
                 "into one file, in Python: onnx.save(onnx.load('model.onnx'), 'whole.onnx')"

@@ -14,6 +14,7 @@ from resnet_service.models.architecture_names import INSTALL_PYTORCH
 from resnet_service.models.checkpoint.keys import COUNTER, first_of
 from resnet_service.models.checkpoint.training import Tensors
 from resnet_service.models.layouts import COMMON, COMMON_WITH_PYTORCH, TWINS, Layout, layout_of
+from resnet_service.models.transformers_keys import transformers_key
 
 # Of several parts that fit, averaged weights come first: scripts that average evaluate and keep those. A teacher is
 # another network. By the words of the prefix.
@@ -138,7 +139,7 @@ def _namings(layout: Layout) -> Iterator[dict[str, str]]:
     yield {key: key for key in layout.shapes}
     if layout.arch in networks.ARCHITECTURES and "layer1.0.conv1.weight" in layout.shapes:
         yield {key: _numbered(key) for key in layout.shapes}
-        yield {key: _of_transformers(key) for key in layout.shapes}
+        yield {key: transformers_key(key) for key in layout.shapes}
 
 
 def _numbered(key: str) -> str:
@@ -146,21 +147,6 @@ def _numbered(key: str) -> str:
     numbers = {"conv1": 0, "bn1": 1, "layer1": 4, "layer2": 5, "layer3": 6, "layer4": 7, "fc": 9}
     module, _, rest = key.partition(".")
     return f"{numbers[module]}.{rest}"
-
-
-def _of_transformers(key: str) -> str:
-    """Return a ResNet's key in Hugging Face's transformers."""
-    parts = key.split(".")
-    last = parts[-1]
-    if parts[0] in ("conv1", "bn1"):
-        return f"resnet.embedder.embedder.{'convolution' if parts[0] == 'conv1' else 'normalization'}.{last}"
-    if parts[0] == "fc":
-        return f"classifier.1.{last}"
-    block = f"resnet.encoder.stages.{int(parts[0].removeprefix('layer')) - 1}.layers.{parts[1]}"
-    if parts[2] == "downsample":
-        return f"{block}.shortcut.{'convolution' if parts[3] == '0' else 'normalization'}.{last}"
-    kind, number = ("convolution", parts[2][4:]) if parts[2].startswith("conv") else ("normalization", parts[2][2:])
-    return f"{block}.layer.{int(number) - 1}.{kind}.{last}"
 
 
 def _backbones(tensors: Tensors, index: Mapping[str, list[str]], layout: Layout) -> list[_Backbone]:

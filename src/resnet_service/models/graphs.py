@@ -70,8 +70,10 @@ def build_graph(state: State, metadata: ModelMetadata, where: str) -> BuiltGraph
     return BuiltGraph(builder.model(metadata), outputs)
 
 
-def exported_model(weights: Weights, where: str) -> ExportedModel:
-    """Return the FP32 model that an export of ``weights`` would give, without the record of an export.
+def build_exported(weights: Weights, where: str) -> ExportedModel:
+    """Build the FP32 model that an export of ``weights`` would give.
+
+    It has no record of an export, and its ``sha256`` is the checkpoint's, since there is no file of it.
 
     Raises:
         ModelError: As for ``build_graph``.

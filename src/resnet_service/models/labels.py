@@ -2,16 +2,18 @@
 
 A label set is a JSON file ``{"name": …, "classes": [{"index": 0, "id": …, "name": …}, …]}``, one entry per class, in
 the order of the network's outputs. A model names its set together with the file's SHA-256, so that an edited, reordered
-or wrong set is refused at start.
+or wrong set is refused at start. It carries the names of the classes, too, unless the set is part of this package: then
+it can be served without the file.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from resnet_service.errors import ClassCountMismatch, InvalidLabelSet, LabelDigestMismatch
-from resnet_service.models.metadata import LabelSetReference, ModelMetadata
+from resnet_service.models.metadata import ClassName, LabelSetReference, ModelMetadata, Text
 from resnet_service.system.files import sha256_of
 from resnet_service.validation import describe
 
@@ -20,14 +22,18 @@ _PACKAGE = Path(__file__).parents[1]
 _BUNDLED = (_PACKAGE / "label_sets", _PACKAGE.parents[1] / "labels")
 
 
+# The label sets of this package.
+SHIPPED = ("imagenet1k", "fashion-mnist")
+
+
 class ClassLabel(BaseModel):
     """One class: output ``index`` of the network, a stable ``id`` (WordNet's for ImageNet), a readable ``name``."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     index: int = Field(ge=0)
-    id: str | None = None
-    name: str = Field(min_length=1, max_length=200)
+    id: Text | None = None
+    name: ClassName
 
 
 class LabelSet(BaseModel):
@@ -52,9 +58,12 @@ class LabelSet(BaseModel):
     @classmethod
     def numbered(cls, count: int) -> Self:
         """Return the label set of a model that names none: ``class 0`` ... ``class count-1``."""
-        return cls(
-            name="numbered", classes=tuple(ClassLabel(index=index, name=f"class {index}") for index in range(count))
-        )
+        return cls.of_names("numbered", [f"class {index}" for index in range(count)])
+
+    @classmethod
+    def of_names(cls, name: str, names: Sequence[str]) -> Self:
+        """Return the label set of classes that have names only, in their order."""
+        return cls(name=name, classes=tuple(ClassLabel(index=index, name=each) for index, each in enumerate(names)))
 
     @classmethod
     def parse(cls, data: bytes, where: Path) -> Self:
@@ -98,7 +107,10 @@ class LabelFile(NamedTuple):
 
 
 def label_file_for(metadata: ModelMetadata, model_path: Path, label_file: Path | None = None) -> LabelFile | None:
-    """Check and return a model's label file; ``None`` if the model names none.
+    """Check and return a model's label file; ``None`` if the model names none, or carries the names itself.
+
+    A model that carries the names needs no file. If the file is there all the same, it gives the ids of the classes and
+    the translations.
 
     Args:
         metadata: The model's metadata, which names the label set.
@@ -114,10 +126,15 @@ def label_file_for(metadata: ModelMetadata, model_path: Path, label_file: Path |
     reference = metadata.labels
     if label_file is not None:
         path = label_file
-    elif reference is not None:
+    elif reference is None:
+        return None
+    elif metadata.class_names is None:
         path = find_label_file(reference.name, model_path)
     else:
-        return None
+        own = _own_file(reference, model_path)
+        if own is None:
+            return None
+        path = own
     labels, actual = read_label_set(path)
     if reference is not None and actual.sha256 != reference.sha256:
         raise LabelDigestMismatch(
@@ -130,6 +147,50 @@ def label_file_for(metadata: ModelMetadata, model_path: Path, label_file: Path |
 
 
 def labels_for(metadata: ModelMetadata, model_path: Path, label_file: Path | None = None) -> LabelSet:
-    """Return a model's labels, numbered if it names none; arguments and errors as for ``label_file_for``."""
-    file = label_file_for(metadata, model_path, label_file)
-    return LabelSet.numbered(metadata.num_classes) if file is None else file.labels
+    """Return a model's labels: of its file, else the names that it carries, else numbers; errors as of
+    ``label_file_for``.
+    """
+    return labels_of(metadata, label_file_for(metadata, model_path, label_file))
+
+
+def labels_of(metadata: ModelMetadata, file: LabelFile | None) -> LabelSet:
+    """Return the labels of a model whose file ``label_file_for`` has found, or not."""
+    if file is not None:
+        return file.labels
+    if metadata.class_names is not None:
+        return LabelSet.of_names(metadata.labels.name if metadata.labels else "own", metadata.class_names)
+    return LabelSet.numbered(metadata.num_classes)
+
+
+def with_class_names(metadata: ModelMetadata, model_path: Path, label_file: Path | None = None) -> ModelMetadata:
+    """Return the metadata with the names of the classes, for a model file to be written.
+
+    They are left out if the set is part of this package, and if its file is not there: then the model needs the file.
+
+    Args:
+        metadata: Names the label set.
+        model_path: The model file; label files are searched near it.
+        label_file: Used instead of searching.
+
+    Raises:
+        ModelError: As for ``label_file_for``, if ``label_file`` is given.
+
+    """
+    reference = metadata.labels
+    if reference is None or reference.name in SHIPPED:
+        return metadata
+    if label_file is None:
+        label_file = _own_file(reference, model_path)
+    file = None if label_file is None else label_file_for(metadata, model_path, label_file)
+    if file is None:
+        return metadata
+    return metadata.model_copy(update={"class_names": tuple(label.name for label in file.labels.classes)})
+
+
+def _own_file(reference: LabelSetReference, model_path: Path) -> Path | None:
+    """Return the file of exactly this label set near the model, if there is one."""
+    try:
+        path = find_label_file(reference.name, model_path)
+        return path if read_label_set(path)[1].sha256 == reference.sha256 else None
+    except InvalidLabelSet:
+        return None

@@ -32,7 +32,7 @@ COMMON_WITH_PYTORCH = (
     "swin_t",
 )
 # These have the same keys and shapes, but compute differently: by the weights, they cannot be told apart.
-TWINS = {"timm/tf_efficientnet_lite0": "timm/efficientnet_lite0"}
+TWINS = {networks.LITE0: "timm/efficientnet_lite0"}
 
 
 class Layout(NamedTuple):

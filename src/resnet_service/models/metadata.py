@@ -1,10 +1,20 @@
 """The metadata in a model file, validated before any weight is used."""
 
 import math
+import unicodedata
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    PositiveInt,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from resnet_service.errors import InvalidMetadata
 from resnet_service.types import Channels, Interpolation, Precision
@@ -22,6 +32,16 @@ _LARGEST_FLOAT32 = 3.4e38
 # Pixels.
 MIN_INPUT_SIZE, MAX_INPUT_SIZE = 8, 4096
 
+
+def _without_controls(text: str) -> str:
+    if any(unicodedata.category(character) in ("Cc", "Cs") for character in text):
+        raise ValueError("control characters and line breaks are not allowed")
+    return text
+
+
+# Texts in files are untrusted, and go onto terminals and into logs.
+Text = Annotated[str, AfterValidator(_without_controls)]
+ClassName = Annotated[Text, Field(min_length=1, max_length=200)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
@@ -39,17 +59,17 @@ class LabelSetReference(_Record):
 class Provenance(_Record):
     """The origin of the weights, and the accuracy that their publisher states."""
 
-    source: str = Field(max_length=200)
-    url: str | None = Field(None, max_length=2000)
+    source: Text = Field(max_length=200)
+    url: Text | None = Field(None, max_length=2000)
     sha256: Sha256 | None = Field(None, description="SHA-256 of the downloaded file")
-    licence: str | None = Field(None, max_length=200)
+    licence: Text | None = Field(None, max_length=200)
     published_accuracy: float | None = Field(None, ge=0, le=100, description="top-1 in percent, as published")
 
 
 class EvaluationRecord(_Record):
     """The result of an evaluation and its data set; written by ``evaluate --record`` only."""
 
-    dataset: str = Field(max_length=200)
+    dataset: Text = Field(max_length=200)
     sha256: Sha256 = Field(description="of the data set's images and classes")
     pictures: int = Field(ge=1)
     top1: float = Field(ge=0, le=100, description="in percent")
@@ -60,7 +80,7 @@ class EvaluationRecord(_Record):
 class Calibration(_Record):
     """The images from which quantization learned the range of each activation."""
 
-    dataset: str = Field(max_length=200)
+    dataset: Text = Field(max_length=200)
     sha256: Sha256 = Field(description="of all images and classes of the data set, held-out images included")
     pictures: int = Field(ge=1, description="images used to calibrate")
 
@@ -123,7 +143,10 @@ class ModelMetadata(_Record):
     provenance: Provenance | None = None
     evaluations: tuple[EvaluationRecord, ...] = ()
     packing: Packing | None = Field(None, description="of exported models only")
-    library_versions: dict[str, str] = Field(default_factory=dict)
+    library_versions: dict[Text, Text] = Field(default_factory=dict)
+    class_names: tuple[ClassName, ...] | None = Field(
+        None, description="the names in the label set, in its order, so that the model can be served without its file"
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -151,6 +174,22 @@ class ModelMetadata(_Record):
         for mean, std in zip(self.mean, self.std, strict=True):
             if max(abs(mean), std, abs(mean / std), 1 / (255 * std)) > _LARGEST_FLOAT32:
                 raise ValueError(f"pixels normalised with the mean {mean:g} and the std {std:g} exceed float32")
+        return self
+
+    @field_validator("num_classes")
+    @classmethod
+    def _classes_differ(cls, num_classes: int) -> int:
+        if num_classes == 1:
+            raise ValueError(
+                "a network of one output cannot be served, since softmax of one number is always 1. Write it as two "
+                "classes: resnet-service convert --binary FILE OUTPUT.safetensors"
+            )
+        return num_classes
+
+    @model_validator(mode="after")
+    def _each_class_has_a_name(self) -> Self:
+        if self.class_names is not None and len(self.class_names) != self.num_classes:
+            raise ValueError(f"there are {len(self.class_names)} class names for {self.num_classes} classes")
         return self
 
     @model_validator(mode="after")

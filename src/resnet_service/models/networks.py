@@ -9,7 +9,7 @@ from typing import Any, Literal, NamedTuple
 
 from numpy.typing import NDArray
 
-from resnet_service.errors import ClassCountMismatch, UnknownArchitecture
+from resnet_service.errors import ClassCountMismatch, UnknownArchitecture, install_hint
 from resnet_service.models.checkpoint.keys import COUNTER, check_finite, check_keys
 from resnet_service.models.metadata import ModelMetadata
 
@@ -85,7 +85,7 @@ _RESNETS = {
     "wide_resnet50_2": _ResNet((3, 4, 6, 3), group_width=128),
     "wide_resnet101_2": _ResNet((3, 4, 23, 3), group_width=128),
 }
-_LITE0 = "timm/tf_efficientnet_lite0"
+LITE0 = "timm/tf_efficientnet_lite0"
 # Of each stage: blocks, kernel, stride of the first block, expansion, output channels.
 _LITE0_STAGES = (
     (1, 3, 1, 1, 16),
@@ -97,7 +97,7 @@ _LITE0_STAGES = (
     (1, 3, 1, 6, 320),
 )
 
-ARCHITECTURES = (*_RESNETS, _LITE0)
+ARCHITECTURES = (*_RESNETS, LITE0)
 
 
 def state_shapes(arch: str, num_classes: int) -> dict[str, tuple[int, ...]]:
@@ -149,7 +149,7 @@ def check_state(state: State, metadata: ModelMetadata, where: str) -> Network:
 
 def find_network(arch: str) -> Network:
     """Return the description of an architecture; raise ``UnknownArchitecture`` if it is none of ``ARCHITECTURES``."""
-    if arch == _LITE0:
+    if arch == LITE0:
         return Network(tuple(_lite0_steps()), "classifier", 1280, epsilon=1e-3, same_padding=True)
     if arch in _RESNETS:
         steps = tuple(_resnet_steps(_RESNETS[arch]))
@@ -157,7 +157,7 @@ def find_network(arch: str) -> Network:
         return Network(steps, "fc", channels, epsilon=1e-5, same_padding=False)
     raise UnknownArchitecture(
         f"There is no graph of {arch!r} without PyTorch; there is one of {', '.join(ARCHITECTURES)}. "
-        "Install the extra: in a checkout of resnet-service, pip install '.[torch]'."
+        f"{install_hint('torch')}"
     )
 
 

@@ -1,7 +1,7 @@
 """The preprocessing of architectures: what torchvision and timm do to an image before the network gets it."""
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from resnet_service.models import networks
 from resnet_service.models.metadata import IMAGENET_MEAN, IMAGENET_STD
@@ -18,6 +18,11 @@ class Preprocessing(NamedTuple):
     std: Channels
     source: str
 
+    @property
+    def fields(self) -> dict[str, Any]:
+        """The values by their names in ``ModelMetadata``."""
+        return {name: value for name, value in self._asdict().items() if name != "source"}
+
     def for_size(self, input_size: int) -> int:
         """Return the ``resize_size`` for another input size, in the same proportion."""
         return math.floor(input_size * self.resize_size / self.input_size)
@@ -27,7 +32,7 @@ _HALF = (0.5, 0.5, 0.5)
 _STANDARD = Preprocessing(224, 256, "bilinear", IMAGENET_MEAN, IMAGENET_STD, "torchvision's configuration")
 _KNOWN = {
     **{arch: _STANDARD for arch in networks.ARCHITECTURES if not arch.startswith("timm/")},
-    "timm/tf_efficientnet_lite0": Preprocessing(224, 256, "bicubic", _HALF, _HALF, "timm's configuration"),
+    networks.LITE0: Preprocessing(224, 256, "bicubic", _HALF, _HALF, "timm's configuration"),
 }
 _DEFAULT = _STANDARD._replace(source="ImageNet's standard, since the architecture has no configuration")
 
@@ -45,8 +50,4 @@ def preprocessing_of(arch: str) -> Preprocessing:
         return known._replace(source=f"{known.source} of {arch.removeprefix('timm/')}")
     from resnet_service.models.architectures import published_preprocessing
 
-    published = published_preprocessing(arch)
-    if published is None:
-        return _DEFAULT
-    library = "timm" if arch.startswith("timm/") else "torchvision"
-    return Preprocessing(*published, source=f"{library}'s configuration of {arch.removeprefix('timm/')}")
+    return published_preprocessing(arch) or _DEFAULT

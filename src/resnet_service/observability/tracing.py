@@ -7,7 +7,7 @@ from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any
 
 from resnet_service import __version__
-from resnet_service.errors import TracingUnavailable
+from resnet_service.errors import TracingUnavailable, install_hint
 from resnet_service.observability.request_context import RequestContext
 
 if TYPE_CHECKING:
@@ -113,8 +113,7 @@ def open_tracer() -> Tracer:
         from opentelemetry.sdk.trace.export import BatchSpanProcessor
     except ModuleNotFoundError as error:
         raise TracingUnavailable(
-            f"Tracing needs the package {error.name}. In a checkout of resnet-service, install the extra otel: "
-            "pip install '.[otel]'"
+            f"Tracing needs the package {error.name}, which is not installed. {install_hint('otel')}"
         ) from error
     # The specification gives the variable precedence over this name.
     own = {} if "OTEL_SERVICE_NAME" in os.environ else {"service.name": "resnet-service"}

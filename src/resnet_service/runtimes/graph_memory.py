@@ -13,7 +13,7 @@ MAX_LIVE_BYTES = 4 * 2**30
 # Compiling computes everything that does not depend on the image: weights of 8 bits become 32 bits in three steps, 12
 # times their size.
 MAX_CONSTANT_RATIO = 16
-MIN_CONSTANT_BYTES = 256 * 2**20
+CONSTANT_ALLOWANCE_BYTES = 256 * 2**20
 
 
 class GraphMemory(NamedTuple):
@@ -42,11 +42,12 @@ def check_memory(model: openvino.Model, file_bytes: int) -> None:
 
     """
     memory = measure(model)
-    if memory.live > MAX_LIVE_BYTES or memory.constant > MIN_CONSTANT_BYTES + MAX_CONSTANT_RATIO * file_bytes:
+    max_constant = CONSTANT_ALLOWANCE_BYTES + MAX_CONSTANT_RATIO * file_bytes
+    if memory.live > MAX_LIVE_BYTES or memory.constant > max_constant:
         raise SuspiciousModel(
-            f"The network needs {memory.live:,} bytes for one image and {memory.constant:,} at its start, besides "
-            f"its {file_bytes:,} bytes of weights. No classifier needs that much; take the model from a source that "
-            "you trust."
+            f"An inference needs {memory.live:,} bytes (limit {MAX_LIVE_BYTES:,}), and compiling the network "
+            f"{memory.constant:,} (limit {max_constant:,}). No classifier needs that much; take the model from a "
+            "source that you trust."
         )
 
 

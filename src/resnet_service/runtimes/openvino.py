@@ -112,9 +112,9 @@ class OpenVINORuntime:
         if path.suffix == EXPORTED_SUFFIX:
             return cls(read_exported(path), workers=workers, threads=threads)
         # Imported here: an exported model is served without the package onnx.
-        from resnet_service.models.graphs import exported_model
+        from resnet_service.models.graphs import build_exported
 
-        return cls(exported_model(read_weights(path, arch=arch), str(path)), workers=workers, threads=threads)
+        return cls(build_exported(read_weights(path, arch=arch), str(path)), workers=workers, threads=threads)
 
     def logits(self, crops: NDArray[np.uint8], *, prefer_latency: bool = True) -> NDArray[np.float32]:
         """Run the network on uint8 [N, S, S, 3], one image after the other; return float32 [N, classes]."""

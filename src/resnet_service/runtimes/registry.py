@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from resnet_service.errors import RuntimeUnavailable, UnsuitableRuntime
+from resnet_service.errors import RuntimeUnavailable, UnsuitableRuntime, install_hint
 from resnet_service.models.checkpoint.weights import needs_pytorch
 from resnet_service.models.file_kinds import check_model_kind
 from resnet_service.models.networks import ARCHITECTURES
@@ -77,8 +77,8 @@ def _pytorch(path: Path, chosen: RuntimeName) -> Opener:
         from resnet_service.runtimes.torch import OPTIMISATIONS, TorchRuntime
     except ModuleNotFoundError as error:
         raise RuntimeUnavailable(
-            f"Serving {path} needs PyTorch, and {error.name} is not installed. Install the extra torch (in a checkout "
-            "of resnet-service: pip install '.[torch]'), or serve an exported model, which needs no PyTorch."
+            f"Serving {path} needs PyTorch, and {error.name} is not installed. Serve an exported model, which needs no "
+            f"PyTorch; or install it. {install_hint('torch')}"
         ) from error
     optimise = OPTIMISATIONS[chosen]
     return lambda path, arch, workers, threads: TorchRuntime.open(path, optimise, arch=arch, threads=threads or 1)

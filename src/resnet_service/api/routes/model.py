@@ -39,7 +39,8 @@ async def metadata(service: StartedService) -> MetadataResponse:
         languages=[ORIGINAL, *model.translations],
         class_summary=model.class_summary,
         limits=Limits(max_body_bytes=settings.max_body_bytes, max_pixels=settings.max_pixels),
-        metadata=model.metadata,
+        # The names are in the answer of /labels.
+        metadata=model.metadata.model_copy(update={"class_names": None}),
     )
 
 

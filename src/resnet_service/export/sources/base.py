@@ -37,7 +37,7 @@ class PullRequest:
         name: An architecture, by torchvision's name or as ``timm/NAME``; or a repository of the Hugging Face Hub.
             ``None`` is the default request: ResNet-18, or what the first source that responds has instead.
         folder: Folder for the checkpoint.
-        mirror: Folder URL of a mirror of torchvision's files; ``None`` for the original.
+        mirror: Folder URL of a mirror of torchvision's files, which ``auto`` tries first; ``None`` for the original.
         on_message: Called with each message, a sentence at a time.
         progress: Called for each chunk, with the bytes so far and in total.
 

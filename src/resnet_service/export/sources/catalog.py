@@ -9,12 +9,13 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import NamedTuple
 
-from resnet_service.models.networks import ARCHITECTURES, state_shapes
+from resnet_service.errors import UnknownArchitecture
+from resnet_service.models.architecture_names import known_names, nearest, resolve
+from resnet_service.models.networks import ARCHITECTURES, LITE0, state_shapes
 
 IMAGENET = "imagenet1k"  # the label set of all weights that are known by name, and part of their file names
 
 DEFAULT_ARCH = "resnet18"
-LITE0 = "timm/tf_efficientnet_lite0"
 
 # Publishers' terms, as far as they state some.
 TORCHVISION_LICENCE = "BSD-3-Clause (code); weights trained on ImageNet, whose terms apply"
@@ -33,11 +34,15 @@ class TorchvisionFile(NamedTuple):
 
 
 class HubFile(NamedTuple):
-    """A repository on the Hugging Face Hub; a pinned one has the revision and the SHA-256 of its file of weights."""
+    """A repository on the Hugging Face Hub; a pinned one has the revision and the SHA-256 of its file of weights.
+
+    ``accuracy`` is the top-1, in percent, that the first publisher of the weights states.
+    """
 
     repository: str
     revision: str | None = None
     sha256: str | None = None
+    accuracy: float | None = None
 
 
 TORCHVISION: Mapping[str, TorchvisionFile] = MappingProxyType(
@@ -58,11 +63,13 @@ TORCHVISION: Mapping[str, TorchvisionFile] = MappingProxyType(
 
 HUB: Mapping[str, HubFile] = MappingProxyType(
     {
-        **{arch: HubFile(f"timm/{arch}.tv_in1k") for arch in TORCHVISION},
+        # The weights of torchvision's files, in another format.
+        **{arch: HubFile(f"timm/{arch}.tv_in1k", accuracy=file.accuracy) for arch, file in TORCHVISION.items()},
         DEFAULT_ARCH: HubFile(
             "timm/resnet18.tv_in1k",
             "a987fd6b60f845221bfff84b6f0191273ba56ead",
             "694f673df6520a3158624e8a89af086f59923ee4cd7436fe5bc3bc71d295ad81",
+            TORCHVISION[DEFAULT_ARCH].accuracy,
         ),
         LITE0: HubFile("timm/tf_efficientnet_lite0.in1k"),
     }
@@ -70,10 +77,49 @@ HUB: Mapping[str, HubFile] = MappingProxyType(
 
 PYPI = (LITE0,)
 
+_EXAMPLE = "as in `resnet-service pull timm/resnet50.a1_in1k`"
+
 
 def is_repository(name: str) -> bool:
     """Whether a name is a repository of the Hub; of the names with a slash, only ``LITE0`` is an architecture."""
     return "/" in name and name not in ARCHITECTURES
+
+
+def resolve_name(name: str, option: str) -> str:
+    """Return the architecture that a name stands for, in whatever spelling; any other name as it is.
+
+    Args:
+        name: As a user gives it.
+        option: Where the user gives it, for messages.
+
+    Raises:
+        UnknownArchitecture: It is like the name of an architecture, or stands for one whose weights are in
+            repositories; the message has the names to choose from.
+
+    """
+    if "/" in name or name in ARCHITECTURES:
+        return name
+    if "." in name.removeprefix("torchvision.models."):  # timm's names of weights: resnet18.a1_in1k
+        raise UnknownArchitecture(
+            f"{option} {name[:100]} names certain weights, not an architecture alone. Name the repository that has "
+            f"them: resnet-service pull timm/{name[:100]}"
+        )
+    found = resolve(name)
+    similar = [] if found else nearest(name, known_names())
+    if similar:
+        raise UnknownArchitecture(
+            f"{option} {name[:100]}: no architecture of this name is known. The nearest are {', '.join(similar)}. Of "
+            f"other models, name the repository, {_EXAMPLE}."
+        )
+    if not found:
+        return name  # each source says what it has, or which package it needs to know more
+    known = [arch for arch in found if not is_repository(arch)]
+    if not known:
+        raise UnknownArchitecture(
+            f"{option} {name} is an architecture of timm, whose weights are in repositories of the Hugging Face Hub. "
+            f"Name one of them, {_EXAMPLE}."
+        )
+    return known[0]
 
 
 def checkpoint_stem(name: str) -> str:

