@@ -7,6 +7,7 @@ import io
 import os
 import pathlib
 import pickle
+import pickletools
 import struct
 import zipfile
 from pathlib import Path
@@ -158,6 +159,21 @@ def test_hostile_pickles_are_refused(payload: tuple[bytes, type[ModelError]]) ->
     assert "\n" not in str(caught.value)
 
 
+def is_unknown(opcode: str) -> bool:
+    try:
+        pickles.PickleReader(lambda name, args: None)._run(opcode, None)
+    except pickles.PickleError as error:
+        return "not known" in str(error)
+    except (TypeError, LookupError, AttributeError):
+        return False  # there is nothing on the stack that it needs
+    return False
+
+
+def test_every_opcode_is_known() -> None:
+    assert not [opcode.name for opcode in pickletools.opcodes if is_unknown(opcode.name)]
+    assert is_unknown("OTHER")
+
+
 def test_containers_in_themselves_are_read() -> None:
     loop: list[Any] = []
     loop.append(loop)
@@ -192,7 +208,7 @@ def test_no_tensor_reaches_beyond_its_storage(shape: tuple[int, ...], strides: t
 @pytest.mark.parametrize("size", [-1, 2**48, True, "3", 1.0])
 def test_a_size_that_no_tensor_has_is_refused(size: Any) -> None:
     rebuild = torch_files._Rebuilder(lambda _: b"", "<")
-    storage = torch_files._Storage("FloatStorage", "0")
+    storage = torch_files._Storage("FloatStorage", "0", 1)
     for shape, strides in (((size,), (1,)), ((1,), (size,)), ((1, 1), (1,)), ((1,) * 9, (1,) * 9)):
         with pytest.raises(pickles.PickleError, match="valid shape"):
             rebuild.call("torch._utils._rebuild_tensor_v2", (storage, 0, shape, strides))
