@@ -11,16 +11,26 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
-from resnet_service.errors import BareStateDict, ModelError, PickledCode, SuspiciousModel, UnreadableModel
+from resnet_service.errors import (
+    BareStateDict,
+    ModelError,
+    PickledCode,
+    StateDictMismatch,
+    SuspiciousModel,
+    UnreadableModel,
+)
 from resnet_service.export.convert import ConvertOptions, convert
+from resnet_service.models import architectures
 from resnet_service.models.checkpoint import torch_files
 from resnet_service.models.checkpoint.checkpoint import load_checkpoint
+from resnet_service.models.checkpoint.safetensors import dump_arrays
 from resnet_service.models.checkpoint.weights import needs_pytorch
 from resnet_service.system.files import MAX_MODEL_BYTES
-from tests.support.models import random_model
+from tests.support.models import metadata, random_model
 from tests.support.servers import cli
 
 
@@ -352,3 +362,19 @@ def test_no_other_module_may_execute_a_file() -> None:
         source = path.read_text()
         for forbidden in ("torch.load", "weights_only", "jit.load", "torch.package", "pickle.load", "add_safe_globals"):
             assert forbidden not in source or path.name == "unpickle.py", f"{forbidden} in {path}"
+
+
+def test_a_small_file_that_names_a_large_network_takes_little_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its weights are compared with the architecture before the network, of gigabytes, is built."""
+    facts = metadata(arch="timm/vit_gigantic_patch14_224", num_classes=2, input_size=224, resize_size=224)
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(dump_arrays(facts.model_dump(mode="json"), {"head.bias": np.zeros(2, np.float32)}))
+
+    def fail(*_: object) -> None:
+        raise AssertionError("the network was built")
+
+    monkeypatch.setattr(architectures, "build", fail)
+    with pytest.raises(StateDictMismatch, match="does not fit timm/vit_gigantic"):
+        load_checkpoint(path)

@@ -132,6 +132,16 @@ def test_nothing_is_executed(tmp_path: Path, protocol: int) -> None:
 
 
 ENTRIES = b"".join(b"M" + struct.pack("<H", number) + b"N" for number in range(50_000))
+
+
+def nested(depth: int) -> list[Any]:
+    """Return a list that holds the same list twice, and so on; its text has 2^depth brackets."""
+    made: list[Any] = []
+    for _ in range(depth):
+        made = [made, made]
+    return made
+
+
 HOSTILE: dict[str, tuple[bytes, type[ModelError]]] = {
     "a key whose hash overflows the stack": (b"\x80\x02})" + b"\x85" * 900_000 + b"K\x01s.", SuspiciousModel),
     "a value that was never stored": (b"\x80\x02(h\x00t.", UnreadableModel),
@@ -147,6 +157,13 @@ HOSTILE: dict[str, tuple[bytes, type[ModelError]]] = {
     "a name of two lines": (b"\x80\x04\x8c\x03os\n\x8c\x06system\x93.", UnreadableModel),
     "an unknown opcode": (b"\x80\x02\xff.", UnreadableModel),
     "nothing on the stack": (b"\x80\x02.", UnreadableModel),
+    "an integer of 5,000 bytes": (pickle.dumps({1 << 40_000: 0}, 2), UnreadableModel),
+    "a storage whose name is lists of lists": (
+        b"\x80\x02}X\x01\x00\x00\x00a(X\x07\x00\x00\x00storagectorch\nFloatStorage\n"
+        + pickle.dumps(nested(27), 2)[2:-1]
+        + b"X\x03\x00\x00\x00cpuK\x01tQs.",
+        UnreadableModel,
+    ),
     "a text of more bytes than the file": (b"\x80\x04\x8d" + struct.pack("<Q", 1 << 62) + b"a.", UnreadableModel),
 }
 

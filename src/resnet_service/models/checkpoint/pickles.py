@@ -15,6 +15,8 @@ MAX_OPCODES = 1_000_000
 # that hold one tuple twice take 2^depth steps.
 _MAX_TUPLE_DEPTH = 16
 _MAX_NAME = 300  # characters
+# Of an integer. Python prints no longer ones than some thousand; the states of random generators have 128.
+_MAX_BITS = 512
 
 # Opcodes that push their argument.
 _VALUES = frozenset(
@@ -106,7 +108,7 @@ class PickleReader:
             return self._stack.pop()
         except PickleError:
             raise
-        except (ValueError, TypeError, LookupError, OverflowError, AttributeError) as error:
+        except (ValueError, TypeError, LookupError, OverflowError, AttributeError, RecursionError) as error:
             raise PickleError("not a pickle") from error
 
     def _reset(self) -> None:
@@ -207,6 +209,8 @@ class PickleReader:
             case "BINPERSID":
                 stack.append(self._persistent(stack.pop()))
             case _ if opcode in _VALUES:
+                if isinstance(argument, int) and argument.bit_length() > _MAX_BITS:
+                    raise PickleError(f"an integer of more than {_MAX_BITS} bits")
                 stack.append(bytes(argument) if isinstance(argument, bytearray) else argument)
             case _:
                 raise PickleError(f"the opcode {opcode}, which is not known here")

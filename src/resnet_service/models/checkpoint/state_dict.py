@@ -29,10 +29,14 @@ def build_network(state: Mapping[str, Tensor], metadata: ModelMetadata, where: s
                 f"{where} says num_classes={metadata.num_classes}, but its classifier ({key}) has {shapes[key][0]} "
                 "rows."
             )
-    model = architectures.build(metadata.arch, metadata.num_classes)
-    own = model.state_dict()
-    check_keys(shapes, shapes_of(own), metadata.arch, where)
+    expected = {
+        key: (metadata.num_classes, *shape[1:]) if key in layout.classifier else shape
+        for key, shape in layout.shapes.items()
+    }
+    # Before the network is built: a small file may name one of gigabytes.
+    check_keys(shapes, expected, metadata.arch, where)
     check_finite({key: tensor.float().numpy() for key, tensor in state.items()}, where)
-    counters = {key: tensor for key, tensor in own.items() if key.endswith(COUNTER)}
+    model = architectures.build(metadata.arch, metadata.num_classes)
+    counters = {key: tensor for key, tensor in model.state_dict().items() if key.endswith(COUNTER)}
     model.load_state_dict({**counters, **state})
     return model

@@ -242,6 +242,13 @@ def unreadable(where: str) -> UnreadableModel:
     )
 
 
+def _key(value: Any) -> str:
+    """Return the name of a storage, a text or, in old files, a number; the text of any other value may be endless."""
+    if type(value) not in (str, int):
+        raise PickleError("a storage without a name")
+    return str(value)
+
+
 class _Rebuilder:
     """Makes tensors of the calls and persistent ids that ``torch.save`` writes for them."""
 
@@ -258,7 +265,7 @@ class _Rebuilder:
             return None
         if not are_sizes((reference[4],), below=_MAX_SIZE):
             raise PickleError("a storage without a valid size")
-        key = str(reference[2])
+        key = _key(reference[2])
         return self.storages.setdefault(key, _Storage(reference[1].name.rpartition(".")[2], key, reference[4]))
 
     def call(self, name: str, args: tuple[Any, ...]) -> Any:
@@ -336,7 +343,7 @@ def _read_legacy(stream: IO[bytes]) -> TorchFile:
     keys = reader.read(stream)
     if not isinstance(keys, list):
         raise PickleError("no list of storages")
-    for key in map(str, keys):
+    for key in map(_key, keys):
         if key not in rebuilder.storages:
             raise PickleError("a storage of no tensor")
         count = int.from_bytes(stream.read(_COUNT_BYTES), "little", signed=True)
