@@ -13,6 +13,8 @@ from pathlib import Path
 
 LOCK = Path("requirements/serve.txt")
 TARGET = Path("dist/resnet-service.cdx.json")
+# Of packages whose metadata state their licence in words that cyclonedx-py does not recognise.
+LICENCES = {"protobuf": "BSD-3-Clause"}
 
 
 def main() -> None:
@@ -58,6 +60,9 @@ def describe(python: Path, version: str, target: Path) -> None:
     # cyclonedx-py reads the component from pyproject.toml, where the version is dynamic.
     bill = json.loads(target.read_text())
     bill["metadata"]["component"].update(version=version, purl=f"pkg:pypi/resnet-service@{version}")
+    for component in bill["components"]:
+        if component["name"] in LICENCES:
+            component.setdefault("licenses", [{"license": {"id": LICENCES[component["name"]]}}])
     target.write_text(json.dumps(bill, indent=2, sort_keys=True) + "\n")
 
 
