@@ -14,7 +14,8 @@ from PIL import Image
 
 from fuzz import bombs
 from fuzz.targets import CORPUS, SMALLEST_GRAPH
-from resnet_service.models.checkpoint.safetensors import Array, dump_arrays
+from resnet_service.models.checkpoint.arrays import Array
+from resnet_service.models.checkpoint.safetensors import dump_arrays
 
 
 def images() -> dict[str, bytes]:

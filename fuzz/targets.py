@@ -13,11 +13,11 @@ from resnet_service.errors import ModelError, RequestError
 from resnet_service.export.convert import convert
 from resnet_service.export.third_party_graph import read_third_party, with_pixels
 from resnet_service.imaging.decode import decode
+from resnet_service.models.checkpoint.arrays import Array
 from resnet_service.models.checkpoint.checkpoint import load_checkpoint
-from resnet_service.models.checkpoint.safetensors import Array
 from resnet_service.models.checkpoint.torch_files import StoredTensor, read_torch_file
 from resnet_service.models.checkpoint.training import tensors_of
-from resnet_service.models.checkpoint.weights import read_weights
+from resnet_service.models.checkpoint.weights import needs_pytorch, read_weights
 from resnet_service.models.exported import read_exported
 from resnet_service.models.graphs import build_graph
 from resnet_service.models.metadata import IMAGENET_MEAN, IMAGENET_STD
@@ -47,6 +47,8 @@ def fuzz_checkpoint(data: bytes) -> None:
     """
     path = Path(_FOLDER.name, "model.pth")
     path.write_bytes(data)
+    with suppress(ModelError):
+        needs_pytorch(path)
     with suppress(ModelError):
         load_checkpoint(path)
     with suppress(ModelError):

@@ -14,9 +14,6 @@ from tests.support.servers import REPOSITORY
 
 MISSING = {
     "pull --source hub": ("huggingface_hub", "pull"),
-    "export model.pth": ("torch", "torch"),
-    "inspect model.pth": ("torch", "torch"),
-    # After those without torch, which this command imports.
     "pull mobilenet_v2 --source torchvision": ("torchvision", "torch"),
     "evaluate model.pth images --plot plots": ("matplotlib", "plot"),
     "export model.pth --precision int8": ("nncf", "quantize"),

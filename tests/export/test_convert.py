@@ -31,7 +31,8 @@ from resnet_service.errors import (
     install_hint,
 )
 from resnet_service.export.convert import Converted, ConvertOptions, convert
-from resnet_service.models.checkpoint.checkpoint import load_checkpoint, record_evaluation
+from resnet_service.models.checkpoint.checkpoint import load_checkpoint
+from resnet_service.models.checkpoint.weights import record_evaluation
 from resnet_service.models.labels import labels_for
 from resnet_service.models.metadata import EvaluationRecord
 from tests.support.models import random_checkpoint, random_model

@@ -62,13 +62,13 @@ def small_int8(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_fp32_gives_the_checkpoints_logits(checkpoint: Path, fp32: Path) -> None:
     """On a CPU with BF16, OpenVINO would compute in BF16 unless told otherwise."""
     pixels = crops(8)
-    expected, found = (open_runtime(path).logits(pixels) for path in (checkpoint, fp32))
+    expected, found = open_runtime(checkpoint, "torch").logits(pixels), open_runtime(fp32).logits(pixels)
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-3)
     assert (np.argsort(-found, axis=1) == np.argsort(-expected, axis=1)).all()
 
 
 def test_fp32_ranks_photographs_as_real_weights_do(imagenet_checkpoint: Path, imagenet_exported: Path) -> None:
-    reference, exported = open_runtime(imagenet_checkpoint), open_runtime(imagenet_exported)
+    reference, exported = open_runtime(imagenet_checkpoint, "torch"), open_runtime(imagenet_exported)
     paths = [*sorted(EXAMPLES.glob("*.jpg")), *(path for path, _ in imagenet_photographs())]
     pixels = np.stack([crop(decode(path.read_bytes()).image, reference.metadata) for path in paths])
     expected, found = reference.logits(pixels), exported.logits(pixels)

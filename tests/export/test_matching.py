@@ -13,7 +13,7 @@ from torch import nn
 from resnet_service.errors import BareStateDict, StateDictMismatch, SuspiciousModel
 from resnet_service.export.conversion.matching import guess, match_architecture
 from resnet_service.models import networks
-from resnet_service.models.checkpoint.training import MAX_TENSORS
+from resnet_service.models.checkpoint.arrays import MAX_TENSORS
 from resnet_service.models.layouts import COMMON, COMMON_WITH_PYTORCH, TWINS, archs_of, layout_of
 from tests.support.training import light, light_state, tensors_in
 

@@ -26,7 +26,7 @@ OTHERS = ["regnet_y_400mf", "shufflenet_v2_x0_5"]
 )
 def test_logits_equal_torchvision(tmp_path: Path, arch: str) -> None:
     path = random_checkpoint(tmp_path / "model.pth", arch=arch, num_classes=1000, input_size=224, resize_size=256)
-    runtime = open_runtime(path)
+    runtime = open_runtime(path, "torch")
     model = load_checkpoint(path).model
     reference = ImageClassification(crop_size=224, resize_size=256)
     for image in IMAGES:

@@ -1,9 +1,11 @@
 import resource
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -20,8 +22,9 @@ from resnet_service.errors import (
 )
 from resnet_service.export.convert import ConvertOptions, convert
 from resnet_service.models.checkpoint.checkpoint import load_checkpoint, save_checkpoint
+from resnet_service.models.checkpoint.weights import read_weights, record_evaluation
 from resnet_service.models.labels import read_label_set
-from resnet_service.models.metadata import IMAGENET_STD, Provenance
+from resnet_service.models.metadata import IMAGENET_STD, EvaluationRecord, Provenance
 from resnet_service.system.files import sha256_of
 from tests.support.models import metadata, random_checkpoint, random_model
 from tests.support.servers import cli_here
@@ -115,6 +118,11 @@ def changed(**changes: torch.Tensor | None) -> dict[str, torch.Tensor]:
     return {key: value for key, value in state.items() if value is not None}
 
 
+def quantized() -> torch.Tensor:
+    with warnings.catch_warnings(action="ignore"):  # they are deprecated
+        return torch.quantize_per_tensor(torch.ones(10), 0.1, 0, torch.qint8)
+
+
 @pytest.mark.parametrize(
     ("content", "error", "message"),
     [
@@ -145,6 +153,12 @@ def changed(**changes: torch.Tensor | None) -> dict[str, torch.Tensor]:
         ({**CLASSIC, "state_dict": {3: torch.ones(1)}}, UnreadableModel, "3"),
         ({**CLASSIC, "state_dict": changed(fc__bias=torch.ones(10).to_sparse())}, StateDictMismatch, "sparse"),
         ({**CLASSIC, "state_dict": changed(fc__bias=torch.ones(10, dtype=torch.cfloat))}, StateDictMismatch, "complex"),
+        (
+            {**CLASSIC, "state_dict": changed(fc__bias=quantized())},
+            StateDictMismatch,
+            "quantized",
+        ),
+        ({**CLASSIC, "state_dict": changed(fc__bias=torch.ones(10, dtype=torch.uint16))}, StateDictMismatch, "rare"),
         ({}, UnreadableModel, "no weights"),
         ([1, 2], UnreadableModel, "a list"),
         (torch.ones(3), UnreadableModel, "a Tensor"),
@@ -227,6 +241,47 @@ LABELS = (
     + ", ".join(f'{{"index": {digit}, "name": "digit {digit}"}}' for digit in range(10))
     + "]}"
 )
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_an_evaluation_is_recorded_and_all_else_stays(tmp_path: Path, zipped: bool) -> None:
+    state = {key: one.half() if one.is_floating_point() else one for key, one in MODEL.state_dict().items()}
+    content = {**CLASSIC, "mean": (0.1, 0.2, 0.3), "state_dict": state}
+    torch.save(content, tmp_path / "model.pth", _use_new_zipfile_serialization=zipped)
+    for dataset, top1 in (("a", 50), ("b", 70), ("a", 60)):
+        record = EvaluationRecord(
+            dataset=dataset, sha256="0" * 64, pictures=3, top1=top1, top5=100, calibration_error=0.1
+        )
+        record_evaluation(tmp_path / "model.pth", record)
+    found = load_checkpoint(tmp_path / "model.pth").metadata
+    assert sorted((one.dataset, one.top1) for one in found.evaluations) == [("a", 60), ("b", 70)]
+    read = torch.load(tmp_path / "model.pth", weights_only=True)  # PyTorch reads the file, too
+    assert len(read.pop("evaluations")) == 2
+    assert {**read, "state_dict": None} == {**content, "state_dict": None}
+    assert all(torch.equal(read["state_dict"][key], tensor) for key, tensor in state.items())
+    assert {tensor.dtype for tensor in read["state_dict"].values()} == {torch.float16, torch.int64}
+    assert list(tmp_path.iterdir()) == [tmp_path / "model.pth"]
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_weights_are_those_that_pytorch_reads(tmp_path: Path, zipped: bool) -> None:
+    """Parameters, views that share a storage, attributes of tensors, and types other than float32."""
+    state = MODEL.state_dict()
+    both = torch.cat([state["bn1.weight"], state["bn1.bias"]])
+    state |= {"bn1.weight": both[:64], "bn1.bias": both[64:], "conv1.weight": nn.Parameter(state["conv1.weight"])}
+    state |= {"fc.bias": state["fc.bias"].double(), "bn1.num_batches_tracked": torch.tensor(3, dtype=torch.int32)}
+    state["fc.weight"] = state["fc.weight"].T.contiguous().T
+    state["bn1.running_var"].note = "an attribute"
+    path = tmp_path / "model.pth"
+    torch.save({**CLASSIC, "state_dict": state}, path, _use_new_zipfile_serialization=zipped)
+    assert answers_as_before(path)
+    expected = torch.load(path, weights_only=True)["state_dict"]
+    found = read_weights(path).state
+    assert list(found) == list(expected)
+    others = {key: array.dtype.str for key, array in found.items() if array.dtype not in ("f4", "i8")}
+    assert others == {"bn1.num_batches_tracked": "<i4"}
+    for key, tensor in expected.items():
+        assert np.array_equal(found[key], tensor.detach().numpy().astype(found[key].dtype)), key
 
 
 @pytest.mark.parametrize("arch", ["mobilenet_v3_small", "squeezenet1_1", "timm/tf_efficientnet_lite0"])

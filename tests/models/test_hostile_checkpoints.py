@@ -11,15 +11,26 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
-from resnet_service.errors import ModelError, PickledCode, SuspiciousModel, UnreadableModel
+from resnet_service.errors import (
+    BareStateDict,
+    ModelError,
+    PickledCode,
+    StateDictMismatch,
+    SuspiciousModel,
+    UnreadableModel,
+)
 from resnet_service.export.convert import ConvertOptions, convert
+from resnet_service.models import architectures
 from resnet_service.models.checkpoint import torch_files
 from resnet_service.models.checkpoint.checkpoint import load_checkpoint
+from resnet_service.models.checkpoint.safetensors import dump_arrays
+from resnet_service.models.checkpoint.weights import needs_pytorch
 from resnet_service.system.files import MAX_MODEL_BYTES
-from tests.support.models import random_model
+from tests.support.models import metadata, random_model
 from tests.support.servers import cli
 
 
@@ -81,6 +92,26 @@ def virtual_tensor(path: Path, canary: Path, checkpoint: Path) -> None:
     """One stored number that claims to be a tensor of 10^15, by a stride of zero."""
     state = {**random_model().state_dict(), "fc.weight": torch.zeros(1).expand(10**9, 10**6)}
     torch.save({"arch": "resnet18", "num_classes": 10, "input_size": 64, "state_dict": state}, path)
+
+
+def one_storage_in_many_tensors(path: Path, canary: Path, checkpoint: Path) -> None:
+    """A megabyte as a thousand tensors, each of which would become an array of its own."""
+    weight = torch.zeros(250_000)
+    torch.save({f"fc.{index}": weight.view(250_000) for index in range(1000)}, path)
+
+
+def flipped(path: Path, canary: Path, checkpoint: Path) -> None:
+    """One bit of the weights, which PyTorch does not notice."""
+    data = bytearray(checkpoint.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+def storage_of_no_file(path: Path, canary: Path, checkpoint: Path) -> None:
+    """A tensor in a plain pickle, which has no storages."""
+    storage = b"(U\x07storagectorch\nFloatStorage\nU\x010U\x03cpuK\x03tQ"
+    tensor = b"ctorch._utils\n_rebuild_tensor_v2\n(" + storage + b"K\x00K\x03\x85K\x01\x85tR"
+    path.write_bytes(b"\x80\x02}U\x01a" + tensor + b"s.")
 
 
 def compressed(path: Path, canary: Path, checkpoint: Path) -> None:
@@ -170,7 +201,10 @@ ATTACKS: dict[Callable[[Path, Path, Path], None], type[ModelError]] = {
     setitem_on_a_tensor: UnreadableModel,
     storages_cut: UnreadableModel,
     legacy_storage_of_a_petabyte: UnreadableModel,
-    virtual_tensor: ModelError,
+    virtual_tensor: UnreadableModel,
+    one_storage_in_many_tensors: SuspiciousModel,
+    flipped: UnreadableModel,
+    storage_of_no_file: UnreadableModel,
     compressed: SuspiciousModel,
     many_entries: SuspiciousModel,
     overlapping: SuspiciousModel,
@@ -235,6 +269,46 @@ def test_the_canary_works(tmp_path: Path, checkpoint: Path) -> None:
     assert canary.exists()
 
 
+def test_a_name_that_is_not_used_is_refused_too(tmp_path: Path, checkpoint: Path) -> None:
+    """A call whose result is thrown away, before the content of a regular checkpoint."""
+    payload = b"cos\nsystem\n(S'true'\ntR0"
+    path = rewritten(
+        checkpoint,
+        tmp_path / "evil.pth",
+        lambda name, data: data[:2] + payload + data[2:] if name.endswith("data.pkl") else data,
+    )
+    with pytest.raises(PickledCode, match=r"os\.system"):
+        load_checkpoint(path)
+
+
+def test_the_choice_of_a_runtime_takes_no_memory_for_a_text_that_is_not_there(tmp_path: Path) -> None:
+    path = tmp_path / "evil.pth"
+    path.write_bytes(b"\x80\x04\x8d" + struct.pack("<Q", 1 << 50) + b"a.")
+    with pytest.raises(UnreadableModel, match="damaged"):
+        needs_pytorch(path)
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_a_storage_is_read_once(tmp_path: Path, zipped: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else a file of two large storages, and thousands of small tensors in them, would be read for hours."""
+    storages = torch.zeros(1000), torch.zeros(1000)
+    state = {str(index): storages[index % 2][index : index + 1] for index in range(100)}
+    torch.save(state, tmp_path / "model.pth", _use_new_zipfile_serialization=zipped)
+    read: list[Any] = []
+    name = "_read_entry" if zipped else "_read_at"
+    original = getattr(torch_files, name)
+
+    def counted(*given: Any) -> bytes:
+        read.append(given[1])
+        data: bytes = original(*given)
+        return data
+
+    monkeypatch.setattr(torch_files, name, counted)
+    with pytest.raises(BareStateDict):
+        load_checkpoint(tmp_path / "model.pth")
+    assert len(read) == len(set(read)) >= 2
+
+
 def test_a_file_beyond_the_limit_is_not_read(tmp_path: Path) -> None:
     path = tmp_path / "huge.pth"
     with path.open("wb") as sparse:
@@ -286,5 +360,21 @@ def test_a_pickled_model_without_its_code_is_refused(tmp_path: Path) -> None:
 def test_no_other_module_may_execute_a_file() -> None:
     for path in Path("src").rglob("*.py"):
         source = path.read_text()
-        for forbidden in ("weights_only=False", "jit.load", "torch.package", "pickle.load", "add_safe_globals"):
+        for forbidden in ("torch.load", "weights_only", "jit.load", "torch.package", "pickle.load", "add_safe_globals"):
             assert forbidden not in source or path.name == "unpickle.py", f"{forbidden} in {path}"
+
+
+def test_a_small_file_that_names_a_large_network_takes_little_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its weights are compared with the architecture before the network, of gigabytes, is built."""
+    facts = metadata(arch="timm/vit_gigantic_patch14_224", num_classes=2, input_size=224, resize_size=224)
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(dump_arrays(facts.model_dump(mode="json"), {"head.bias": np.zeros(2, np.float32)}))
+
+    def fail(*_: object) -> None:
+        raise AssertionError("the network was built")
+
+    monkeypatch.setattr(architectures, "build", fail)
+    with pytest.raises(StateDictMismatch, match="does not fit timm/vit_gigantic"):
+        load_checkpoint(path)

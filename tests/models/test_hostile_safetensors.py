@@ -24,6 +24,7 @@ from resnet_service.errors import (
     UnreadableModel,
 )
 from resnet_service.models.checkpoint import safetensors
+from resnet_service.models.checkpoint.arrays import MAX_TENSORS
 from resnet_service.models.checkpoint.checkpoint import load_checkpoint
 from resnet_service.models.checkpoint.weights import read_weights
 from resnet_service.models.metadata import METADATA_KEY
@@ -111,7 +112,7 @@ ATTACKS: dict[str, tuple[Callable[[], bytes], type[ModelError], str]] = {
     "a million keys": (many_keys, SuspiciousModel, "the limit is 5,000,000"),
     "keys to the limit of the header": (many_short_keys, SuspiciousModel, "450,000 tensors; the limit is 20,000"),
     "20,001 tensors": (
-        lambda: made(**{str(number): entry() for number in range(safetensors.MAX_TENSORS + 1)}),
+        lambda: made(**{str(number): entry() for number in range(MAX_TENSORS + 1)}),
         SuspiciousModel,
         "20,001 tensors",
     ),

@@ -16,9 +16,9 @@ import torch
 
 from resnet_service.errors import BareStateDict, ClassCountMismatch, InvalidMetadata, StateDictMismatch
 from resnet_service.export.convert import ConvertOptions, convert
-from resnet_service.models.checkpoint.checkpoint import load_checkpoint, record_evaluation, save_checkpoint
+from resnet_service.models.checkpoint.checkpoint import load_checkpoint, save_checkpoint
 from resnet_service.models.checkpoint.safetensors import dump_arrays, load_arrays
-from resnet_service.models.checkpoint.weights import read_weights
+from resnet_service.models.checkpoint.weights import read_weights, record_evaluation
 from resnet_service.models.discovery import choose_model
 from resnet_service.models.labels import read_label_set
 from resnet_service.models.metadata import EvaluationRecord, Provenance
@@ -177,8 +177,9 @@ def test_it_is_exported_and_found(tmp_path: Path) -> None:
     assert choose_model(None, tmp_path) == tmp_path / "model.onnx"
 
 
-def test_inspect_says_the_same_without_pytorch(tmp_path: Path) -> None:
-    path = random_checkpoint(tmp_path / "model.safetensors")
+@pytest.mark.parametrize("name", ["model.safetensors", "model.pth"])
+def test_inspect_says_the_same_without_pytorch(name: str, tmp_path: Path) -> None:
+    path = random_checkpoint(tmp_path / name)
     done = cli("inspect", path, "--json", PYTHONPATH=hidden(tmp_path / "hidden"))
     here = cli_here("inspect", path, "--json")
     assert done.returncode == 0, done.stderr
@@ -186,8 +187,9 @@ def test_inspect_says_the_same_without_pytorch(tmp_path: Path) -> None:
     assert json.loads(done.stdout) == json.loads(here.stdout)
 
 
-def test_inspect_says_what_only_pytorch_could_compare(tmp_path: Path) -> None:
-    path = random_checkpoint(tmp_path / "model.safetensors", arch="timm/test_resnet")
+@pytest.mark.parametrize("name", ["model.safetensors", "model.pth"])
+def test_inspect_says_what_only_pytorch_could_compare(name: str, tmp_path: Path) -> None:
+    path = random_checkpoint(tmp_path / name, arch="timm/test_resnet")
     done = cli("inspect", path, "--json", PYTHONPATH=hidden(tmp_path / "hidden"))
     here = cli_here("inspect", path, "--json")
     assert done.returncode == 0, done.stderr
@@ -205,13 +207,14 @@ def test_inspect_compares_the_weights_with_the_architecture(tmp_path: Path) -> N
     assert "does not fit resnet18: missing: layer2.0.conv1.weight" in done.stderr
 
 
-def test_without_pytorch_a_sentence_names_the_extra(checkpoint: Path, tmp_path: Path) -> None:
+def test_without_pytorch_a_sentence_names_the_extra(tmp_path: Path) -> None:
     other = random_checkpoint(tmp_path / "model.safetensors", arch="timm/test_resnet")
+    old = random_checkpoint(tmp_path / "model.pth", arch="timm/test_resnet")
     commands: list[list[str | Path]] = [
         ["serve", "--checkpoint", other, "--port", "0"],
         ["export", other],
-        ["export", checkpoint],
-        ["inspect", checkpoint],
+        ["serve", "--checkpoint", old, "--port", "0"],
+        ["export", old],
     ]
     for command in commands:
         done = cli(*command, PYTHONPATH=hidden(tmp_path / "hidden"))

@@ -3,9 +3,11 @@
 import itertools
 from pathlib import Path
 
+import numpy as np
 import onnx
+import openvino
 import pytest
-from onnx import helper
+from onnx import helper, numpy_helper
 
 from fuzz import bombs
 from resnet_service.errors import SuspiciousModel
@@ -32,8 +34,26 @@ def test_tensors_of_gigabytes_are_refused_before_they_are_computed(name: str, tm
     path = tmp_path / "bomb.onnx"
     bombs.MODELS[f"exported_with_{name}"](path)
     assert path.stat().st_size < 500_000
-    with pytest.raises(SuspiciousModel, match=r"limit 4,294,967,296\), .*compiling .* \(limit \d.*No classifier"):
+    with pytest.raises(SuspiciousModel, match=r"limit \d.*\), .*compiling .* \(limit \d.*No classifier"):
         OpenVINORuntime.open(path)
+
+
+def test_a_small_image_may_not_take_gigabytes(tmp_path: Path) -> None:
+    """Tensors of 2 GB for an image of 8 pixels are below the limit for the largest images."""
+    pixels = helper.make_tensor_value_info("pixels", onnx.TensorProto.UINT8, [1, 8, 8, 3])
+    nodes = [
+        helper.make_node("Cast", ["pixels"], ["float"], to=onnx.TensorProto.FLOAT),
+        helper.make_node("Tile", ["float", "repeats"], ["large"]),
+        helper.make_node("ReduceMax", ["large"], ["largest"], keepdims=0),
+    ]
+    repeats = numpy_helper.from_array(np.array([1, 1, 1, 1_000_000]), "repeats")
+    logits = helper.make_tensor_value_info("largest", onnx.TensorProto.FLOAT, [])
+    graph = helper.make_graph(nodes, "large", [pixels], [logits], [repeats])
+    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    model = openvino.Core().read_model(made.SerializeToString())
+    assert 5e8 < graph_memory.measure(model).live < graph_memory.MAX_LIVE_BYTES
+    with pytest.raises(SuspiciousModel, match="limit 537,067,520"):
+        graph_memory.check_memory(model, 1000)
 
 
 def test_tensors_whose_size_the_image_decides_are_refused(tmp_path: Path) -> None:
@@ -47,8 +67,9 @@ def test_tensors_whose_size_the_image_decides_are_refused(tmp_path: Path) -> Non
 def test_real_networks_stay_far_below_the_limits(
     precision: str, small_network: Both, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A hundredth of each limit would do for them."""
-    monkeypatch.setattr(graph_memory, "MAX_LIVE_BYTES", graph_memory.MAX_LIVE_BYTES // 100)
+    """A tenth of each limit would do for them."""
+    monkeypatch.setattr(graph_memory, "LIVE_ALLOWANCE_BYTES", 0)
+    monkeypatch.setattr(graph_memory, "LIVE_BYTES_PER_PIXEL", graph_memory.LIVE_BYTES_PER_PIXEL // 10)
     if precision == "fp32":
         monkeypatch.setattr(graph_memory, "CONSTANT_ALLOWANCE_BYTES", graph_memory.CONSTANT_ALLOWANCE_BYTES // 100)
         OpenVINORuntime.open(small_network.exported)
@@ -59,7 +80,6 @@ def test_real_networks_stay_far_below_the_limits(
 
 def test_the_live_memory_is_what_is_needed_at_once(tmp_path: Path) -> None:
     """Ten activations one after the other need the memory of two, however many there are."""
-    import openvino
 
     def model(layers: int) -> openvino.Model:
         names = ["pixels.float", *(f"layer{number}" for number in range(layers)), "logits"]

@@ -1,4 +1,4 @@
-"""Safetensors checkpoints are served by OpenVINO, without an export and without PyTorch."""
+"""Checkpoints of either format are served by OpenVINO, without an export and without PyTorch."""
 
 import json
 from pathlib import Path
@@ -7,7 +7,7 @@ import httpx
 import numpy as np
 import pytest
 
-from resnet_service.errors import ModelError, UnsuitableRuntime, install_hint
+from resnet_service.errors import ModelError, UnreadableModel, UnsuitableRuntime, install_hint
 from resnet_service.export.export import export
 from resnet_service.models.checkpoint.weights import needs_pytorch, read_weights
 from resnet_service.models.exported import read_exported
@@ -21,9 +21,17 @@ LABELS = REPOSITORY / "labels" / "fashion-mnist.json"
 PIXELS = np.stack([np.asarray(noise(64, 64, seed)) for seed in range(4)])
 
 
-@pytest.fixture(scope="module", params=["resnet18", "timm/tf_efficientnet_lite0"])
+NAMES = ["model.safetensors", "model.pth"]
+
+
+@pytest.fixture(
+    scope="module",
+    params=[("resnet18", "model.safetensors"), ("resnet18", "model.pth"), ("timm/tf_efficientnet_lite0", "model.pth")],
+    ids=str,
+)
 def saved(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return random_checkpoint(tmp_path_factory.mktemp("saved") / "model.safetensors", arch=request.param)
+    arch, name = request.param
+    return random_checkpoint(tmp_path_factory.mktemp("saved") / name, arch=arch)
 
 
 def test_openvino_serves_it_and_gives_pytorchs_answers(saved: Path) -> None:
@@ -47,20 +55,32 @@ def test_it_gives_what_its_export_gives(saved: Path, tmp_path: Path) -> None:
         np.testing.assert_array_equal(ours, theirs)
 
 
-def test_pytorch_serves_the_architectures_that_have_no_graph(tmp_path: Path) -> None:
-    path = random_checkpoint(tmp_path / "model.safetensors", arch="timm/test_resnet")
+@pytest.mark.parametrize("name", NAMES)
+def test_pytorch_serves_the_architectures_that_have_no_graph(name: str, tmp_path: Path) -> None:
+    path = random_checkpoint(tmp_path / name, arch="timm/test_resnet")
     assert needs_pytorch(path)
     assert open_runtime(path).name == "torch"
-    with pytest.raises(UnsuitableRuntime, match=r"safetensors checkpoints of resnet18, .*; export it first"):
+    with pytest.raises(UnsuitableRuntime, match=r"checkpoints of resnet18, .*; export it first"):
         open_runtime(path, "openvino")
 
 
 def test_a_damaged_file_is_refused_before_a_runtime_is_chosen(saved: Path, tmp_path: Path) -> None:
-    path = tmp_path / "model.safetensors"
+    path = tmp_path / saved.name
     path.write_bytes(saved.read_bytes()[:-1])
     for check in (needs_pytorch, open_runtime, read_weights):
-        with pytest.raises(ModelError, match="is not a complete safetensors file"):
+        with pytest.raises(ModelError, match=r"is not a complete (safetensors file|PyTorch checkpoint)"):
             check(path)
+
+
+def test_the_choice_reads_no_weights(tmp_path: Path) -> None:
+    """With a bit of the weights flipped, PyTorch's file still says what it needs, and does not load."""
+    path = random_checkpoint(tmp_path / "model.pth")
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    assert not needs_pytorch(path)
+    with pytest.raises(UnreadableModel, match="damaged"):
+        read_weights(path)
 
 
 def test_without_pytorch_a_process_serves_it(saved: Path, tmp_path: Path) -> None:
@@ -71,8 +91,9 @@ def test_without_pytorch_a_process_serves_it(saved: Path, tmp_path: Path) -> Non
     assert (served["runtime"], served["precision"]) == ("openvino", "fp32")
 
 
-def test_without_pytorch_it_is_evaluated_and_the_result_recorded(tmp_path: Path) -> None:
-    path = random_checkpoint(tmp_path / "model.safetensors")
+@pytest.mark.parametrize("name", NAMES)
+def test_without_pytorch_it_is_evaluated_and_the_result_recorded(name: str, tmp_path: Path) -> None:
+    path = random_checkpoint(tmp_path / name)
     done = cli(
         "evaluate", path, IMAGES, "--labels", LABELS, "--record", "--json", PYTHONPATH=hidden(tmp_path / "hidden")
     )
@@ -82,9 +103,12 @@ def test_without_pytorch_it_is_evaluated_and_the_result_recorded(tmp_path: Path)
     assert record.top1 == pytest.approx(json.loads(done.stdout)["top1"], abs=0.01)
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16", pytest.param("int8", marks=pytest.mark.slow)])
-def test_without_pytorch_it_is_exported(precision: str, tmp_path: Path) -> None:
-    path = random_checkpoint(tmp_path / "model.safetensors")
+@pytest.mark.parametrize(
+    ("precision", "name"),
+    [("fp32", "model.pth"), ("bf16", "model.safetensors"), pytest.param("int8", "model.pth", marks=pytest.mark.slow)],
+)
+def test_without_pytorch_it_is_exported(precision: str, name: str, tmp_path: Path) -> None:
+    path = random_checkpoint(tmp_path / name)
     calibration: list[str | Path] = (
         [] if precision == "fp32" else ["--calibration", IMAGES, "--labels", LABELS, "--max-loss", "100"]
     )

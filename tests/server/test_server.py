@@ -45,12 +45,12 @@ def test_metadata_and_version_are_those_of_the_file(server: ServerProcess, check
         "arch": "resnet18",
         "version": sha256_of(checkpoint.read_bytes())[:12],
     }
-    assert body["runtime"] == "torch"
+    assert body["runtime"] == "openvino"
     assert body["metadata"]["input_size"] == 64
 
 
 def test_the_start_line_names_architecture_and_source(server: ServerProcess) -> None:
-    assert "resnet18 from an unknown source; torch runtime in FP32, workers: " in server.log
+    assert "resnet18 from an unknown source; openvino runtime in FP32, workers: " in server.log
     assert "; 10 classes: " in server.log
 
 

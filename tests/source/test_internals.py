@@ -90,14 +90,13 @@ USED = (
     Used("openvino.utils:replace_output_update_name", (), "drops Identity nodes, which cannot be evaluated"),
     Used("openvino:Model.evaluate", (), "computes the last layer's weights without compiling"),
     Used("openvino:InferRequest.infer", ("share_outputs",), "reads outputs without copying"),
-    # PyTorch and ONNX: models/traced.py, export/pytorch_graph.py, models/checkpoint/pytorch.py
+    # PyTorch and ONNX: models/traced.py, export/pytorch_graph.py
     Used("torch.export:export", ("mod", "args", "dynamic_shapes"), "traces a network"),
     Used("torch.export:ExportedProgram.module", ("check_guards",), "leaves out checks of each input's shape"),
     Used("torch.fx:Graph.set_codegen", ("codegen",), "lets the traced network return several tensors"),
     Used("torch.fx:Graph.find_nodes", ("op",), "finds the network's end"),
     Used("torch.onnx:export", ("dynamo", "dynamic_shapes", "input_names", "output_names"), "makes the ONNX graph"),
     Used("torch.onnx:ONNXProgram.model_proto", (), "the graph in memory"),
-    Used("torch:load", ("f", "map_location", "weights_only"), "reads a checkpoint without running what it names"),
     Used("onnx.helper:set_model_props", ("model", "dict_value"), "puts the metadata into an exported model"),
 )
 

@@ -10,7 +10,7 @@ import typer
 from resnet_service.cli.console import message, one_line_errors, print_rows, progress_bar
 from resnet_service.cli.flags import AsJson, Labels, ModelFile, Runtime
 from resnet_service.errors import FileNotWritten
-from resnet_service.types import EXPORTED_SUFFIX, SAFETENSORS_SUFFIX
+from resnet_service.types import EXPORTED_SUFFIX
 
 if TYPE_CHECKING:
     from resnet_service.evaluation.evaluate import Evaluation
@@ -75,11 +75,7 @@ def _recorder(model: Path) -> "Callable[[Path, EvaluationRecord], None]":
         from resnet_service.export.onnx_metadata import record_evaluation as record_in_exported
 
         return record_in_exported
-    if model.suffix == SAFETENSORS_SUFFIX:
-        from resnet_service.models.checkpoint.weights import record_evaluation as record_in_safetensors
-
-        return record_in_safetensors
-    from resnet_service.models.checkpoint.checkpoint import record_evaluation as record_in_checkpoint
+    from resnet_service.models.checkpoint.weights import record_evaluation as record_in_checkpoint
 
     return record_in_checkpoint
 

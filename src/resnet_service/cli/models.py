@@ -257,9 +257,9 @@ def inspect(checkpoint: ModelFile, arch: Arch = None, labels: Labels = None, as_
 
 
 def _read_checkpoint(path: Path, arch: str | None) -> "tuple[ModelMetadata, str, int]":
-    """Return metadata, SHA-256 and number of parameters; without PyTorch, of safetensors only."""
+    """Return metadata, SHA-256 and number of parameters."""
     from resnet_service.models.architecture_names import canonical_for
-    from resnet_service.models.checkpoint.weights import is_safetensors_path, needs_pytorch, read_weights
+    from resnet_service.models.checkpoint.weights import needs_pytorch, read_weights
 
     arch = canonical_for(path, arch)
     if not needs_pytorch(path, arch):
@@ -271,8 +271,6 @@ def _read_checkpoint(path: Path, arch: str | None) -> "tuple[ModelMetadata, str,
     try:
         from resnet_service.models.checkpoint.checkpoint import load_checkpoint
     except ModuleNotFoundError:
-        if not is_safetensors_path(path):
-            raise
         weights = read_weights(path, arch=arch)
         message("PyTorch is not installed: names and shapes of the weights were not compared with the architecture.")
         return weights.metadata, weights.sha256, weights.parameters

@@ -17,8 +17,8 @@ from resnet_service.export.conversion.network import (
 from resnet_service.export.conversion.options import DEFAULT_OPTIONS, Converted, ConvertOptions
 from resnet_service.export.conversion.preprocessing import choose_preprocessing, own_values
 from resnet_service.models import networks
+from resnet_service.models.checkpoint.arrays import Array
 from resnet_service.models.checkpoint.contents import STATE_DICT
-from resnet_service.models.checkpoint.safetensors import Array
 from resnet_service.models.checkpoint.weights import save_weights
 from resnet_service.models.labels import labels_for
 from resnet_service.models.metadata import ModelMetadata

@@ -1,7 +1,7 @@
 """What an export starts from: the FP32 graph of a checkpoint, and the logits that the exported model must reproduce.
 
-There are two ways to the graph. Architectures in ``networks`` are built from their weights, without PyTorch unless the
-checkpoint is PyTorch's own file; PyTorch exports the others.
+There are two ways to the graph. Architectures in ``networks`` are built from their weights, without PyTorch; PyTorch
+exports the others.
 """
 
 from collections.abc import Callable
@@ -17,7 +17,6 @@ from resnet_service.models.checkpoint.weights import Weights, needs_pytorch, rea
 from resnet_service.models.exported import INPUT, OUTPUT
 from resnet_service.models.graphs import build_exported, build_graph
 from resnet_service.models.metadata import ModelMetadata, Outputs
-from resnet_service.models.networks import ARCHITECTURES
 from resnet_service.runtimes.openvino import OpenVINORuntime
 from resnet_service.types import Precision
 
@@ -54,9 +53,6 @@ def open_reference(path: Path) -> ReferenceModel:
     from resnet_service.models.checkpoint.checkpoint import load_checkpoint
 
     checkpoint = load_checkpoint(path)
-    if checkpoint.metadata.arch in ARCHITECTURES:
-        state = {key: tensor.numpy() for key, tensor in checkpoint.model.state_dict().items()}
-        return _built(Weights(state, checkpoint.metadata, checkpoint.sha256), str(path))
     graph, outputs = pytorch_graph.export_graph(checkpoint)
     logits = pytorch_graph.logits_of(checkpoint)
     return ReferenceModel(checkpoint.metadata, checkpoint.sha256, graph, outputs, lambda _: logits)

@@ -1,7 +1,7 @@
 """Networks by name: torchvision's classifiers, and timm's under names that begin with ``timm/``."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from typing import get_args
 
@@ -33,16 +33,6 @@ def build(arch: str, num_classes: int) -> nn.Module:
         return _construct(arch, num_classes).eval()
     except (RuntimeError, MemoryError, ValueError, TypeError) as error:
         raise InvalidMetadata(f"{arch} cannot be built with {num_classes} classes: {error}") from error
-
-
-def classifier_rows(arch: str, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, int]:
-    """Return the tensors whose first dimension is the number of classes, with that dimension.
-
-    ``shapes`` has the shape of each tensor by its key. The tensors are those whose shapes differ between two builds
-    with different numbers of classes. The builds take no memory for weights.
-    """
-    few, many = shapes_of(arch, 10), shapes_of(arch, 11)
-    return {key: shapes[key][0] for key, shape in few.items() if shape != many[key] and key in shapes and shapes[key]}
 
 
 def names() -> tuple[str, ...]:

@@ -7,11 +7,10 @@ in PyTorch's order; ``graphs`` makes the ONNX graph of it.
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal, NamedTuple
 
-import numpy as np
 from numpy.typing import NDArray
 
-from resnet_service.errors import ClassCountMismatch, NonFiniteWeights, UnknownArchitecture, install_hint
-from resnet_service.models.checkpoint.keys import COUNTER, check_keys, first_of
+from resnet_service.errors import ClassCountMismatch, UnknownArchitecture, install_hint
+from resnet_service.models.checkpoint.keys import COUNTER, check_finite, check_keys
 from resnet_service.models.metadata import ModelMetadata
 
 # What the first convolution takes: float32 [N, 3, S, S].
@@ -144,9 +143,7 @@ def check_state(state: State, metadata: ModelMetadata, where: str) -> Network:
         )
     shapes = {key: array.shape for key, array in state.items()}
     check_keys(shapes, state_shapes(metadata.arch, metadata.num_classes), metadata.arch, where)
-    non_finite = [key for key, array in state.items() if not np.isfinite(array).all()]
-    if non_finite:
-        raise NonFiniteWeights(f"{where} has NaN or infinity in {first_of(non_finite)}; the training has diverged.")
+    check_finite(state, where)
     return network
 
 

@@ -97,7 +97,7 @@ class OpenVINORuntime:
 
     @classmethod
     def open(cls, path: Path, *, arch: str | None = None, workers: int = 1, threads: int = 0) -> Self:
-        """Read and compile an exported model, or a safetensors checkpoint of an architecture in ``networks``.
+        """Read and compile an exported model, or a checkpoint of an architecture in ``networks``.
 
         Args:
             path: The file.

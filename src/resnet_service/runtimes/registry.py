@@ -22,7 +22,7 @@ def open_runtime(
 
     Args:
         path: A checkpoint (``.safetensors``, ``.pth``), or an exported model (``.onnx``).
-        runtime: ``auto`` is ``openvino`` for exported models and for safetensors checkpoints of an architecture in
+        runtime: ``auto`` is ``openvino`` for exported models and for checkpoints of an architecture in
             ``networks``; for other checkpoints it is ``torch``.
         arch: Architecture of a bare ``state_dict``; checkpoints and exported models name their own.
         workers: Inferences to run at once.
@@ -47,7 +47,7 @@ def find_runtime(path: Path, runtime: RuntimeName = "auto", arch: str | None = N
     if chosen == "openvino":
         if only_pytorch:
             raise UnsuitableRuntime(
-                f"The runtime openvino runs exported models ({EXPORTED_SUFFIX}), and safetensors checkpoints of "
+                f"The runtime openvino runs exported models ({EXPORTED_SUFFIX}), and checkpoints of "
                 f"{', '.join(ARCHITECTURES)}. {path} is neither; export it first: resnet-service export {path}"
             )
         return _openvino(path)

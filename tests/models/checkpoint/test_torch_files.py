@@ -7,6 +7,7 @@ import io
 import os
 import pathlib
 import pickle
+import pickletools
 import struct
 import zipfile
 from pathlib import Path
@@ -131,6 +132,16 @@ def test_nothing_is_executed(tmp_path: Path, protocol: int) -> None:
 
 
 ENTRIES = b"".join(b"M" + struct.pack("<H", number) + b"N" for number in range(50_000))
+
+
+def nested(depth: int) -> list[Any]:
+    """Return a list that holds the same list twice, and so on; its text has 2^depth brackets."""
+    made: list[Any] = []
+    for _ in range(depth):
+        made = [made, made]
+    return made
+
+
 HOSTILE: dict[str, tuple[bytes, type[ModelError]]] = {
     "a key whose hash overflows the stack": (b"\x80\x02})" + b"\x85" * 900_000 + b"K\x01s.", SuspiciousModel),
     "a value that was never stored": (b"\x80\x02(h\x00t.", UnreadableModel),
@@ -146,6 +157,13 @@ HOSTILE: dict[str, tuple[bytes, type[ModelError]]] = {
     "a name of two lines": (b"\x80\x04\x8c\x03os\n\x8c\x06system\x93.", UnreadableModel),
     "an unknown opcode": (b"\x80\x02\xff.", UnreadableModel),
     "nothing on the stack": (b"\x80\x02.", UnreadableModel),
+    "an integer of 5,000 bytes": (pickle.dumps({1 << 40_000: 0}, 2), UnreadableModel),
+    "a storage whose name is lists of lists": (
+        b"\x80\x02}X\x01\x00\x00\x00a(X\x07\x00\x00\x00storagectorch\nFloatStorage\n"
+        + pickle.dumps(nested(27), 2)[2:-1]
+        + b"X\x03\x00\x00\x00cpuK\x01tQs.",
+        UnreadableModel,
+    ),
     "a text of more bytes than the file": (b"\x80\x04\x8d" + struct.pack("<Q", 1 << 62) + b"a.", UnreadableModel),
 }
 
@@ -156,6 +174,21 @@ def test_hostile_pickles_are_refused(payload: tuple[bytes, type[ModelError]]) ->
     with pytest.raises(error, match=r"^the file ") as caught:
         read_torch_file(data, "the file")
     assert "\n" not in str(caught.value)
+
+
+def is_unknown(opcode: str) -> bool:
+    try:
+        pickles.PickleReader(lambda name, args: None)._run(opcode, None)
+    except pickles.PickleError as error:
+        return "not known" in str(error)
+    except (TypeError, LookupError, AttributeError):
+        return False  # there is nothing on the stack that it needs
+    return False
+
+
+def test_every_opcode_is_known() -> None:
+    assert not [opcode.name for opcode in pickletools.opcodes if is_unknown(opcode.name)]
+    assert is_unknown("OTHER")
 
 
 def test_containers_in_themselves_are_read() -> None:
@@ -192,7 +225,7 @@ def test_no_tensor_reaches_beyond_its_storage(shape: tuple[int, ...], strides: t
 @pytest.mark.parametrize("size", [-1, 2**48, True, "3", 1.0])
 def test_a_size_that_no_tensor_has_is_refused(size: Any) -> None:
     rebuild = torch_files._Rebuilder(lambda _: b"", "<")
-    storage = torch_files._Storage("FloatStorage", "0")
+    storage = torch_files._Storage("FloatStorage", "0", 1)
     for shape, strides in (((size,), (1,)), ((1,), (size,)), ((1, 1), (1,)), ((1,) * 9, (1,) * 9)):
         with pytest.raises(pickles.PickleError, match="valid shape"):
             rebuild.call("torch._utils._rebuild_tensor_v2", (storage, 0, shape, strides))

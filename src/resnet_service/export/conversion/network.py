@@ -20,9 +20,9 @@ from resnet_service.errors import (
 from resnet_service.export.conversion.matching import Match, NoNetwork, guess, match_architecture
 from resnet_service.export.conversion.options import ConvertOptions
 from resnet_service.models.architecture_names import resolve, resolve_given
+from resnet_service.models.checkpoint.arrays import Array
 from resnet_service.models.checkpoint.keys import first_of
 from resnet_service.models.checkpoint.pickles import PickleError
-from resnet_service.models.checkpoint.safetensors import Array
 from resnet_service.models.checkpoint.torch_files import StoredTensor, read_torch_file
 from resnet_service.models.checkpoint.training import Tensors, options_of, tensors_of
 from resnet_service.models.checkpoint.weights import is_safetensors_file, safetensors_contents

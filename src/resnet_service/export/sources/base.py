@@ -16,11 +16,10 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 
 from resnet_service.errors import SourceUnreachable
 from resnet_service.export.sources.catalog import DEFAULT_ARCH, IMAGENET, checkpoint_stem
-from resnet_service.models.checkpoint.safetensors import Array
-from resnet_service.models.checkpoint.weights import save_weights
+from resnet_service.models.checkpoint.arrays import Array
+from resnet_service.models.checkpoint.weights import save_state
 from resnet_service.models.labels import find_label_file, read_label_set
 from resnet_service.models.metadata import LabelSetReference, ModelMetadata
-from resnet_service.models.networks import ARCHITECTURES
 from resnet_service.system.files import MAX_MODEL_BYTES
 from resnet_service.types import SAFETENSORS_SUFFIX, Progress
 
@@ -172,14 +171,5 @@ def write(state: Mapping[str, Array], metadata: ModelMetadata, path: Path) -> Pu
         path: Where to write.
 
     """
-    if metadata.arch in ARCHITECTURES:
-        save_weights(state, path, metadata)
-    else:
-        import torch
-
-        from resnet_service.models.checkpoint.checkpoint import save_checkpoint
-        from resnet_service.models.checkpoint.state_dict import build_network
-
-        tensors = {key: torch.tensor(array) for key, array in state.items()}
-        save_checkpoint(build_network(tensors, metadata, str(path)), path, metadata)
+    save_state(state, path, metadata)
     return Pulled(path, metadata)

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from resnet_service.errors import ClassCountMismatch, InvalidLabelSet, InvalidMetadata, UnknownArchitecture
 from resnet_service.export.conversion.label_forms import labels_of
-from resnet_service.models.checkpoint.safetensors import Array
+from resnet_service.models.checkpoint.arrays import Array
 from resnet_service.models.labels import ClassLabel, LabelSet
 from resnet_service.models.metadata import ModelMetadata
 from resnet_service.models.networks import ARCHITECTURES, state_shapes

@@ -22,7 +22,7 @@ from resnet_service.export.sources.base import (
     write,
 )
 from resnet_service.export.sources.catalog import PYPI
-from resnet_service.models.checkpoint.safetensors import Array
+from resnet_service.models.checkpoint.arrays import Array
 from resnet_service.models.checkpoint.torch_files import read_state_dict
 from resnet_service.models.metadata import ModelMetadata, Provenance
 from resnet_service.models.networks import LITE0, state_shapes

@@ -1,26 +1,25 @@
 """Loading and saving checkpoints: the weights, and all metadata that inference needs, in one file."""
 
+import io
 import platform
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import torchvision
 from torch import nn
 
-from resnet_service.models.checkpoint import weights
-from resnet_service.models.checkpoint.contents import STATE_DICT, clean_keys, parse_contents
-from resnet_service.models.checkpoint.pytorch import dump_values, load_values
-from resnet_service.models.checkpoint.safetensors import Array, dump_arrays
-from resnet_service.models.checkpoint.state_dict import build_network, check_tensors
-from resnet_service.models.file_kinds import check_checkpoint_kind
+from resnet_service.models.checkpoint.arrays import Array
+from resnet_service.models.checkpoint.contents import STATE_DICT, clean_keys
+from resnet_service.models.checkpoint.safetensors import dump_arrays
+from resnet_service.models.checkpoint.state_dict import build_network
+from resnet_service.models.checkpoint.weights import read_weights
 from resnet_service.models.labels import with_class_names
-from resnet_service.models.metadata import EvaluationRecord, ModelMetadata
-from resnet_service.system.files import atomic_write, read_model_file, sha256_of
-from resnet_service.types import SAFETENSORS_SUFFIX
+from resnet_service.models.metadata import ModelMetadata
+from resnet_service.system.files import atomic_write
+from resnet_service.types import SAFETENSORS_SUFFIX, WeightsDtype
 
 
 @dataclass(frozen=True)
@@ -69,7 +68,15 @@ def save_checkpoint(
     if path.suffix == SAFETENSORS_SUFFIX:
         atomic_write(path, dump_arrays(content, {key: _array(tensor) for key, tensor in state.items()}))
     else:
-        atomic_write(path, dump_values({**content, STATE_DICT: state}))
+        buffer = io.BytesIO()
+        torch.save({**content, STATE_DICT: state}, buffer)
+        atomic_write(path, buffer.getvalue())
+
+
+def save_arrays(state: Mapping[str, Array], path: Path, metadata: ModelMetadata, dtype: WeightsDtype) -> None:
+    """As ``weights.save_state``, in any format and of any architecture."""
+    model = build_network(_tensors(state), metadata, str(path))
+    save_checkpoint(model, path, metadata, dtype=getattr(torch, dtype))
 
 
 def load_checkpoint(path: Path, **given: Any) -> Checkpoint:
@@ -88,53 +95,18 @@ def load_checkpoint(path: Path, **given: Any) -> Checkpoint:
         ModelError: The subclass says what is wrong and the message what to do.
 
     """
-    check_checkpoint_kind(path)
-    data = read_model_file(path)
-    content = _load_content(path, data)
-    state, metadata = parse_contents(content, str(path), check_tensors, given)
-    return Checkpoint(build_network(state, metadata, str(path)), metadata, sha256_of(data))
+    weights = read_weights(path, **given)
+    return Checkpoint(
+        build_network(_tensors(weights.state), weights.metadata, str(path)), weights.metadata, weights.sha256
+    )
 
 
-def record_evaluation(path: Path, record: EvaluationRecord) -> None:
-    """Add a record to the metadata of the checkpoint ``path``; it replaces an older one of the same data set.
-
-    The weights stay as they are; the file's digest, and with it the model's version, changes.
-
-    Raises:
-        ModelError: The file does not load as a checkpoint.
-        FileNotWritten: The disk is full, or similar; the old file is whole.
-
-    """
-    data = read_model_file(path)
-    if weights.is_safetensors_file(path, data):
-        weights.record_evaluation(path, record)
-        return
-    content = load_values(data, str(path))
-    _, metadata = parse_contents(content, str(path), check_tensors)
-    evaluations = [one.model_dump() for one in metadata.with_evaluation(record).evaluations]
-    atomic_write(path, dump_values({**content, "evaluations": evaluations}))
+def _tensors(state: Mapping[str, Array]) -> dict[str, torch.Tensor]:
+    """Return copies: arrays may be read-only views of a file."""
+    return {key: torch.tensor(array) for key, array in state.items()}
 
 
 def _array(tensor: torch.Tensor) -> Array:
     """Return a tensor's memory as an array; numpy has no BF16, so that its bits are those of uint16."""
     array: Array = (tensor.view(torch.uint16) if tensor.dtype == torch.bfloat16 else tensor).numpy()
     return array
-
-
-def _load_content(path: Path, data: bytes) -> Any:
-    if not weights.is_safetensors_file(path, data):
-        return load_values(data, str(path))
-    content = weights.safetensors_contents(data, str(path))
-    return _with_tensors(content)
-
-
-def _with_tensors(content: Mapping[str, Any]) -> dict[str, Any]:
-    """Return ``content`` with a tensor for each array, as a copy: arrays may be read-only views of the file."""
-    return {
-        key: torch.tensor(value)
-        if isinstance(value, np.ndarray)
-        else _with_tensors(value)
-        if key == STATE_DICT
-        else value
-        for key, value in content.items()
-    }

@@ -1,14 +1,15 @@
-"""The contents of a checkpoint file, split into weights and metadata, whatever the format and the type of its tensors.
+"""The contents of a checkpoint file, split into weights and metadata, whatever the format.
 
 Two forms are known: a checkpoint, which is a dict of ``state_dict`` and the keys of ``ModelMetadata``; a bare
 ``state_dict``. Only the last may need PyTorch, which knows more architectures; this module does not import it.
 """
 
-from collections.abc import Callable, Mapping
-from typing import Any, Protocol, TypeVar
+from collections.abc import Mapping
+from typing import Any, TypeVar
 
 from resnet_service.errors import BareStateDict, InvalidMetadata, UnreadableModel
 from resnet_service.models.architecture_names import canonical
+from resnet_service.models.checkpoint.arrays import Array, Shaped
 from resnet_service.models.checkpoint.keys import first_of
 from resnet_service.models.layouts import archs_of, layout_of
 from resnet_service.models.metadata import ModelMetadata
@@ -19,30 +20,17 @@ _WRAPPER_PREFIXES = ("module.", "_orig_mod.")  # DataParallel, torch.compile
 _NOTHING: Mapping[str, Any] = {}
 
 
-class Shaped(Protocol):
-    """A tensor of PyTorch or an array of numpy."""
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """The lengths of its dimensions."""
-        ...
-
-
 TensorT = TypeVar("TensorT", bound=Shaped)
 
 
 def parse_contents(
-    content: Any,
-    where: str,
-    check: Callable[[Any, str], dict[str, TensorT]],
-    given: Mapping[str, Any] = _NOTHING,
-) -> tuple[dict[str, TensorT], ModelMetadata]:
+    content: Any, where: str, given: Mapping[str, Any] = _NOTHING
+) -> tuple[dict[str, Array], ModelMetadata]:
     """Split a file's content into weights and metadata; other arguments and errors as for ``load_checkpoint``.
 
     Args:
-        content: What the file holds.
+        content: What the file holds, with arrays in its ``state_dict``.
         where: The file's name in messages.
-        check: Checks a ``state_dict`` and returns it with clean keys.
         given: Metadata that the file lacks.
 
     """
@@ -52,8 +40,8 @@ def parse_contents(
     if not isinstance(content, Mapping):
         raise UnreadableModel(f"{where} holds a {type(content).__name__}, not a checkpoint.")
     if STATE_DICT not in content:
-        return _parse_bare(check(content, where), extra, where)
-    state = check(content[STATE_DICT], where)
+        return _parse_bare(_clean(content, where), extra, where)
+    state = _clean(content[STATE_DICT], where)
     own = {str(key): value for key, value in content.items() if key != STATE_DICT}
     unknown = sorted(own.keys() - ModelMetadata.model_fields.keys())
     if unknown:
@@ -77,9 +65,15 @@ def shapes_of(state: Mapping[str, Shaped]) -> dict[str, tuple[int, ...]]:
     return {key: tuple(tensor.shape) for key, tensor in state.items()}
 
 
+def _clean(state: Mapping[str, Array], where: str) -> dict[str, Array]:
+    if not state:
+        raise UnreadableModel(f"{where} has no weights: its state_dict is empty or not a dict.")
+    return clean_keys(state)
+
+
 def _parse_bare(
-    state: dict[str, TensorT], extra: Mapping[str, Any], where: str
-) -> tuple[dict[str, TensorT], ModelMetadata]:
+    state: dict[str, Array], extra: Mapping[str, Any], where: str
+) -> tuple[dict[str, Array], ModelMetadata]:
     if "arch" not in extra:
         found = archs_of(shapes_of(state))
         hint = (

@@ -1,8 +1,11 @@
-"""Keys and shapes of a ``state_dict``, compared with those of an architecture; without PyTorch."""
+"""Checks of a ``state_dict``: keys and shapes are those of an architecture, and all numbers are finite."""
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from resnet_service.errors import StateDictMismatch
+import numpy as np
+
+from resnet_service.errors import NonFiniteWeights, StateDictMismatch
+from resnet_service.models.checkpoint.arrays import Array
 
 # Checkpoints from before 2018 lack these counters, which inference never reads.
 COUNTER = "num_batches_tracked"
@@ -31,6 +34,18 @@ def check_keys(
     if any(problems.values()):
         summary = "; ".join(f"{problem}: {first_of(keys)}" for problem, keys in problems.items() if keys)
         raise StateDictMismatch(f"{where} does not fit {arch}: {summary}.")
+
+
+def check_finite(state: Mapping[str, Array], where: str) -> None:
+    """Refuse arrays with NaN or infinity.
+
+    Raises:
+        NonFiniteWeights: With the keys of these arrays.
+
+    """
+    names = [key for key, array in state.items() if not np.isfinite(array).all()]
+    if names:
+        raise NonFiniteWeights(f"{where} has NaN or infinity in {first_of(names)}; the training has diverged.")
 
 
 def first_of(names: Iterable[str]) -> str:

@@ -15,7 +15,15 @@ MAX_OPCODES = 1_000_000
 # that hold one tuple twice take 2^depth steps.
 _MAX_TUPLE_DEPTH = 16
 _MAX_NAME = 300  # characters
+# Of an integer. Python prints no longer ones than some thousand; the states of random generators have 128.
+_MAX_BITS = 512
 
+# Opcodes that push their argument.
+_VALUES = frozenset(
+    {"INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT"}
+    | {"STRING", "BINSTRING", "SHORT_BINSTRING", "UNICODE", "SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8"}
+    | {"BINBYTES", "SHORT_BINBYTES", "BINBYTES8", "BYTEARRAY8"}
+)
 _KEY_TYPES = (str, int, float, bool, bytes, type(None))
 _DICTS = {"collections.OrderedDict", "collections.defaultdict", "collections.Counter", "builtins.dict"}
 _LISTS = {"builtins.list", "builtins.tuple", "torch.Size"}
@@ -25,8 +33,8 @@ class PickleError(ValueError):
     """The bytes are not a pickle, or one that no regular file has."""
 
 
-class TooMuchError(PickleError):
-    """The pickle is beyond the limits."""
+class PickleLimitExceeded(PickleError):
+    """The pickle is beyond the limits; the message is a sentence."""
 
 
 class Global:
@@ -59,7 +67,7 @@ class PickleReader:
     """Reads pickles, one after another.
 
     Args:
-        call: Returns what a call of a name with arguments is read as, or ``NotImplemented`` for an ``Object``.
+        call: Returns what a call of a name with arguments is read as, or ``None`` for an ``Object``.
         persistent: Returns what a persistent id is read as; ``torch.save`` writes one for each storage.
 
     Attributes:
@@ -84,7 +92,7 @@ class PickleReader:
 
         Raises:
             PickleError: Not a pickle.
-            TooMuchError: Beyond the limits.
+            PickleLimitExceeded: Beyond the limits.
 
         """
         self._reset()
@@ -100,7 +108,7 @@ class PickleReader:
             return self._stack.pop()
         except PickleError:
             raise
-        except (ValueError, TypeError, LookupError, OverflowError, AttributeError) as error:
+        except (ValueError, TypeError, LookupError, OverflowError, AttributeError, RecursionError) as error:
             raise PickleError("not a pickle") from error
 
     def _reset(self) -> None:
@@ -111,7 +119,7 @@ class PickleReader:
     def _count(self, steps: int) -> None:
         self._opcodes += steps
         if self._opcodes > MAX_OPCODES:
-            raise TooMuchError(f"more than {MAX_OPCODES:,} pickle opcodes; no network needs as many")
+            raise PickleLimitExceeded(f"It has more than {MAX_OPCODES:,} pickle opcodes; no network needs as many.")
 
     def _run(self, opcode: str, argument: Any) -> None:
         stack = self._stack
@@ -200,8 +208,12 @@ class PickleReader:
                 stack.append(self._persistent(argument))
             case "BINPERSID":
                 stack.append(self._persistent(stack.pop()))
-            case _:  # the others push their argument
+            case _ if opcode in _VALUES:
+                if isinstance(argument, int) and argument.bit_length() > _MAX_BITS:
+                    raise PickleError(f"an integer of more than {_MAX_BITS} bits")
                 stack.append(bytes(argument) if isinstance(argument, bytearray) else argument)
+            case _:
+                raise PickleError(f"the opcode {opcode}, which is not known here")
 
     def _pop(self) -> None:
         if self._stack:
@@ -219,7 +231,7 @@ class PickleReader:
         made = tuple(items)
         inner = max((self._depths.get(id(item), 1) for item in made if type(item) is tuple), default=0)
         if inner >= _MAX_TUPLE_DEPTH:
-            raise TooMuchError("tuples in tuples, deeper than any network's")
+            raise PickleLimitExceeded("It has tuples in tuples, deeper than any network's.")
         if inner:
             self._depths[id(made)] = inner + 1
             self._deep.append(made)
@@ -239,12 +251,12 @@ class PickleReader:
             # Values can be copied again and again by few opcodes.
             self._count(sum(len(arg) for arg in args if isinstance(arg, dict | list | tuple)))
         made = _call_container(name, args)
-        if made is NotImplemented:
+        if made is None:
             made = self._call(name, args)
-        self._stack.append(Object(name, args) if made is NotImplemented else made)
+        self._stack.append(Object(name, args) if made is None else made)
 
 
-def _call_container(name: str, args: tuple[Any, ...]) -> Any:
+def _call_container(name: str, args: tuple[Any, ...]) -> dict[Any, Any] | list[Any] | None:
     if name in _DICTS:
         made: dict[Any, Any] = {}
         for pairs in args[-1:]:
@@ -257,7 +269,7 @@ def _call_container(name: str, args: tuple[Any, ...]) -> Any:
         return made
     if name in _LISTS and len(args) == 1 and isinstance(args[0], list | tuple):
         return list(args[0])
-    return NotImplemented
+    return None
 
 
 def _append(container: Any, items: list[Any]) -> None:

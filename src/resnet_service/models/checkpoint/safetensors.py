@@ -19,24 +19,20 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from resnet_service.errors import (
     InvalidMetadata,
-    NonFiniteWeights,
     StateDictMismatch,
     SuspiciousModel,
     UnreadableModel,
 )
-from resnet_service.models.checkpoint.keys import first_of
+from resnet_service.models.checkpoint.arrays import MAX_DIMENSIONS, MAX_TENSORS, Array, are_sizes, widen_bf16
+from resnet_service.models.checkpoint.keys import check_finite
 from resnet_service.models.metadata import METADATA_KEY
 from resnet_service.system.files import check_model_file
 
-Array = NDArray[Any]
-
 DIGEST_KEY = "resnet_service_sha256"
 
-MAX_TENSORS = 20_000
 # Of the header of 20,000 tensors: an object and two lists each, and about 3 MB. The format allows 100 MB, which take
 # seconds and a gigabyte to parse.
 _MAX_BRACKETS = 4 * MAX_TENSORS
@@ -47,7 +43,6 @@ _LENGTH_BYTES = 8
 HEAD_BYTES = _LENGTH_BYTES + 1
 _ALIGNMENT = 8
 _AUTHOR = "__metadata__"
-_MAX_DIMENSIONS = 8
 _MAX_NAME = 300  # characters
 # BF16 is the upper half of a float32.
 _DTYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2", "I64": "<i8"}
@@ -98,9 +93,7 @@ def load_arrays(data: bytes, where: str) -> tuple[dict[str, Any], dict[str, Arra
     header = _read_header(data, len(data), where)
     _check_digest(header, data, where)
     arrays = {tensor.name: _array(data, header.data_start, tensor) for tensor in header.tensors}
-    non_finite = [name for name, array in arrays.items() if not np.isfinite(array).all()]
-    if non_finite:
-        raise NonFiniteWeights(f"{where} has NaN or infinity in {first_of(non_finite)}; the training has diverged.")
+    check_finite(arrays, where)
     return _own_metadata(header, where), arrays
 
 
@@ -236,19 +229,14 @@ def _parse_tensor(name: str, entry: Any, where: str) -> _Tensor:
             f"{where}: {name} has the type {str(dtype)[:20]!r}; only {', '.join(_DTYPES)} load. "
             "Save the weights as float32 or float16."
         )
-    if not _are_sizes(shape) or len(shape) > _MAX_DIMENSIONS or 0 in shape:
+    if not are_sizes(shape) or len(shape) > MAX_DIMENSIONS or 0 in shape:
         raise _unreadable(where, f"{name} has no valid shape")
-    if not _are_sizes(offsets) or len(offsets) != 2 or offsets[0] > offsets[1]:
+    if not are_sizes(offsets) or len(offsets) != 2 or offsets[0] > offsets[1]:
         raise _unreadable(where, f"{name} has no valid data_offsets")
     begin, end = offsets
     if math.prod(shape) * np.dtype(_DTYPES[dtype]).itemsize != end - begin:
         raise _unreadable(where, f"{name} has a shape and a type of another size than its data")
     return _Tensor(name, dtype, tuple(shape), begin, end)
-
-
-def _are_sizes(values: Any) -> bool:
-    """Whether ``values`` is a list of integers from 0 on; a bool is an int, too, but not here."""
-    return isinstance(values, list) and all(type(value) is int and value >= 0 for value in values)
 
 
 def _check_layout(tensors: list[_Tensor], size: int, where: str) -> None:
@@ -270,9 +258,7 @@ def _array(data: bytes, start: int, tensor: _Tensor) -> Array:
     if tensor.dtype == "I64":
         return stored.astype(np.int64, copy=False)
     if tensor.dtype == "BF16":
-        widened: Array = stored.astype(np.uint32)
-        widened <<= 16  # in place: of an array without dimensions, << would make a scalar
-        return widened.view(np.float32)
+        return widen_bf16(stored)
     with np.errstate(over="ignore"):  # a float64 beyond float32 becomes infinity, which is refused
         return stored.astype(np.float32, copy=False)
 

@@ -7,25 +7,28 @@ asked for: a training checkpoint has three times the bytes of its weights.
 
 import io
 import math
+import pickle
+import pickletools
 import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from resnet_service.errors import StateDictMismatch, SuspiciousModel, UnreadableModel
-from resnet_service.models.checkpoint.pickles import Global, PickleError, PickleReader, TooMuchError
+from resnet_service.models.checkpoint.arrays import MAX_DIMENSIONS, Array, are_sizes, widen_bf16
+from resnet_service.models.checkpoint.pickles import Global, PickleError, PickleLimitExceeded, PickleReader
 
 MAX_ENTRIES = 20_000
 
+_MAX_SIZE = 2**48
 _ZIP_MAGIC = b"PK\x03\x04"
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
+_LEGACY_CONTENT = 3  # pickles come before that of the content: magic, version, system
 _COUNT_BYTES = 8
-_MAX_DIMENSIONS = 8
-_MAX_SIZE = 2**48
+_ZIP_CONTENT = "/data.pkl"
 _TENSORS = {"torch._utils._rebuild_tensor", "torch._utils._rebuild_tensor_v2"}
 _PARAMETERS = {"torch._utils._rebuild_parameter", "torch._utils._rebuild_parameter_with_state"}
 _SUBCLASSES = {"torch._tensor._rebuild_from_type", "torch._tensor._rebuild_from_type_v2"}
@@ -46,10 +49,11 @@ _DTYPES = {
 
 @dataclass(frozen=True, eq=False)
 class _Storage:
-    """Numbers in the file: ``kind`` is the class of the storage, ``key`` its name in the file."""
+    """Numbers in the file: the class of the storage, its name in the file, and how many numbers the pickle says."""
 
     kind: str
     key: str
+    count: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,10 +64,15 @@ class StoredTensor:
     strides: tuple[int, ...]
     offset: int
     storage: _Storage
-    read_storage: Callable[[str], bytes | memoryview]
+    read_storage: Callable[[str], bytes]
     byte_order: str
 
-    def array(self, name: str) -> NDArray[Any]:
+    @property
+    def size(self) -> int:
+        """The number of its numbers."""
+        return math.prod(self.shape)
+
+    def array(self, name: str) -> Array:
         """Return the tensor as a copy: floating-point numbers as float32, others in their type.
 
         Raises:
@@ -79,20 +88,17 @@ class StoredTensor:
             )
         numbers = self._numbers(name, np.dtype(self.byte_order + dtype))
         if self.storage.kind == _BF16:
-            widened: NDArray[Any] = numbers.astype(np.uint32)
-            widened <<= 16  # in place: of an array without dimensions, << would make a scalar
-            return widened.view(np.float32)
+            return widen_bf16(numbers)
         if numbers.dtype.kind == "f":
             with np.errstate(over="ignore"):  # a float64 beyond float32 becomes infinity, which is refused
                 return numbers.astype(np.float32)
         return numbers.astype(numbers.dtype.newbyteorder("="))
 
-    def _numbers(self, name: str, dtype: np.dtype[Any]) -> NDArray[Any]:
+    def _numbers(self, name: str, dtype: np.dtype[Any]) -> Array:
         stored = self.read_storage(self.storage.key)
-        count = len(stored) // dtype.itemsize
-        size = math.prod(self.shape)
+        count = self.storage.count
         last = self.offset + sum((side - 1) * stride for side, stride in zip(self.shape, self.strides, strict=True))
-        if not 0 < size <= count or last >= count:
+        if len(stored) != count * dtype.itemsize or not 0 < self.size <= count or last >= count:
             raise UnreadableModel(
                 f"{name} has no numbers, or more than its storage in the file, which is damaged or truncated."
             )
@@ -121,15 +127,20 @@ def read_torch_file(data: bytes, where: str) -> TorchFile:
             opcodes or deeper tuples than any network's.
 
     """
+    return read_torch_stream(io.BytesIO(data), where)
+
+
+def read_torch_stream(stream: IO[bytes], where: str) -> TorchFile:
+    """As ``read_torch_file``, of an open file, which must stay open for its tensors to be read."""
     try:
-        return _read_zip(data, where) if data.startswith(_ZIP_MAGIC) else _read_legacy(data)
-    except TooMuchError as error:
-        raise SuspiciousModel(f"{where} has {error}.") from error
+        return _read_zip(stream, where) if is_zip(stream) else _read_legacy(stream)
+    except PickleLimitExceeded as error:
+        raise SuspiciousModel(f"{where} is refused. {error}") from error
     except PickleError as error:
         raise unreadable(where) from error
 
 
-def read_state_dict(data: bytes, where: str) -> dict[str, NDArray[Any]]:
+def read_state_dict(data: bytes, where: str) -> dict[str, Array]:
     """Read a file of ``torch.save`` that holds a dict of tensors and nothing else.
 
     Returns:
@@ -152,27 +163,76 @@ def read_state_dict(data: bytes, where: str) -> dict[str, NDArray[Any]]:
     return state
 
 
-def check_zip(data: bytes, where: str) -> None:
-    """Check the directory of a zip archive: as ``torch.save`` writes it, with no more bytes than the file has.
+def with_entry(data: bytes, key: str, value: Any, where: str) -> bytes:
+    """Return a file that holds a dict, with another entry or another value of one; the tensors stay as they are.
+
+    Args:
+        data: The file's bytes.
+        key: The entry.
+        value: Plain values.
+        where: The file's name in messages.
+
+    Raises:
+        ModelError: As for ``read_torch_file``.
+
+    """
+    stream = io.BytesIO(data)
+    read_torch_stream(stream, where)  # within all limits
+    stream.seek(0)
+    if not is_zip(stream):
+        for _ in range(_LEGACY_CONTENT + 1):
+            start = stream.tell()
+            for _ in pickletools.genops(stream):
+                pass
+        end = stream.tell()
+        return data[:start] + _with_entry(data[start:end], key, value) + data[end:]
+    archive = _open_zip(stream, where)
+    pickled = _zip_content(archive, where)
+    changed = io.BytesIO()
+    with zipfile.ZipFile(changed, "w") as new:
+        for name in archive.namelist():
+            content = _read_entry(archive, name, where)
+            new.writestr(zipfile.ZipInfo(name), _with_entry(content, key, value) if name == pickled else content)
+    return changed.getvalue()
+
+
+def _with_entry(pickled: bytes, key: str, value: Any) -> bytes:
+    """Return the pickle of a dict with further opcodes: they push key and value, and set the entry."""
+    pushed = (pickle.dumps(one, protocol=2).removeprefix(pickle.PROTO + b"\2") for one in (key, value))
+    return b"".join(one.removesuffix(pickle.STOP) for one in (pickled, *pushed)) + pickle.SETITEM + pickle.STOP
+
+
+def is_zip(stream: IO[bytes]) -> bool:
+    """Whether an open file is a zip archive by its first bytes; it is left at its start."""
+    stream.seek(0)
+    head = stream.read(len(_ZIP_MAGIC))
+    stream.seek(0)
+    return head == _ZIP_MAGIC
+
+
+def _open_zip(stream: IO[bytes], where: str) -> zipfile.ZipFile:
+    """Open a zip archive, and check its directory: as ``torch.save`` writes it, of no more bytes than the file has.
 
     Raises:
         UnreadableModel: No zip archive, or a damaged one.
         SuspiciousModel: Entries are compressed, too many, of one name, or larger than the file.
 
     """
+    size = stream.seek(0, io.SEEK_END)
     try:
-        with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            entries = archive.infolist()
+        archive = zipfile.ZipFile(stream)
     except (zipfile.BadZipFile, ValueError, NotImplementedError, OverflowError) as error:
         raise unreadable(where) from error
+    entries = archive.infolist()
     if len(entries) > MAX_ENTRIES:
         raise SuspiciousModel(f"{where} has {len(entries):,} zip entries; the limit is {MAX_ENTRIES:,}.")
     if len({entry.filename for entry in entries}) != len(entries):  # readers differ in which of them they take
         raise SuspiciousModel(f"{where} has two zip entries of one name.")
     if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
         raise SuspiciousModel(f"{where} has compressed zip entries, which torch.save never writes.")
-    if sum(entry.file_size for entry in entries) > len(data):
+    if sum(entry.file_size for entry in entries) > size:
         raise SuspiciousModel(f"{where} declares larger zip entries than the file has bytes.")
+    return archive
 
 
 def unreadable(where: str) -> UnreadableModel:
@@ -182,10 +242,17 @@ def unreadable(where: str) -> UnreadableModel:
     )
 
 
+def _key(value: Any) -> str:
+    """Return the name of a storage, a text or, in old files, a number; the text of any other value may be endless."""
+    if type(value) not in (str, int):
+        raise PickleError("a storage without a name")
+    return str(value)
+
+
 class _Rebuilder:
     """Makes tensors of the calls and persistent ids that ``torch.save`` writes for them."""
 
-    def __init__(self, read_storage: Callable[[str], bytes | memoryview], byte_order: str) -> None:
+    def __init__(self, read_storage: Callable[[str], bytes], byte_order: str) -> None:
         self.read_storage = read_storage
         self.byte_order = byte_order
         self.storages: dict[str, _Storage] = {}
@@ -196,65 +263,75 @@ class _Rebuilder:
             return None
         if len(reference) > 5 and reference[5] is not None:  # a view of another storage, as PyTorch 0.3 wrote
             return None
-        key = str(reference[2])
-        return self.storages.setdefault(key, _Storage(reference[1].name.rpartition(".")[2], key))
+        if not are_sizes((reference[4],), below=_MAX_SIZE):
+            raise PickleError("a storage without a valid size")
+        key = _key(reference[2])
+        return self.storages.setdefault(key, _Storage(reference[1].name.rpartition(".")[2], key, reference[4]))
 
     def call(self, name: str, args: tuple[Any, ...]) -> Any:
-        """Return the tensor that a call makes, or ``NotImplemented``."""
+        """Return the tensor that a call makes, or ``None``."""
         if name in _SUBCLASSES and len(args) > 2 and isinstance(args[0], Global) and isinstance(args[2], tuple):
             name, args = args[0].name, args[2]
         if name in _PARAMETERS and args and isinstance(args[0], StoredTensor):
             return args[0]
         if name not in _TENSORS or len(args) < 4 or not isinstance(args[0], _Storage):
-            return NotImplemented
+            return None
         storage, offset, shape, strides = args[0], args[1], args[2], args[3]
-        if not (_are_sizes((offset,)) and _are_sizes(shape) and _are_sizes(strides)) or len(shape) != len(strides):
+        if not all(are_sizes(sizes, below=_MAX_SIZE) for sizes in ((offset,), shape, strides)):
+            raise PickleError("a tensor without a valid shape")
+        if len(shape) != len(strides) or len(shape) > MAX_DIMENSIONS:
             raise PickleError("a tensor without a valid shape")
         return StoredTensor(tuple(shape), tuple(strides), offset, storage, self.read_storage, self.byte_order)
 
 
-def _are_sizes(values: Any) -> bool:
-    return (
-        isinstance(values, tuple | list)
-        and len(values) <= _MAX_DIMENSIONS
-        and all(type(value) is int and 0 <= value < _MAX_SIZE for value in values)
-    )
-
-
-def _read_zip(data: bytes, where: str) -> TorchFile:
-    check_zip(data, where)
-    archive = zipfile.ZipFile(io.BytesIO(data))
+def _read_zip(stream: IO[bytes], where: str) -> TorchFile:
+    archive = _open_zip(stream, where)
 
     @lru_cache(maxsize=1)  # several tensors may share a storage
     def read(name: str) -> bytes:
-        try:
-            return archive.read(name)
-        # RuntimeError: encrypted. Others: damage in the header of an entry.
-        except (KeyError, RuntimeError, zipfile.BadZipFile, EOFError, ValueError, OSError) as error:
-            raise unreadable(where) from error
+        return _read_entry(archive, name, where)
 
-    names = archive.namelist()
-    pickle_name = next((name for name in names if name.endswith("/data.pkl")), None)
-    if pickle_name is None:
-        raise unreadable(where)
-    folder = pickle_name.removesuffix("data.pkl")
-    byte_order = read(f"{folder}byteorder") if f"{folder}byteorder" in names else b"little"
-    rebuilder = _Rebuilder(lambda key: read(f"{folder}data/{key}"), ">" if byte_order == b"big" else "<")
+    pickle_name = _zip_content(archive, where)
+    folder = pickle_name.removesuffix(_ZIP_CONTENT)
+    byte_order = read(f"{folder}/byteorder") if f"{folder}/byteorder" in archive.namelist() else b"little"
+    rebuilder = _Rebuilder(lambda key: read(f"{folder}/data/{key}"), ">" if byte_order == b"big" else "<")
     reader = PickleReader(rebuilder.call, rebuilder.persistent)
     content = reader.read(io.BytesIO(read(pickle_name)))
     return TorchFile(content, tuple(reader.globals))
 
 
-def _read_legacy(data: bytes) -> TorchFile:
-    storages: dict[str, tuple[int, int]] = {}  # where the bytes of each begin and end
+def _zip_content(archive: zipfile.ZipFile, where: str) -> str:
+    """Return the name of the entry that is the pickle of the file's content."""
+    name = next((name for name in archive.namelist() if name.endswith(_ZIP_CONTENT)), None)
+    if name is None:
+        raise unreadable(where)
+    return name
 
-    def read_storage(key: str) -> memoryview:
-        begin, end = storages[key]
-        return memoryview(data)[begin:end]
+
+def _read_entry(archive: zipfile.ZipFile, name: str, where: str) -> bytes:
+    try:
+        return archive.read(name)  # which compares the checksum
+    # RuntimeError: encrypted. Others: damage in the header of an entry.
+    except (KeyError, RuntimeError, zipfile.BadZipFile, EOFError, ValueError, OSError) as error:
+        raise unreadable(where) from error
+
+
+def _read_at(stream: IO[bytes], begin: int, length: int) -> bytes:
+    stream.seek(begin)
+    return stream.read(length)
+
+
+def _read_legacy(stream: IO[bytes]) -> TorchFile:
+    size = stream.seek(0, io.SEEK_END)
+    storages: dict[str, tuple[int, int]] = {}  # where the bytes of each begin, and how many they are
+
+    @lru_cache(maxsize=1)
+    def read_storage(key: str) -> bytes:
+        return _read_at(stream, *storages.get(key, (0, 0)))  # a pickle that torch.save did not write has none
 
     rebuilder = _Rebuilder(read_storage, "<")
     reader = PickleReader(rebuilder.call, rebuilder.persistent)
-    stream = io.BytesIO(data)
+    stream.seek(0)
     content = reader.read(stream)
     if content != _LEGACY_MAGIC:  # a pickle that torch.save did not write
         return TorchFile(content, tuple(reader.globals))
@@ -266,19 +343,18 @@ def _read_legacy(data: bytes) -> TorchFile:
     keys = reader.read(stream)
     if not isinstance(keys, list):
         raise PickleError("no list of storages")
-    for key in map(str, keys):
+    for key in map(_key, keys):
         if key not in rebuilder.storages:
             raise PickleError("a storage of no tensor")
-        begin = stream.tell() + _COUNT_BYTES
-        count = int.from_bytes(data[stream.tell() : begin], "little", signed=True)
+        count = int.from_bytes(stream.read(_COUNT_BYTES), "little", signed=True)
         dtype = _DTYPES.get(rebuilder.storages[key].kind)
         if dtype is None:
             raise PickleError("a storage of an unknown type")
-        end = begin + count * np.dtype(dtype).itemsize
-        if not begin <= end <= len(data):
+        begin, length = stream.tell(), count * np.dtype(dtype).itemsize
+        if not 0 <= length <= size - begin:
             raise PickleError("a storage beyond the end of the file")
-        storages[key] = begin, end
-        stream.seek(end)
+        storages[key] = begin, length
+        stream.seek(begin + length)
     if storages.keys() != rebuilder.storages.keys():
         raise PickleError("a tensor without its storage")
     return TorchFile(content, tuple(reader.globals))

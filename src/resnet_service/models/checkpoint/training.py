@@ -5,32 +5,22 @@ and the same one may be in many places: each is visited once, and only to a limi
 """
 
 from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from resnet_service.errors import SuspiciousModel
+from resnet_service.models.checkpoint.arrays import MAX_TENSORS, Shaped
 from resnet_service.models.checkpoint.pickles import Object
 from resnet_service.models.checkpoint.torch_files import StoredTensor
 
-# The largest networks have a few thousand tensors, and an optimizer keeps three for each.
-MAX_TENSORS = 20_000
 _MAX_DEPTH = 60
 _MAX_PATH = 300  # characters
 # Attributes of a pickled nn.Module with its tensors and modules; their names are not in the keys of a state_dict.
 _MODULE_ATTRIBUTES = ("_parameters", "_buffers", "_modules")
 # Where training scripts keep their options.
 _OPTIONS = ("hyper_parameters", "hparams", "args", "opt", "config", "cfg", "params", "meta", "model_args")
-_UNREAD_TENSORS = ("torch._utils._rebuild_", "torch._tensor._rebuild_", "torch.nn.quantized", "torch.ao.nn.quantized")
-
-
-class Shaped(Protocol):
-    """A tensor in a file, or an array."""
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """The lengths of its dimensions."""
-        ...
+UNREAD_TENSORS = ("torch._utils._rebuild_", "torch._tensor._rebuild_", "torch.nn.quantized", "torch.ao.nn.quantized")
 
 
 class Tensors(NamedTuple):
@@ -64,7 +54,7 @@ def tensors_of(content: Any, where: str) -> Tensors:
         if not isinstance(value, dict | list | tuple | Object) or id(value) in visited or depth > _MAX_DEPTH:
             return
         visited.add(id(value))
-        if isinstance(value, Object) and value.name.startswith(_UNREAD_TENSORS):
+        if isinstance(value, Object) and value.name.startswith(UNREAD_TENSORS):
             tensors.unread.setdefault(path, value.name)
         for name, child in _children(value):
             inner = f"{path}.{name}" if path and name else path or name
