@@ -1,7 +1,10 @@
 """The tree of errors, and the table that maps it to HTTP."""
 
+import importlib.metadata
 import inspect
+import json
 import re
+import sys
 from http import HTTPStatus
 
 import pytest
@@ -66,3 +69,32 @@ def test_errors_without_a_row_of_their_own_have_the_status_of_their_base_class_o
 @pytest.mark.parametrize("cls", [cls for cls in every_class() if "code" not in vars(cls)])
 def test_classes_without_a_code_only_group_others(cls: type[errors.ServiceError]) -> None:
     assert cls.__subclasses__()
+
+
+@pytest.mark.parametrize(
+    ("origin", "hint"),
+    [
+        (
+            {"url": "file:///home/me/it", "dir_info": {"editable": True}},
+            "Install the extra ray: PYTHON -m pip install --editable '/home/me/it[ray]'",
+        ),
+        (
+            {"url": "file:///home/it.whl", "archive_info": {}},
+            "Install the extra ray: PYTHON -m pip install '/home/it.whl[ray]'",
+        ),
+        (None, "In a checkout of resnet-service, install the extra ray: PYTHON -m pip install '.[ray]'"),
+    ],
+)
+def test_the_hint_is_the_command_for_this_installation(
+    origin: dict[str, object] | None, hint: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An editable installation must not become a copy."""
+
+    class Installed:
+        def read_text(self, name: str) -> str | None:
+            assert name == "direct_url.json"
+            return json.dumps(origin) if origin else None
+
+    monkeypatch.setattr(importlib.metadata, "distribution", lambda name: Installed())
+    monkeypatch.setattr(sys, "executable", "PYTHON")
+    assert errors.install_hint("ray") == hint

@@ -9,8 +9,26 @@ from typing import ClassVar
 
 
 def install_hint(extra: str) -> str:
-    """Return the sentence of a message that says how to install an extra of this package."""
-    return f"In a checkout of resnet-service, install the extra {extra}: pip install '.[{extra}]'"
+    """Return the sentence of a message that says how to install an extra of this package.
+
+    The command is for this interpreter and, if known, for the folder or file that the package was installed from; a
+    checkout that is installed as such (editable) stays so.
+    """
+    import json
+    import shlex
+    import sys
+    from importlib.metadata import PackageNotFoundError, distribution
+
+    try:
+        origin = json.loads(distribution("resnet-service").read_text("direct_url.json") or "{}")
+    except PackageNotFoundError:  # it runs from its source
+        origin = {}
+    url = str(origin.get("url", ""))
+    known = url.startswith("file://") and "%" not in url
+    editable = "--editable " if known and origin.get("dir_info", {}).get("editable") else ""
+    begin = "Install" if known else "In a checkout of resnet-service, install"
+    what = shlex.quote(f"{url.removeprefix('file://') if known else '.'}[{extra}]")
+    return f"{begin} the extra {extra}: {shlex.quote(sys.executable)} -m pip install {editable}{what}"
 
 
 class ServiceError(Exception):

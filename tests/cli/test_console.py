@@ -9,7 +9,7 @@ import pytest
 from packaging.requirements import Requirement
 
 from resnet_service.cli.console import _EXTRAS, message, optional_packages, print_error, print_rows
-from resnet_service.errors import RuntimeUnavailable
+from resnet_service.errors import RuntimeUnavailable, install_hint
 from tests.support.servers import REPOSITORY
 
 MISSING = {
@@ -48,8 +48,7 @@ def test_a_missing_package_is_one_line_that_names_the_extra(tmp_path: Path) -> N
     )
     assert done.stdout.split() == ["1"] * len(MISSING)
     assert done.stderr.splitlines() == [
-        f"error: This command needs the package {package}, which is not installed. In a checkout of resnet-service, "
-        f"install the extra {extra}: pip install '.[{extra}]'"
+        f"error: This command needs the package {package}, which is not installed. {install_hint(extra)}"
         for package, extra in MISSING.values()
     ]
 

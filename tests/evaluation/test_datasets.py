@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from resnet_service.errors import InvalidDataset, UnknownClass
-from resnet_service.evaluation.datasets import open_dataset, read_idx
+from resnet_service.evaluation.datasets import open_dataset, open_images, read_idx
 from resnet_service.imaging.decode import decode
 from resnet_service.models.labels import LabelSet
 from tests.support.images import encoded, noise
@@ -99,8 +99,25 @@ def test_malformed_csv(tmp_path: Path, content: bytes, message: str) -> None:
         open_dataset(tmp_path / "list.csv", PETS)
 
 
+def test_messages_say_what_calibration_takes(tmp_path: Path) -> None:
+    with pytest.raises(InvalidDataset, match=r"^There is no .*nothing\. Give a folder of images, a folder with one"):
+        open_images(tmp_path / "nothing", PETS)
+    with pytest.raises(InvalidDataset, match="is empty"):
+        open_images(tmp_path, PETS)
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub" / "image.png").touch()
+    with pytest.raises(UnknownClass, match=r"'sub'.* put them in one folder\."):
+        open_images(tmp_path, PETS)
+
+
+def test_images_without_folders_of_classes_are_no_data_set(tmp_path: Path) -> None:
+    (tmp_path / "image.png").touch()
+    with pytest.raises(InvalidDataset, match=r"no folders of classes.*Give a folder with one folder per class"):
+        open_dataset(tmp_path, PETS)
+
+
 def test_other_paths_are_not_data_sets(tmp_path: Path) -> None:
-    with pytest.raises(InvalidDataset, match="not a data set"):
+    with pytest.raises(InvalidDataset, match=r"^There is no .*nothing\. Give a folder with one folder per class"):
         open_dataset(tmp_path / "nothing", PETS)
     with pytest.raises(InvalidDataset, match="empty"):
         open_dataset(tmp_path, PETS)

@@ -2,6 +2,7 @@
 
 import argparse
 import copy
+import importlib
 import json
 import os
 from collections.abc import Callable
@@ -27,6 +28,7 @@ from resnet_service.errors import (
     SuspiciousModel,
     UnknownArchitecture,
     UnreadableModel,
+    install_hint,
 )
 from resnet_service.export.convert import Converted, ConvertOptions, convert
 from resnet_service.models.checkpoint.checkpoint import load_checkpoint
@@ -332,7 +334,7 @@ def test_without_pytorch_other_architectures_and_formats_name_the_extra(tmp_path
         assert done.returncode == 1
         assert done.stderr.startswith("error: ")
         assert done.stderr.count("\n") == 1
-        assert "pip install '.[torch]'" in done.stderr
+        assert install_hint("torch") in done.stderr
 
 
 class Hidden:
@@ -355,6 +357,22 @@ def test_without_trust_nothing_runs_and_with_it_messages_name_the_file(tmp_path:
         converted(tmp_path, {"state_dict": Hidden(canary)}, trust_pickle=True)
     assert canary.exists()
     assert "plain.pth" not in str(caught.value)
+
+
+def test_trusted_code_is_found_in_the_current_folder_and_no_other_module(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "my_training.py").write_text(
+        "def rebuild(state):\n    return state\n\n"
+        "class Run:\n    def __reduce__(self):\n        return rebuild, (self.state,)\n"
+    )
+    (tmp_path / "torch.py").write_text("raise SystemExit('this is not PyTorch')\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    run = importlib.import_module("my_training").Run()
+    run.state = SMALL.state_dict()
+    path, _, _ = converted(tmp_path, run, trust_pickle=True)
+    assert path.exists()
 
 
 @pytest.mark.parametrize(

@@ -20,13 +20,13 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import nn
 
-from resnet_service.export.sources.hub import _bar_class
 from resnet_service.imaging.decode import decode
 from resnet_service.imaging.preprocess import crop, normalise
 from resnet_service.models.checkpoint.checkpoint import load_checkpoint
 from resnet_service.models.checkpoint.weights import read_weights
 from resnet_service.models.graphs import build_graph
 from resnet_service.models.labels import labels_for
+from resnet_service.models.metadata import IMAGENET_MEAN
 from resnet_service.models.networks import ARCHITECTURES
 from resnet_service.system.files import sha256_of
 from tests.support.hub import (
@@ -259,17 +259,21 @@ def test_what_is_in_the_cache_needs_no_network(hub: StandIn, tmp_path: Path) -> 
     )
     (answer,) = pulled(hub, tmp_path, "default", hidden=WITHOUT_TORCH, setup=pin)
     assert answer.error == "", answer
+    assert not (tmp_path / "hf").exists(), "the cache is only read"
+    assert [line.partition(" ")[0] for line in hub.requests] == ["HEAD", "GET"], "no other file counts"
     facts = read_weights(Path(answer.text)).metadata
     assert facts.provenance is not None
     assert (facts.provenance.sha256, facts.provenance.published_accuracy) == (digest, 69.758)
+    fill = f"""
+from huggingface_hub import hf_hub_download
+hf_hub_download("timm/resnet18.tv_in1k", "{WEIGHTS}", revision="{COMMIT}")
+for name in ("config.json", "{WEIGHTS}"):
+    hf_hub_download("{PETS}", name)
+"""
+    pulled(hub, tmp_path, setup=fill)
     hub.requests.clear()
     (answer,) = pulled(hub, tmp_path, "default", hidden=WITHOUT_TORCH, setup=pin)
     assert (answer.error, hub.requests) == ("", [])
-    pulled(hub, tmp_path, PETS, hidden=WITHOUT_TORCH)
-    main = tmp_path / "hf" / "hub" / "models--acme--pets" / "refs" / "main"
-    main.parent.mkdir()
-    main.write_text(COMMIT)  # as timm and transformers leave it, which name no commit
-    hub.requests.clear()
     found, missing = pulled(hub, tmp_path, PETS, "acme/other", hidden=WITHOUT_TORCH, HF_HUB_OFFLINE="1")
     assert (found.error, hub.requests) == ("", [])
     assert "HF_HUB_OFFLINE" in missing.text
@@ -283,6 +287,9 @@ def test_the_command_line_pulls_exports_and_does_nothing_twice(hub: StandIn, tmp
         return cli("pull", PETS, "--into", out, *arguments, HF_ENDPOINT=hub.url, HF_HOME=str(tmp_path / "hf"))
 
     failed = run("--calibration", empty)
+    assert (failed.returncode, hub.requests) == (1, []), "the images are checked before the pull"
+    (empty / "notes.txt").write_text("no image")
+    failed = run("--calibration", empty)
     assert failed.returncode == 1, "an export that fails is not a source that does not deliver"
     assert [path.name for path in sorted(out.iterdir())] == ["acme--pets-labels.json", "acme--pets.safetensors"]
     hub.requests.clear()
@@ -295,27 +302,10 @@ def test_the_command_line_pulls_exports_and_does_nothing_twice(hub: StandIn, tmp
     assert cli_here("pull", "resnet18", "--arch", "resnet50").returncode == 1
 
 
-class Report(NamedTuple):
-    """What hf_xet reports of a transfer."""
-
-    total_bytes: int
-    total_bytes_completed: int
-    total_transfer_bytes_completed: int
-    total_bytes_completion_rate: float | None = None
-    total_transfer_bytes_completion_rate: float | None = None
-
-
-def test_progress_is_shown_of_transfers_by_xet_too() -> None:
-    """The stand-in serves files whole; the Hub serves most in the chunks of hf_xet, which has two progress bars."""
-    reporting = pytest.importorskip("huggingface_hub.utils._xet_progress_reporting")  # not documented
-    shown: list[tuple[int, int | None]] = []
-    bar = _bar_class(lambda done, total, speed="": shown.append((done, total)))
-    reporter = reporting.XetDownloadProgressReporter
-    with reporter(reconstruction_desc="it", total=100, log_level=30, tqdm_class=bar) as progress:
-        for written, arrived in [(0, 30), (20, 60), (100, 100)]:
-            progress.update_progress(Report(100, written, arrived))
-    assert [done for done, _ in shown] == sorted(done for done, _ in shown)
-    assert shown[-1] == (100, 100)
+def test_a_hub_out_of_reach_names_the_option_for_a_mirror(hub: StandIn, tmp_path: Path) -> None:
+    (answer,) = pulled(hub, tmp_path, PETS, hidden=WITHOUT_TORCH, HF_ENDPOINT="http://127.0.0.1:9")
+    assert answer.error == "SourceUnreachable"
+    assert "HF_ENDPOINT" in answer.text
 
 
 def test_the_command_line_lists_what_is_known_by_name() -> None:
@@ -364,10 +354,8 @@ def test_other_bytes_are_refused_and_fetched_again(hub: StandIn, tmp_path: Path)
     assert answer.error == "SourceDigestMismatch"
     assert not (tmp_path / "out").exists()
     hub.fault = None
-    first, second = pulled(hub, tmp_path, PETS, PETS, hidden=WITHOUT_TORCH)
-    assert (first.error, second.error) == ("", "")
-    gets = [line for line in hub.requests if line.startswith("GET") and WEIGHTS in line]
-    assert len(gets) == 2, "the second time, the weights come from the cache"
+    (answer,) = pulled(hub, tmp_path, PETS, hidden=WITHOUT_TORCH)
+    assert answer.error == "", answer
 
 
 def test_a_hub_without_digests_is_refused(hub: StandIn, tmp_path: Path) -> None:
@@ -377,11 +365,57 @@ def test_a_hub_without_digests_is_refused(hub: StandIn, tmp_path: Path) -> None:
     assert "SHA-256" in answer.text
 
 
-def test_a_configuration_without_bounds_is_refused(hub: StandIn, tmp_path: Path, made: Made) -> None:
-    folder = made.folder / "acme" / "huge"
-    folder.mkdir(exist_ok=True)
-    (folder / WEIGHTS).write_bytes(b"")
-    (folder / "config.json").write_bytes(b" " * 4_000_001)
-    (answer,) = pulled(hub, tmp_path, "acme/huge", hidden=WITHOUT_TORCH)
+def test_a_configuration_without_bounds_is_refused(hub: StandIn, tmp_path: Path) -> None:
+    hub.fault = "endless"
+    config, names = pulled(hub, tmp_path, PETS, "acme/pickled", hidden=WITHOUT_TORCH)
+    assert (config.error, names.error) == ("SuspiciousModel", "SuspiciousModel")
+    assert f"{PETS}/config.json has more bytes than 4,000,000" in config.text
+    assert hub.sent < 3 * 10**8, "what is beyond the limit was read"
+
+
+def test_weights_beyond_their_stated_size_are_not_read(hub: StandIn, tmp_path: Path) -> None:
+    hub.fault = "endless-weights"
+    (answer,) = pulled(hub, tmp_path, PETS, hidden=WITHOUT_TORCH)
     assert answer.error == "SuspiciousModel"
-    assert not any(line.startswith("GET") for line in hub.requests)
+    assert f"more bytes than {hub.file(PETS).stat().st_size:,}" in answer.text
+
+
+def test_the_body_of_a_redirect_is_not_read(hub: StandIn, tmp_path: Path) -> None:
+    hub.fault = "endless-redirect"
+    (answer,) = pulled(hub, tmp_path, PETS, hidden=WITHOUT_TORCH)
+    assert answer.error == "", answer
+    assert hub.sent < 3 * 10**8
+
+
+@pytest.mark.parametrize("name", ["config.json", WEIGHTS])
+@pytest.mark.parametrize("header", ["ETag", "X-Repo-Commit"])
+def test_no_header_names_a_file_to_write_or_remove(hub: StandIn, tmp_path: Path, header: str, name: str) -> None:
+    """The Hub's library takes the names of files in its cache from these headers; the first answer may be harmless."""
+    precious, absent = tmp_path / "precious", tmp_path / "absent.py"
+    precious.write_text("mine")
+    for target in (precious, absent):
+        for calm in (0, 1):
+            hub.hostile = (name, header, str(target), calm)
+            pulled(hub, tmp_path, PETS, hidden=WITHOUT_TORCH)
+    assert precious.read_text() == "mine"
+    assert sorted(path.name for path in tmp_path.iterdir()) in (["out", "precious"], ["precious"])
+
+
+def test_of_pinned_weights_a_mirror_sets_neither_preprocessing_nor_labels(
+    made: Made, hub: StandIn, tmp_path: Path
+) -> None:
+    digest = sha256_of(hub.file("timm/resnet18.tv_in1k").read_bytes())
+    other = "f" * 40  # not the commit that the stand-in states
+    pin = (
+        "from resnet_service.export.sources import hub\n"
+        f"hub.HUB = {{'resnet18': hub.HubFile('timm/resnet18.tv_in1k', '{other}', '{digest}', 69.758)}}"
+    )
+    hub.hostile = ("config.json", "", "", 0)
+    (answer,) = pulled(hub, tmp_path, "default", hidden=WITHOUT_TORCH, setup=pin)
+    assert answer.error == "", answer
+    facts = read_weights(Path(answer.text)).metadata
+    assert facts.mean == IMAGENET_MEAN
+    assert facts.provenance is not None
+    assert other in str(facts.provenance.url)
+    assert not any("config.json" in line for line in hub.requests)
+    assert all(f"/resolve/{other}/" in line for line in hub.requests)

@@ -51,6 +51,12 @@ CONVNEXT: dict[str, Any] = {
     "image_mean": [0.1, 0.2, 0.3],
     "image_std": [0.4, 0.5, 0.6],
 }
+CLIP: dict[str, Any] = {
+    **CONVNEXT,
+    "image_processor_type": "CLIPImageProcessor",
+    "do_center_crop": True,
+    "crop_size": {"height": 200, "width": 200},
+}
 
 
 def parsed(config: dict[str, Any], processor: dict[str, Any] | None = CONVNEXT, **changes: Any) -> HubModel:
@@ -160,6 +166,33 @@ def test_transformers_configuration_is_read() -> None:
     assert (plain.mean, plain.std) == ((0, 0, 0), (1, 1, 1))
 
 
+@pytest.mark.parametrize("kind", ["ConvNextImageProcessor", "ConvNextImageProcessorFast", "ConvNextFeatureExtractor"])
+def test_keys_without_effect_are_accepted(kind: str) -> None:
+    """As the versions of transformers write them."""
+    without_effect = {
+        "crop_size": None,
+        "data_format": "channels_first",
+        "default_to_square": False,
+        "device": None,
+        "do_center_crop": None,
+        "do_convert_rgb": None,
+        "do_pad": None,
+        "do_flip_channel_order": False,
+        "pad_size": None,
+        "size": {"shortest_edge": 224, "longest_edge": None},
+        "processor_class": "It",
+    }
+    processor = {**CONVNEXT, "image_processor_type": kind, **without_effect}
+    assert parsed(RESNET, processor, torch_dtype="float32", label2id={"cat": 0}).metadata.resize_size == 256
+
+
+@pytest.mark.parametrize("key", ["quantization_config", "auto_map"])
+@pytest.mark.parametrize("config", [TIMM, RESNET], ids=["timm", "transformers"])
+def test_weights_that_need_other_code_are_refused(config: dict[str, Any], key: str) -> None:
+    with pytest.raises(UnknownArchitecture, match=key):
+        parsed(config, **{key: {"bits": 8}})
+
+
 def test_labels_that_transformers_made_up_are_no_labels() -> None:
     assert parsed(RESNET, id2label={"0": "LABEL_0", "1": "LABEL_1"}).classes == ()
 
@@ -177,6 +210,7 @@ def test_labels_that_transformers_made_up_are_no_labels() -> None:
         {"hidden_sizes": [64, 128, 256, 512]},
         {"layer_type": "other"},
         {"model_type": "vit"},
+        {"unheard_of": 1},
         {"model_type": None},
         {"model_type": "\x1b[31m"},
     ],
@@ -209,6 +243,21 @@ def test_networks_of_transformers_that_compute_otherwise_are_refused(changes: di
         {**CONVNEXT, "size": {"shortest_edge": 10**9}},
         {**CONVNEXT, "size": "large"},
         {"size": 224},
+        {**CONVNEXT, "do_flip_channel_order": True},
+        {**CONVNEXT, "size": 224, "default_to_square": True},
+        {**CONVNEXT, "do_pad": True},
+        {**CONVNEXT, "do_grayscale": True},
+        {**CONVNEXT, "do_center_crop": True},
+        {**CONVNEXT, "rescale_offset": True},
+        {**CONVNEXT, "rescale_offset": False},
+        {**CONVNEXT, "\x1b[2J": 1},
+        {**CONVNEXT, "size": {"shortest_edge": 224, "longest_edge": 300}},
+        {**CONVNEXT, "size": {"shortest_edge": 224, "height": 300}},
+        {**CONVNEXT, "image_processor_type": None},
+        {**CONVNEXT, "image_processor_type": "ConvNextLikeProcessor"},
+        {**CLIP, "image_processor_type": "PoolFormerImageProcessor", "crop_pct": 0.9},
+        {**CLIP, "image_processor_type": "LevitImageProcessor"},
+        {**CLIP, "image_processor_type": "ViTImageProcessor"},
     ],
     ids=str,
 )

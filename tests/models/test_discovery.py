@@ -47,3 +47,13 @@ def test_an_exported_model_precedes_its_checkpoint(tmp_path: Path) -> None:
     exported = make(tmp_path, "model.onnx", age=90)
     make(tmp_path, "notes.txt", age=0)
     assert choose_model(None, tmp_path) == exported
+
+
+def test_an_exported_model_precedes_its_checkpoint_even_if_that_is_newer(tmp_path: Path) -> None:
+    """A later pull whose export failed must not replace what is served."""
+    make(tmp_path, "other.onnx", age=20)
+    make(tmp_path, "model.safetensors", age=10)
+    exported = make(tmp_path, "model-int8.onnx", age=90)
+    assert choose_model(None, tmp_path) == exported
+    exported = make(tmp_path, "model.onnx", age=80)
+    assert choose_model(None, tmp_path) == exported

@@ -1,5 +1,6 @@
 """A stand-in for the Hugging Face Hub on 127.0.0.1, with repositories made from random networks of other libraries."""
 
+import contextlib
 import hashlib
 import http.server
 import json
@@ -33,8 +34,10 @@ class StandIn:
     """Serves ``folder/OWNER/NAME/FILE`` as the Hub does, but for what ``fault`` says.
 
     ``silent`` accepts and never answers; ``cut`` breaks the first transfer of weights off in the middle;
-    ``other-bytes`` flips a bit of the weights; ``no-digest`` leaves the SHA-256 out. For the repository
-    ``faults/status-429``, every answer has this status.
+    ``other-bytes`` flips a bit of the weights; ``no-digest`` leaves the SHA-256 out; ``endless`` sends a gigabyte in
+    place of all but weights, ``endless-weights`` in place of these, ``endless-redirect`` in a redirect to them. For the
+    repository ``faults/status-429``, every answer has this status. ``hostile`` is a file, the header that its answers
+    have, its value, and the number of answers before that have the right one.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -42,6 +45,8 @@ class StandIn:
         self.fault: str | None = None
         self.requests: list[str] = []  # method, path, range
         self.tokens: set[str | None] = set()
+        self.hostile: tuple[str, str, str, int] | None = None
+        self.sent = 0  # of endless bodies
         self.closing = threading.Event()
         self.url = ""
 
@@ -73,6 +78,11 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         if found := re.match(r"/faults/status-(\d+)/", self.path):
             self._send(int(found[1]), b"", body=body)
             return
+        weights = self.path.endswith(WEIGHTS)
+        endless = {"endless": not weights, "endless-weights": weights, "endless-redirect": weights}
+        if body and endless.get(hub.fault or "", False):
+            self._send_endlessly()
+            return
         found = re.fullmatch(r"/api/models/([^/]+/[^/]+)(?:/revision/[^/]+)?", self.path.partition("?")[0])
         if found:
             folder = hub.folder / found[1]
@@ -83,7 +93,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             content = {"id": found[1], "sha": COMMIT, "siblings": names}
             self._send(200, json.dumps(content).encode(), body=body)
             return
-        found = re.fullmatch(r"/([^/]+/[^/]+)/resolve/([^/]+)/([^/?]+)", self.path)
+        found = re.fullmatch(r"/([^/]+/[^/]+)/resolve/([^/]+)/([^/?]+)", self.path.partition("?")[0])
         if not found or not (hub.folder / found[1]).is_dir():
             self._send(401, b"", body=body, error="RepoNotFound")
         elif not hub.file(found[1], found[3]).is_file():
@@ -91,11 +101,30 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         else:
             self._send_file(hub.file(found[1], found[3]), body=body)
 
+    def _send_endlessly(self) -> None:
+        redirect = self.hub.fault == "endless-redirect"
+        self.send_response(302 if redirect else 200)
+        if redirect:
+            self.send_header("Location", f"{self.path}?storage")
+        self.send_header("Transfer-Encoding", "chunked")
+        self.end_headers()
+        self.close_connection = True
+        with contextlib.suppress(OSError):  # it hangs up
+            for _ in range(1000):
+                self.wfile.write(b"f4240\r\n" + b" " * 1_000_000 + b"\r\n")
+                self.hub.sent += 1_000_000
+            self.wfile.write(b"0\r\n\r\n")
+
     def _send_file(self, path: Path, *, body: bool) -> None:
         data = path.read_bytes()
         fault, large = self.hub.fault, path.name == WEIGHTS
         tag = hashlib.sha256(data).hexdigest() if large else hashlib.sha1(data).hexdigest()  # noqa: S324 - git's
         headers = {"X-Repo-Commit": COMMIT, "ETag": f'"{tag[:40] if fault == "no-digest" else tag}"'}
+        if self.hub.hostile is not None and self.hub.hostile[0] == path.name:
+            name, header, value, calm = self.hub.hostile
+            if header and calm == 0:
+                headers[header] = f'"{value}"' if header == "ETag" else value
+            self.hub.hostile = (name, header, value, max(0, calm - 1))
         if large and fault == "other-bytes":
             data = data[:-1] + bytes([data[-1] ^ 1])
         start = int(re.findall(r"\d+", self.headers.get("Range", "bytes=0-"))[0])

@@ -35,7 +35,7 @@ def pull(
     ] = None,
     into: Annotated[Path, typer.Option(help="Folder for the checkpoint.")] = FOLDER,
     weights_url: Annotated[
-        str | None, typer.Option(help="Folder URL of a mirror of torchvision's weights, tried first.")
+        str | None, typer.Option(help="Folder, or its URL, of a mirror of torchvision's weights, tried first.")
     ] = None,
     if_missing: Annotated[
         bool,
@@ -54,12 +54,16 @@ def pull(
         if show_known:
             from resnet_service.export.sources.catalog import known_weights
 
-            print_rows(known_weights())
+            print_rows([("NAME", "size, top-1 accuracy, sources"), *known_weights()])
             return
         if name and arch and name != arch:
             raise InvalidSettings(f"NAME is {name}, and --arch is {arch}. Give one of them.")
         from resnet_service.export.sources.catalog import resolve_name
 
+        if calibration is not None:
+            from resnet_service.evaluation.datasets import check_images
+
+            check_images(calibration)
         wanted = name or arch
         wanted = resolve_name(wanted, "NAME" if name else "--arch") if wanted else None
         checkpoint = _find_missing(into, source, wanted, precision) if if_missing else None

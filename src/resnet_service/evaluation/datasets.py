@@ -29,6 +29,10 @@ _TRAIN_IMAGES, _TRAIN_LABELS = "train-images-idx3-ubyte", "train-labels-idx1-uby
 _TEST_IMAGES, _TEST_LABELS = "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"
 UNLABELLED = -1
 
+_LAYOUTS = (
+    "a folder with one folder per class, a .csv with the columns path and label, or a folder with Fashion-MNIST's files"
+)
+
 
 class Sample(NamedTuple):
     """One image: its name in messages, the index of its true class, and a function that reads its encoded bytes.
@@ -63,10 +67,13 @@ def open_dataset(path: Path, labels: LabelSet) -> Dataset:
         samples, digest = _from_fashion_mnist(path, labels, _TEST_IMAGES, _TEST_LABELS)
     elif path.is_dir():
         samples, digest = _hashed(_from_folders(path, labels))
+    elif not path.exists():
+        raise InvalidDataset(f"There is no {path}. Give {_LAYOUTS}.")
     else:
+        raise InvalidDataset(f"{path} is not a data set: give {_LAYOUTS}.")
+    if not samples and _files(path):
         raise InvalidDataset(
-            f"{path} is not a data set: give a folder with one folder per class, a .csv with the columns path and "
-            "label, or a folder with Fashion-MNIST's files."
+            f"{path} has files, but no folders of classes, so the true classes are not known. Give {_LAYOUTS}."
         )
     if not samples:
         raise InvalidDataset(f"The data set {path} is empty: it contains no images.")
@@ -87,12 +94,34 @@ def open_images(path: Path, labels: LabelSet) -> tuple[Dataset, bool]:
     if path.is_dir() and _idx_file(path, _TRAIN_IMAGES):
         samples, digest = _from_fashion_mnist(path, labels, _TRAIN_IMAGES, _TRAIN_LABELS)
         return Dataset(path.resolve().stem, samples, digest), True
-    if path.is_dir() and not any(child.is_dir() for child in path.iterdir()):
-        files = sorted(file for file in path.iterdir() if not file.name.startswith("."))
+    check_images(path)
+    files = _files(path)
+    if files and not any(child.is_dir() for child in path.iterdir()):
         samples, digest = _hashed([Sample(file.name, UNLABELLED, file.read_bytes) for file in files])
-        if samples:
-            return Dataset(path.resolve().stem, samples, digest), False
-    return open_dataset(path, labels), True
+        return Dataset(path.resolve().stem, samples, digest), False
+    try:
+        return open_dataset(path, labels), True
+    except UnknownClass as error:
+        if not path.is_dir():
+            raise
+        raise UnknownClass(f"{error} If the classes of the images are not known, put them in one folder.") from error
+
+
+def check_images(path: Path) -> None:
+    """Check, before the label set is known, that there is something that ``open_images`` may take.
+
+    Raises:
+        InvalidDataset: The path does not exist, is empty, or a file of another kind.
+
+    """
+    layouts = f"a folder of images, {_LAYOUTS}"
+    if not path.exists():
+        raise InvalidDataset(f"There is no {path}. Give {layouts}.")
+    if path.is_dir():
+        if not any(not child.name.startswith(".") for child in path.iterdir()):
+            raise InvalidDataset(f"The folder {path} is empty. Give {layouts}.")
+    elif path.suffix != ".csv":
+        raise InvalidDataset(f"{path} is not a data set: give {layouts}.")
 
 
 def read_idx(path: Path) -> NDArray[np.uint8]:
@@ -119,6 +148,13 @@ def read_idx(path: Path) -> NDArray[np.uint8]:
             f"{path} is incomplete: its header says {shape}, but it has {len(content) - header:,} bytes."
         )
     return np.frombuffer(content, np.uint8, offset=header).reshape(shape)
+
+
+def _files(path: Path) -> list[Path]:
+    """Return the files of a folder, hidden ones aside; none of anything else."""
+    if not path.is_dir():
+        return []
+    return sorted(file for file in path.iterdir() if file.is_file() and not file.name.startswith("."))
 
 
 def _from_folders(path: Path, labels: LabelSet) -> list[Sample]:

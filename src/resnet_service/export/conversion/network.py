@@ -277,7 +277,7 @@ def _named(content: Any) -> tuple[str, ...]:
 
 
 def _unpickle(source: Path, target: Path) -> None:
-    command = [sys.executable, "-m", "resnet_service.export.unpickle", str(source), str(target)]
+    command = [sys.executable, "-P", "-m", "resnet_service.export.unpickle", str(source), str(target)]
     try:
         child = subprocess.run(  # noqa: S603 - our own module; the paths are arguments, never a shell's
             command, capture_output=True, text=True, timeout=_UNPICKLE_SECONDS, check=False

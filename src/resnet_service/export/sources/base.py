@@ -10,8 +10,9 @@ import urllib.request
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
+from http.client import HTTPMessage
 from pathlib import Path
-from typing import NamedTuple, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 from resnet_service.errors import SourceUnreachable
 from resnet_service.export.sources.catalog import DEFAULT_ARCH, IMAGENET, checkpoint_stem
@@ -112,6 +113,8 @@ def download(url: str, progress: Progress) -> bytes:
         with within(RESPONSE_SECONDS, lambda: _open(url)) as response:
             length = response.headers.get("Content-Length")
             total = int(length) if length else None
+            if total is not None and not 0 <= total <= MAX_MODEL_BYTES:
+                raise SourceUnreachable(f"{url} announces more than {MAX_MODEL_BYTES:,} bytes, which is the limit.")
             received = bytearray()
             while chunk := response.read(_CHUNK):
                 received += chunk
@@ -131,9 +134,19 @@ def download(url: str, progress: Progress) -> bytes:
     return bytes(received)
 
 
+class _Redirects(urllib.request.HTTPRedirectHandler):
+    """Follows redirects without their bodies, which urllib reads whole."""
+
+    def redirect_request(
+        self, req: urllib.request.Request, fp: Any, code: int, msg: str, headers: HTTPMessage, newurl: str
+    ) -> urllib.request.Request | None:
+        fp.close()
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+
 def _open(url: str) -> http.client.HTTPResponse:
     # The scheme is the user's own choice (https by default, file or http for a mirror).
-    response: http.client.HTTPResponse = urllib.request.urlopen(url, timeout=RESPONSE_SECONDS)  # noqa: S310
+    response: http.client.HTTPResponse = urllib.request.build_opener(_Redirects).open(url, timeout=RESPONSE_SECONDS)
     return response
 
 

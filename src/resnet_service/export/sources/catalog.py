@@ -5,6 +5,7 @@ installed torchvision.
 """
 
 import math
+import re
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import NamedTuple
@@ -77,6 +78,9 @@ HUB: Mapping[str, HubFile] = MappingProxyType(
 
 PYPI = (LITE0,)
 
+# The address of a repository's page, as it is copied from a browser.
+_HUB_ADDRESS = re.compile(r"^(?:https?://)?(?:www\.)?(?:huggingface\.co|hf\.co)/([^/?#]+/[^/?#]+)(?:/tree/main)?/?$")
+
 _EXAMPLE = "as in `resnet-service pull timm/resnet50.a1_in1k`"
 
 
@@ -86,7 +90,8 @@ def is_repository(name: str) -> bool:
 
 
 def resolve_name(name: str, option: str) -> str:
-    """Return the architecture that a name stands for, in whatever spelling; any other name as it is.
+    """Return the architecture that a name stands for, in whatever spelling, or the repository of
+    the Hub whose address it is; any other name as it is.
 
     Args:
         name: As a user gives it.
@@ -97,6 +102,7 @@ def resolve_name(name: str, option: str) -> str:
             repositories; the message has the names to choose from.
 
     """
+    name = _HUB_ADDRESS.sub(r"\1", name)
     if "/" in name or name in ARCHITECTURES:
         return name
     if "." in name.removeprefix("torchvision.models."):  # timm's names of weights: resnet18.a1_in1k
@@ -135,8 +141,7 @@ def known_weights() -> list[tuple[str, str]]:
     for name in ARCHITECTURES:
         megabytes = 4 * sum(math.prod(shape) for shape in state_shapes(name, 1000).values()) / 1e6
         accuracy = f"top-1 {TORCHVISION[name].accuracy:.1f} %, " if name in TORCHVISION else ""
-        sources = [f"hub ({HUB[name].repository})", *(["torchvision"] if name in TORCHVISION else [])]
+        sources = ["hub", *(["torchvision"] if name in TORCHVISION else [])]
         sources += ["pypi"] if name in PYPI else []
         rows.append((name, f"{megabytes:.0f} MB, {accuracy}{', '.join(sources)}"))
-    others = "any network of timm, or ResNet of transformers, that has model.safetensors"
-    return [*rows, ("OWNER/NAME", f"a repository of the Hugging Face Hub: {others}")]
+    return [*rows, ("OWNER/NAME", "a repository of the Hub: timm, or a ResNet")]

@@ -43,6 +43,22 @@ _RESNETS: Mapping[tuple[str, tuple[int, ...]], str] = {
     ("bottleneck", (3, 4, 23, 3)): "resnet101",
     ("bottleneck", (3, 8, 36, 3)): "resnet152",
 }
+# The processors of transformers that resize the shorter side and crop the centre, and the beginning of those whose crop
+# is given by crop_pct. The end of their names has several forms.
+_PROCESSOR = re.compile(r"(ConvNext|CLIP|Bit)(ImageProcessor(Fast|Pil)?|FeatureExtractor)")
+# Keys of configurations that change nothing of the computation. Of all others that are not read here, only those
+# without a value, and steps that are switched off (do_…), are accepted: what is unknown may compute something else.
+_HARMLESS = {
+    "_valid_processor_keys", "data_format", "default_to_square", "device", "disable_grouping", "do_convert_rgb",
+    "input_data_format", "processor_class", "return_tensors",
+}  # fmt: skip
+_HARMLESS_OF_RESNET = {
+    "_attn_implementation_autoset", "_commit_hash", "_name_or_path", "architectures", "chunk_size_feed_forward",
+    "dtype", "finetuning_task", "initializer_range", "is_encoder_decoder", "label2id", "out_features", "out_indices",
+    "output_attentions", "output_hidden_states", "return_dict", "stage_names", "torch_dtype", "torchscript",
+    "transformers_version", "use_cache",
+}  # fmt: skip
+_FOREIGN_CODE = ("quantization_config", "auto_map")
 _HIDDEN_SIZES = {"basic": (64, 128, 256, 512), "bottleneck": (256, 512, 1024, 2048)}
 
 State = Mapping[str, Array]
@@ -125,6 +141,8 @@ class _ResNetConfig(_Config):
 
 
 class _Size(_Config):
+    model_config = ConfigDict(extra="allow")
+
     shortest_edge: int | None = None
     height: int | None = None
     width: int | None = None
@@ -183,6 +201,8 @@ def _timm(content: dict[str, Any], repository: str) -> HubModel:
         labels = {"label_names": content["labels"]} if "labels" in content else {}
         content = {"architecture": content["architecture"], "pretrained_cfg": {**content, **labels}}
     config = _validate(_TimmConfig, content, f"{CONFIG} of {repository}")
+    for key in _FOREIGN_CODE:
+        _refuse_if(bool(content.get(key)), repository, config.architecture, key, content.get(key))
     pretrained = config.pretrained_cfg
     arch = config.architecture if config.architecture in ARCHITECTURES else f"{_TIMM}{config.architecture}"
     num_classes = config.num_classes if config.num_classes is not None else pretrained.num_classes
@@ -243,6 +263,8 @@ def _resnet(content: dict[str, Any], preprocessor: bytes | None, repository: str
             f"{repository} is a ResNet of other depths or widths than {', '.join(_RESNETS.values())}; none of the "
             "networks that this service has is the same."
         )
+    for key in _unknown(content, _ResNetConfig, _HARMLESS_OF_RESNET):
+        _refuse_if(True, repository, arch, key, content[key])
     for key in ("downsample_in_first_stage", "downsample_in_bottleneck"):
         _refuse_if(getattr(config, key), repository, arch, key, True)
     _refuse_if(config.hidden_act != "relu", repository, arch, "hidden_act", config.hidden_act)
@@ -272,12 +294,29 @@ def _preprocessing(data: bytes | None, repository: str) -> dict[str, Any]:
             f"{repository} has no {PREPROCESSOR}, so nobody can know how its images were prepared. Ask its author for "
             "the file."
         )
-    found = _validate(_Preprocessor, _parse_object(data, where), where)
+    content = _parse_object(data, where)
+    found = _validate(_Preprocessor, content, where)
+    for size in (found.size, found.crop_size):
+        extra = (size.model_extra or {}) if isinstance(size, _Size) else {}
+        content |= {f"size.{key}": value for key, value in extra.items()}
+    unknown = _unknown(content, _Preprocessor, _HARMLESS)
+    if unknown:
+        shown = ", ".join(unknown)[:100]
+        raise _no_preprocessing(repository, shown if shown.isprintable() else "steps that are not known")
     if not (found.do_resize and found.do_rescale and math.isclose(found.rescale_factor, 1 / 255, rel_tol=1e-6)):
         raise _no_preprocessing(repository, "images that are not resized, or pixels that are not divided by 255")
     kind = found.image_processor_type or found.feature_extractor_type or ""
+    if not _PROCESSOR.fullmatch(kind):
+        shown = kind[:100]
+        raise _no_preprocessing(repository, f"the processor {shown if shown.isprintable() else '…'}")
     side = found.size if isinstance(found.size, int) else found.size.shortest_edge
+    if isinstance(found.size, _Size) and (found.size.height, found.size.width) != (None, None):
+        side = None
+    if isinstance(found.size, int) and content.get("default_to_square"):
+        side = None
     if kind.startswith("ConvNext"):
+        if found.do_center_crop:
+            raise _no_preprocessing(repository, "a second crop")
         # Below 384 pixels, transformers resizes to side / crop_pct and crops; from there on, it distorts to a square.
         if side is None or side >= 384:
             raise _no_preprocessing(repository, "a resize to a square, without keeping the proportions")
@@ -298,6 +337,18 @@ def _preprocessing(data: bytes | None, repository: str) -> dict[str, Any]:
         "mean": found.image_mean if found.do_normalize else (0.0, 0.0, 0.0),
         "std": found.image_std if found.do_normalize else (1.0, 1.0, 1.0),
     }
+
+
+def _unknown(content: Mapping[str, Any], model: type[_Config], harmless: set[str]) -> list[str]:
+    """Return the keys of a configuration that may change the computation and are not read here."""
+    return sorted(
+        key
+        for key, value in content.items()
+        if key not in model.model_fields
+        and key not in harmless
+        and value not in (None, [], {})
+        and not (value is False and key.startswith("do_"))
+    )
 
 
 def _square(size: "_Size | None") -> int | None:

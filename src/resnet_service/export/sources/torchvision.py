@@ -80,7 +80,8 @@ def _fetch(published: _Published, request: PullRequest) -> Pulled:
     digest = sha256_of(data)
     if not digest.startswith(expected):
         raise SourceDigestMismatch(
-            f"{url} gave {len(data):,} bytes with SHA-256 {digest}, which does not begin with {expected}."
+            f"{url} gave {len(data):,} bytes with SHA-256 {digest}, which does not begin with {expected}. "
+            "Try again; if the bytes stay others, use another mirror (--weights-url) or another --source."
         )
     metadata = ModelMetadata.parse(
         {
