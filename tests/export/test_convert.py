@@ -19,6 +19,7 @@ from resnet_service.errors import (
     BareStateDict,
     ClassCountMismatch,
     FileNotWritten,
+    InvalidLabelSet,
     InvalidMetadata,
     ModelError,
     NonFiniteWeights,
@@ -29,11 +30,13 @@ from resnet_service.errors import (
     UnreadableModel,
 )
 from resnet_service.export.convert import Converted, ConvertOptions, convert
+from resnet_service.export.export import export
 from resnet_service.models.checkpoint.checkpoint import load_checkpoint, record_evaluation
-from resnet_service.models.labels import labels_for
+from resnet_service.models.exported import read_exported
+from resnet_service.models.labels import labels_for, read_label_set
 from resnet_service.models.metadata import EvaluationRecord
 from tests.support.models import random_checkpoint, random_model
-from tests.support.servers import cli, cli_here, hidden
+from tests.support.servers import REPOSITORY, cli, cli_here, hidden
 from tests.support.training import light, light_state
 
 MODEL: Any = random_model(num_classes=3)
@@ -242,18 +245,70 @@ def test_messages_name_the_options(
     assert [path.name for path in tmp_path.iterdir()] == ["source.pth"]
 
 
-def test_names_of_classes_become_a_label_set_beside_the_checkpoint(tmp_path: Path) -> None:
+def test_the_checkpoint_carries_the_names_of_the_classes_and_no_file_is_written(tmp_path: Path) -> None:
     (tmp_path / "names.txt").write_text("cat\ndog\nowl\n")
     content = {"state_dict": SMALL.state_dict(), "classes": ["a", "b", "c"]}
-    target, found, messages = converted(tmp_path, content, label_file=tmp_path / "names.txt")
+    target, found, _ = converted(tmp_path, content, label_file=tmp_path / "names.txt")
     assert [one.name for one in labels_for(found.metadata, target).classes] == ["cat", "dog", "owl"]
-    assert messages[-1].startswith(f"Wrote {tmp_path / 'model-labels.json'}: ")
+    assert found.metadata.labels is None
+    assert {path.name for path in tmp_path.iterdir()} == {"source.pth", "names.txt", target.name}
     (tmp_path / "names.txt").write_text("cat\ndog\n")
     with pytest.raises(ClassCountMismatch, match=r"names\.txt names 2 classes, but .* has 3"):
         converted(tmp_path, content, label_file=tmp_path / "names.txt")
-    (tmp_path / "model-labels.json").write_text('["cat", "dog", "owl"]')
-    with pytest.raises(FileNotWritten, match="is the file to read"):
-        converted(tmp_path, content, label_file=tmp_path / "model-labels.json")
+
+
+def test_a_converted_and_an_exported_model_alone_have_the_names(tmp_path: Path) -> None:
+    classes = [{"index": index, "name": name} for index, name in enumerate(("cat", "dog", "owl"))]
+    (tmp_path / "pets.json").write_text(json.dumps({"name": "pets", "classes": classes}))
+    _, reference = read_label_set(tmp_path / "pets.json")
+    source = random_checkpoint(tmp_path / "source.pth", num_classes=3, labels=reference)
+    state = torch.load(source, weights_only=True)
+    state.pop("class_names")  # as version 1.0.0 wrote it
+    torch.save(state, source)
+    elsewhere = tmp_path / "a" / "model.safetensors"
+    elsewhere.parent.mkdir()
+    convert(source, elsewhere)
+    export(elsewhere, tmp_path / "b" / "model.onnx")
+    convert(elsewhere, tmp_path / "c" / "model.pth")
+    for path in (elsewhere, tmp_path / "b" / "model.onnx", tmp_path / "c" / "model.pth"):
+        (tmp_path / "alone" / path.parent.name).mkdir(parents=True)
+        alone = path.rename(tmp_path / "alone" / path.parent.name / path.name)
+        metadata = read_exported(alone).metadata if alone.suffix == ".onnx" else load_checkpoint(alone).metadata
+        assert metadata.labels == reference
+        assert [one.name for one in labels_for(metadata, alone).classes] == ["cat", "dog", "owl"]
+        assert len(list(alone.parent.iterdir())) == 1
+
+
+def test_names_of_an_option_replace_those_of_the_checkpoint(tmp_path: Path) -> None:
+    (tmp_path / "names.txt").write_text("cat\ndog\nowl\n")
+    source = random_checkpoint(tmp_path / "source.pth", num_classes=3, arch=SMALL_ARCH, class_names=("a", "b", "c"))
+    target = tmp_path / "model.safetensors"
+    assert convert(source, target).metadata.class_names == ("a", "b", "c")
+    found = convert(source, target, ConvertOptions(label_file=tmp_path / "names.txt"))
+    assert found.metadata.class_names == ("cat", "dog", "owl")
+    (tmp_path / "fashion-mnist.json").write_bytes((REPOSITORY / "labels" / "fashion-mnist.json").read_bytes())
+    with pytest.raises(ClassCountMismatch, match="names 10 classes"):
+        convert(source, target, ConvertOptions(label_file=tmp_path / "fashion-mnist.json"))
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        {"classes": ["cat", "dog", "owl"], "class_to_idx": {"cat": 1, "dog": 0, "owl": 2}},
+        {"classes": ["cat", "dog", "owl"], "args": {"class_names": ["cat", "owl", "dog"]}},
+    ],
+)
+def test_orders_that_contradict_each_other_are_refused(tmp_path: Path, names: dict[str, Any]) -> None:
+    with pytest.raises(InvalidLabelSet, match=r"classes and class_\w+ differ in names or order.*--labels"):
+        converted(tmp_path, {"state_dict": SMALL.state_dict(), **names})
+
+
+def test_control_characters_in_names_are_not_used(tmp_path: Path) -> None:
+    _, found, _ = converted(tmp_path, {"state_dict": SMALL.state_dict(), "classes": ["a\x1b[2J", "b", "c"]})
+    assert found.metadata.class_names is None
+    (tmp_path / "names.json").write_text(json.dumps(["a\x1b[2J", "b", "c"]))
+    with pytest.raises(InvalidLabelSet, match="not valid: .*control characters"):
+        converted(tmp_path, SMALL.state_dict(), label_file=tmp_path / "names.json")
 
 
 @pytest.mark.parametrize(
@@ -265,6 +320,7 @@ def test_names_of_classes_become_a_label_set_beside_the_checkpoint(tmp_path: Pat
         {"class_to_idx": {"dog": 1, "cat": 0, "owl": 2}},
         {"hyper_parameters": {"class_names": ("cat", "dog", "owl")}},
         {"idx_to_class": {0: "cat", 1: "dog", 2: "owl"}},
+        {"classes": ["cat", "dog", "owl"], "class_to_idx": {"dog": 1, "cat": 0, "owl": 2}},
     ],
 )
 def test_names_in_the_file_are_used(tmp_path: Path, names: dict[str, Any]) -> None:
@@ -275,7 +331,7 @@ def test_names_in_the_file_are_used(tmp_path: Path, names: dict[str, Any]) -> No
 
 def test_names_that_do_not_fit_are_not_used(tmp_path: Path) -> None:
     _, found, messages = converted(tmp_path, {"state_dict": SMALL.state_dict(), "classes": ["cat", "dog"]})
-    assert found.metadata.labels is None
+    assert found.metadata.class_names is None
     assert "classes in the file names 2 classes, and the last layer has 3 rows; it is not used" in messages
 
 
@@ -430,5 +486,5 @@ def test_a_label_set_of_this_service_is_referred_to(tmp_path: Path) -> None:
     _, found, _ = converted(tmp_path, SMALL.state_dict(), label_file=tmp_path / "pets.json")
     assert found.metadata.labels is not None
     assert found.metadata.labels.name == "pets"
-    assert not (tmp_path / "model-labels.json").exists()
+    assert found.metadata.class_names == ("cat", "dog", "owl")
     assert os.listdir(tmp_path).count("pets.json") == 1

@@ -66,7 +66,7 @@ def import_onnx(
 
     Args:
         source: The ONNX file: one RGB image as input, one score for each class as output.
-        target: The exported model to write. A label set that was not one of this service's files is written beside it.
+        target: The exported model to write. It carries the names of the classes.
         options: What the file does not say.
         on_message: Called with each message; see ``cli.console.message``.
 
@@ -84,7 +84,7 @@ def import_onnx(
             f"{target} does not end in {EXPORTED_SUFFIX}. ONNX files are imported as exported models; weights cannot "
             "be taken out of it."
         )
-    named = read_labels(options.label_file, target) if options.label_file else ChosenLabels()
+    named = read_labels(options.label_file) if options.label_file else ChosenLabels()
     if named.labels is not None and options.num_classes not in (None, len(named.labels)):
         raise ClassCountMismatch(
             f"{options.label_file} names {len(named.labels)} classes, but --num-classes is {options.num_classes}."
@@ -99,7 +99,7 @@ def import_onnx(
     shapes = output_shapes(with_pixels(graph, mean, std, graph.output_names).SerializeToString(), graph.input_size)
     outputs = _outputs(shapes)
     count = _class_count(shapes[OUTPUT], classes, where)
-    facts = {**chosen.values, "num_classes": count, "labels": named.reference}
+    facts = {**chosen.values, "num_classes": count, **named.facts}
     metadata = _metadata(source, data, facts, options.arch)
     image = choose_images(None, "fp32", metadata, named.labels or LabelSet.numbered(count), on_message).held_out[1]
     on_message("Comparing the answers to a trial image; the reference implementation may take a minute")
@@ -119,7 +119,6 @@ def import_onnx(
     )
     metadata = metadata.model_copy(update={"packing": packing})
     atomic_write(target, with_metadata(model, metadata))
-    named.write_beside(target, on_message)
     return Converted(metadata, chosen.source)
 
 
