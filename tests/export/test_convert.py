@@ -18,7 +18,6 @@ from torch import nn
 from resnet_service.errors import (
     BareStateDict,
     ClassCountMismatch,
-    FileNotWritten,
     InvalidLabelSet,
     InvalidMetadata,
     ModelError,
@@ -34,6 +33,7 @@ from resnet_service.export.export import export
 from resnet_service.models.checkpoint.checkpoint import load_checkpoint, record_evaluation
 from resnet_service.models.exported import read_exported
 from resnet_service.models.labels import labels_for, read_label_set
+from resnet_service.models.layouts import RARE_TWINS, layout_of
 from resnet_service.models.metadata import EvaluationRecord
 from tests.support.models import random_checkpoint, random_model
 from tests.support.servers import REPOSITORY, cli, cli_here, hidden
@@ -159,7 +159,45 @@ def test_the_architecture_in_the_file_is_found(tmp_path: Path, content: dict[str
     assert converted(tmp_path, {**content, "state_dict": SMALL.state_dict()})[2] == []
 
 
-@pytest.mark.parametrize("arch", ["ResNet", None, 3])
+@pytest.mark.parametrize("arch", ["ResNet", "resnet18_dilated_output_stride8"])
+def test_an_unknown_architecture_in_the_file_is_quoted_and_the_option_needed(tmp_path: Path, arch: str) -> None:
+    content = {"arch": arch, "state_dict": SMALL.state_dict()}
+    with pytest.raises(UnknownArchitecture, match=rf"'{arch}' as its arch, which is no .* with --arch;"):
+        converted(tmp_path, content)
+    assert converted(tmp_path, content, arch=SMALL_ARCH)[1].metadata.arch == SMALL_ARCH
+
+
+def test_rare_networks_of_the_same_weights_are_named(tmp_path: Path) -> None:
+    message = converted(tmp_path, MODEL.state_dict())[2][0]
+    assert message == f"{NO_ARCH}resnet18. If it is timm/resnetblur18, which has the same keys, name it with --arch"
+    for arch, others in RARE_TWINS.items():
+        for other in others:
+            assert layout_of(other).shapes == layout_of(arch).shapes
+
+
+def test_mean_and_std_of_the_network_become_those_of_the_metadata(tmp_path: Path) -> None:
+    state = {f"model.{key}": tensor for key, tensor in SMALL.state_dict().items()}
+    buffers = {"normalize.mean": torch.full((1, 3, 1, 1), 0.25), "normalize.std": torch.full((3,), 0.5)}
+    _, found, _ = converted(tmp_path, {**state, **buffers})
+    assert (found.metadata.mean, found.metadata.std) == ((0.25,) * 3, (0.5,) * 3)
+    buffers["normalize.mean"] *= 255
+    with pytest.raises(InvalidMetadata, match=r"the mean 63\.75 63\.75 63\.75 is not of pixels in 0 \.\.\. 1"):
+        converted(tmp_path, {**state, **buffers})
+
+
+def test_a_mean_of_pixels_to_255_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InvalidMetadata, match=r"the mean 123\.7 116\.3 103\.5 is not .* divided by 255"):
+        converted(tmp_path, SMALL.state_dict(), mean=(123.7, 116.3, 103.5))
+
+
+def test_whole_numbers_are_no_weights(tmp_path: Path) -> None:
+    state = {**SMALL.state_dict(), "fc.weight": torch.ones(3, 1024, dtype=torch.int8)}
+    for content in (state, {"arch": SMALL_ARCH, "state_dict": state}):
+        with pytest.raises(StateDictMismatch, match=r"type int8 in fc\.weight, .* before quantization"):
+            converted(tmp_path, content)
+
+
+@pytest.mark.parametrize("arch", [None, 3])
 def test_what_is_no_architecture_is_none(tmp_path: Path, arch: Any) -> None:
     assert converted(tmp_path, {"arch": arch, "state_dict": SMALL.state_dict()})[2] == [NO_ARCH + SMALL_ARCH]
 
@@ -307,7 +345,7 @@ def test_control_characters_in_names_are_not_used(tmp_path: Path) -> None:
     _, found, _ = converted(tmp_path, {"state_dict": SMALL.state_dict(), "classes": ["a\x1b[2J", "b", "c"]})
     assert found.metadata.class_names is None
     (tmp_path / "names.json").write_text(json.dumps(["a\x1b[2J", "b", "c"]))
-    with pytest.raises(InvalidLabelSet, match="not valid: .*control characters"):
+    with pytest.raises(InvalidLabelSet, match=r"not valid: .*control characters"):
         converted(tmp_path, SMALL.state_dict(), label_file=tmp_path / "names.json")
 
 
@@ -374,7 +412,8 @@ def test_known_architectures_are_converted_without_pytorch(tmp_path: Path, suffi
     safetensors.torch.save_file(state, source) if suffix == ".safetensors" else torch.save({"net": state}, source)
     done = cli("convert", source, target, PYTHONPATH=hidden(tmp_path / "hidden"))
     assert done.returncode == 0, done.stderr
-    assert done.stderr.startswith(f"{NO_ARCH}resnet18\nWrote {target}: resnet18, 3 classes, 224 pixels")
+    assert done.stderr.startswith(f"{NO_ARCH}resnet18. If ")
+    assert f"\nWrote {target}: resnet18, 3 classes, 224 pixels" in done.stderr
     assert torch.equal(answers(target), MODEL(IMAGES))
 
 

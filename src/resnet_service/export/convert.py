@@ -80,6 +80,7 @@ def _metadata(
 ) -> Converted:
     arch, where = found.match.arch, str(source)
     own = own_values(found.facts, found.is_checkpoint, where, on_message)
+    own |= own_values(found.normalisation(where), True, where, on_message)
     chosen = choose_preprocessing(options, own, preprocessing_of(arch), where)
     facts = {**chosen.values, "arch": arch, "num_classes": rows}
     if found.is_checkpoint:

@@ -15,23 +15,26 @@ from resnet_service.errors import (
     NonFiniteWeights,
     PickledCode,
     StateDictMismatch,
+    UnknownArchitecture,
     UnreadableModel,
 )
 from resnet_service.export.conversion.matching import Match, NoNetwork, guess, match_architecture
 from resnet_service.export.conversion.options import ConvertOptions
-from resnet_service.models.architecture_names import resolve, resolve_given
-from resnet_service.models.checkpoint.keys import first_of
+from resnet_service.models.architecture_names import resolve, resolve_given, without_pytorch
+from resnet_service.models.checkpoint.keys import COUNTER, first_of
 from resnet_service.models.checkpoint.pickles import PickleError
 from resnet_service.models.checkpoint.safetensors import Array
 from resnet_service.models.checkpoint.torch_files import StoredTensor, read_torch_file
-from resnet_service.models.checkpoint.training import Tensors, options_of, tensors_of
+from resnet_service.models.checkpoint.training import Shaped, Tensors, options_of, tensors_of
 from resnet_service.models.checkpoint.weights import is_safetensors_file, safetensors_contents
 from resnet_service.models.file_kinds import check_checkpoint_kind
+from resnet_service.models.layouts import RARE_TWINS
 from resnet_service.system.files import read_model_file
 from resnet_service.types import WeightsDtype
 
 _UNPICKLE_SECONDS = 300
 _MAX_NAMES = 3
+_MAX_NAME = 100  # characters
 # Under these keys, training scripts keep the name of the architecture.
 _ARCH_KEYS = (
     "arch",
@@ -45,6 +48,8 @@ _ARCH_KEYS = (
     "network",
     "name",
 )
+# The others of them may be names of other things.
+_ALWAYS_ARCH_KEYS = ("arch", "model_name", "architecture", "model_arch")
 # Globals of tensors and of containers of plain values.
 _PLAIN_GLOBALS = (
     "torch.",
@@ -73,6 +78,13 @@ class FoundNetwork(NamedTuple):
     def facts(self) -> Mapping[Any, Any]:
         """What the file itself states beside the weights, not the options of its training script."""
         return next(options_of(self.content))
+
+    def normalisation(self, where: str) -> dict[str, tuple[float, ...]]:
+        """Return ``mean`` and ``std`` if the network has them as buffers; errors as for ``state_of``."""
+        return {
+            name: tuple(float(one) for one in _array(self.tensors.found[path], f"{where}: {path}").ravel())
+            for name, path in self.match.normalisation.items()
+        }
 
 
 class _Contents(NamedTuple):
@@ -121,10 +133,15 @@ def state_of(found: FoundNetwork, where: str, dtype: WeightsDtype) -> dict[str, 
     for key in found.match.layout.shapes:
         path = found.match.paths.get(key)
         if path is not None:
-            tensor = found.tensors.found[path]
-            state[key] = tensor.array(f"{where}: {path}") if isinstance(tensor, StoredTensor) else np.asarray(tensor)
+            state[key] = _array(found.tensors.found[path], f"{where}: {path}")
         elif key in found.match.layout.classifier:
             state[key] = np.zeros(found.match.rows, np.float32)
+    numbers = [key for key, array in state.items() if array.dtype.kind != "f" and not key.endswith(COUNTER)]
+    if numbers:
+        raise StateDictMismatch(
+            f"{where} has weights of the type {state[numbers[0]].dtype} in {first_of(numbers)}, which are not the "
+            "network's numbers. Convert the network as it was before quantization."
+        )
     non_finite = [key for key, array in state.items() if not np.isfinite(array).all()]
     if non_finite:
         raise NonFiniteWeights(f"{where} has NaN or infinity in {first_of(non_finite)}; the training has diverged.")
@@ -133,6 +150,10 @@ def state_of(found: FoundNetwork, where: str, dtype: WeightsDtype) -> dict[str, 
     if beyond:
         raise NonFiniteWeights(f"{where} has weights beyond {dtype} in {first_of(beyond)}. Leave out --dtype {dtype}.")
     return state
+
+
+def _array(tensor: Shaped, name: str) -> Array:
+    return tensor.array(name) if isinstance(tensor, StoredTensor) else np.asarray(tensor)
 
 
 def as_two_classes(
@@ -236,8 +257,13 @@ def _find_in(
                 raise mismatch from error  # it says what differs from the architecture that the file names
         on_message(f"The file says {own[0]}, but its weights are those of {chosen.arch}, which is used")
         return FoundNetwork(content, tensors, chosen)
+    _refuse_unknown(content, where)
     chosen = guess(tensors, where, options.part)
-    on_message(f"The file names no architecture that is known; its weights are those of {chosen.arch}")
+    rare = RARE_TWINS.get(chosen.arch, ())
+    on_message(
+        f"The file names no architecture that is known; its weights are those of {chosen.arch}"
+        + (f". If it is {' or '.join(rare)}, which has the same keys, name it with --arch" if rare else "")
+    )
     return FoundNetwork(content, tensors, chosen)
 
 
@@ -274,6 +300,23 @@ def _named(content: Any) -> tuple[str, ...]:
             if isinstance(value, str) and (found := resolve(value)):
                 return found
     return ()
+
+
+def _refuse_unknown(content: Any, where: str) -> None:
+    """Raise ``UnknownArchitecture`` if the file names an architecture, and it is none that is known."""
+    for options in options_of(content):
+        for key in _ALWAYS_ARCH_KEYS:
+            value = options.get(key)
+            if isinstance(value, str) and value.strip():
+                known = "no architecture that is known"
+                if needs := without_pytorch():
+                    known += f" without PyTorch. {needs} Or name its"
+                else:
+                    known += ". Name its"
+                raise UnknownArchitecture(
+                    f"{where} names {value[:_MAX_NAME]!r} as its {key}, which is {known} architecture with --arch; one "
+                    "that computes differently would give other answers."
+                )
 
 
 def _unpickle(source: Path, target: Path) -> None:
