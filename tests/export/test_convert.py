@@ -2,6 +2,7 @@
 
 import argparse
 import copy
+import functools
 import json
 import os
 from collections.abc import Callable
@@ -11,7 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 import safetensors.torch
+import timm
 import torch
+import torchvision
 import transformers
 from torch import nn
 
@@ -28,8 +31,10 @@ from resnet_service.errors import (
     UnknownArchitecture,
     UnreadableModel,
 )
+from resnet_service.export.conversion.network import find_network
 from resnet_service.export.convert import Converted, ConvertOptions, convert
 from resnet_service.export.export import export
+from resnet_service.models import architectures
 from resnet_service.models.checkpoint.checkpoint import load_checkpoint, record_evaluation
 from resnet_service.models.exported import read_exported
 from resnet_service.models.labels import labels_for, read_label_set
@@ -102,6 +107,108 @@ def test_answers_are_those_of_the_network(tmp_path: Path, make: Callable[[], nn.
     with torch.inference_mode():
         wanted = model(IMAGES)
         assert torch.equal(answers(target), getattr(wanted, "logits", wanted))
+
+
+def dilated() -> Any:
+    return torchvision.models.resnet50(replace_stride_with_dilation=[False, True, True])
+
+
+def without_pool() -> Any:
+    model = torchvision.models.resnet18()
+    model.maxpool = nn.Identity()
+    return model
+
+
+def of_other_pool() -> Any:
+    model = torchvision.models.resnet18()
+    model.avgpool = nn.AdaptiveMaxPool2d(1)
+    return model
+
+
+def of_other_activation() -> Any:
+    model = torchvision.models.resnet18()
+    model.relu = nn.SiLU()
+    return model
+
+
+def without_activation() -> Any:
+    model = torchvision.models.resnet18()
+    model.relu = nn.Identity()
+    return model
+
+
+def of_other_epsilon() -> Any:
+    return torchvision.models.resnet18(norm_layer=functools.partial(nn.BatchNorm2d, eps=0.1))
+
+
+def of_average_pools() -> Any:
+    return timm.create_model("resnetaa50")
+
+
+def mobilenet_of_other_activation() -> Any:
+    model = torchvision.models.mobilenet_v2()
+    model.features[0][2] = nn.ReLU()
+    return model
+
+
+def mobilenet_of_other_stride() -> Any:
+    model = torchvision.models.mobilenet_v2()
+    model.features[0][0].stride = (1, 1)
+    return model
+
+
+class OwnActivation(nn.Module):
+    """A module whose computation nothing but its code says."""
+
+
+def of_own_activation() -> Any:
+    model = torchvision.models.resnet18()
+    model.relu = OwnActivation()
+    return model
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (dilated, r"stride of .*layer3\.0\.conv2 is \(1, 1\), not 2"),
+        (without_pool, "0 modules of max pooling"),
+        (of_other_pool, r"avgpool is a torch\.nn\.modules\.pooling\.AdaptiveMaxPool2d"),
+        (of_other_activation, r"relu is a torch\.nn\.modules\.activation\.SiLU"),
+        (without_activation, r"relu is a .*Identity"),
+        (of_other_epsilon, r"eps of .*bn1 is 0\.1, not 1e-05"),
+        (of_average_pools, r"(is a .*AvgPool2d|stride of )"),
+        (of_own_activation, r"relu is a tests\..*OwnActivation"),
+        (mobilenet_of_other_activation, r"features\.0\.2 is a .*\.ReLU"),
+        (mobilenet_of_other_stride, r"stride of .*features\.0\.0 is \(1, 1\), not \(2, 2\)"),
+    ],
+)
+def test_a_pickled_network_that_computes_otherwise_is_refused(
+    tmp_path: Path, make: Callable[[], nn.Module], words: str
+) -> None:
+    for content in (make(), {"model": make(), "epoch": 3}):
+        with pytest.raises(StateDictMismatch, match=rf"computes otherwise: .*{words}.*state_dict\(\), FILE"):
+            converted(tmp_path, content)
+
+
+@pytest.mark.parametrize(
+    "arch", ["resnet18", "resnext50_32x4d", "timm/resnet50", "timm/tf_efficientnet_lite0", "mobilenet_v2", "vgg16_bn"]
+)
+def test_a_pickled_network_of_an_architecture_is_converted(tmp_path: Path, arch: str) -> None:
+    torch.save(light_module(arch), tmp_path / "source.pth")
+    options = ConvertOptions(arch=arch)
+    assert find_network(tmp_path / "source.pth", options, lambda _: None).match.part == ""
+
+
+def light_module(arch: str) -> nn.Module:
+    """Return an architecture whose tensors have one stored number each."""
+    model = architectures.build(arch, 3)
+    for module in model.modules():
+        for tensors in (module._parameters, module._buffers):
+            for name, tensor in tensors.items():
+                if tensor is not None:
+                    one: Any = torch.zeros((), dtype=tensor.dtype).expand(tensor.shape)
+                    tensors[name] = nn.Parameter(one) if tensors is module._parameters else one
+    return model
 
 
 def test_the_averaged_weights_are_taken_and_nothing_needs_trust(tmp_path: Path) -> None:

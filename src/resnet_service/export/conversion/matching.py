@@ -288,6 +288,11 @@ def _words(path: str) -> set[str]:
     return set(re.split(r"[._]", path.lower()))
 
 
+def is_of_training(path: str) -> bool:
+    """Whether a path has a word of what is of the training, not of the answer."""
+    return bool(_words(path) & _TRAINING)
+
+
 def _rank(prefix: str) -> int:
     words = _words(prefix)
     return 0 if words & _AVERAGED else 2 if words & _TEACHER else 1

@@ -19,6 +19,7 @@ from resnet_service.errors import (
     UnreadableModel,
 )
 from resnet_service.export.conversion.matching import Match, NoNetwork, guess, match_architecture
+from resnet_service.export.conversion.modules import check_modules
 from resnet_service.export.conversion.options import ConvertOptions
 from resnet_service.models.architecture_names import resolve, resolve_given, without_pytorch
 from resnet_service.models.checkpoint.keys import COUNTER, first_of
@@ -108,7 +109,9 @@ def find_network(source: Path, options: ConvertOptions, on_message: Callable[[st
     contents = _read(source, options)
     if contents is not None:
         try:
-            return _find_in(contents, str(source), options, on_message)
+            found = _find_in(contents, str(source), options, on_message)
+            check_modules(found.content, found.match, str(source))
+            return found
         except (NoNetwork, StateDictMismatch) as error:
             none = isinstance(error, NoNetwork) or isinstance(error.__cause__, NoNetwork)
             if not none or not options.trust_pickle or not _code_in(contents.names):
