@@ -297,6 +297,35 @@ def test_a_mean_of_pixels_to_255_is_refused(tmp_path: Path) -> None:
         converted(tmp_path, SMALL.state_dict(), mean=(123.7, 116.3, 103.5))
 
 
+def test_another_suffix_is_said_to_decide_the_format(tmp_path: Path) -> None:
+    torch.save(SMALL.state_dict(), tmp_path / "source.pth")
+    messages: list[str] = []
+    convert(tmp_path / "source.pth", tmp_path / "model.bin", ConvertOptions(), messages.append)
+    assert "model.bin is written in PyTorch's format: the suffix decides" in messages[-1]
+
+
+def test_a_configuration_beside_the_file_is_named_and_gives_the_names(tmp_path: Path) -> None:
+    config = tmp_path / "config.json"
+    config.write_text(json.dumps({"id2label": {"0": "cat", "1": "dog", "2": "owl"}}))
+    messages = converted(tmp_path, SMALL.state_dict())[2]
+    assert messages[-1].endswith(f" is not read. If it has the names of the classes: --labels {config}")
+    found = converted(tmp_path, SMALL.state_dict(), label_file=config)[1]
+    assert found.metadata.class_names == ("cat", "dog", "owl")
+
+
+@pytest.mark.filterwarnings("ignore")  # TorchScript is deprecated; its files are still there
+def test_without_pytorch_the_extra_is_named_for_what_only_it_knows(tmp_path: Path) -> None:
+    script: Any = torch.jit.script(nn.Sequential(nn.Linear(2, 2)))
+    script.save(tmp_path / "script.pt")
+    without = hidden(tmp_path / "hidden")
+    torch.save({"arch": "mobilenetv3_small_100", "state_dict": MODEL.state_dict()}, tmp_path / "timm.pth")
+    for options in (["--trust-pickle", tmp_path / "script.pt"], [tmp_path / "timm.pth"]):
+        done = cli("convert", *options, tmp_path / "o.safetensors", PYTHONPATH=without)
+        assert done.returncode == 1
+        assert "[torch]'" in done.stderr
+        assert len(done.stderr.splitlines()) == 1
+
+
 def test_whole_numbers_are_no_weights(tmp_path: Path) -> None:
     state = {**SMALL.state_dict(), "fc.weight": torch.ones(3, 1024, dtype=torch.int8)}
     for content in (state, {"arch": SMALL_ARCH, "state_dict": state}):

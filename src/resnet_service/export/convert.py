@@ -29,6 +29,9 @@ from resnet_service.types import EXPORTED_SUFFIX, SAFETENSORS_SUFFIX, WeightsDty
 __all__ = ["ConvertOptions", "Converted", "convert"]
 
 
+_PYTORCH_SUFFIXES = (".pth", ".pt", SAFETENSORS_SUFFIX)
+
+
 def convert(
     source: Path,
     target: Path,
@@ -65,8 +68,11 @@ def convert(
         on_message("Wrote the one output as two: softmax of (0, x) is 1 - sigmoid(x), sigmoid(x)")
     check_count(options.num_classes, found, rows, source, on_message)
     labels = choose_labels(found, rows, options, source, on_message)
+    config = source.with_name("config.json")
+    if labels.labels is None and not found.is_checkpoint and config.is_file():
+        on_message(f"{config} beside the file is not read. If it has the names of the classes: --labels {config}")
     converted = _metadata(found, rows, labels, options, source, on_message)
-    _save(state, target, converted.metadata, options.dtype)
+    _save(state, target, converted.metadata, options.dtype, on_message)
     return converted
 
 
@@ -97,11 +103,21 @@ def _metadata(
     return Converted(metadata, chosen.source)
 
 
-def _save(state: Mapping[str, Array], target: Path, metadata: ModelMetadata, dtype: WeightsDtype) -> None:
+def _save(
+    state: Mapping[str, Array],
+    target: Path,
+    metadata: ModelMetadata,
+    dtype: WeightsDtype,
+    on_message: Callable[[str], None],
+) -> None:
     if target.suffix == SAFETENSORS_SUFFIX and metadata.arch in networks.ARCHITECTURES:
         stored = {key: array.astype(dtype) if array.dtype == np.float32 else array for key, array in state.items()}
         save_weights(stored, target, metadata)
         return
+    if target.suffix not in _PYTORCH_SUFFIXES:
+        on_message(
+            f"{target} is written in PyTorch's format: the suffix decides, and only .safetensors is for the other"
+        )
     import torch
 
     from resnet_service.models.checkpoint.checkpoint import save_checkpoint

@@ -93,6 +93,8 @@ def import_onnx(
     classes = options.num_classes if named.labels is None else len(named.labels)
     data, where = read_model_file(source), str(source)
     graph = read_third_party(data, where, input_size=options.input_size, classes=classes)
+    if options.arch is not None:
+        on_message(f"--arch {options.arch} is only a name in the metadata here: an ONNX file is imported as it is")
     for message in _findings(graph):
         on_message(message)
     chosen = _preprocessing(graph, options, where)

@@ -14,9 +14,11 @@ from resnet_service.errors import (
     ModelError,
     NonFiniteWeights,
     PickledCode,
+    RuntimeUnavailable,
     StateDictMismatch,
     UnknownArchitecture,
     UnreadableModel,
+    install_hint,
 )
 from resnet_service.export.conversion.matching import Match, NoNetwork, guess, match_architecture
 from resnet_service.export.conversion.modules import check_modules
@@ -332,6 +334,8 @@ def _unpickle(source: Path, target: Path) -> None:
         raise PickledCode(f"{source} did not unpickle within {_UNPICKLE_SECONDS} seconds.") from error
     if child.returncode != 0:
         reason = (child.stderr.strip().splitlines() or ["no message"])[-1]
+        if reason.endswith(("No module named 'torch'", "No module named torch")):
+            raise RuntimeUnavailable(f"{source} is unpickled by PyTorch. {install_hint('torch')}")
         raise PickledCode(
             f"{source} could not be unpickled ({reason}). A pickled model needs the modules it was made with: "
             "run this command where the training code can be imported."
