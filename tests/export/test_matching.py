@@ -151,13 +151,13 @@ BESIDE: dict[str, Tensors] = {
 
 
 @pytest.mark.parametrize("state", BESIDE.values(), ids=BESIDE)
-def test_what_may_take_part_in_the_answer_is_refused(state: Tensors) -> None:
+def test_what_the_answer_may_need_is_refused(state: Tensors) -> None:
     for content in (state, {"state_dict": state, "optimizer": {"exp_avg": torch.zeros(3)}}):
         with pytest.raises(StateDictMismatch, match=r"layers besides those of resnet18: .*--part"):
             guess(tensors_in(content), "file")
 
 
-def test_parts_in_several_dicts_are_compared_as_one() -> None:
+def test_several_dicts_are_compared_as_one() -> None:
     content = {"backbone": without("fc."), "norm": {"weight": light_tensor(512)}, "head": linear("fc", 512, 3)}
     with pytest.raises(StateDictMismatch, match=r"besides those of resnet18: norm\.weight"):
         guess(tensors_in(content), "file")

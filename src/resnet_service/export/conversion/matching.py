@@ -227,7 +227,7 @@ def _choose(found: list[_Backbone], tensors: Tensors, where: str, part: str | No
     layers += [
         path
         for path in beside
-        if path not in layers and path not in normalisation.values() and _may_take_part(tensors, path)
+        if path not in layers and path not in normalisation.values() and _may_be_needed(tensors, path)
     ]
     if layers and (part is None or any(path.startswith(chosen.prefix) for path in layers)):
         raise StateDictMismatch(
@@ -273,7 +273,7 @@ def _normalisation(tensors: Tensors, paths: Sequence[str]) -> dict[str, str]:
     )
 
 
-def _may_take_part(tensors: Tensors, path: str) -> bool:
+def _may_be_needed(tensors: Tensors, path: str) -> bool:
     """Whether a tensor beside the network may take part in the answer, by its name and type."""
     tensor = tensors.found[path]
     floating = tensor.dtype.kind == "f" if isinstance(tensor, np.ndarray) else _is_floating(tensor)
