@@ -2,6 +2,7 @@
 
 import argparse
 import copy
+import functools
 import importlib
 import json
 import os
@@ -12,14 +13,16 @@ from typing import Any
 import numpy as np
 import pytest
 import safetensors.torch
+import timm
 import torch
+import torchvision
 import transformers
 from torch import nn
 
 from resnet_service.errors import (
     BareStateDict,
     ClassCountMismatch,
-    FileNotWritten,
+    InvalidLabelSet,
     InvalidMetadata,
     ModelError,
     NonFiniteWeights,
@@ -30,13 +33,18 @@ from resnet_service.errors import (
     UnreadableModel,
     install_hint,
 )
+from resnet_service.export.conversion.network import find_network
 from resnet_service.export.convert import Converted, ConvertOptions, convert
+from resnet_service.export.export import export
+from resnet_service.models import architectures
 from resnet_service.models.checkpoint.checkpoint import load_checkpoint
 from resnet_service.models.checkpoint.weights import record_evaluation
-from resnet_service.models.labels import labels_for
+from resnet_service.models.exported import read_exported
+from resnet_service.models.labels import labels_for, read_label_set
+from resnet_service.models.layouts import RARE_TWINS, layout_of
 from resnet_service.models.metadata import EvaluationRecord
 from tests.support.models import random_checkpoint, random_model
-from tests.support.servers import cli, cli_here, hidden
+from tests.support.servers import REPOSITORY, cli, cli_here, hidden
 from tests.support.training import light, light_state
 
 MODEL: Any = random_model(num_classes=3)
@@ -104,6 +112,108 @@ def test_answers_are_those_of_the_network(tmp_path: Path, make: Callable[[], nn.
         assert torch.equal(answers(target), getattr(wanted, "logits", wanted))
 
 
+def dilated() -> Any:
+    return torchvision.models.resnet50(replace_stride_with_dilation=[False, True, True])
+
+
+def without_pool() -> Any:
+    model = torchvision.models.resnet18()
+    model.maxpool = nn.Identity()
+    return model
+
+
+def of_other_pool() -> Any:
+    model = torchvision.models.resnet18()
+    model.avgpool = nn.AdaptiveMaxPool2d(1)
+    return model
+
+
+def of_other_activation() -> Any:
+    model = torchvision.models.resnet18()
+    model.relu = nn.SiLU()
+    return model
+
+
+def without_activation() -> Any:
+    model = torchvision.models.resnet18()
+    model.relu = nn.Identity()
+    return model
+
+
+def of_other_epsilon() -> Any:
+    return torchvision.models.resnet18(norm_layer=functools.partial(nn.BatchNorm2d, eps=0.1))
+
+
+def of_average_pools() -> Any:
+    return timm.create_model("resnetaa50")
+
+
+def mobilenet_of_other_activation() -> Any:
+    model = torchvision.models.mobilenet_v2()
+    model.features[0][2] = nn.ReLU()
+    return model
+
+
+def mobilenet_of_other_stride() -> Any:
+    model = torchvision.models.mobilenet_v2()
+    model.features[0][0].stride = (1, 1)
+    return model
+
+
+class OwnActivation(nn.Module):
+    """A module whose computation nothing but its code says."""
+
+
+def of_own_activation() -> Any:
+    model = torchvision.models.resnet18()
+    model.relu = OwnActivation()
+    return model
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (dilated, r"stride of .*layer3\.0\.conv2 is \(1, 1\), not 2"),
+        (without_pool, "0 modules of max pooling"),
+        (of_other_pool, r"avgpool is a torch\.nn\.modules\.pooling\.AdaptiveMaxPool2d"),
+        (of_other_activation, r"relu is a torch\.nn\.modules\.activation\.SiLU"),
+        (without_activation, r"relu is a .*Identity"),
+        (of_other_epsilon, r"eps of .*bn1 is 0\.1, not 1e-05"),
+        (of_average_pools, r"(is a .*AvgPool2d|stride of )"),
+        (of_own_activation, r"relu is a tests\..*OwnActivation"),
+        (mobilenet_of_other_activation, r"features\.0\.2 is a .*\.ReLU"),
+        (mobilenet_of_other_stride, r"stride of .*features\.0\.0 is \(1, 1\), not \(2, 2\)"),
+    ],
+)
+def test_a_pickled_network_that_computes_otherwise_is_refused(
+    tmp_path: Path, make: Callable[[], nn.Module], words: str
+) -> None:
+    for content in (make(), {"model": make(), "epoch": 3}):
+        with pytest.raises(StateDictMismatch, match=rf"computes otherwise: .*{words}.*state_dict\(\), FILE"):
+            converted(tmp_path, content)
+
+
+@pytest.mark.parametrize(
+    "arch", ["resnet18", "resnext50_32x4d", "timm/resnet50", "timm/tf_efficientnet_lite0", "mobilenet_v2", "vgg16_bn"]
+)
+def test_a_pickled_network_of_an_architecture_is_converted(tmp_path: Path, arch: str) -> None:
+    torch.save(light_module(arch), tmp_path / "source.pth")
+    options = ConvertOptions(arch=arch)
+    assert find_network(tmp_path / "source.pth", options, lambda _: None).match.part == ""
+
+
+def light_module(arch: str) -> nn.Module:
+    """Return an architecture whose tensors have one stored number each."""
+    model = architectures.build(arch, 3)
+    for module in model.modules():
+        for tensors in (module._parameters, module._buffers):
+            for name, tensor in tensors.items():
+                if tensor is not None:
+                    one: Any = torch.zeros((), dtype=tensor.dtype).expand(tensor.shape)
+                    tensors[name] = nn.Parameter(one) if tensors is module._parameters else one
+    return model
+
+
 def test_the_averaged_weights_are_taken_and_nothing_needs_trust(tmp_path: Path) -> None:
     averaged = {f"module.{key}": tensor for key, tensor in MODEL.state_dict().items()}
     content = {
@@ -159,7 +269,74 @@ def test_the_architecture_in_the_file_is_found(tmp_path: Path, content: dict[str
     assert converted(tmp_path, {**content, "state_dict": SMALL.state_dict()})[2] == []
 
 
-@pytest.mark.parametrize("arch", ["ResNet", None, 3])
+@pytest.mark.parametrize("arch", ["ResNet", "resnet18_dilated_output_stride8"])
+def test_an_unknown_architecture_in_the_file_is_quoted_and_the_option_needed(tmp_path: Path, arch: str) -> None:
+    content = {"arch": arch, "state_dict": SMALL.state_dict()}
+    with pytest.raises(UnknownArchitecture, match=rf"'{arch}' as its arch, which is no .* with --arch;"):
+        converted(tmp_path, content)
+    assert converted(tmp_path, content, arch=SMALL_ARCH)[1].metadata.arch == SMALL_ARCH
+
+
+def test_rare_networks_of_the_same_weights_are_named(tmp_path: Path) -> None:
+    message = converted(tmp_path, MODEL.state_dict())[2][0]
+    assert message == f"{NO_ARCH}resnet18. If it is timm/resnetblur18, which has the same keys, name it with --arch"
+    for arch, others in RARE_TWINS.items():
+        for other in others:
+            assert layout_of(other).shapes == layout_of(arch).shapes
+
+
+def test_mean_and_std_of_the_network_become_those_of_the_metadata(tmp_path: Path) -> None:
+    state = {f"model.{key}": tensor for key, tensor in SMALL.state_dict().items()}
+    buffers = {"normalize.mean": torch.full((1, 3, 1, 1), 0.25), "normalize.std": torch.full((3,), 0.5)}
+    _, found, _ = converted(tmp_path, {**state, **buffers})
+    assert (found.metadata.mean, found.metadata.std) == ((0.25,) * 3, (0.5,) * 3)
+    buffers["normalize.mean"] *= 255
+    with pytest.raises(InvalidMetadata, match=r"the mean 63\.75 63\.75 63\.75 is not of pixels in 0 \.\.\. 1"):
+        converted(tmp_path, {**state, **buffers})
+
+
+def test_a_mean_of_pixels_to_255_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InvalidMetadata, match=r"the mean 123\.7 116\.3 103\.5 is not .* divided by 255"):
+        converted(tmp_path, SMALL.state_dict(), mean=(123.7, 116.3, 103.5))
+
+
+def test_another_suffix_is_said_to_decide_the_format(tmp_path: Path) -> None:
+    torch.save(SMALL.state_dict(), tmp_path / "source.pth")
+    messages: list[str] = []
+    convert(tmp_path / "source.pth", tmp_path / "model.bin", ConvertOptions(), messages.append)
+    assert "model.bin is written in PyTorch's format: the suffix decides" in messages[-1]
+
+
+def test_a_configuration_beside_the_file_is_named_and_gives_the_names(tmp_path: Path) -> None:
+    config = tmp_path / "config.json"
+    config.write_text(json.dumps({"id2label": {"0": "cat", "1": "dog", "2": "owl"}}))
+    messages = converted(tmp_path, SMALL.state_dict())[2]
+    assert messages[-1].endswith(f" is not read. If it has the names of the classes: --labels {config}")
+    found = converted(tmp_path, SMALL.state_dict(), label_file=config)[1]
+    assert found.metadata.class_names == ("cat", "dog", "owl")
+
+
+@pytest.mark.filterwarnings("ignore")  # TorchScript is deprecated; its files are still there
+def test_without_pytorch_the_extra_is_named_for_what_only_it_knows(tmp_path: Path) -> None:
+    script: Any = torch.jit.script(nn.Sequential(nn.Linear(2, 2)))
+    script.save(tmp_path / "script.pt")
+    without = hidden(tmp_path / "hidden")
+    torch.save({"arch": "mobilenetv3_small_100", "state_dict": MODEL.state_dict()}, tmp_path / "timm.pth")
+    for options in (["--trust-pickle", tmp_path / "script.pt"], [tmp_path / "timm.pth"]):
+        done = cli("convert", *options, tmp_path / "o.safetensors", PYTHONPATH=without)
+        assert done.returncode == 1
+        assert "[torch]'" in done.stderr
+        assert len(done.stderr.splitlines()) == 1
+
+
+def test_whole_numbers_are_no_weights(tmp_path: Path) -> None:
+    state = {**SMALL.state_dict(), "fc.weight": torch.ones(3, 1024, dtype=torch.int8)}
+    for content in (state, {"arch": SMALL_ARCH, "state_dict": state}):
+        with pytest.raises(StateDictMismatch, match=r"type int8 in fc\.weight, .* before quantization"):
+            converted(tmp_path, content)
+
+
+@pytest.mark.parametrize("arch", [None, 3])
 def test_what_is_no_architecture_is_none(tmp_path: Path, arch: Any) -> None:
     assert converted(tmp_path, {"arch": arch, "state_dict": SMALL.state_dict()})[2] == [NO_ARCH + SMALL_ARCH]
 
@@ -245,18 +422,70 @@ def test_messages_name_the_options(
     assert [path.name for path in tmp_path.iterdir()] == ["source.pth"]
 
 
-def test_names_of_classes_become_a_label_set_beside_the_checkpoint(tmp_path: Path) -> None:
+def test_the_checkpoint_carries_the_names_of_the_classes_and_no_file_is_written(tmp_path: Path) -> None:
     (tmp_path / "names.txt").write_text("cat\ndog\nowl\n")
     content = {"state_dict": SMALL.state_dict(), "classes": ["a", "b", "c"]}
-    target, found, messages = converted(tmp_path, content, label_file=tmp_path / "names.txt")
+    target, found, _ = converted(tmp_path, content, label_file=tmp_path / "names.txt")
     assert [one.name for one in labels_for(found.metadata, target).classes] == ["cat", "dog", "owl"]
-    assert messages[-1].startswith(f"Wrote {tmp_path / 'model-labels.json'}: ")
+    assert found.metadata.labels is None
+    assert {path.name for path in tmp_path.iterdir()} == {"source.pth", "names.txt", target.name}
     (tmp_path / "names.txt").write_text("cat\ndog\n")
     with pytest.raises(ClassCountMismatch, match=r"names\.txt names 2 classes, but .* has 3"):
         converted(tmp_path, content, label_file=tmp_path / "names.txt")
-    (tmp_path / "model-labels.json").write_text('["cat", "dog", "owl"]')
-    with pytest.raises(FileNotWritten, match="is the file to read"):
-        converted(tmp_path, content, label_file=tmp_path / "model-labels.json")
+
+
+def test_a_converted_and_an_exported_model_alone_have_the_names(tmp_path: Path) -> None:
+    classes = [{"index": index, "name": name} for index, name in enumerate(("cat", "dog", "owl"))]
+    (tmp_path / "pets.json").write_text(json.dumps({"name": "pets", "classes": classes}))
+    _, reference = read_label_set(tmp_path / "pets.json")
+    source = random_checkpoint(tmp_path / "source.pth", num_classes=3, labels=reference)
+    state = torch.load(source, weights_only=True)
+    state.pop("class_names")  # as version 1.0.0 wrote it
+    torch.save(state, source)
+    elsewhere = tmp_path / "a" / "model.safetensors"
+    elsewhere.parent.mkdir()
+    convert(source, elsewhere)
+    export(elsewhere, tmp_path / "b" / "model.onnx")
+    convert(elsewhere, tmp_path / "c" / "model.pth")
+    for path in (elsewhere, tmp_path / "b" / "model.onnx", tmp_path / "c" / "model.pth"):
+        (tmp_path / "alone" / path.parent.name).mkdir(parents=True)
+        alone = path.rename(tmp_path / "alone" / path.parent.name / path.name)
+        metadata = read_exported(alone).metadata if alone.suffix == ".onnx" else load_checkpoint(alone).metadata
+        assert metadata.labels == reference
+        assert [one.name for one in labels_for(metadata, alone).classes] == ["cat", "dog", "owl"]
+        assert len(list(alone.parent.iterdir())) == 1
+
+
+def test_names_of_an_option_replace_those_of_the_checkpoint(tmp_path: Path) -> None:
+    (tmp_path / "names.txt").write_text("cat\ndog\nowl\n")
+    source = random_checkpoint(tmp_path / "source.pth", num_classes=3, arch=SMALL_ARCH, class_names=("a", "b", "c"))
+    target = tmp_path / "model.safetensors"
+    assert convert(source, target).metadata.class_names == ("a", "b", "c")
+    found = convert(source, target, ConvertOptions(label_file=tmp_path / "names.txt"))
+    assert found.metadata.class_names == ("cat", "dog", "owl")
+    (tmp_path / "fashion-mnist.json").write_bytes((REPOSITORY / "labels" / "fashion-mnist.json").read_bytes())
+    with pytest.raises(ClassCountMismatch, match="names 10 classes"):
+        convert(source, target, ConvertOptions(label_file=tmp_path / "fashion-mnist.json"))
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        {"classes": ["cat", "dog", "owl"], "class_to_idx": {"cat": 1, "dog": 0, "owl": 2}},
+        {"classes": ["cat", "dog", "owl"], "args": {"class_names": ["cat", "owl", "dog"]}},
+    ],
+)
+def test_orders_that_contradict_each_other_are_refused(tmp_path: Path, names: dict[str, Any]) -> None:
+    with pytest.raises(InvalidLabelSet, match=r"classes and class_\w+ differ in names or order.*--labels"):
+        converted(tmp_path, {"state_dict": SMALL.state_dict(), **names})
+
+
+def test_control_characters_in_names_are_not_used(tmp_path: Path) -> None:
+    _, found, _ = converted(tmp_path, {"state_dict": SMALL.state_dict(), "classes": ["a\x1b[2J", "b", "c"]})
+    assert found.metadata.class_names is None
+    (tmp_path / "names.json").write_text(json.dumps(["a\x1b[2J", "b", "c"]))
+    with pytest.raises(InvalidLabelSet, match=r"not valid: .*control characters"):
+        converted(tmp_path, SMALL.state_dict(), label_file=tmp_path / "names.json")
 
 
 @pytest.mark.parametrize(
@@ -268,6 +497,7 @@ def test_names_of_classes_become_a_label_set_beside_the_checkpoint(tmp_path: Pat
         {"class_to_idx": {"dog": 1, "cat": 0, "owl": 2}},
         {"hyper_parameters": {"class_names": ("cat", "dog", "owl")}},
         {"idx_to_class": {0: "cat", 1: "dog", 2: "owl"}},
+        {"classes": ["cat", "dog", "owl"], "class_to_idx": {"dog": 1, "cat": 0, "owl": 2}},
     ],
 )
 def test_names_in_the_file_are_used(tmp_path: Path, names: dict[str, Any]) -> None:
@@ -278,7 +508,7 @@ def test_names_in_the_file_are_used(tmp_path: Path, names: dict[str, Any]) -> No
 
 def test_names_that_do_not_fit_are_not_used(tmp_path: Path) -> None:
     _, found, messages = converted(tmp_path, {"state_dict": SMALL.state_dict(), "classes": ["cat", "dog"]})
-    assert found.metadata.labels is None
+    assert found.metadata.class_names is None
     assert "classes in the file names 2 classes, and the last layer has 3 rows; it is not used" in messages
 
 
@@ -321,7 +551,8 @@ def test_known_architectures_are_converted_without_pytorch(tmp_path: Path, suffi
     safetensors.torch.save_file(state, source) if suffix == ".safetensors" else torch.save({"net": state}, source)
     done = cli("convert", source, target, PYTHONPATH=hidden(tmp_path / "hidden"))
     assert done.returncode == 0, done.stderr
-    assert done.stderr.startswith(f"{NO_ARCH}resnet18\nWrote {target}: resnet18, 3 classes, 224 pixels")
+    assert done.stderr.startswith(f"{NO_ARCH}resnet18. If ")
+    assert f"\nWrote {target}: resnet18, 3 classes, 224 pixels" in done.stderr
     assert torch.equal(answers(target), MODEL(IMAGES))
 
 
@@ -449,5 +680,5 @@ def test_a_label_set_of_this_service_is_referred_to(tmp_path: Path) -> None:
     _, found, _ = converted(tmp_path, SMALL.state_dict(), label_file=tmp_path / "pets.json")
     assert found.metadata.labels is not None
     assert found.metadata.labels.name == "pets"
-    assert not (tmp_path / "model-labels.json").exists()
+    assert found.metadata.class_names == ("cat", "dog", "owl")
     assert os.listdir(tmp_path).count("pets.json") == 1

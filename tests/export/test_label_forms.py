@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -33,6 +34,19 @@ def test_each_form_gives_the_label_set(text: str) -> None:
     assert (labels.name, [one.index for one in labels.classes]) == ("mine", [0, 1, 2])
     assert LabelSet.parse(dump_label_set(labels), FILE) == labels
     assert is_label_set(dump_label_set(labels))
+
+
+@pytest.mark.parametrize(
+    ("content", "names"),
+    [
+        ({"idx_to_class": {"0": 1, "1": 2, "2": 0}}, ["1", "2", "0"]),
+        ({"class_to_idx": {"0": 1, "1": 2, "2": 0}}, ["2", "0", "1"]),
+        ({"id2label": {"0": 1, "1": 0}}, ["1", "0"]),
+    ],
+)
+def test_the_name_of_the_key_says_which_number_is_the_index(content: dict[str, Any], names: list[str]) -> None:
+    labels = parse_label_forms(json.dumps(content).encode(), FILE, "mine")
+    assert [one.name for one in labels.classes] == names
 
 
 def test_ids_are_kept() -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torchvision.models import resnet18
 
 from resnet_service.errors import BareStateDict, StateDictMismatch, SuspiciousModel
 from resnet_service.export.conversion.matching import guess, match_architecture
@@ -103,7 +104,6 @@ def test_buffers_beside_the_weights_are_left_and_named() -> None:
         (("model", "model_ema"), "model_ema"),
         (("swa_model", "model"), "swa_model"),
         (("teacher", "student"), "student"),
-        (("first", "second"), "first"),
     ],
 )
 def test_of_several_the_averaged_then_the_first_but_no_teacher(parts: tuple[str, str], taken: str) -> None:
@@ -116,8 +116,51 @@ def test_of_several_the_averaged_then_the_first_but_no_teacher(parts: tuple[str,
     assert "--part" in message
     for part in parts:
         assert guess(tensors_in(content), "file", part).part == part
-    with pytest.raises(BareStateDict, match=rf"no such part. Its parts are {parts[0]}\."):
+    with pytest.raises(BareStateDict, match=rf"no such part. Its parts are {parts[0]}, {parts[1]}\."):
         guess(tensors_in(content), "file", "other")
+
+
+def test_of_several_that_differ_one_must_be_named() -> None:
+    content = {"net1": light_state(), "net2": light_state()}
+    with pytest.raises(StateDictMismatch, match=r"several networks with other weights: net1, net2\. .*--part net1;"):
+        guess(tensors_in(content), "file")
+    assert guess(tensors_in(content), "file", "net2").part == "net2"
+    module = nn.Sequential(collections.OrderedDict(first=resnet18(), second=nn.Identity()))
+    module.second = module.first
+    assert guess(tensors_in(module.state_dict()), "file").part == "first"
+
+
+BESIDE: dict[str, Tensors] = {
+    "a norm before the classifier": {
+        **STATE,
+        **{f"bnneck.{name}": light_tensor(512) for name in ("weight", "bias", "running_mean")},
+    },
+    "beside the backbone": {
+        **prefixed("backbone.", without("fc.")),
+        **{f"norm.{name}": light_tensor(512) for name in ("weight", "bias")},
+        **linear("head", 512, 3),
+    },
+    "low-rank changes": {
+        **STATE,
+        "layer1.0.conv1.lora_A": light_tensor(4, 64),
+        "layer1.0.conv1.lora_B": light_tensor(64, 4),
+    },
+    "a mean alone": {**prefixed("model."), "normalize.mean": light_tensor(3)},
+    "a scale": {**STATE, "conv1.scale": light_tensor(64)},
+}
+
+
+@pytest.mark.parametrize("state", BESIDE.values(), ids=BESIDE)
+def test_what_the_answer_may_need_is_refused(state: Tensors) -> None:
+    for content in (state, {"state_dict": state, "optimizer": {"exp_avg": torch.zeros(3)}}):
+        with pytest.raises(StateDictMismatch, match=r"layers besides those of resnet18: .*--part"):
+            guess(tensors_in(content), "file")
+
+
+def test_several_dicts_are_compared_as_one() -> None:
+    content = {"backbone": without("fc."), "norm": {"weight": light_tensor(512)}, "head": linear("fc", 512, 3)}
+    with pytest.raises(StateDictMismatch, match=r"besides those of resnet18: norm\.weight"):
+        guess(tensors_in(content), "file")
 
 
 def test_layers_of_the_training_are_left_and_named() -> None:
@@ -160,7 +203,7 @@ NUMBERS = {"conv1": 0, "bn1": 1, "layer1": 4, "layer2": 5, "layer3": 6, "layer4"
 HEADS: dict[str, tuple[dict[str, torch.Tensor], str]] = {
     "Dropout and Linear": (
         {**without("fc."), **linear("fc.1", 512, 4)},
-        "Took fc.1.weight as the last layer, fc.weight",
+        "Took fc.1.weight as the last layer, fc.weight of resnet18",
     ),
     "another name": ({**without("fc."), **linear("classifier", 512, 4)}, "Took classifier.weight as the last layer"),
     "beside a backbone": (

@@ -1,6 +1,8 @@
 """Third-party ONNX files: imported, they answer as before; what is no image classifier is refused in a sentence."""
 
 import json
+import subprocess
+import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -285,7 +287,7 @@ def test_options_of_checkpoints_are_refused_by_name(tmp_path: Path, options: lis
     assert [path.name for path in tmp_path.iterdir()] == ["model.onnx"]
 
 
-def test_names_of_classes_become_a_label_set_beside_the_model(tmp_path: Path) -> None:
+def test_the_model_carries_the_names_of_the_classes(tmp_path: Path) -> None:
     source = written(tmp_path / "model.onnx", classifier())
     names = tmp_path / "names.txt"
     names.write_text("ant\nbee\ncat\n")
@@ -293,7 +295,7 @@ def test_names_of_classes_become_a_label_set_beside_the_model(tmp_path: Path) ->
     messages: list[str] = []
     found = import_onnx(source, target, ConvertOptions(label_file=names), messages.append)
     assert [one.name for one in labels_for(found.metadata, target).classes] == ["ant", "bee", "cat"]
-    assert messages[-1].startswith(f"Wrote {tmp_path / 'imported-labels.json'}: ")
+    assert {path.name for path in tmp_path.iterdir()} == {"model.onnx", "names.txt", "imported.onnx"}
     names.write_text("ant\nbee\n")
     with pytest.raises(ClassCountMismatch, match="has 3 classes, but --labels or --num-classes says 2"):
         imported(tmp_path, source, label_file=names)
@@ -367,6 +369,42 @@ def own_softmax(model: onnx.ModelProto) -> None:
     model.graph.output[0].name = "probabilities"
 
 
+def softmax_of_pairs(model: onnx.ModelProto) -> None:
+    """Three questions with two answers each."""
+    model.graph.initializer[1].CopyFrom(numpy_helper.from_array(np.ones((6, CHANNELS), np.float32), "matrix"))
+    model.graph.initializer[2].CopyFrom(numpy_helper.from_array(np.arange(6, dtype=np.float32), "offsets"))
+    for name, shape in (("pairs", [-1, 3, 2]), ("flat", [-1, 6])):
+        model.graph.initializer.append(numpy_helper.from_array(np.array(shape, np.int64), name))
+    model.graph.node.extend(
+        [
+            helper.make_node("Reshape", ["embedding", "pairs"], ["paired"]),
+            helper.make_node("Softmax", ["paired"], ["answers"], axis=-1),
+            helper.make_node("Reshape", ["answers", "flat"], ["all"]),
+        ]
+    )
+    model.graph.output[0].CopyFrom(value("all", ["n", 6]))
+
+
+def hidden_sigmoid(model: onnx.ModelProto) -> None:
+    model.graph.initializer.append(numpy_helper.from_array(np.array(1, np.float32), "one"))
+    model.graph.node.append(helper.make_node("Sigmoid", ["embedding"], ["each"]))
+    model.graph.node.append(helper.make_node("Mul", ["each", "one"], ["product"]))
+    model.graph.output[0].name = "product"
+
+
+def one_output(model: onnx.ModelProto) -> None:
+    model.graph.initializer[1].CopyFrom(numpy_helper.from_array(weights()["matrix"][:1], "matrix"))
+    model.graph.initializer[2].CopyFrom(numpy_helper.from_array(weights()["offsets"][:1], "offsets"))
+    model.graph.output[0].CopyFrom(value("embedding", ["n", 1]))
+
+
+def training_dropout(model: onnx.ModelProto) -> None:
+    model.graph.initializer.append(numpy_helper.from_array(np.array(0.5, np.float32), "share"))
+    model.graph.initializer.append(numpy_helper.from_array(np.array(True), "training"))
+    model.graph.node.append(helper.make_node("Dropout", ["embedding", "share", "training"], ["dropped"]))
+    model.graph.output[0].name = "dropped"
+
+
 def terabyte(model: onnx.ModelProto) -> None:
     model.graph.initializer.append(numpy_helper.from_array(np.array([2**19, 2**19], np.int64), "shape"))
     model.graph.node.extend(
@@ -386,11 +424,20 @@ def terabyte(model: onnx.ModelProto) -> None:
         (classifier(), detector, UnreadableModel, r"not an image classifier.*\[\?, 100, 4\].*\[\?, 100, 91\]"),
         (classifier(), no_image, UnreadableModel, "depend on no input"),
         (classifier(batch=8), None, UnreadableModel, "exactly 8 images at once"),
-        (classifier(kind=TensorProto.FLOAT16), None, UnreadableModel, "takes float16.*float32 or uint8"),
+        (
+            classifier(kind=TensorProto.FLOAT16),
+            None,
+            UnreadableModel,
+            r"takes float16.*float32 or uint8.*model\.float\(\)",
+        ),
         (classifier(opset=6), None, UnreadableModel, "version 6; the oldest supported is 7"),
         (classifier(after=[("Sigmoid", {})]), None, UnreadableModel, "ends in a Sigmoid.*exclude each other"),
         (classifier(after=[("Softmax", {"axis": 0})]), None, UnreadableModel, "over axis 0"),
         (classifier(), own_softmax, UnreadableModel, "gives probabilities.*without its softmax"),
+        (classifier(), softmax_of_pairs, UnreadableModel, r"over axis -1 of values of the shape \[1, 3, 2\]"),
+        (classifier(), hidden_sigmoid, UnreadableModel, r"scores in 0 \.\.\. 1 only.*Export the network without it"),
+        (classifier(), one_output, UnreadableModel, r"one output.*torch\.cat\(\[torch\.zeros_like\(x\), x\], 1\)$"),
+        (classifier(), training_dropout, UnreadableModel, r"Dropout that computes as in training.*model\.eval\(\)"),
         (classifier(), external, SuspiciousModel, r"another file.*onnx\.save\("),
         (classifier(), sparse, SuspiciousModel, "sparse weights"),
         (classifier(), custom, SuspiciousModel, "outside the ONNX standard"),
@@ -434,8 +481,22 @@ def test_images_must_be_square_and_in_colour(tmp_path: Path, model: onnx.ModelPr
         dims[1].dim_value = 30
     else:
         dims[1].dim_value = 1
-    with pytest.raises(UnreadableModel, match=r"\[30, 20\] pixels" if words is None else r"\[\?, 1, 16, 16\], not"):
+    with pytest.raises(
+        UnreadableModel, match=r"\[30, 20\] pixels" if words is None else r"\[\?, 1, 16, 16\], not .*x\.mean\(1, True\)"
+    ):
         imported(tmp_path, written(tmp_path / "model.onnx", copy))
+
+
+def test_the_advice_on_weights_in_another_file_works(tmp_path: Path) -> None:
+    source = tmp_path / "my model.onnx"
+    onnx.save(classifier(), source, save_as_external_data=True, size_threshold=0)
+    with pytest.raises(SuspiciousModel, match=r"external_data=False") as caught:
+        imported(tmp_path, source)
+    line = str(caught.value).rpartition("in Python: ")[2]
+    subprocess.run([sys.executable, "-c", line], cwd=tmp_path, check=True, timeout=60)
+    runtime = imported(tmp_path, tmp_path / "whole.onnx")
+    actual = runtime.logits(image_of(runtime.metadata)[np.newaxis])
+    np.testing.assert_allclose(actual, scores(channels_first(runtime.metadata)), atol=1e-3)
 
 
 def test_numbers_of_classes_must_agree(tmp_path: Path) -> None:

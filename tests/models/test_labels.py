@@ -27,6 +27,20 @@ def test_imagenet_has_1000_classes_with_wordnet_ids() -> None:
     assert len({label.id for label in labels.classes}) == len({label.name for label in labels.classes}) == 1000
 
 
+@pytest.mark.parametrize("text", ["cat\ndog\n", '["cat", "dog"]', '{"cat": 0, "dog": 1}'])
+def test_for_other_forms_of_names_convert_is_named(tmp_path: Path, text: str) -> None:
+    (tmp_path / "names.txt").write_text(text)
+    with pytest.raises(
+        InvalidLabelSet, match=r"is not a label set\. .* resnet-service convert .* --labels .*names\.txt$"
+    ):
+        read_label_set(tmp_path / "names.txt")
+
+
+def test_a_name_that_no_reference_can_have_is_refused_in_a_sentence(tmp_path: Path) -> None:
+    with pytest.raises(InvalidLabelSet, match=r"has the name 'my pets'\. Give it one of letters"):
+        read_label_set(write(tmp_path / "pets.json", "cat", "dog", name="my pets"))
+
+
 def test_found_beside_the_model_and_checked(tmp_path: Path) -> None:
     _, reference = read_label_set(write(tmp_path / "pets.json", "cat", "dog"))
     facts = metadata(num_classes=2, labels=reference)
@@ -65,9 +79,9 @@ def test_without_a_set_classes_are_numbered(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "named"),
     [
-        (b"", "EOF"),
-        (b"\xff\xfe", "JSON"),
-        (b"[]", "object"),
+        (b"", "names are read by convert"),
+        (b"\xff\xfe", "names are read by convert"),
+        (b"[]", "names are read by convert"),
         (b'{"name": "x", "classes": []}', "classes"),
         (b'{"name": "x", "classes": [{"index": 1, "name": "a"}]}', "count up from 0"),
         (b'{"name": "x", "classes": [{"index": 0, "name": ""}]}', "classes.0.name"),

@@ -20,13 +20,16 @@ from resnet_service.models import networks
 from resnet_service.models.checkpoint.arrays import Array
 from resnet_service.models.checkpoint.contents import STATE_DICT
 from resnet_service.models.checkpoint.weights import save_weights
-from resnet_service.models.labels import labels_for
+from resnet_service.models.labels import labels_for, with_class_names
 from resnet_service.models.metadata import ModelMetadata
 from resnet_service.models.preprocessing import preprocessing_of
 from resnet_service.system.files import check_target
 from resnet_service.types import EXPORTED_SUFFIX, SAFETENSORS_SUFFIX, WeightsDtype
 
 __all__ = ["ConvertOptions", "Converted", "convert"]
+
+
+_PYTORCH_SUFFIXES = (".pth", ".pt", SAFETENSORS_SUFFIX)
 
 
 def convert(
@@ -43,7 +46,7 @@ def convert(
     Args:
         source: A bare ``state_dict``, a training checkpoint, a whole pickled model, a checkpoint; of ``torch.save`` or
             safetensors.
-        target: In the format of its suffix. A label set that was not one of this service's files is written beside it.
+        target: In the format of its suffix. It carries the names of the classes.
         options: What the file does not say, or says wrongly.
         on_message: Called with each message; see ``cli.console.message``.
 
@@ -64,12 +67,12 @@ def convert(
         state, rows = as_two_classes(state, found.match, options.binary, source, target), 2
         on_message("Wrote the one output as two: softmax of (0, x) is 1 - sigmoid(x), sigmoid(x)")
     check_count(options.num_classes, found, rows, source, on_message)
-    labels = choose_labels(found, rows, options, source, target, on_message)
+    labels = choose_labels(found, rows, options, source, on_message)
+    config = source.with_name("config.json")
+    if labels.labels is None and not found.is_checkpoint and config.is_file():
+        on_message(f"{config} beside the file is not read. If it has the names of the classes: --labels {config}")
     converted = _metadata(found, rows, labels, options, source, on_message)
-    if labels.data is None:
-        labels_for(converted.metadata, source, options.label_file)
-    _save(state, target, converted.metadata, options.dtype)
-    labels.write_beside(target, on_message)
+    _save(state, target, converted.metadata, options.dtype, on_message)
     return converted
 
 
@@ -83,6 +86,7 @@ def _metadata(
 ) -> Converted:
     arch, where = found.match.arch, str(source)
     own = own_values(found.facts, found.is_checkpoint, where, on_message)
+    own |= own_values(found.normalisation(where), True, where, on_message)
     chosen = choose_preprocessing(options, own, preprocessing_of(arch), where)
     facts = {**chosen.values, "arch": arch, "num_classes": rows}
     if found.is_checkpoint:
@@ -92,16 +96,28 @@ def _metadata(
             stored["evaluations"] = ()
             on_message("The recorded evaluations are left out, since they would not hold for the new preprocessing")
         facts = {**stored, **facts}
-    if labels.reference is not None:
-        facts["labels"] = labels.reference
-    return Converted(ModelMetadata.parse(facts, where), chosen.source)
+    metadata = ModelMetadata.parse({**facts, **labels.facts}, where)
+    if labels.labels is None:
+        labels_for(metadata, source)  # refuses a reference to a file that is not there
+        metadata = with_class_names(metadata, source)
+    return Converted(metadata, chosen.source)
 
 
-def _save(state: Mapping[str, Array], target: Path, metadata: ModelMetadata, dtype: WeightsDtype) -> None:
+def _save(
+    state: Mapping[str, Array],
+    target: Path,
+    metadata: ModelMetadata,
+    dtype: WeightsDtype,
+    on_message: Callable[[str], None],
+) -> None:
     if target.suffix == SAFETENSORS_SUFFIX and metadata.arch in networks.ARCHITECTURES:
         stored = {key: array.astype(dtype) if array.dtype == np.float32 else array for key, array in state.items()}
         save_weights(stored, target, metadata)
         return
+    if target.suffix not in _PYTORCH_SUFFIXES:
+        on_message(
+            f"{target} is written in PyTorch's format: the suffix decides, and only .safetensors is for the other"
+        )
     import torch
 
     from resnet_service.models.checkpoint.checkpoint import save_checkpoint

@@ -50,6 +50,7 @@ from resnet_service.types import EXPORTED_SUFFIX
 
 # Of the sum of scores that are probabilities.
 _TOLERANCE = 1e-3
+_SOFTMAX = "softmax"
 _LIBRARIES = ("onnx", "openvino")
 _MAX_NAME = 100
 
@@ -66,7 +67,7 @@ def import_onnx(
 
     Args:
         source: The ONNX file: one RGB image as input, one score for each class as output.
-        target: The exported model to write. A label set that was not one of this service's files is written beside it.
+        target: The exported model to write. It carries the names of the classes.
         options: What the file does not say.
         on_message: Called with each message; see ``cli.console.message``.
 
@@ -84,7 +85,7 @@ def import_onnx(
             f"{target} does not end in {EXPORTED_SUFFIX}. ONNX files are imported as exported models; weights cannot "
             "be taken out of it."
         )
-    named = read_labels(options.label_file, target) if options.label_file else ChosenLabels()
+    named = read_labels(options.label_file) if options.label_file else ChosenLabels()
     if named.labels is not None and options.num_classes not in (None, len(named.labels)):
         raise ClassCountMismatch(
             f"{options.label_file} names {len(named.labels)} classes, but --num-classes is {options.num_classes}."
@@ -92,6 +93,8 @@ def import_onnx(
     classes = options.num_classes if named.labels is None else len(named.labels)
     data, where = read_model_file(source), str(source)
     graph = read_third_party(data, where, input_size=options.input_size, classes=classes)
+    if options.arch is not None:
+        on_message(f"--arch {options.arch} is only a name in the metadata here: an ONNX file is imported as it is")
     for message in _findings(graph):
         on_message(message)
     chosen = _preprocessing(graph, options, where)
@@ -99,7 +102,7 @@ def import_onnx(
     shapes = output_shapes(with_pixels(graph, mean, std, graph.output_names).SerializeToString(), graph.input_size)
     outputs = _outputs(shapes)
     count = _class_count(shapes[OUTPUT], classes, where)
-    facts = {**chosen.values, "num_classes": count, "labels": named.reference}
+    facts = {**chosen.values, "num_classes": count, **named.facts}
     metadata = _metadata(source, data, facts, options.arch)
     image = choose_images(None, "fp32", metadata, named.labels or LabelSet.numbered(count), on_message).held_out[1]
     on_message("Comparing the answers to a trial image; the reference implementation may take a minute")
@@ -109,7 +112,9 @@ def import_onnx(
     model = _with_outputs(graph, metadata, outputs)
     serialised = model.SerializeToString()
     exported = ExportedModel(serialised, metadata, "fp32", sha256_of(serialised), outputs)
-    agreement = _compare(OpenVINORuntime(exported), expected[OUTPUT][0], image, where)
+    runtime = OpenVINORuntime(exported)
+    agreement = _compare(runtime, expected[OUTPUT][0], image, where)
+    _refuse_sigmoid(runtime, where)
     packing = Packing(
         checkpoint_sha256=sha256_of(data),
         graph_sha256=sha256_of(graph_bytes(serialised)),
@@ -119,7 +124,6 @@ def import_onnx(
     )
     metadata = metadata.model_copy(update={"packing": packing})
     atomic_write(target, with_metadata(model, metadata))
-    named.write_beside(target, on_message)
     return Converted(metadata, chosen.source)
 
 
@@ -136,7 +140,7 @@ def _refuse_options_of_checkpoints(options: ConvertOptions) -> None:
 
 def _findings(graph: ThirdPartyGraph) -> list[str]:
     found = []
-    if graph.had_softmax:
+    if graph.softmax is not None:
         found.append("Left out the softmax at the end of the network: the service computes probabilities from scores")
     if graph.left_out:
         count = len(graph.left_out)
@@ -155,6 +159,11 @@ def _preprocessing(graph: ThirdPartyGraph, options: ConvertOptions, where: str) 
 
 
 def _class_count(shape: tuple[int, ...], classes: int | None, where: str) -> int:
+    if shape == (1, 1):
+        raise UnreadableModel(
+            f"{where} has one output, as for a sigmoid, and softmax of one number is always 1. Export a module that "
+            "gives two classes with equal answers, the negative one first: torch.cat([torch.zeros_like(x), x], 1)"
+        )
     if len(shape) != 2 or shape[0] != 1 or shape[1] < 2:
         raise UnreadableModel(
             f"{where} is not an image classifier: for one image, its output has the shape {list(shape)}, not "
@@ -194,21 +203,33 @@ def _reference(graph: ThirdPartyGraph, metadata: ModelMetadata, image: NDArray[n
     pixels: NDArray[Any] = batch if graph.takes_uint8 else normalise(batch, metadata)
     if graph.layout == "NCHW":
         pixels = pixels.transpose(0, 3, 1, 2)
-    names = list(graph.output_names)
+    wanted = dict(graph.output_names)
+    if graph.softmax is not None:
+        wanted[_SOFTMAX] = graph.softmax.name
+    names = list(wanted)
     try:
         with warnings.catch_warnings(), np.errstate(all="ignore"):
             warnings.simplefilter("ignore")
-            results = ReferenceEvaluator(graph.original).run(
-                [graph.output_names[name] for name in names], {graph.input: pixels}
-            )
+            results = ReferenceEvaluator(graph.original).run([wanted[name] for name in names], {graph.input: pixels})
     # It checks little, and raises what numpy and Python raise on nodes that make no sense.
     except Exception as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
         raise UnreadableModel(f"ONNX's reference implementation cannot run {where}: {reason}") from error
     values = dict(zip(names, map(np.asarray, results), strict=True))
     values[OUTPUT] = values[OUTPUT].reshape(1, -1)
+    if graph.softmax is not None:
+        _check_softmax(values.pop(_SOFTMAX).shape, graph.softmax.axis, values[OUTPUT].shape[1], where)
     _check_scores(values[OUTPUT][0], where)
     return values
+
+
+def _check_softmax(shape: tuple[int, ...], axis: int, classes: int, where: str) -> None:
+    """Raise ``UnreadableModel`` if a softmax is over something else than all classes."""
+    if shape not in ((1, classes), (1, classes, 1, 1)) or axis % len(shape) != 1:
+        raise UnreadableModel(
+            f"{where} ends in a softmax over axis {axis} of values of the shape {list(shape)}, not over all {classes} "
+            "classes: they do not exclude each other. Export a network with one question and its classes."
+        )
 
 
 def _check_scores(scores: NDArray[Any], where: str) -> None:
@@ -220,6 +241,20 @@ def _check_scores(scores: NDArray[Any], where: str) -> None:
         raise UnreadableModel(
             f"{where} gives probabilities, but has no softmax at its end that could be left out, and the service would "
             "compute probabilities of them. Export the network without its softmax."
+        )
+
+
+def _refuse_sigmoid(runtime: OpenVINORuntime, where: str) -> None:
+    """Raise ``UnreadableModel`` if all scores of noise and of plain images are in 0 ... 1."""
+    side = runtime.metadata.input_size
+    dice = np.random.default_rng(0)
+    images = [np.full((side, side, 3), level, np.uint8) for level in (0, 255)]
+    images += [dice.integers(0, 256, (side, side, 3), dtype=np.uint8) for _ in range(2)]
+    scores = np.concatenate([runtime.logits(image[np.newaxis]) for image in images])
+    if scores.min() >= 0 and scores.max() <= 1:
+        raise UnreadableModel(
+            f"{where} gives scores in 0 ... 1 only, as a sigmoid or a softmax does, and the service would compute "
+            "probabilities of them. Export the network without it."
         )
 
 

@@ -21,6 +21,7 @@ Dims = tuple[int | None, ...]  # None where a length is not fixed
 
 _OLDEST_OPSET = 7  # since then, arithmetic broadcasts
 _OLDEST_IR_VERSION = 4  # since then, weights need not be inputs
+_SOFTMAX_OF_ONE_AXIS = 13
 _PREFIX = "network/"  # of the file's own names, which could be those of our outputs
 _STANDARD = ("", "ai.onnx")
 
@@ -28,6 +29,13 @@ _NORMALISERS = ("Softmax", "LogSoftmax")
 _SHAPE_ONLY = ("Identity", "Dropout", "Flatten", "Reshape", "Squeeze", "Unsqueeze")
 _POOLS = ("GlobalAveragePool", "ReduceMean", "AveragePool")
 _FIX = "Export the network again with one image as input and its scores as output."
+
+
+class Softmax(NamedTuple):
+    """The softmax at the end of a graph: the name of its result, and its axis. The caller must check the shape."""
+
+    name: str
+    axis: int
 
 
 class ThirdPartyGraph(NamedTuple):
@@ -44,7 +52,7 @@ class ThirdPartyGraph(NamedTuple):
     takes_uint8: bool
     input_size: int
     fixed_batch: bool
-    had_softmax: bool
+    softmax: Softmax | None  # that is left out
     left_out: tuple[str, ...]  # the file's other outputs
     flatten: bool  # the scores are [N, classes, 1, 1]
     output_names: dict[str, str]
@@ -86,9 +94,14 @@ def read_third_party(
     producers = {name: node for node in model.graph.node for name in node.output if name}
     left_out = [one.name for one in model.graph.output]
     output = _choose_output(model.graph, where, classes)
-    softmax = _find_softmax(output.name, producers, where)
-    if softmax is not None:
-        _make_identity(softmax)
+    _refuse_training(model.graph, producers, where)
+    found = _find_softmax(output.name, producers, where)
+    softmax = None
+    if found is not None:
+        # Before version 13, all axes from 1 on were one.
+        default = 1 if opset < _SOFTMAX_OF_ONE_AXIS else -1
+        softmax = Softmax(found.output[0], next((one.i for one in found.attribute if one.name == "axis"), default))
+        _make_identity(found)
     nodes = _needed(output.name, producers)
     image = _choose_input(model.graph, {name for node in nodes for name in node.input}, where)
     layout, side = _layout(image, where, input_size)
@@ -113,7 +126,7 @@ def read_third_party(
         takes_uint8=model.graph.input[0].type.tensor_type.elem_type == TensorProto.UINT8,
         input_size=side,
         fixed_batch=shape[0] == 1,
-        had_softmax=softmax is not None,
+        softmax=softmax,
         left_out=tuple(left_out),
         flatten=output_rank == 4,
         output_names=output_names,
@@ -235,7 +248,7 @@ def _choose_input(graph: onnx.GraphProto, used: set[str], where: str) -> onnx.Va
         known = kind in TensorProto.DataType.values()
         raise UnreadableModel(
             f"{where} takes {TensorProto.DataType.Name(kind).lower() if known else 'an unknown type'}; the service "
-            "gives float32 or uint8. Export the network again in float32."
+            "gives float32 or uint8. Export the network again in float32, after model.float()."
         )
     return image
 
@@ -251,7 +264,7 @@ def _layout(image: onnx.ValueInfoProto, where: str, input_size: int | None) -> t
     else:
         raise UnreadableModel(
             f"{where} is not a classifier of RGB images: its input has the shape {_shown(dims)}, not [N, 3, S, S] or "
-            f"[N, S, S, 3]. {_FIX}"
+            f"[N, S, S, 3]. {_grey(dims)}{_FIX}"
         )
     fixed = {side for side in sides if side is not None}
     if len(fixed) > 1:
@@ -266,6 +279,31 @@ def _layout(image: onnx.ValueInfoProto, where: str, input_size: int | None) -> t
             f"{where} takes images of {side} pixels; the service's limits are {MIN_INPUT_SIZE} and {MAX_INPUT_SIZE}."
         )
     return layout, side
+
+
+def _grey(dims: Dims) -> str:
+    if len(dims) != 4 or 1 not in (dims[1], dims[3]):
+        return ""
+    return "For a network of grey images, export a module that gives it the mean of three channels: x.mean(1, True). "
+
+
+def _refuse_training(graph: onnx.GraphProto, producers: dict[str, onnx.NodeProto], where: str) -> None:
+    """Raise ``UnreadableModel`` if dropout or a batch norm computes as in training."""
+    values = {one.name: one for one in graph.initializer}
+    for node in graph.node:
+        training = any(one.name == "training_mode" and one.i for one in node.attribute)
+        if node.op_type == "Dropout" and len(node.input) > 2:
+            name = node.input[2]
+            constant = producers.get(name)
+            attributes = constant.attribute if constant is not None else ()
+            values.update((name, one.t) for one in attributes if one.name == "value")
+            flag = values.get(name)
+            training = flag is None or any(flag.raw_data) or any(flag.int32_data)
+        if training:
+            raise UnreadableModel(
+                f"{where} has a {node.op_type} that computes as in training, so that its answers vary. Export the "
+                "network again after model.eval()."
+            )
 
 
 def _find_softmax(output: str, producers: dict[str, onnx.NodeProto], where: str) -> onnx.NodeProto | None:

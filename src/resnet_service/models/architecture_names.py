@@ -58,6 +58,11 @@ def resolve_given(name: str, option: str = "--arch") -> tuple[str, ...]:
     raise UnknownArchitecture(f"{given}: there is no such architecture. {hint}")
 
 
+def without_pytorch() -> str:
+    """Return the sentence on installing PyTorch where it is not installed, else nothing."""
+    return "" if _pytorch_names() else INSTALL_PYTORCH
+
+
 def canonical(name: str, option: str = "--arch") -> str:
     """Return the likeliest architecture that the value of an option stands for.
 

@@ -212,8 +212,9 @@ def _check_tensor(data: memoryview, tensor: _Field, where: str) -> None:
         # A location of 0 says that the weights are here, as of a file whose external weights were read and written.
         if field.number == _TENSOR_EXTERNAL or (field.number == _TENSOR_LOCATION and field.value != 0):
             raise SuspiciousModel(
-                f"{where} refers to weights in another file; an exported model contains all its weights. Write them "
-                "into one file, in Python: onnx.save(onnx.load('model.onnx'), 'whole.onnx')"
+                f"{where} refers to weights in another file; an exported model contains all its weights. Export it "
+                "again with torch.onnx.export(..., external_data=False), or write them into one file, in Python: "
+                f"import onnx; onnx.save(onnx.load({where!r}), 'whole.onnx')"
             )
 
 

@@ -6,6 +6,7 @@ or wrong set is refused at start. It carries the names of the classes, too, unle
 it can be served without the file.
 """
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple, Self
@@ -71,7 +72,21 @@ class LabelSet(BaseModel):
         try:
             return cls.model_validate_json(data)
         except ValidationError as error:
+            if not _has_entries(data):
+                raise InvalidLabelSet(
+                    f"{where} is not a label set. Text files and lists of names are read by convert, which puts the "
+                    f"names into the model: resnet-service convert MODEL OUTPUT --labels {where}"
+                ) from error
             raise InvalidLabelSet(f"{where} is not a label set: {describe(error)}") from error
+
+
+def _has_entries(data: bytes) -> bool:
+    """Whether a file is a label set, with whatever mistakes in it."""
+    try:
+        content = json.loads(data)
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(content, dict) and isinstance(content.get("classes"), list) and "name" in content
 
 
 def read_label_set(path: Path) -> tuple[LabelSet, LabelSetReference]:
@@ -81,7 +96,12 @@ def read_label_set(path: Path) -> tuple[LabelSet, LabelSetReference]:
     except OSError as error:
         raise InvalidLabelSet(f"The label file {path} cannot be read: {error.strerror}.") from error
     labels = LabelSet.parse(data, path)
-    return labels, LabelSetReference(name=labels.name, sha256=sha256_of(data))
+    try:
+        return labels, LabelSetReference(name=labels.name, sha256=sha256_of(data))
+    except ValidationError as error:
+        raise InvalidLabelSet(
+            f"{path} has the name {labels.name[:100]!r}. Give it one of letters, digits, dots, hyphens and underscores."
+        ) from error
 
 
 def find_label_file(name: str, model_path: Path) -> Path:

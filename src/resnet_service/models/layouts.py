@@ -33,6 +33,11 @@ COMMON_WITH_PYTORCH = (
 )
 # These have the same keys and shapes, but compute differently: by the weights, they cannot be told apart.
 TWINS = {networks.LITE0: "timm/efficientnet_lite0"}
+# So do these, but few use them: a file that names no architecture is taken for the common one, and they are named.
+RARE_TWINS = {
+    "resnet18": ("timm/resnetblur18",),
+    "resnet50": ("timm/resnetaa50", "timm/resnetblur50"),
+}
 
 
 class Layout(NamedTuple):

@@ -6,7 +6,7 @@ id and name (ImageNet's ``class_index``), class to index (torchvision's ``class_
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,9 @@ NAME_KEYS = (
     "label_names",
     "categories",
 )
+# Where the numbers of classes may be names themselves, the key says which is which.
+_BY_NAME = ("class_to_idx", "label2id")
+_BY_INDEX = ("idx_to_class", "id2label")
 _MAX_BYTES = 20_000_000
 _FORMS = "one name a line, a JSON list of names, or a JSON object of index to name or of name to index"
 
@@ -63,21 +66,44 @@ def parse_label_forms(data: bytes, where: Path, name: str) -> LabelSet:
         content = (
             None if text.lstrip().startswith(("{", "[")) else [line.strip() for line in text.rstrip().splitlines()]
         )
+    labels = None
     if isinstance(content, dict):
-        content = next((content[key] for key in NAME_KEYS if isinstance(content.get(key), dict | list)), content)
-    labels = labels_of(content, name)
+        keys = [key for key in NAME_KEYS if isinstance(content.get(key), dict | list)]
+        found = [(key, labels_of(content[key], name, key)) for key in keys]
+        read = [(key, one) for key, one in found if one is not None]
+        labels = agreeing(read, str(where))[1] if read else None if keys else labels_of(content, name)
+    else:
+        labels = labels_of(content, name)
     if labels is None:
         raise InvalidLabelSet(f"{where} does not name the classes in a known form. Give {_FORMS}, from 0 on.")
     return labels
 
 
-def labels_of(content: Any, name: str) -> LabelSet | None:
-    """Return the label set that a list or dict stands for, or ``None``."""
+def agreeing(found: Sequence[tuple[str, LabelSet]], where: str) -> tuple[str, LabelSet]:
+    """Return the first of the label sets under the keys of a file.
+
+    Raises:
+        InvalidLabelSet: Another one of as many classes has other names, or another order.
+
+    """
+    key, labels = found[0]
+    names = [label.name for label in labels.classes]
+    for other, others in found[1:]:
+        if len(others) == len(labels) and [label.name for label in others.classes] != names:
+            raise InvalidLabelSet(
+                f"{where} names the classes twice, and {key} and {other} differ in names or order. Give the right ones "
+                "in the order of the network's outputs: --labels FILE"
+            )
+    return key, labels
+
+
+def labels_of(content: Any, name: str, key: str = "") -> LabelSet | None:
+    """Return the label set that a list or dict stands for, or ``None``; ``key`` is what the file has it under."""
     names: list[tuple[str | None, str]] = []
     if isinstance(content, list | tuple):
         entries = list(content)
     elif isinstance(content, Mapping) and content:
-        by_index = _by_index(content)
+        by_index = _by_index(content, key)
         if by_index.keys() != set(range(len(content))):
             return None
         entries = [by_index[index] for index in range(len(content))]
@@ -108,7 +134,12 @@ def dump_label_set(labels: LabelSet) -> bytes:
     return json.dumps(labels.model_dump(mode="json", exclude_none=True), ensure_ascii=False, indent=1).encode()
 
 
-def _by_index(content: Mapping[Any, Any]) -> dict[int, Any]:
-    if all(type(value) is int for value in content.values()):
-        return {value: key for key, value in content.items()}
-    return {int(key): value for key, value in content.items() if re.fullmatch(r"\d{1,6}", str(key), re.ASCII)}
+def _by_index(content: Mapping[Any, Any], key: str) -> dict[int, Any]:
+    numbers = all(type(value) is int for value in content.values())
+    if key in _BY_NAME or (numbers and key not in _BY_INDEX):
+        return {value: str(name) for name, value in content.items()} if numbers else {}
+    return {
+        int(index): str(value) if type(value) is int else value
+        for index, value in content.items()
+        if re.fullmatch(r"\d{1,6}", str(index), re.ASCII)
+    }

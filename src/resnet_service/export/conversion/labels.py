@@ -1,4 +1,7 @@
-"""The label set of a file to write: the one that an option names, or the names of classes found in the source."""
+"""The names of the classes for a file to write: those of an option, or those found in the source.
+
+No label file is written: the model carries the names.
+"""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -7,51 +10,42 @@ from typing import Any, NamedTuple
 from resnet_service.errors import ClassCountMismatch, InvalidLabelSet
 from resnet_service.export.conversion.label_forms import (
     NAME_KEYS,
-    dump_label_set,
+    agreeing,
     is_label_set,
-    label_set_name,
     labels_of,
     parse_label_forms,
 )
 from resnet_service.export.conversion.network import FoundNetwork
 from resnet_service.export.conversion.options import ConvertOptions
 from resnet_service.models.checkpoint.training import options_of, text_list
-from resnet_service.models.labels import ClassLabel, LabelSet, read_label_set
+from resnet_service.models.labels import SHIPPED, LabelSet, read_label_set
 from resnet_service.models.metadata import LabelSetReference
-from resnet_service.system.files import atomic_write, check_target, sha256_of
+
+# The name of the label set of a model that carries names only.
+_OWN = "own"
 
 
 class ChosenLabels(NamedTuple):
-    """A label set, the reference to it, and the bytes of its file if that is to be written beside the model."""
+    """The names of the classes, and the reference to the label set if they are those of one."""
 
     labels: LabelSet | None = None
     reference: LabelSetReference | None = None
-    data: bytes | None = None
 
-    def write_beside(self, target: Path, on_message: Callable[[str], None]) -> None:
-        """Write the file of a new label set.
-
-        Raises:
-            FileNotWritten: The disk is full, or similar.
-
-        """
-        if self.data is None or self.reference is None:
-            return
-        beside = target.with_name(f"{self.reference.name}.json")
-        atomic_write(beside, self.data)
-        on_message(f"Wrote {beside}: the names of the classes, which the model refers to")
+    @property
+    def facts(self) -> dict[str, Any]:
+        """The metadata that says so; none if no labels were chosen."""
+        if self.labels is None:
+            return {}
+        shipped = self.reference is not None and self.reference.name in SHIPPED
+        names = None if shipped else tuple(label.name for label in self.labels.classes)
+        return {"labels": self.reference, "class_names": names}
 
 
-def read_labels(path: Path, target: Path) -> ChosenLabels:
+def read_labels(path: Path) -> ChosenLabels:
     """Return the labels of the option ``--labels``: a label set, or one of the forms of ``label_forms``.
-
-    Args:
-        path: The file.
-        target: The model file to write; it gives a new label set its name.
 
     Raises:
         InvalidLabelSet: The file cannot be read, or names no classes.
-        FileNotWritten: The new label set would replace the file.
 
     """
     try:
@@ -60,10 +54,7 @@ def read_labels(path: Path, target: Path) -> ChosenLabels:
         raise InvalidLabelSet(f"The label file {path} cannot be read: {error.strerror}.") from error
     if is_label_set(data):
         return ChosenLabels(*read_label_set(path))
-    name = label_set_name(target)
-    labels = parse_label_forms(data, path, name)
-    check_target(path, target.with_name(f"{name}.json"))
-    return _new_label_set(labels)
+    return ChosenLabels(parse_label_forms(data, path, _OWN))
 
 
 def choose_labels(
@@ -71,7 +62,6 @@ def choose_labels(
     rows: int,
     options: ConvertOptions,
     source: Path,
-    target: Path,
     on_message: Callable[[str], None],
 ) -> ChosenLabels:
     """Return the labels of the option, else those of the source, as far as they name ``rows`` classes.
@@ -79,47 +69,46 @@ def choose_labels(
     A checkpoint's reference to its label set is among its metadata, and nothing else in it is looked at.
 
     Raises:
-        InvalidLabelSet: The file of the option cannot be read, or names no classes.
-        ClassCountMismatch: It names another number of classes.
-        FileNotWritten: The new label set would replace the file.
+        InvalidLabelSet: The file of the option cannot be read, or names no classes; or the source contradicts itself.
+        ClassCountMismatch: The option names another number of classes.
 
     """
     if options.label_file is not None:
-        chosen = read_labels(options.label_file, target)
-        if chosen.labels is not None and chosen.data is not None and len(chosen.labels) != rows:
+        chosen = read_labels(options.label_file)
+        if chosen.labels is not None and len(chosen.labels) != rows:
             raise ClassCountMismatch(
                 f"{options.label_file} names {len(chosen.labels)} classes, but {source} has {rows}."
             )
         return chosen
     if found.is_checkpoint:
         return ChosenLabels()
-    name = label_set_name(target)
-    for key, labels in _labels_in(found.content, name):
+    fitting = []
+    for key, labels in _labels_in(found.content):
         if len(labels) == rows:
-            on_message(f"The names of the classes are those of {key} in the file")
-            return _new_label_set(labels)
-        on_message(f"{key} in the file names {len(labels)} classes, and the last layer has {rows} rows; it is not used")
+            fitting.append((key, labels))
+        else:
+            on_message(
+                f"{key} in the file names {len(labels)} classes, and the last layer has {rows} rows; it is not used"
+            )
+    if fitting:
+        key, labels = agreeing(fitting, str(source))
+        on_message(f"The names of the classes are those of {key} in the file")
+        return ChosenLabels(labels)
     if options.binary:
-        classes = ClassLabel(index=0, name="negative"), ClassLabel(index=1, name="positive")
-        return _new_label_set(LabelSet(name=name, classes=classes))
+        return ChosenLabels(LabelSet.of_names(_OWN, ("negative", "positive")))
     return ChosenLabels()
 
 
-def _labels_in(content: Any, name: str) -> list[tuple[str, LabelSet]]:
+def _labels_in(content: Any) -> list[tuple[str, LabelSet]]:
     found = []
     for options in options_of(content):
         for key in NAME_KEYS:
             value = options.get(key)
             labels = None
             try:
-                labels = labels_of(text_list(value) or (value if isinstance(value, dict) else None), name)
+                labels = labels_of(text_list(value) or (value if isinstance(value, dict) else None), _OWN, key)
             except InvalidLabelSet:
                 continue
             if labels is not None:
                 found.append((key, labels))
     return found
-
-
-def _new_label_set(labels: LabelSet) -> ChosenLabels:
-    data = dump_label_set(labels)
-    return ChosenLabels(labels, LabelSetReference(name=labels.name, sha256=sha256_of(data)), data)

@@ -4,14 +4,19 @@ A part is told by what stands before the keys of the architecture, its prefix: `
 matches if all tensors of the architecture but the classifier's are there, in their shapes.
 """
 
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
+import numpy as np
+
 from resnet_service.errors import BareStateDict, ModelError, StateDictMismatch
 from resnet_service.models import networks
 from resnet_service.models.architecture_names import INSTALL_PYTORCH
+from resnet_service.models.checkpoint.arrays import Shaped
 from resnet_service.models.checkpoint.keys import COUNTER, first_of
+from resnet_service.models.checkpoint.torch_files import StoredTensor
 from resnet_service.models.checkpoint.training import Tensors
 from resnet_service.models.layouts import COMMON, COMMON_WITH_PYTORCH, TWINS, Layout, layout_of
 from resnet_service.models.transformers_keys import transformers_key
@@ -23,10 +28,19 @@ _TEACHER = {"teacher"}
 # Layers beside the network with one of these words in their path are of the training, not of the answer.
 _TRAINING = {
     *("optim", "optimizer", "optimizers", "optimiser", "optimisers", "sched", "scheduler", "schedulers"),
-    *("loss", "losses", "criterion", "criterions", "criteria", "metric", "metrics"),
+    *("loss", "losses", "criterion", "criterions", "criteria", "metric", "metrics", "accuracy", "acc", "auroc"),
     *("margin", "margins", "arcface", "cosface", "teacher", "ema", "momentum"),
 }
+# Counters of operations, which thop leaves in a network.
+_COUNTS = ("total_ops", "total_params")
+# Buffers with which a network normalises its images, by their last names.
+_NORMALISATION = {
+    **dict.fromkeys(("mean", "pixel_mean", "image_mean"), "mean"),
+    **dict.fromkeys(("std", "pixel_std", "image_std"), "std"),
+}
 _LIKE = 0.6  # of the architecture's tensors, to be called like it
+_CHANNELS = 3
+_FLOATING = {"FloatStorage", "DoubleStorage", "HalfStorage", "BFloat16Storage"}
 _MAX_COMPONENTS = 10  # of a key
 _ONNX = "export it from its own code with torch.onnx.export, and convert the .onnx file"
 
@@ -44,6 +58,7 @@ class Match(NamedTuple):
         paths: Where each key of the architecture is. Counters of batch norms and the classifier's bias may be missing.
         rows: The number of the network's outputs.
         messages: What a user should know of the choice, a sentence each.
+        normalisation: Where the network itself has the ``mean`` and ``std`` of its images, if it has both.
 
     """
 
@@ -52,6 +67,7 @@ class Match(NamedTuple):
     paths: Mapping[str, str]
     rows: int
     messages: tuple[str, ...]
+    normalisation: Mapping[str, str]
 
     @property
     def arch(self) -> str:
@@ -187,6 +203,13 @@ def _choose(found: list[_Backbone], tensors: Tensors, where: str, part: str | No
         messages.append("The names are those of transformers; its options are taken to be the default ones")
     if len(complete) > 1:
         parts = ", ".join(_path_of(one.prefix) for one, _ in complete)
+        equals = [(one, head) for one, head in complete if _rank(one.prefix) == _rank(chosen.prefix)]
+        if not all(_same(tensors, complete[0], other) for other in equals[1:]):
+            raise StateDictMismatch(
+                f"{where} has several networks with other weights: {parts}. Name the one to take, such as "
+                f"--part {_path_of(chosen.prefix)}; several together, as an ensemble, are not one model that can be "
+                "served."
+            )
         averaged = ", the averaged weights" if _rank(chosen.prefix) == 0 else ""
         messages.append(
             f"Several parts of the file match: {parts}. Took {_path_of(chosen.prefix)}{averaged}; "
@@ -198,22 +221,77 @@ def _choose(found: list[_Backbone], tensors: Tensors, where: str, part: str | No
     )
     left = [path for path in tensors.found if path not in used and not (others and path.startswith(others))]
     layers = [path for path in left if _is_layer(tensors, path)]
+    # Of an optimizer and the like, nothing is said: training checkpoints have them.
+    sections = {tensors.section(path) for path in used}
+    beside = [path for path in left if len(sections) > 1 or tensors.section(path) in sections]
+    normalisation = _normalisation(tensors, beside)
+    layers += [
+        path
+        for path in beside
+        if path not in layers and path not in normalisation.values() and _may_be_needed(tensors, path)
+    ]
     if layers and (part is None or any(path.startswith(chosen.prefix) for path in layers)):
         raise StateDictMismatch(
             f"{where} has layers besides those of {chosen.layout.arch}: {first_of(layers)}; without them, it would "
             "compute something else. If it is another architecture, name it with --arch; if they are of no use for the "
             f"answer, name the part to take: --part {_path_of(chosen.prefix) or 'NAME'}; else {_ONNX}."
         )
-    # Of an optimizer and the like, nothing is said: training checkpoints have them.
-    section = tensors.section(next(iter(chosen.paths.values())))
-    beside = [path.removeprefix(section) for path in left if tensors.section(path) == section]
+    section = next(iter(sections)) if len(sections) == 1 else ""
+    beside = [path.removeprefix(section) for path in beside if path not in normalisation.values()]
     if beside:
         messages.append(f"Left behind, as no part of {chosen.layout.arch}: {first_of(beside)}")
-    return Match(chosen.layout, _path_of(chosen.prefix), {**chosen.paths, **head.paths}, head.rows, tuple(messages))
+    paths = {**chosen.paths, **head.paths}
+    return Match(chosen.layout, _path_of(chosen.prefix), paths, head.rows, tuple(messages), normalisation)
+
+
+def _same(tensors: Tensors, one: tuple[_Backbone, _Head], other: tuple[_Backbone, _Head]) -> bool:
+    """Whether two parts are one network, under two names."""
+    first, second = ({**backbone.paths, **head.paths} for backbone, head in (one, other))
+    if first.keys() != second.keys() or one[0].layout != other[0].layout:
+        return False
+    return all(_equal(tensors.found[first[key]], tensors.found[second[key]]) for key in first)
+
+
+def _equal(one: Shaped, other: Shaped) -> bool:
+    if isinstance(one, StoredTensor) and isinstance(other, StoredTensor):
+        if (one.storage, one.offset, one.strides) == (other.storage, other.offset, other.strides):
+            return True
+        try:
+            return bool(np.array_equal(one.array(""), other.array("")))
+        except ModelError:
+            return False
+    return isinstance(one, np.ndarray) and isinstance(other, np.ndarray) and bool(np.array_equal(one, other))
+
+
+def _normalisation(tensors: Tensors, paths: Sequence[str]) -> dict[str, str]:
+    """Return the paths of ``mean`` and ``std`` of the images among ``paths``, if both are there, once."""
+    found = [(_NORMALISATION.get(path.rpartition(".")[2]), path) for path in paths]
+    named = [(name, path) for name, path in found if name and math.prod(tensors.found[path].shape) == _CHANNELS]
+    return (
+        {name: path for name, path in named if name}
+        if sorted(name or "" for name, _ in named) == ["mean", "std"]
+        else {}
+    )
+
+
+def _may_be_needed(tensors: Tensors, path: str) -> bool:
+    """Whether a tensor beside the network may take part in the answer, by its name and type."""
+    tensor = tensors.found[path]
+    floating = tensor.dtype.kind == "f" if isinstance(tensor, np.ndarray) else _is_floating(tensor)
+    return floating and not _words(path) & _TRAINING and path.rpartition(".")[2] not in _COUNTS
+
+
+def _is_floating(tensor: Shaped) -> bool:
+    return isinstance(tensor, StoredTensor) and tensor.storage.kind in _FLOATING
 
 
 def _words(path: str) -> set[str]:
     return set(re.split(r"[._]", path.lower()))
+
+
+def is_of_training(path: str) -> bool:
+    """Whether a path has a word of what is of the training, not of the answer."""
+    return bool(_words(path) & _TRAINING)
 
 
 def _rank(prefix: str) -> int:
@@ -297,7 +375,8 @@ def _found_head(
     paths = {weight: layers[0]}
     messages = []
     if layers[0] != backbone.prefix + backbone.names[weight]:
-        messages.append(f"Took {layers[0]} as the last layer, {weight}")
+        known = "" if layers[0].endswith(weight) else f", {weight} of {arch}"
+        messages.append(f"Took {layers[0]} as the last layer{known}")
     if bias in tensors.found:
         if tuple(tensors.found[bias].shape) != shape[:1]:
             return StateDictMismatch(
@@ -315,7 +394,10 @@ def _mismatch(
     """Return the error that says what differs from the architecture that the file is most like."""
     _refuse_quantized(tensors, where)
     if not index:
-        return BareStateDict(f"{where} has no such part. Its parts are {first_of(_tops(tensors))}.")
+        whole = _suffixes(tensors, None)
+        parts = dict.fromkeys(_path_of(one.prefix) for layout in layouts for one in _backbones(tensors, whole, layout))
+        names = [part for part in parts if part] or _tops(tensors)
+        return BareStateDict(f"{where} has no such part. Its parts are {first_of(names)}.")
     likenesses = [_likeness(tensors, index, layout) for layout in layouts]
     share, layout, prefix = max(likenesses, key=lambda one: one[0])
     if share < _LIKE and not named:

@@ -14,24 +14,30 @@ from resnet_service.errors import (
     ModelError,
     NonFiniteWeights,
     PickledCode,
+    RuntimeUnavailable,
     StateDictMismatch,
+    UnknownArchitecture,
     UnreadableModel,
+    install_hint,
 )
 from resnet_service.export.conversion.matching import Match, NoNetwork, guess, match_architecture
+from resnet_service.export.conversion.modules import check_modules
 from resnet_service.export.conversion.options import ConvertOptions
-from resnet_service.models.architecture_names import resolve, resolve_given
-from resnet_service.models.checkpoint.arrays import Array
-from resnet_service.models.checkpoint.keys import first_of
+from resnet_service.models.architecture_names import resolve, resolve_given, without_pytorch
+from resnet_service.models.checkpoint.arrays import Array, Shaped
+from resnet_service.models.checkpoint.keys import COUNTER, first_of
 from resnet_service.models.checkpoint.pickles import PickleError
 from resnet_service.models.checkpoint.torch_files import StoredTensor, read_torch_file
 from resnet_service.models.checkpoint.training import Tensors, options_of, tensors_of
 from resnet_service.models.checkpoint.weights import is_safetensors_file, safetensors_contents
 from resnet_service.models.file_kinds import check_checkpoint_kind
+from resnet_service.models.layouts import RARE_TWINS
 from resnet_service.system.files import read_model_file
 from resnet_service.types import WeightsDtype
 
 _UNPICKLE_SECONDS = 300
 _MAX_NAMES = 3
+_MAX_NAME = 100  # characters
 # Under these keys, training scripts keep the name of the architecture.
 _ARCH_KEYS = (
     "arch",
@@ -45,6 +51,8 @@ _ARCH_KEYS = (
     "network",
     "name",
 )
+# The others of them may be names of other things.
+_ALWAYS_ARCH_KEYS = ("arch", "model_name", "architecture", "model_arch")
 # Globals of tensors and of containers of plain values.
 _PLAIN_GLOBALS = (
     "torch.",
@@ -74,6 +82,13 @@ class FoundNetwork(NamedTuple):
         """What the file itself states beside the weights, not the options of its training script."""
         return next(options_of(self.content))
 
+    def normalisation(self, where: str) -> dict[str, tuple[float, ...]]:
+        """Return ``mean`` and ``std`` if the network has them as buffers; errors as for ``state_of``."""
+        return {
+            name: tuple(float(one) for one in _array(self.tensors.found[path], f"{where}: {path}").ravel())
+            for name, path in self.match.normalisation.items()
+        }
+
 
 class _Contents(NamedTuple):
     """A file read as data: its content, the tensors in it, and the classes and functions that it names."""
@@ -96,7 +111,9 @@ def find_network(source: Path, options: ConvertOptions, on_message: Callable[[st
     contents = _read(source, options)
     if contents is not None:
         try:
-            return _find_in(contents, str(source), options, on_message)
+            found = _find_in(contents, str(source), options, on_message)
+            check_modules(found.content, found.match, str(source))
+            return found
         except (NoNetwork, StateDictMismatch) as error:
             none = isinstance(error, NoNetwork) or isinstance(error.__cause__, NoNetwork)
             if not none or not options.trust_pickle or not _code_in(contents.names):
@@ -121,10 +138,15 @@ def state_of(found: FoundNetwork, where: str, dtype: WeightsDtype) -> dict[str, 
     for key in found.match.layout.shapes:
         path = found.match.paths.get(key)
         if path is not None:
-            tensor = found.tensors.found[path]
-            state[key] = tensor.array(f"{where}: {path}") if isinstance(tensor, StoredTensor) else np.asarray(tensor)
+            state[key] = _array(found.tensors.found[path], f"{where}: {path}")
         elif key in found.match.layout.classifier:
             state[key] = np.zeros(found.match.rows, np.float32)
+    numbers = [key for key, array in state.items() if array.dtype.kind != "f" and not key.endswith(COUNTER)]
+    if numbers:
+        raise StateDictMismatch(
+            f"{where} has weights of the type {state[numbers[0]].dtype} in {first_of(numbers)}, which are not the "
+            "network's numbers. Convert the network as it was before quantization."
+        )
     non_finite = [key for key, array in state.items() if not np.isfinite(array).all()]
     if non_finite:
         raise NonFiniteWeights(f"{where} has NaN or infinity in {first_of(non_finite)}; the training has diverged.")
@@ -133,6 +155,10 @@ def state_of(found: FoundNetwork, where: str, dtype: WeightsDtype) -> dict[str, 
     if beyond:
         raise NonFiniteWeights(f"{where} has weights beyond {dtype} in {first_of(beyond)}. Leave out --dtype {dtype}.")
     return state
+
+
+def _array(tensor: Shaped, name: str) -> Array:
+    return tensor.array(name) if isinstance(tensor, StoredTensor) else np.asarray(tensor)
 
 
 def as_two_classes(
@@ -236,8 +262,13 @@ def _find_in(
                 raise mismatch from error  # it says what differs from the architecture that the file names
         on_message(f"The file says {own[0]}, but its weights are those of {chosen.arch}, which is used")
         return FoundNetwork(content, tensors, chosen)
+    _refuse_unknown(content, where)
     chosen = guess(tensors, where, options.part)
-    on_message(f"The file names no architecture that is known; its weights are those of {chosen.arch}")
+    rare = RARE_TWINS.get(chosen.arch, ())
+    on_message(
+        f"The file names no architecture that is known; its weights are those of {chosen.arch}"
+        + (f". If it is {' or '.join(rare)}, which has the same keys, name it with --arch" if rare else "")
+    )
     return FoundNetwork(content, tensors, chosen)
 
 
@@ -276,6 +307,23 @@ def _named(content: Any) -> tuple[str, ...]:
     return ()
 
 
+def _refuse_unknown(content: Any, where: str) -> None:
+    """Raise ``UnknownArchitecture`` if the file names an architecture, and it is none that is known."""
+    for options in options_of(content):
+        for key in _ALWAYS_ARCH_KEYS:
+            value = options.get(key)
+            if isinstance(value, str) and value.strip():
+                known = "no architecture that is known"
+                if needs := without_pytorch():
+                    known += f" without PyTorch. {needs} Or name its"
+                else:
+                    known += ". Name its"
+                raise UnknownArchitecture(
+                    f"{where} names {value[:_MAX_NAME]!r} as its {key}, which is {known} architecture with --arch; one "
+                    "that computes differently would give other answers."
+                )
+
+
 def _unpickle(source: Path, target: Path) -> None:
     command = [sys.executable, "-P", "-m", "resnet_service.export.unpickle", str(source), str(target)]
     try:
@@ -286,6 +334,8 @@ def _unpickle(source: Path, target: Path) -> None:
         raise PickledCode(f"{source} did not unpickle within {_UNPICKLE_SECONDS} seconds.") from error
     if child.returncode != 0:
         reason = (child.stderr.strip().splitlines() or ["no message"])[-1]
+        if reason.endswith(("No module named 'torch'", "No module named torch")):
+            raise RuntimeUnavailable(f"{source} is unpickled by PyTorch. {install_hint('torch')}")
         raise PickledCode(
             f"{source} could not be unpickled ({reason}). A pickled model needs the modules it was made with: "
             "run this command where the training code can be imported."

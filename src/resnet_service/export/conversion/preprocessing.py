@@ -34,6 +34,12 @@ def choose_preprocessing(
     given = {name: getattr(options, name) for name in VALUES if getattr(options, name) is not None}
     given = {name: check_value(name, value, f"--{name.replace('_', '-')}") for name, value in given.items()}
     chosen = base.with_values(own).with_values(given)
+    if not all(0 <= value <= 1 for value in chosen.mean):
+        raise InvalidMetadata(
+            f"{where}: the mean {' '.join(f'{value:g}' for value in chosen.mean)} is not of pixels in 0 ... 1, in "
+            "which mean and std are stated. If it is of pixels in 0 ... 255, give both divided by 255: --mean R G B "
+            "--std R G B"
+        )
     if chosen.resize_size < chosen.input_size:
         raise InvalidMetadata(
             f"{where}: the input of {chosen.input_size} pixels is larger than the {chosen.resize_size} pixels that an "

@@ -56,7 +56,7 @@ def tensors_of(content: Any, where: str) -> Tensors:
         visited.add(id(value))
         if isinstance(value, Object) and value.name.startswith(UNREAD_TENSORS):
             tensors.unread.setdefault(path, value.name)
-        for name, child in _children(value):
+        for name, child in children(value):
             inner = f"{path}.{name}" if path and name else path or name
             if len(inner) <= _MAX_PATH and inner.isprintable():
                 visit(child, inner, depth + 1)
@@ -91,21 +91,22 @@ def text_list(value: Any) -> list[str] | None:
     return None
 
 
-def _children(value: Any) -> Iterator[tuple[str, Any]]:
+def children(value: Any) -> Iterator[tuple[str, Any]]:
+    """Yield what a container, an object or a module holds, with its name in paths; ``""`` for one without."""
     if isinstance(value, dict):
         yield from ((str(key), child) for key, child in value.items() if isinstance(key, str | int))
     elif isinstance(value, list | tuple):
         yield from ((str(index), child) for index, child in enumerate(value))
     else:
-        yield from _children(value.entries)
-        yield from _children(value.items)
+        yield from children(value.entries)
+        yield from children(value.items)
         for state in value.state if isinstance(value.state, tuple) else (value.state,):
             if not isinstance(state, dict):
                 continue
             if all(name in state for name in _MODULE_ATTRIBUTES):
                 yield from (("", state[name]) for name in _MODULE_ATTRIBUTES)
             else:
-                yield from _children(state)
+                yield from children(state)
 
 
 def _as_mapping(value: Any) -> Mapping[Any, Any]:
