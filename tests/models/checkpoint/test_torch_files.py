@@ -54,6 +54,11 @@ def test_tensors_are_those_of_pytorch(dtype: torch.dtype, zipped: bool) -> None:
         assert array(found[name]).flags.writeable
 
 
+def test_a_negative_view_is_not_read_with_the_wrong_sign() -> None:
+    with pytest.raises(UnreadableModel, match="holds more than tensors"):
+        read_state_dict(saved({"a": torch._neg_view(torch.ones(2))}), "the file")
+
+
 @pytest.mark.parametrize("content", [{}, {"a": torch.zeros(1), "epoch": 3}, [torch.zeros(1)], {3: torch.zeros(1)}])
 def test_a_state_dict_holds_tensors_and_nothing_else(content: Any) -> None:
     state = read_state_dict(saved({"b": torch.ones(2), "a": torch.tensor(3)}), "the file")

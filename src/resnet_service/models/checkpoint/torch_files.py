@@ -276,6 +276,8 @@ class _Rebuilder:
             return args[0]
         if name not in _TENSORS or len(args) < 4 or not isinstance(args[0], _Storage):
             return None
+        if len(args) > 6 and args[6]:  # a view whose numbers are stored with another sign, or conjugated
+            return None
         storage, offset, shape, strides = args[0], args[1], args[2], args[3]
         if not all(are_sizes(sizes, below=_MAX_SIZE) for sizes in ((offset,), shape, strides)):
             raise PickleError("a tensor without a valid shape")
