@@ -430,7 +430,7 @@ def test_if_nothing_answers_pull_ends_within_half_a_minute(tmp_path: Path) -> No
         done = pull_from(silent, tmp_path)
     assert done.returncode == EXIT_UNREACHABLE
     assert time.monotonic() - begin < 40
-    assert done.stderr.count("no answer within") == 2
+    assert done.stderr.count("no answer within") == 4  # of each host, when it fails and in the summary
 
 
 @pytest.mark.slow

@@ -125,7 +125,9 @@ def test_a_model_that_answers_nan_is_never_served(tmp_path: Path) -> None:
     model.bn1.weight.data.fill_(3e38)  # type: ignore[union-attr, operator]
     model.bn1.running_var.fill_(0)  # type: ignore[union-attr, operator]
     save_checkpoint(model, tmp_path / "nan.pth", metadata())
-    assert "not one finite number" in one_line(cli("serve", "--checkpoint", tmp_path / "nan.pth", "--port", "0"))
+    assert "not one finite number" in one_line(
+        cli("serve", "--checkpoint", tmp_path / "nan.pth", "--port", "0", "--runtime", "torch")
+    )
 
 
 @pytest.mark.slow
