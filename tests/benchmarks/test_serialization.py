@@ -87,8 +87,11 @@ def test_the_text_of_the_page_follows_from_the_results() -> None:
         regions = ("weights", "rest") if checksum else ("weights",)
         for region in regions:
             noticed, copies = figures.damage[region].noticed, figures.damage[region].copies
-            assert noticed == copies if checksum else noticed < copies / 2, (one.name, region)
-        assert figures.needs_pytorch == (one.name not in ("safetensors", "onnx", *PRECISIONS)), one.name
+            # The checksums of a zip archive are of the weights; the service compares them.
+            compared = checksum or one.name == "checkpoint"
+            assert noticed == copies if compared else noticed < copies / 2, (one.name, region)
+        without = ("checkpoint", "safetensors", "onnx", *PRECISIONS)
+        assert figures.needs_pytorch == (one.name not in without), one.name
         assert figures.needs_code == (one.name not in ("torchscript", "torch-export", "onnx", *PRECISIONS)), one.name
     assert min(found, key=lambda name: found[name].bytes) == "int8"
     assert set(found["torch-export"].newer.values()) > {"same"}, "an older version does not read it"
