@@ -609,7 +609,7 @@ def test_trusted_code_is_found_in_the_current_folder_and_no_other_module(
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"part": "modle"}, BareStateDict, "no such part. Its parts are model"),
+        ({"part": "layre"}, BareStateDict, "no such part. Its parts are model"),
         ({"arch": "resnet34"}, StateDictMismatch, "does not fit resnet34"),
         ({"arch": "resnt18"}, UnknownArchitecture, "nearest"),
         ({"num_classes": 4}, ClassCountMismatch, "--num-classes is 4"),

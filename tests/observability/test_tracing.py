@@ -116,7 +116,7 @@ def test_where_it_is_not_installed_one_line_says_so(tmp_path: Path) -> None:
     (tmp_path / "sitecustomize.py").write_text("import sys; sys.modules['opentelemetry.sdk'] = None\n")
     path = f"{tmp_path}:{REPOSITORY / 'src'}"
     arguments = "serve", "--tracing", "--port", "0", "--checkpoint", MODEL
-    assert "nstall the extra otel" in one_line(cli(*arguments, PYTHONPATH=path))
+    assert "the extra otel:" in one_line(cli(*arguments, PYTHONPATH=path))
 
 
 def test_an_exporter_that_is_not_there_is_one_line() -> None:
