@@ -10,7 +10,7 @@
 # The label values are arguments, since a Dockerfile cannot read files; deploy/image/check.py verifies them.
 ARG MODEL=checkpoints/resnet18-fashion-mnist-int8.onnx
 ARG MODEL_VERSION=ccd89f92397b
-ARG VERSION=1.1.0
+ARG VERSION=1.2.0
 
 # Layers that change rarely come first: the locked dependencies, then the package, then the model.
 FROM python:3.11-slim-bookworm AS dependencies

@@ -4,7 +4,7 @@ import sys
 
 from resnet_service import moved_paths
 
-__version__ = "1.1.0"
+__version__ = "1.2.0"
 
 # OpenVINO and NNCF report each import and use to a server on the Internet, from a child process, unless this package
 # cannot be imported. A process that holds other people's images sends no reports.
