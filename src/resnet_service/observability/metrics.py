@@ -22,8 +22,8 @@ _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"
 OTHER_METHOD = "other"
 # What Pillow's decoders raise on broken files; all others share one label.
 _DECODER_ERRORS = frozenset(
-    "UnidentifiedImageError OSError SyntaxError ValueError RuntimeError struct.error IndexError KeyError TypeError "
-    "EOFError OverflowError ZeroDivisionError AttributeError".split()
+    {"UnidentifiedImageError", "OSError", "SyntaxError", "ValueError", "RuntimeError", "error", "IndexError"}
+    | {"KeyError", "TypeError", "EOFError", "OverflowError", "ZeroDivisionError", "AttributeError"}
 )
 OTHER_ERROR = "other"
 UNMATCHED = "unmatched"

@@ -33,7 +33,7 @@ def open_standard_descriptors() -> None:
 
 @contextmanager
 def log_descriptor() -> Iterator[int]:
-    """Yield a descriptor of our own for the log: standard error or, if that was closed at the start, standard output."""
+    """Yield a descriptor for the log: of standard error or, if that was closed at the start, standard output."""
     descriptor = os.dup(_STDOUT if sys.__stderr__ is None else _STDERR)
     try:
         yield descriptor
