@@ -316,7 +316,7 @@ class NotReady(ServiceError):
 
 
 class OutOfResources(ServiceError):
-    """The service has no memory, file descriptors or threads left; the image is not to blame."""
+    """The service has no memory, file descriptors or threads left."""
 
     code = "out_of_resources"
     retry_after: ClassVar[int] = 1

@@ -85,8 +85,7 @@ def unknown_tags() -> bytes:
     own = tiff[directory + 2 : directory + 2 + 12 * count]
     assert len(fields) <= count
     unknown = b"".join(
-        (50_000 + number).to_bytes(2, order) + (1).to_bytes(2, order) + (1).to_bytes(4, order) + bytes(4)
-        for number in range(4000)
+        (50_000 + number).to_bytes(2, order) + bytes(2) + (1).to_bytes(4, order) + bytes(4) for number in range(4000)
     )
     start = len(tiff) + len(tiff) % 2
     table = (count + 4000).to_bytes(2, order) + own + unknown + bytes(4)

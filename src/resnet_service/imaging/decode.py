@@ -6,6 +6,7 @@ pixel limit, and only then the decoder.
 
 import ctypes
 import math
+import mmap
 import warnings
 from io import BytesIO
 from typing import NamedTuple
@@ -43,6 +44,9 @@ DRAFT_MARGIN = 2
 
 # libheif reports its own limits as errors of memory.
 _LIBRARY_LIMIT = "security limit"
+
+# libwebp reports a lack of memory as damage. It holds two frames with alpha, and Pillow a copy.
+_WEBP_BYTES = 12
 
 _EXIF_ORIENTATION = 0x0112
 _UPRIGHT = {  # EXIF orientation -> the transposition that undoes it (EXIF 2.32, table 4)
@@ -100,11 +104,13 @@ def decode(data: bytes, max_pixels: int = DEFAULT_MAX_PIXELS, *, min_side: int |
     """
     file_format = _identify(data)
     check_file(data, file_format)
+    pixels = max_pixels
     try:
         with Image.open(BytesIO(data), formats=(file_format,)) as opened:
             _check_pixels(opened, max_pixels)
             check_opened(opened, data, max_pixels)
             width, height = opened.size
+            pixels = width * height
             if min_side is not None:
                 scale = min_side / min(opened.size)
                 # Only the JPEG plugin does anything here; it takes the smallest scale that is not below this size.
@@ -122,7 +128,7 @@ def decode(data: bytes, max_pixels: int = DEFAULT_MAX_PIXELS, *, min_side: int |
     except Exception as error:  # a decoder may raise anything on untrusted input; all else means "broken"
         if _LIBRARY_LIMIT in str(error).lower():
             raise TooManyPixels("Decoding the image would exceed a limit of its decoder.") from error
-        if is_exhaustion(error):
+        if is_exhaustion(error) or (file_format == "WEBP" and not _has_memory(_WEBP_BYTES * pixels)):
             raise OutOfResources from error
         raise BrokenImage(
             f"This looks like a {file_format} image, but it is damaged or incomplete and cannot be decoded."
@@ -149,6 +155,15 @@ def _check_pixels(image: Image.Image, max_pixels: int) -> None:
         raise TooManyPixels(
             f"The image has {pixels:,} pixels ({image.width}x{image.height}); the limit is {max_pixels:,}."
         )
+
+
+def _has_memory(size: int) -> bool:
+    """Return whether ``size`` bytes can be allocated; no page of them is touched."""
+    try:
+        mmap.mmap(-1, size).close()
+    except OSError:
+        return False
+    return True
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
