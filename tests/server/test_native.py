@@ -61,7 +61,9 @@ def ready(url: str) -> bool:
 
 
 @contextmanager
-def serving(*command: str, stderr: int | None, options: tuple[str, ...] = ()) -> Iterator[tuple[str, subprocess.Popen]]:
+def serving(
+    *command: str, stderr: int | None, options: tuple[str, ...] = ()
+) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
     """Serve with ``command``, which ``serve`` and its options follow; yield URL and process, which is killed."""
     port = free_port()
     arguments = ["serve", "--port", str(port), "--checkpoint", str(EXPORTED), "--log-format", "json", *options]
