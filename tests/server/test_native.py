@@ -95,7 +95,7 @@ def unknown_tags() -> bytes:
 @pytest.mark.parametrize("script", ["", CHATTY], ids=["libtiff", "another library"])
 def test_messages_of_native_libraries_do_not_tear_the_log(script: str, tmp_path: Path) -> None:
     log = tmp_path / "log"
-    images = 50 if not script else 5
+    images = 10 if not script else 5
     with (
         log.open("wb") as file,
         serving(sys.executable, "-c", script + RUN, stderr=file.fileno()) as (url, process),
