@@ -5,7 +5,7 @@
 
 PHOTOGRAPHS is a folder; by default, the photographs of the tests. They are measured at 500x375 pixels, as in ImageNet,
 and at 12 megapixels, as from a camera. The ways take turns; each figure is the median over the rounds, and each ratio
-the median of the ratios to `ours` in the same round. Decision 0038 says what follows from it.
+the median of the ratios to `ours` in the same round. Decision 0032 says what follows from it.
 """
 
 import argparse

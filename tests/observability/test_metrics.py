@@ -280,6 +280,7 @@ def test_rows_are_what_is_exposed() -> None:
     metrics.serve(name="n", arch="a", version="v", runtime="r", precision="p")
     metrics.begin()
     metrics.answered("/predict", "POST", 500, 0.1, "internal_error")
+    metrics.decoder_failed("OSError")
     samples = [sample for family in metrics.registry.collect() for sample in family.samples]
     assert {sample.name for sample in samples} == set(names())
     for sample in samples:

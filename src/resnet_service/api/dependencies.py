@@ -35,7 +35,12 @@ class Service:
 
     def __post_init__(self) -> None:
         self.serving_since = _now()
-        self.health = Health(lambda: self.executor.run(self.classifier.warm_up))
+        self.health = Health(
+            lambda: self.executor.run(self.classifier.warm_up),
+            lambda: self.executor.longest_seconds,
+            # By then, the request has been answered 504 for as long as it was allowed to take.
+            limit=2 * self.settings.deadline,
+        )
 
     def reload(self) -> None:
         """Reload the API keys now, and the model in the background."""

@@ -91,7 +91,9 @@ async def _running(
             log.info("API keys are required; accepted keys: %d", len(key_ring.keys))
         # This frame lives as long as the service, but the model must be freed when a reload replaces it.
         del classifier
+        watching = asyncio.create_task(service.health.watch_threads())
         yield service
+        watching.cancel()
         service.health.close()
         service.reloader.close()
 

@@ -20,6 +20,12 @@ BUCKETS = tuple(float(f"{0.00025 * 1.5**step:.3g}") for step in range(30))
 # Clients can invent method names, so all others share one label.
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 OTHER_METHOD = "other"
+# What Pillow's decoders raise on broken files; all others share one label.
+_DECODER_ERRORS = frozenset(
+    {"UnidentifiedImageError", "OSError", "SyntaxError", "ValueError", "RuntimeError", "error", "IndexError"}
+    | {"KeyError", "TypeError", "EOFError", "OverflowError", "ZeroDivisionError", "AttributeError"}
+)
+OTHER_ERROR = "other"
 UNMATCHED = "unmatched"
 UNPARSED = "unparsed"
 
@@ -59,6 +65,9 @@ class Metrics:
             "Seconds of an image in each stage: receive (head to whole body), queue (body to thread), decode, "
             "preprocess, inference.",
             ("stage",),
+        )
+        self._decoder_failures = self._make(
+            Counter, "decoder_failures", "Broken images, by the type of the decoder's error.", ("type",)
         )
         self._in_flight = self._make(Gauge, "requests_in_flight", "Requests in progress.")
         self._running = self._make(Gauge, "inferences_running", "Inferences in progress.")
@@ -120,6 +129,10 @@ class Metrics:
     def rejected(self) -> None:
         """Count a request that found the queue full."""
         self._rejected.inc()
+
+    def decoder_failed(self, kind: str) -> None:
+        """Count a broken image; ``kind`` is the name of the decoder's exception."""
+        self._decoder_failures.labels(kind if kind in _DECODER_ERRORS else OTHER_ERROR).inc()
 
     def stage(self, stage: str, seconds: float) -> None:
         """Record the seconds of one image in one of ``STAGES``."""
