@@ -1,5 +1,7 @@
 """The log: its contents, what it must not contain, and that a slow reader blocks nothing."""
 
+import contextlib
+import errno
 import json
 import logging
 import os
@@ -16,10 +18,11 @@ import httpx
 import pytest
 from PIL import Image
 
-from resnet_service.observability.logs import BackgroundWriter, formatter, printable, writing
+from resnet_service.observability.logs import BackgroundWriter, count_lost_lines, formatter, printable, writing
 from resnet_service.observability.request_context import RequestContext, current
 from tests.support.images import encoded, noise
 from tests.support.servers import REPOSITORY, ServerProcess, server_process
+from tests.support.waiting import until
 from tests.support.wire import connected, read_to_end
 
 MODEL = REPOSITORY / "checkpoints" / "resnet18-fashion-mnist-int8.onnx"
@@ -108,6 +111,70 @@ def test_a_stopped_reader_blocks_nothing_and_dropped_lines_are_counted(pipe: tup
     whole = re.findall(rb"^\d{4} x{1000}$", received, re.MULTILINE)
     assert 800 < int(told[1]) < 1000
     assert len(whole) <= 1000 - int(told[1])
+
+
+@pytest.fixture
+def full_disk(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Return a list whose only item is the number of bytes that the disk still holds; the log is `os.write`'s user."""
+    space = [1 << 20]
+    really_write = os.write
+
+    def write(descriptor: int, data: bytes) -> int:
+        if space[0] == 0:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        written = really_write(descriptor, data[: space[0]])
+        space[0] -= written
+        return written
+
+    monkeypatch.setattr(os, "write", write)
+    return space
+
+
+def test_lines_lost_to_a_full_disk_are_counted_and_reported_once_and_tear_no_other(
+    tmp_path: Path, full_disk: list[int]
+) -> None:
+    path = tmp_path / "log"
+    counted: list[int] = []
+    with path.open("wb") as file, writing("json", "info", file.fileno()):
+        (writer,) = (handler for handler in logging.getLogger().handlers if isinstance(handler, BackgroundWriter))
+        count_lost_lines(counted.append)
+        log = logging.getLogger("resnet_service.test")
+        log.info("before")
+        writer.flush()
+        full_disk[0] = 30
+        for _ in range(2):
+            log.info("lost")
+            writer.flush()
+        full_disk[0] = 1 << 20
+        log.info("after")
+        writer.flush()
+        log.info("later")
+    assert sum(counted) == writer.lost == 2
+    events = []
+    for line in path.read_text().splitlines():
+        with contextlib.suppress(json.JSONDecodeError):
+            events.append(json.loads(line)["event"])
+    assert events == ["before", "after", "2 log lines were dropped here.", "later"]
+
+
+def test_the_log_thread_survives_what_fails_in_it(pipe: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    reading, writing_end = pipe
+    writer = BackgroundWriter(writing_end, capacity=1)
+    writer.setFormatter(logging.Formatter("%(message)s"))
+
+    def fail(*arguments: object) -> int:
+        raise MemoryError
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "write", fail)
+        writer.handle(record("lost"))
+        writer.flush()
+        # Here the number of lost lines cannot even be formatted.
+        patched.setattr(writer, "format", fail)
+        writer.flush()
+    writer.handle(record("written"))
+    writer.close()
+    assert os.read(reading, 65536) == b"written\n1 log lines were dropped here.\n"
 
 
 def test_the_end_waits_for_what_is_written_and_not_for_a_reader_that_has_stopped(pipe: tuple[int, int]) -> None:
@@ -203,6 +270,33 @@ def test_a_second_signal_still_says_so() -> None:
         assert server.process.wait(10) == 128 + signal.SIGTERM
         server.stop()
     assert "A second signal" in server.log
+
+
+def test_a_log_on_a_full_disk_is_counted_and_stops_nothing() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as found:
+        port = found.getsockname()[1]
+    command = [sys.executable, "-m", "resnet_service", "serve", "--port", str(port), "--checkpoint", str(MODEL)]
+    with open("/dev/full", "wb") as full:
+        process = subprocess.Popen(command, stderr=full, cwd=REPOSITORY)
+    try:
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=10) as client:
+
+            def lost() -> float:
+                try:
+                    metrics = client.get("/metrics").text
+                except httpx.TransportError:  # it does not listen yet
+                    return 0
+                (counted,) = re.findall(r"^resnet_service_log_lines_lost_total (\S+)$", metrics, re.MULTILINE)
+                return float(counted)
+
+            until(lambda: lost() == 2, 60)  # the first lines: what is served, and where
+            assert client.post("/predict", content=IMAGE).status_code == 200
+            until(lambda: lost() == 3)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(20) == 0
+    finally:
+        process.kill()
+        process.wait(20)
 
 
 def test_an_unread_log_does_not_stop_the_service(tmp_path: Path) -> None:
