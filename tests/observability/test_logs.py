@@ -224,7 +224,9 @@ def test_the_real_process_writes_one_line_of_json_a_request() -> None:
     with server_process("--checkpoint", MODEL, "--log-format", "json", "--log-level", "debug") as server:
         with httpx.Client(base_url=server.url, headers=secrets, timeout=30) as client:
             client.post("/predict?top_k=1&key=s3cret", content=IMAGE, headers={"X-Request-ID": "mine"})
-            client.post("/predict", content=encoded(noise(9, 9), "TIFF", exif=tagged))
+            client.post(
+                "/predict", content=encoded(noise(9, 9), "TIFF", exif=tagged), headers={"X-Forwarded-For": "192.0.2.1"}
+            )
             client.post("/predict", content=b"somebody's bytes")
             client.get("/no%0aINFO%20forged%1b%5b2J?key=s3cret")
         with connected(server.url) as connection:
@@ -242,12 +244,21 @@ def test_the_real_process_writes_one_line_of_json_a_request() -> None:
     ]
     first = requests[0]
     assert (first["request_id"], first["method"], first["received"]) == ("mine", "POST", len(IMAGE))
+    assert all(line["client"] == "127.0.0.1" for line in requests)
     assert isinstance(first["ms"], float)
     assert isinstance(first["sent"], int)
     assert first["sent"] > 100
     assert all(re.fullmatch("[0-9a-f]{32}", str(line["request_id"])) for line in requests[1:])
     assert requests[3]["path"] == r"/no\nINFO forged\x1b[2J"
     assert all(secret not in server.log for secret in ("s3cret", "somebody"))
+
+
+def test_the_real_process_believes_the_proxies_that_are_named() -> None:
+    with server_process("--checkpoint", MODEL, "--log-format", "json", "--trusted-proxies", "loopback") as server:
+        httpx.get(f"{server.url}/labels", headers={"X-Forwarded-For": "192.0.2.1, 127.0.0.2"}).raise_for_status()
+        server.stop()
+        (line,) = (line for line in lines(server) if line["event"] == "request")
+    assert line["client"] == "192.0.2.1"
 
 
 def test_probes_are_not_in_the_log_and_start_and_end_are_readable() -> None:

@@ -25,7 +25,7 @@ with import_blocked("rich"):
     from structlog.typing import EventDict, Processor
 
 # Fields that a line may have beside its message; any other `extra` is left out.
-FIELDS = ("request_id", "method", "route", "path", "status", "ms", "received", "sent", "code", "trace_id")
+FIELDS = ("request_id", "method", "route", "path", "status", "ms", "received", "sent", "client", "code", "trace_id")
 
 _MAX_LENGTH = 2000  # characters of a text
 _MAX_TRACEBACK = 10 * _MAX_LENGTH  # characters of a traceback, counted from its end
