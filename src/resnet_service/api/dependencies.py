@@ -45,7 +45,7 @@ class Service:
     def reload(self) -> None:
         """Reload the API keys now, and the model in the background."""
         if self.keys is not None:
-            self.keys.reload()
+            self.metrics.reloaded("api_keys", self.keys.reload())
         self.reloader.request()
 
     def serve(self, classifier: ImageClassifier) -> None:

@@ -265,7 +265,9 @@ class BoundedProtocol(HttpToolsProtocol):
         else:
             name = new_request_id()
             self.service.metrics.refused(response.status_code, error.code)
-            fields = {"request_id": name, "status": response.status_code, "code": error.code}
+            fields: dict[str, object] = {"request_id": name, "status": response.status_code, "code": error.code}
+            if self.client is not None:
+                fields["client"] = self.client[0]
             Context().run(log.info, "request", extra=fields)
         headers = [
             *self.server_state.default_headers,

@@ -74,6 +74,7 @@ class Server(uvicorn.Server):
                 access_log=False,  # RequestContextMiddleware writes the access log
                 timeout_keep_alive=settings.keep_alive,
                 server_header=False,
+                proxy_headers=False,  # uvicorn would believe any local client; see trusted_proxies
                 headers=[*RESPONSE_HEADERS],
             )
         )
