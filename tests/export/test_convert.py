@@ -34,7 +34,8 @@ from resnet_service.errors import (
     install_hint,
 )
 from resnet_service.export.conversion.network import find_network
-from resnet_service.export.convert import Converted, ConvertOptions, convert
+from resnet_service.export.conversion.options import Converted, ConvertOptions
+from resnet_service.export.convert import convert
 from resnet_service.export.export import export
 from resnet_service.models import architectures
 from resnet_service.models.checkpoint.checkpoint import load_checkpoint
