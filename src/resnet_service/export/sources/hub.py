@@ -122,7 +122,7 @@ def _label_set(
     if model.imagenet or fits_imagenet(model.classes, imagenet):
         return imagenet_labels(target.parent)
     if not model.classes:
-        on_message(f"{repository} does not name its classes; they are numbered.")
+        on_message(f"{repository} does not name its classes; they are numbered")
         return None
     name = label_set_name(target)
     labels = LabelSet(name=name, source=f"Hugging Face Hub, {repository}", classes=model.classes)
