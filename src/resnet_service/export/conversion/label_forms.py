@@ -123,17 +123,6 @@ def labels_of(content: Any, name: str, key: str = "") -> LabelSet | None:
         raise InvalidLabelSet(f"The names of the classes are not valid: {describe_first(error)}") from error
 
 
-def label_set_name(target: Path) -> str:
-    """Return the name of the label set of a checkpoint to write; its file stands beside it."""
-    stem = re.sub(r"[^A-Za-z0-9._-]", "-", target.stem).lstrip("._-")[:80]
-    return f"{stem or 'model'}-labels"
-
-
-def dump_label_set(labels: LabelSet) -> bytes:
-    """Return the bytes of a label set's file."""
-    return json.dumps(labels.model_dump(mode="json", exclude_none=True), ensure_ascii=False, indent=1).encode()
-
-
 def _by_index(content: Mapping[Any, Any], key: str) -> dict[int, Any]:
     numbers = all(type(value) is int for value in content.values())
     if key in _BY_NAME or (numbers and key not in _BY_INDEX):
