@@ -18,7 +18,7 @@ from resnet_service.runtimes.graph_memory import LIVE_ALLOWANCE_BYTES
 # wide_resnet101_2, needs 2.3e10 for images of 224 pixels and 8e12 for images of 4096, the largest that metadata allow.
 # timm's largest need 2e12 for theirs.
 WORK_ALLOWANCE, MAX_WORK, MAX_WORK_PER_PIXEL = 10**11, 4 * 10**12, 10**6
-# Of all that is computed from weights alone, at compilation, by code that is not optimised: seconds to a minute.
+# Of all that is computed from weights alone, at compilation, which may use code that is not optimised.
 CONSTANT_WORK_ALLOWANCE, MAX_CONSTANT_WORK_RATIO = 2 * 10**9, 64
 # Of ONNX's reference implementation in numpy. For each number in the window of each position of a convolution, it holds
 # a copy and two indices: of VGG16 11,500 bytes a pixel, of ResNet-18 12 GB for images of 4096 pixels. Each result of a
