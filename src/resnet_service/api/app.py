@@ -9,6 +9,7 @@ from resnet_service.api.lifespan import lifespan_of
 from resnet_service.api.middleware.body_limits import BodyBudget
 from resnet_service.api.middleware.stack import middleware
 from resnet_service.api.openapi import document
+from resnet_service.api.route_templates import RouteTemplates
 from resnet_service.api.routes import embed, explain, huggingface, model, open_inference, operations, predict
 from resnet_service.api_keys import KeyRing
 from resnet_service.inference.base import ImageClassifier
@@ -91,6 +92,8 @@ def create_app(
     for router in ROUTERS:
         app.include_router(router)
     static.install(app)
+    included = (route for router in ROUTERS for route in router.routes)
+    app.state.route_templates = RouteTemplates([*included, *app.router.routes])
     problem_details.install(app)
     document.install(app, None if key_ring is None else open_paths)
     return app
