@@ -1,0 +1,117 @@
+"""Numbers and a budget that several processes share."""
+
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+from resnet_service.system.budget import SharedBudget
+from resnet_service.system.shared_memory import SharedTable
+
+COUNT = """
+import sys
+from resnet_service.system.shared_memory import SharedTable
+table = SharedTable(3, 2, int(sys.argv[1]))
+mine, shared = table.row(int(sys.argv[2])), table.row(0)
+for _ in range(2000):
+    mine[1] += 1
+    with table.lock():
+        shared[0] += 1
+"""
+
+HOLD = """
+import sys, time
+from resnet_service.system.budget import SharedBudget
+from resnet_service.system.shared_memory import SharedTable
+budget = SharedBudget(100, SharedTable(2, 1, int(sys.argv[1])), 1)
+assert budget.try_acquire(80)
+print("held", flush=True)
+time.sleep(60)
+"""
+
+DIE = """
+import os, signal, sys
+from resnet_service.system.shared_memory import SharedTable
+with SharedTable(1, 1, int(sys.argv[1])).lock():
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def child(program: str, *arguments: object, descriptor: int) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", program, str(descriptor), *map(str, arguments)],
+        pass_fds=(descriptor,),
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_processes_count_without_losing_one() -> None:
+    table = SharedTable(3, 2)
+    children = [child(COUNT, row, descriptor=table.descriptor) for row in (1, 2)]
+    for process in children:
+        process.communicate(timeout=60)
+        assert process.returncode == 0
+    assert table.row(1)[1] == table.row(2)[1] == 2000
+    assert table.row(0)[0] == table.sum(0) == 4000  # only the lock makes this exact
+    assert table.sum(1) == 4000
+
+
+def test_what_a_dead_process_held_comes_back_with_its_row() -> None:
+    table = SharedTable(2, 1)
+    budget = SharedBudget(100, table, 0)
+    process = child(HOLD, descriptor=table.descriptor)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "held\n"
+    assert budget.used == 80
+    assert not budget.try_acquire(30)
+    process.send_signal(signal.SIGKILL)
+    process.communicate(timeout=20)
+    assert not budget.try_acquire(30)
+    table.row(1)[0] = 0
+    assert budget.try_acquire(30)
+
+
+def test_a_process_that_dies_within_the_lock_releases_it() -> None:
+    table = SharedTable(1, 1)
+    child(DIE, descriptor=table.descriptor).communicate(timeout=20)
+    locked = threading.Event()
+
+    def lock() -> None:
+        with table.lock():
+            locked.set()
+
+    threading.Thread(target=lock, daemon=True).start()
+    assert locked.wait(5)
+
+
+def test_a_budget_waits_for_what_others_release() -> None:
+    budget = SharedBudget(100)
+    assert budget.acquire(70, 1)
+    begun = time.monotonic()
+    assert not budget.acquire(40, 0.05)
+    assert time.monotonic() - begun >= 0.05
+    threading.Timer(0.1, budget.release, (70,)).start()
+    assert budget.acquire(40, 10)
+    assert budget.used == 40
+
+
+def test_threads_never_hold_more_than_the_limit() -> None:
+    budget = SharedBudget(3)
+    exceeded = []
+
+    def work() -> None:
+        for _ in range(50):
+            assert budget.acquire(2, 10)
+            if budget.used > 3:
+                exceeded.append(budget.used)
+            budget.release(2)
+
+    workers = [threading.Thread(target=work) for _ in range(4)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join(30)
+    assert not exceeded
+    assert budget.used == 0
