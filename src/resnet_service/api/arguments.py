@@ -1,9 +1,12 @@
 """The arguments of an endpoint, from what FastAPI found in its signature."""
 
+from collections.abc import Sequence
 from typing import Any
 
+from fastapi._compat import ModelField
 from fastapi.dependencies.models import Dependant
 from fastapi.dependencies.utils import request_params_to_args
+from starlette.datastructures import Headers, QueryParams
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -38,7 +41,16 @@ async def arguments_of(dependant: Dependant, request: Request, response: Respons
         (dependant.header_params, request.headers),
     ):
         if fields:
-            values, invalid_values = request_params_to_args(fields, received)
+            values, invalid_values = _parameters(fields, received)
             arguments.update(values)
             errors.extend(invalid_values)
     return arguments
+
+
+def _parameters(
+    fields: Sequence[ModelField], received: dict[str, Any] | QueryParams | Headers
+) -> tuple[dict[str, Any], list[Any]]:
+    if received or any(field.field_info.is_required() for field in fields):
+        return request_params_to_args(fields, received)
+    # Most requests have no query, and to find that out for each parameter costs more than all defaults.
+    return {field.name: field.get_default() for field in fields}, []
