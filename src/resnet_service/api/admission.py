@@ -147,13 +147,19 @@ class Admission:
                 self._observe("queue", permit.waited)
 
     async def _while_client_stays(self, awaited: Coroutine[Any, Any, T]) -> T:
-        work = asyncio.ensure_future(awaited)
+        task = asyncio.current_task()
         departure = asyncio.ensure_future(self._departure())
-        departure.add_done_callback(lambda _: work.cancel())
+        working = True
+
+        def stop(_: object) -> None:
+            if working and task is not None:  # else the work has ended since the client left
+                task.cancel()
+
+        departure.add_done_callback(stop)
         try:
-            result = await work
+            result = await awaited
         except asyncio.CancelledError:
-            if departure.done():
+            if departure.done() and task is not None and task.uncancel() == 0:
                 raise ClientDisconnect from None
             raise
         except (RequestError, DeadlineExceeded):
@@ -164,6 +170,7 @@ class Admission:
                 self._service.health.mark_unhealthy()
             raise
         finally:
+            working = False
             departure.cancel()
         for timing in _timings(result):
             for stage in ("decode", "preprocess", "inference"):
