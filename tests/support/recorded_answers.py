@@ -2,7 +2,7 @@
 
     python -m tests.support.recorded_answers
 
-writes them anew; look at every difference before you commit it.
+writes them again; look at every difference before you commit it.
 """
 
 import hashlib

@@ -82,7 +82,7 @@ class _Reader:
             "on_header_value": self._header_value,
             "on_header_end": self._header_end,
             "on_headers_finished": self._headers_finished,
-            "on_part_data": self._part_data,
+            "on_data": self._data,
             "on_part_end": self._end,
         }
 
@@ -118,7 +118,7 @@ class _Reader:
         if self._fields_left < 0:
             raise InvalidFormError(f"Too many fields. Maximum number of fields is {self._max_fields}.")
 
-    def _part_data(self, data: bytes, start: int, end: int) -> None:
+    def _data(self, data: bytes, start: int, end: int) -> None:
         if self._filename is not None:
             self._pieces.append(data[start:end])
 
