@@ -82,7 +82,7 @@ class _Reader:
             "on_header_value": self._header_value,
             "on_header_end": self._header_end,
             "on_headers_finished": self._headers_finished,
-            "on_data": self._data,
+            "on_part_data": self._data,
             "on_part_end": self._end,
         }
 
