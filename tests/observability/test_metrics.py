@@ -375,7 +375,7 @@ def test_500_has_the_id_and_is_counted_and_its_traceback_has_the_id(caplog: pyte
         assert figure(client, "requests_total", route="/predict", method="POST", status="500") == 1
         assert figure(client, "failures_total", reason="internal_error") == 1
     (said,) = [record for record in caplog.records if record.exc_info]
-    assert said.name == "uvicorn.error"
+    assert said.name == "uvicorn.error.http"
     lines = [json.loads(line) for line in caplog.text.splitlines()]
     assert [line["request_id"] for line in lines if "exception" in line] == ["mine"]
 

@@ -42,6 +42,8 @@ _LAST_REQUEST_SECONDS = 0.5
 _LINGER_SECONDS = 2.0
 # Connections beyond the limit: refused ones that linger, and those on which only probes are answered.
 _RESERVED = 64
+# A new connection has this time to send a request before another one may take its place.
+_SILENT_SECONDS = 0.25
 # A client that has closed its connection answers within this time, over all but the slowest links.
 _RESET_SECONDS = 0.05
 
@@ -71,9 +73,10 @@ class BoundedProtocol(H11Protocol):
         self._head_since: float | None = self._idle_since  # when waiting for the next head began
         self._unsent_since: float | None = None  # when the oldest unacknowledged bytes were noticed
         self._to_acknowledge = 0  # they have arrived when the client has acknowledged this many bytes
-        self._beyond_limit = len(self.connections) > self._settings.max_connections and not self._evict_idle()
+        limit = self._settings.max_connections
+        self._beyond_limit = len(self.connections) > limit and not self._evict_idle(_SILENT_SECONDS)
         self.conn = BoundedConnection(self._settings.max_header_bytes, probes_only=self._beyond_limit)
-        if len(self.connections) > self._settings.max_connections + _RESERVED:
+        if len(self.connections) > limit + _RESERVED and not self._evict_idle(0):
             self._refuse(TooManyConnections())
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -174,12 +177,16 @@ class BoundedProtocol(H11Protocol):
         self.cycle.keep_alive = False
         self.cycle.default_headers = [*self.cycle.default_headers, CLOSE_HEADER]
 
-    def _evict_idle(self) -> bool:
-        """Close the connection that has been idle for longest; return whether there was one."""
+    def _evict_idle(self, seconds: float) -> bool:
+        """Close the connection that has been idle for longest, and at least so many seconds; return whether one was."""
+        idle_before = self.loop.time() - seconds
         idle = [
             other
             for other in self.connections
-            if isinstance(other, BoundedProtocol) and other is not self and (other._refused or other._idle())
+            if isinstance(other, BoundedProtocol)
+            and other is not self
+            and other._idle_since <= idle_before
+            and (other._refused or other._idle())
         ]
         if not idle:
             return False
