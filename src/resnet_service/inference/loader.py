@@ -48,17 +48,23 @@ class ModelLoader:
     The packages that the thread needs are imported before it starts: a thread may otherwise see a module that another
     thread has only half imported.
 
+    Args:
+        settings: Name the model.
+        budget: The memory for decoding, if processes share it. ``budget`` is also an attribute, for the reloads: the
+            images of the old model and of the new one count together.
+
     Raises:
         ServiceError: The file does not exist, or no runtime can run it; ``result`` raises all other errors.
 
     """
 
     def __init__(self, settings: Settings, budget: SharedBudget | None = None) -> None:
+        self.budget = budget or SharedBudget(settings.max_decoding_bytes)
         path = choose_model(settings.checkpoint)
         find_runtime(path, settings.runtime, canonical_for(path, settings.arch))
         self._result: Future[Classifier] = Future()
         # Not a daemon thread: the process would abort if it exited while OpenVINO was compiling.
-        threading.Thread(target=_open, args=(settings, budget, self._result), name="model-loader").start()
+        threading.Thread(target=_open, args=(settings, self.budget, self._result), name="model-loader").start()
 
     async def result(self) -> Classifier:
         """Return the classifier, once, and drop the reference, so that a reload can free it."""
