@@ -6,11 +6,12 @@
 
 import io
 import json
+import struct
 import subprocess
 import sys
 import tempfile
+import zlib
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
@@ -52,9 +53,6 @@ def _png(depth: int, colour: int, interlaced: int) -> Make:
     """Build what Pillow does not write: interlaced PNG, and 16 bits a channel."""
 
     def make(width: int, height: int) -> bytes:
-        import struct
-        import zlib
-
         def chunk(kind: bytes, content: bytes) -> bytes:
             return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
 
@@ -65,12 +63,11 @@ def _png(depth: int, colour: int, interlaced: int) -> Make:
             else [(0, 0, 1, 1)]
         )
         packer = zlib.compressobj(1)
-        packed = []
+        packed: list[bytes] = []
         for left, top, across, down in passes:
             columns, rows = -(-(width - left) // across), -(-(height - top) // down)
             line = b"\0" + b"\x55" * (-(-columns * bits // 8))
-            for begin in range(0, rows, 256):
-                packed.append(packer.compress(line * min(256, rows - begin)))
+            packed.extend(packer.compress(line * min(256, rows - begin)) for begin in range(0, rows, 256))
         header = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, interlaced)
         palette = chunk(b"PLTE", bytes(range(1, 256)) * 3 + b"\1\1\1") if colour == 3 else b""
         body = chunk(b"IDAT", b"".join(packed) + packer.flush())
@@ -119,15 +116,17 @@ def _variants() -> dict[str, Make]:
                 name = f"tiff {mode} {compression}{' one strip' * (strip > 65_536)}"
                 made[name] = _variant(mode, "TIFF", compression=compression, strip_size=strip)
     made["tiff RGB lzw predictor"] = _variant("RGB", "TIFF", compression="tiff_lzw", tiffinfo={317: 2})
-    made["tiff RGBA one strip turned"] = _variant("RGBA", "TIFF", compression="tiff_lzw", strip_size=2**31 - 1, tiffinfo={274: 6})
+    made["tiff RGBA one strip turned"] = _variant(
+        "RGBA", "TIFF", compression="tiff_lzw", strip_size=2**31 - 1, tiffinfo={274: 6}
+    )
     for mode in ("L", "RGB", "YCbCr", "CMYK"):
         for strip in (65_536, 2**31 - 1):
             name = f"tiff {mode} jpeg{' one strip' * (strip > 65_536)}"
             made[name] = _variant(mode, "TIFF", compression="jpeg", strip_size=strip)
     for mode in ("RGB", "RGBA"):
-        for subsampling in ("4:2:0", "4:4:4"):
-            name = f"avif {mode} {subsampling}"
-            made[name] = _variant(mode, "AVIF", subsampling=subsampling, speed=10, quality=50)
+        for planes in ("4:2:0", "4:4:4"):
+            name = f"avif {mode} {planes}"
+            made[name] = _variant(mode, "AVIF", subsampling=planes, speed=10, quality=50)
     made["avif RGB turned"] = _variant("RGB", "AVIF", speed=10, quality=50, turn=6)
     return made
 
@@ -182,7 +181,10 @@ def main(arguments: list[str]) -> None:
             continue
         answer, estimated, measured = growth(data)
         mark = " LOW" * (estimated < measured) + " HIGH" * (estimated > 2.5 * measured)
-        print(f"| {name} | {answer}{mark} | {estimated / 1e6:.0f} | {measured / 1e6:.0f} | {measured / pixels:.1f} |", flush=True)
+        print(
+            f"| {name} | {answer}{mark} | {estimated / 1e6:.0f} | {measured / 1e6:.0f} | {measured / pixels:.1f} |",
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

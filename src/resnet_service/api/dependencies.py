@@ -35,12 +35,17 @@ class Service:
 
     def __post_init__(self) -> None:
         self.serving_since = _now()
-        self.health = Health(lambda: self.executor.run(self.classifier.warm_up))
+        self.health = Health(
+            lambda: self.executor.run(self.classifier.warm_up),
+            lambda: self.executor.longest_seconds,
+            # By then, the request has been answered 504 for as long as it was allowed to take.
+            limit=2 * self.settings.deadline,
+        )
 
     def reload(self) -> None:
         """Reload the API keys now, and the model in the background."""
         if self.keys is not None:
-            self.keys.reload()
+            self.metrics.reloaded("api_keys", self.keys.reload())
         self.reloader.request()
 
     def serve(self, classifier: ImageClassifier) -> None:

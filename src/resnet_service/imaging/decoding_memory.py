@@ -61,7 +61,7 @@ def decoding_bytes(image: Image.Image, data: bytes, size: tuple[int, int]) -> in
             before, after = before + len(data), after + len(data)
         case "GIF":
             before, metadata = 3 * pixels * stored, len(data) // _METADATA
-        case "BMP" if image.tile and image.tile[0][0] == "bmp_rle":  # Pillow unpacks it in Python
+        case "BMP" if any(tile[0] == "bmp_rle" for tile in getattr(image, "tile", ())):  # Pillow unpacks it in Python
             before = 4 * pixels * stored
         case "PNG":
             before, metadata = pixels * stored, len(data) // _METADATA
@@ -114,7 +114,7 @@ def _jpeg(image: Image.Image, data: bytes, size: tuple[int, int]) -> tuple[int, 
 
 
 def _turned(image: Image.Image) -> bool:
-    return getattr(image, "tag_v2", {}).get(_ORIENTATION, 1) != 1
+    return bool(getattr(image, "tag_v2", {}).get(_ORIENTATION, 1) != 1)
 
 
 def _strip(image: Image.Image) -> int:
@@ -125,4 +125,4 @@ def _strip(image: Image.Image) -> int:
     depth = 4 if tags.get(_COLOURS) == _YCBCR else -(-sum(bits) // 8)
     tile = tags.get(_TILE_WIDTH, 0) * tags.get(_TILE_LENGTH, 0)
     rows = tags.get(_ROWS, image.height)
-    return depth * max(tile, image.width * min(rows if isinstance(rows, int) else image.height, image.height))
+    return int(depth * max(tile, image.width * min(rows if isinstance(rows, int) else image.height, image.height)))

@@ -7,10 +7,13 @@ import prometheus_client
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, ProcessCollector
 from prometheus_client.exposition import choose_encoder
 
+from resnet_service.system.memory_limit import memory_limit
+
 # Creation times of counters would double the number of series, and rates do not need them. The library can only turn
 # them off for the whole process.
 prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]
 
+RELOADED = ("model", "api_keys")
 STAGES = ("receive", "queue", "decode", "preprocess", "inference")
 
 # Seconds, from 0.25 ms to 32 s, each 1.5 times the one before it: an interpolated percentile is off by a quarter at
@@ -20,6 +23,12 @@ BUCKETS = tuple(float(f"{0.00025 * 1.5**step:.3g}") for step in range(30))
 # Clients can invent method names, so all others share one label.
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 OTHER_METHOD = "other"
+# What Pillow's decoders raise on broken files; all others share one label.
+_DECODER_ERRORS = frozenset(
+    {"UnidentifiedImageError", "OSError", "SyntaxError", "ValueError", "RuntimeError", "error", "IndexError"}
+    | {"KeyError", "TypeError", "EOFError", "OverflowError", "ZeroDivisionError", "AttributeError"}
+)
+OTHER_ERROR = "other"
 UNMATCHED = "unmatched"
 UNPARSED = "unparsed"
 
@@ -60,6 +69,9 @@ class Metrics:
             "preprocess, inference.",
             ("stage",),
         )
+        self._decoder_failures = self._make(
+            Counter, "decoder_failures", "Broken images, by the type of the decoder's error.", ("type",)
+        )
         self._in_flight = self._make(Gauge, "requests_in_flight", "Requests in progress.")
         self._running = self._make(Gauge, "inferences_running", "Inferences in progress.")
         self._waiting = self._make(
@@ -68,11 +80,29 @@ class Metrics:
             "Occupied queue slots whose request body is arriving or whose work waits for a thread.",
         )
         self._rejected = self._make(Counter, "rejected", "Requests answered 429 because the queue was full.")
+        self._log_lines_lost = self._make(
+            Counter, "log_lines_lost", "Log lines dropped because nothing reads the log, or not written to a full disk."
+        )
+        self._reloads = self._make(
+            Counter,
+            "reloads",
+            "Reloads of the model and of the API keys (what), by outcome: success or failure.",
+            ("what", "outcome"),
+        )
+        self._memory_limit = self._make(
+            Gauge,
+            "memory_limit_bytes",
+            "Memory that the service may use: its container's limit, or else the machine's memory.",
+        )
         self._ready = self._make(Gauge, "ready", "1 if GET /health/ready answers 200, else 0.")
         self._model = self._make(
             Info, "model", "The served model; the value is 1.", ("name", "arch", "version", "runtime", "precision")
         )
-        # Created now, so that every stage has a series from the start.
+        # Created now, so that every stage and every reload has a series from the start.
+        for what in RELOADED:
+            for succeeded in (True, False):
+                self.reloaded(what, succeeded, times=0)
+        self._memory_limit.set(memory_limit())
         self._of_stage = {stage: self._stages.labels(stage) for stage in STAGES}
         # The library looks labels up under a lock; this dict takes a tenth of the time. It is bounded as labels are.
         self._answers: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
@@ -120,6 +150,18 @@ class Metrics:
     def rejected(self) -> None:
         """Count a request that found the queue full."""
         self._rejected.inc()
+
+    def decoder_failed(self, kind: str) -> None:
+        """Count a broken image; ``kind`` is the name of the decoder's exception."""
+        self._decoder_failures.labels(kind if kind in _DECODER_ERRORS else OTHER_ERROR).inc()
+
+    def log_lines_lost(self, lines: int) -> None:
+        """Count lines that the log has lost."""
+        self._log_lines_lost.inc(lines)
+
+    def reloaded(self, what: str, succeeded: bool, *, times: int = 1) -> None:
+        """Count an attempt to reload one of ``RELOADED``."""
+        self._reloads.labels(what, "success" if succeeded else "failure").inc(times)
 
     def stage(self, stage: str, seconds: float) -> None:
         """Record the seconds of one image in one of ``STAGES``."""
