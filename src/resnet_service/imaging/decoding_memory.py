@@ -53,7 +53,8 @@ def decoding_bytes(image: Image.Image, data: bytes, size: tuple[int, int]) -> in
             before, metadata = pixels * _WEBP, len(data)
         case "AVIF":
             # An image that is scaled exists in both sizes.
-            before, metadata = pixels * _AVIF_OUTPUT + coded_pixels(data) * _AVIF_PLANES, len(data)
+            # Its tables are bounded; of the rest, Pillow and libavif have a copy each, and EXIF two.
+            before = pixels * _AVIF_OUTPUT + coded_pixels(data) * _AVIF_PLANES + 4 * len(data)
         case "TIFF":
             # Pillow turns it upright itself, while libtiff still holds its strip or tile.
             copies = 2 if _turned(image) else 1
