@@ -63,14 +63,14 @@ def _png(depth: int, colour: int, interlaced: int) -> Make:
             else [(0, 0, 1, 1)]
         )
         packer = zlib.compressobj(1)
-        packed: list[bytes] = []
+        compressed: list[bytes] = []
         for left, top, across, down in passes:
             columns, rows = -(-(width - left) // across), -(-(height - top) // down)
             line = b"\0" + b"\x55" * (-(-columns * bits // 8))
-            packed.extend(packer.compress(line * min(256, rows - begin)) for begin in range(0, rows, 256))
+            compressed.extend(packer.compress(line * min(256, rows - begin)) for begin in range(0, rows, 256))
         header = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, interlaced)
         palette = chunk(b"PLTE", bytes(range(1, 256)) * 3 + b"\1\1\1") if colour == 3 else b""
-        body = chunk(b"IDAT", b"".join(packed) + packer.flush())
+        body = chunk(b"IDAT", b"".join(compressed) + packer.flush())
         return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + palette + body + chunk(b"IEND", b"")
 
     return make

@@ -8,6 +8,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
+from tests.support.waiting import until
+
 _ROOT = Path("/sys/fs/cgroup")
 # The names of limit and peak: of version 1, and of version 2.
 _VERSIONS = (
@@ -44,7 +46,13 @@ def memory_limit(size: int, folder: Path) -> Iterator[Limited]:
         yield Limited(script, group)
     finally:
         if group is not None:
-            group.rmdir()
+            until(lambda: _removed(group))
+
+
+def _removed(group: Path) -> bool:
+    with suppress(OSError):  # the kernel has not yet let the last process go
+        group.rmdir()
+    return not group.exists()
 
 
 def _made(size: int, name: str) -> Path | None:
