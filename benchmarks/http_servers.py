@@ -1,4 +1,4 @@
-"""HTTP servers under attack and at work: the evidence for decision 0034.
+"""HTTP servers under attack and at work: the evidence for decision 0036.
 
     python -m benchmarks.http_servers
 

@@ -7,6 +7,7 @@ the growth of resident memory at its peak. Every image fits into the default lim
 import io
 import itertools
 import json
+import math
 import pickle
 import struct
 import subprocess
@@ -817,11 +818,15 @@ MODELS: Mapping[str, Callable[[Path], None]] = MappingProxyType(
 
 
 class Cost(NamedTuple):
-    """The result of reading one file: answer or ``killed``, seconds, and growth of memory in megabytes at the peak."""
+    """The result of reading one file: answer or ``killed``, seconds, and growth of memory in megabytes at the peak.
+
+    ``estimated`` is what decoding took from the budget, in megabytes; NaN if it did not begin, or for a model.
+    """
 
     answer: str
     seconds: float
     megabytes: float
+    estimated: float = float("nan")
 
 
 # Pixels are in C memory, so a separate process reports its peak (getrusage would include its parent's).
@@ -829,11 +834,15 @@ _CHILD = """
 import json, re, sys, time
 from pathlib import Path
 from resnet_service.errors import ServiceError
+estimated = float("nan")
+def reserve(size, _):
+    global estimated
+    estimated = size / 2**20
 path = Path(sys.argv[1])
 if path.suffix == ".image":
     from resnet_service.imaging.decode import decode
     data = path.read_bytes()
-    read = lambda: decode(data, min_side=512)
+    read = lambda: decode(data, min_side=512, reserve=reserve)
 elif path.suffix == ".pth":
     from resnet_service.models.checkpoint.checkpoint import load_checkpoint
     read = lambda: load_checkpoint(path)
@@ -847,7 +856,7 @@ try:
     answer = "read"
 except ServiceError as error:
     answer = error.code
-print(json.dumps([answer, time.perf_counter() - begun, (peak() - before) / 1024]))
+print(json.dumps([answer, time.perf_counter() - begun, (peak() - before) / 1024, estimated]))
 """
 
 
@@ -882,11 +891,12 @@ def measure(name: str, seconds: float = _SECONDS, megabytes: int = 8_000) -> Cos
 
 def main(names: list[str]) -> None:
     """Print the table of all files, or of those named in the arguments."""
-    print("| file | answer | seconds | growth of memory, MB |")
-    print("|---|---|--:|--:|")
+    print("| file | answer | seconds | growth of memory, MB | estimated, MB |")
+    print("|---|---|--:|--:|--:|")
     for name in names or [*IMAGES, *MODELS]:
-        answer, seconds, megabytes = measure(name)
-        print(f"| {name.replace('_', ' ')} | {answer} | {seconds:.2f} | {megabytes:.0f} |", flush=True)
+        answer, seconds, megabytes, estimated = measure(name)
+        budget = "" if math.isnan(estimated) else f"{estimated:.0f}"
+        print(f"| {name.replace('_', ' ')} | {answer} | {seconds:.2f} | {megabytes:.0f} | {budget} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -122,6 +122,12 @@ class TooManyPixels(RequestError):
     code = "too_many_pixels"
 
 
+class DecodingTooLarge(RequestError):
+    """Decoding the image takes more memory than the limit."""
+
+    code = "decoding_too_large"
+
+
 class HeadTooLarge(RequestError):
     """The request line and headers are larger than the limits.
 

@@ -9,7 +9,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, InstanceOf, Validat
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from resnet_service.api_keys import Keys
-from resnet_service.defaults import DEFAULT_MAX_PIXELS
+from resnet_service.defaults import DEFAULT_MAX_DECODING_BYTES, DEFAULT_MAX_PIXELS
 from resnet_service.errors import InvalidSettings
 from resnet_service.types import Fidelity, LogFormat, RuntimeName
 from resnet_service.validation import describe
@@ -100,6 +100,11 @@ class Settings(BaseSettings):
         description="Bytes of unanswered request bodies in memory at once; further ones get 429.",
     )
     max_pixels: int = Field(DEFAULT_MAX_PIXELS, ge=1, description="Largest image, in pixels; checked before decoding.")
+    max_decoding_bytes: int = Field(
+        DEFAULT_MAX_DECODING_BYTES,
+        ge=2**20,
+        description="Memory, in bytes, of all images while they are decoded; an image waits until its part is free.",
+    )
     max_batch: int = Field(
         16, ge=1, le=1024, description="Maximum number of images per request, for routes that take several."
     )

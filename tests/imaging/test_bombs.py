@@ -64,6 +64,7 @@ def test_every_image_is_bounded_in_memory_and_time(name: str) -> None:
     cost = bombs.measure(name)
     assert cost.answer in ("read", "broken_image", "too_many_pixels"), cost
     assert cost.seconds < SECONDS
+    assert not cost.estimated < cost.megabytes  # NaN if decoding did not begin
     assert cost.megabytes < (MEGABYTES_OF_THE_LARGEST if name in HEAVY else MEGABYTES)
 
 

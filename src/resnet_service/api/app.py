@@ -19,6 +19,7 @@ from resnet_service.inference.loader import ModelLoader
 from resnet_service.observability.metrics import Metrics
 from resnet_service.observability.tracing import Tracer, open_tracer
 from resnet_service.settings import Settings, load_settings
+from resnet_service.system.budget import SharedBudget
 
 # Orchestrators and load balancers, which have no key, ask these.
 _PROBES = (operations.probes, open_inference.probes)
@@ -40,14 +41,16 @@ def create_app(
     classifier: ImageClassifier | None = None,
     loader: ModelLoader | None = None,
     tracer: Tracer | None = None,
+    body_budget: SharedBudget | None = None,
 ) -> FastAPI:
     """Make the application; the model is loaded when the server starts it.
 
     Args:
         settings: By default, read from the environment.
         classifier: Served instead of the settings' model; tests pass their own.
-        loader: The settings' model, where loading it has already begun.
+        loader: The settings' model, where loading it has already begun; it has the memory for decoding.
         tracer: Records each request; by default there is one if the settings ask for tracing.
+        body_budget: The memory of request bodies, if processes share it.
 
     Raises:
         InvalidSettings: The file of API keys cannot be used.
@@ -59,7 +62,7 @@ def create_app(
     if tracer is None and settings.tracing:
         tracer = open_tracer()
     metrics = Metrics()
-    body_budget = BodyBudget(settings.max_receiving_bytes)
+    bodies = BodyBudget(settings.max_receiving_bytes, body_budget)
     open_paths = _open_paths(settings)
 
     app = FastAPI(
@@ -80,7 +83,7 @@ def create_app(
         ),
         middleware=middleware(
             settings,
-            body_budget=body_budget,
+            body_budget=bodies,
             max_bytes_by_path={predict.BATCH_PATH: settings.max_batch_bytes},
             key_ring=key_ring,
             open_paths=open_paths,
@@ -91,7 +94,7 @@ def create_app(
     )
     app.state.settings = settings
     app.state.startup_error = None
-    app.state.body_budget = body_budget
+    app.state.body_budget = bodies
     for router in ROUTERS:
         app.include_router(router)
     static.install(app)

@@ -20,6 +20,7 @@ from resnet_service.observability.logs import count_lost_lines
 from resnet_service.observability.metrics import Metrics
 from resnet_service.observability.tracing import Tracer
 from resnet_service.settings import Settings
+from resnet_service.system.budget import SharedBudget
 from resnet_service.system.memory import trim_heap
 
 log = logging.getLogger("resnet_service")
@@ -36,9 +37,12 @@ def lifespan_of(
 ) -> Callable[[FastAPI], AbstractAsyncContextManager[LifespanState]]:
     """Return the lifespan hook of an application; arguments as for ``create_app``."""
 
+    # One for all models that are loaded: the old one and the new one are both in use during a reload.
+    budget = SharedBudget(settings.max_decoding_bytes) if loader is None else loader.budget
+
     def open_model() -> ImageClassifier:
         if classifier is None:
-            return open_classifier(settings)
+            return open_classifier(settings, budget)
         classifier.warm_up()
         return classifier
 

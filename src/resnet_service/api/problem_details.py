@@ -70,6 +70,11 @@ _TABLE: dict[type[errors.ServiceError], tuple[HTTPStatus, str]] = {
         HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
         "The image has 56,000,000 pixels (8000x7000); the limit is 50,000,000.",
     ),
+    errors.DecodingTooLarge: (
+        HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+        "Decoding this image takes up to 900 MB of memory; the limit is 805 MB. Send it with fewer pixels, or as a "
+        "baseline JPEG.",
+    ),
     errors.InvalidTopK: (
         HTTPStatus.UNPROCESSABLE_ENTITY,
         "top_k is 11; it must be between 1 and 10, because this model has 10 classes.",

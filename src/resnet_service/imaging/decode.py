@@ -8,6 +8,7 @@ import ctypes
 import math
 import mmap
 import warnings
+from collections.abc import Callable
 from io import BytesIO
 from typing import NamedTuple
 
@@ -15,8 +16,16 @@ import numpy as np
 from PIL import Image, _imaging
 
 from resnet_service.defaults import DEFAULT_MAX_PIXELS
-from resnet_service.errors import BrokenImage, MissingImage, NotAnImage, OutOfResources, TooManyPixels
+from resnet_service.errors import (
+    BrokenImage,
+    MissingImage,
+    NotAnImage,
+    OutOfResources,
+    ServiceError,
+    TooManyPixels,
+)
 from resnet_service.imaging.decoder_limits import check_file, check_opened
+from resnet_service.imaging.decoding_memory import decoding_bytes
 from resnet_service.imaging.formats import ACCEPTED_FORMATS, REFUSED_BY_NAME, SIGNATURES
 from resnet_service.system.resources import is_exhaustion
 
@@ -82,7 +91,14 @@ class DecodedImage(NamedTuple):
     info: ImageInfo
 
 
-def decode(data: bytes, max_pixels: int = DEFAULT_MAX_PIXELS, *, min_side: int | None = None) -> DecodedImage:
+# Called before decoding with the bytes that it will take at its peak, and the size, in pixels, of what it will return;
+# EXIF may still turn the image, which swaps its sides.
+Reserve = Callable[[int, tuple[int, int]], None]
+
+
+def decode(
+    data: bytes, max_pixels: int = DEFAULT_MAX_PIXELS, *, min_side: int | None = None, reserve: Reserve | None = None
+) -> DecodedImage:
     """Decode an image, or the first frame of an animation, to upright RGB.
 
     Transparency is flattened on white, 16-bit grey is scaled to 8 bits, CMYK and palettes are converted, the EXIF
@@ -93,6 +109,7 @@ def decode(data: bytes, max_pixels: int = DEFAULT_MAX_PIXELS, *, min_side: int |
         max_pixels: Limit for the full image, whatever the scale it is decoded at.
         min_side: Pixels that the shorter side needs. A JPEG may then be decoded at 1/2, 1/4 or 1/8 of its size, but not
             below this; the decoder skips coefficients, at a fraction of the cost.
+        reserve: Called before decoding; it may wait for memory. Its errors are raised.
 
     Raises:
         MissingImage: ``data`` is empty.
@@ -115,15 +132,19 @@ def decode(data: bytes, max_pixels: int = DEFAULT_MAX_PIXELS, *, min_side: int |
                 scale = min_side / min(opened.size)
                 # Only the JPEG plugin does anything here; it takes the smallest scale that is not below this size.
                 opened.draft(None, (math.ceil(width * scale), math.ceil(height * scale)))
+            if reserve is not None:
+                reserve(decoding_bytes(opened, data, (width, height)), opened.size)
             opened.load()
             turn = _turn_upright(opened)
             image = _to_rgb(opened)
-            image = image if turn is None else image.transpose(turn)
-            if turn in _SIDEWAYS:
-                width, height = height, width
+        del opened  # its pixels are freed before the copy that the transposition makes
+        if turn is not None:
+            image = image.transpose(turn)
+        if turn in _SIDEWAYS:
+            width, height = height, width
     except Image.DecompressionBombError as error:
         raise TooManyPixels(f"The image has more pixels than the limit of {max_pixels:,}.") from error
-    except (BrokenImage, TooManyPixels):
+    except ServiceError:
         raise
     except Exception as error:  # a decoder may raise anything on untrusted input; all else means "broken"
         if _LIBRARY_LIMIT in str(error).lower():
@@ -173,9 +194,10 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode in ("I", "F"):
         raise BrokenImage("The image has 32-bit pixels, whose range is not defined; save it with 8 or 16 bits.")
     if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
-        with_alpha = image.convert("RGBA")
+        # As its own mask, and without a copy if it already is RGBA: each copy takes 4 bytes a pixel.
+        with_alpha = image if image.mode == "RGBA" else image.convert("RGBA")
         flat = Image.new("RGB", image.size, "white")
-        flat.paste(with_alpha, mask=with_alpha.getchannel("A"))
+        flat.paste(with_alpha, mask=with_alpha)
         return flat
     return image if image.mode == "RGB" else image.convert("RGB")
 

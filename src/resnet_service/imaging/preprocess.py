@@ -26,6 +26,9 @@ _FILTERS = {
 _MAX_EXACT_PIXELS = 1 << 24
 
 
+_PIXEL_BYTES = 4  # Pillow's RGB
+
+
 class Region(NamedTuple):
     """A rectangle in an image, in pixels, with fractions."""
 
@@ -67,6 +70,20 @@ def crop(image: Image.Image, metadata: ModelMetadata, *, exact: bool = True) -> 
         box = (shown.left, shown.top, shown.left + shown.width, shown.top + shown.height)
         cut = image.resize((side, side), resample, box=box)
     return np.array(cut, dtype=np.uint8)
+
+
+def crop_bytes(size: tuple[int, int], metadata: ModelMetadata, *, exact: bool = True) -> int:
+    """Return the bytes that an image of ``size``, upright or not, and its ``crop`` take at most, the image included.
+
+    Pillow resizes across first, then down; in between, the image has the new width and the old height.
+    """
+    most = 0
+    for across, down in (size, size[::-1]):
+        width, height = _resized((across, down), metadata.resize_size)
+        if not exact or width * height > _MAX_EXACT_PIXELS:
+            width, height = metadata.input_size, metadata.input_size
+        most = max(most, width * (down + height))
+    return _PIXEL_BYTES * (size[0] * size[1] + most)
 
 
 def normalise(crops: NDArray[np.uint8], metadata: ModelMetadata) -> NDArray[np.float32]:

@@ -3,7 +3,7 @@
 import itertools
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,13 +12,14 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from resnet_service.defaults import DEFAULT_MAX_PIXELS
+from resnet_service.defaults import DEFAULT_MAX_DECODING_BYTES, DEFAULT_MAX_PIXELS
 from resnet_service.errors import InvalidModelOutput, OutputUnavailable, RequestError, TooManyPixels
 from resnet_service.imaging.decode import DRAFT_MARGIN, DecodedImage, ImageInfo, decode
 from resnet_service.imaging.heatmap import draw
-from resnet_service.imaging.preprocess import Region, crop, region
+from resnet_service.imaging.preprocess import Region, crop, crop_bytes, region
 from resnet_service.inference.base import ServedModel
 from resnet_service.inference.class_activation_map import activation_map, check_class_id
+from resnet_service.inference.decoding_budget import taken_from
 from resnet_service.inference.ranking import check_logits, check_top_k, rank, softmax
 from resnet_service.inference.results import Classification, Embedding, Explanation, Scores, Timing
 from resnet_service.models.architecture_names import canonical_for
@@ -26,6 +27,7 @@ from resnet_service.models.label_translations import Translations, translations_
 from resnet_service.models.labels import LabelSet, label_file_for, labels_of
 from resnet_service.runtimes.base import Features, Runtime
 from resnet_service.runtimes.registry import open_runtime
+from resnet_service.system.budget import SharedBudget
 from resnet_service.types import Fidelity, MapForm, RuntimeName
 
 _VERSION_DIGITS = 12
@@ -44,6 +46,8 @@ class ClassifierConfig:
         max_pixels: Images with more pixels are refused before decoding.
         decoding: ``exact`` gives the pixels of the reference transforms, bit for bit; ``fast`` decodes large JPEGs at a
             reduced scale and resizes only the part that the crop shows.
+        max_decoding_bytes: Memory for decoding, of all images together.
+        budget: That memory, if other processes share it; instead of ``max_decoding_bytes``.
 
     """
 
@@ -54,6 +58,8 @@ class ClassifierConfig:
     threads: int = 0
     max_pixels: int = DEFAULT_MAX_PIXELS
     decoding: Fidelity = "fast"
+    max_decoding_bytes: int = DEFAULT_MAX_DECODING_BYTES
+    budget: SharedBudget | None = None
 
 
 DEFAULT_CONFIG = ClassifierConfig()
@@ -75,6 +81,7 @@ class Classifier:
         # Decoded images dominate a request's memory, so at most ``workers`` exist at once; prefetching threads hold
         # crops only. More decoders than CPUs would not be faster.
         self._decoders = threading.Semaphore(config.workers)
+        self._budget = config.budget or SharedBudget(config.max_decoding_bytes)
         self._max_pixels = config.max_pixels
         self._exact = config.decoding == "exact"
         self._min_side = None if self._exact else DRAFT_MARGIN * runtime.metadata.resize_size
@@ -179,9 +186,9 @@ class Classifier:
                 f"{self.model.metadata.arch} does not, so its answers cannot be explained."
             )
         watch = _Stopwatch()
-        with self._decoders:  # held until the map is drawn on the decoded image
+        with self._decoders, taken_from(self._budget) as take:  # held until the map is drawn on the decoded image
             with self._working():
-                decoded, pixels = self._prepare(data, watch)
+                decoded, pixels = self._prepare(data, watch, take)
                 features = self._runtime.features(pixels, prefer_latency=self._active == 1)
             (best,) = rank(features.logits, self.model.labels, 1)
             chosen = best.class_id if asked is None else asked
@@ -189,14 +196,16 @@ class Classifier:
             watch.mark()
             shown = region(decoded.image.size, self.model.metadata)
             png = draw(form, decoded.image, values, shown, self.model.metadata.input_size)
+            displayed, info = _as_displayed(shown, decoded), decoded.info
+            del decoded  # before its memory counts as free
         return Explanation(
             chosen,
             self.model.labels.classes[chosen].name,
             float(softmax(features.logits)[chosen]),
             values,
-            _as_displayed(shown, decoded),
+            displayed,
             png,
-            decoded.info,
+            info,
             watch.timing(),
         )
 
@@ -237,15 +246,22 @@ class Classifier:
         self, data: bytes, watch: "_Stopwatch", max_pixels: int | None = None
     ) -> tuple[ImageInfo, NDArray[np.uint8]]:
         """Return the image's description and its crop, uint8 [S, S, 3]; the decoded image is freed."""
-        with self._decoders:
-            decoded, pixels = self._prepare(data, watch, max_pixels)
-            return decoded.info, pixels
+        with self._decoders, taken_from(self._budget) as take:
+            decoded, pixels = self._prepare(data, watch, take, max_pixels)
+            info = decoded.info
+            del decoded  # before its memory counts as free
+            return info, pixels
 
     def _prepare(
-        self, data: bytes, watch: "_Stopwatch", max_pixels: int | None = None
+        self, data: bytes, watch: "_Stopwatch", take: Callable[[int], None], max_pixels: int | None = None
     ) -> tuple[DecodedImage, NDArray[np.uint8]]:
         """Return the upright image and its crop, uint8 [S, S, 3]."""
-        decoded = decode(data, self._max_pixels if max_pixels is None else max_pixels, min_side=self._min_side)
+
+        def reserve(decoding: int, size: tuple[int, int]) -> None:
+            take(max(decoding, crop_bytes(size, self.model.metadata, exact=self._exact)))
+
+        limit = self._max_pixels if max_pixels is None else max_pixels
+        decoded = decode(data, limit, min_side=self._min_side, reserve=reserve)
         watch.mark()
         pixels = crop(decoded.image, self.model.metadata, exact=self._exact)
         watch.mark()

@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import Self, TypeVar
 
 from resnet_service.errors import DeadlineExceeded, Overloaded
+from resnet_service.inference.deadline import set_deadline
 
 T = TypeVar("T")
 
@@ -199,8 +200,11 @@ class Permit:
             raise RuntimeError("a permit is for one task at a time")
         queued = time.perf_counter()
 
+        end = time.monotonic() + deadline
+
         def begin() -> T:
             self.waited = time.perf_counter() - queued
+            set_deadline(end)
             return function(*args)
 
         self._holds_slot, self._keeps_slot = False, keep

@@ -1,6 +1,11 @@
 """A budget of bytes that all processes of a service share."""
 
+import errno
+import fcntl
+import threading
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from resnet_service.system.shared_memory import SharedTable
 
@@ -22,6 +27,7 @@ class SharedBudget:
         self.limit = limit
         self._table = table or SharedTable.local(1)
         self._held = self._table.row(row)
+        self._turn = threading.Lock()
 
     @property
     def used(self) -> int:
@@ -39,16 +45,46 @@ class SharedBudget:
     def acquire(self, size: int, seconds: float) -> bool:
         """Take ``size`` bytes; wait for them at most ``seconds``, and return whether they were free in time.
 
-        Blocks the calling thread. ``size`` must not exceed ``limit``.
+        Blocks the calling thread. Whoever waits has the turn: nobody who came later overtakes it, so that a large
+        size is not starved by small ones. ``size`` must not exceed ``limit``.
         """
         end = time.monotonic() + seconds
-        while not self.try_acquire(size):
-            if time.monotonic() >= end:
+        if not self._turn.acquire(timeout=max(0, min(seconds, threading.TIMEOUT_MAX))):
+            return False
+        try:
+            with self._turn_among_processes(end) as got:
+                return got and _poll(lambda: self.try_acquire(size), end)
+        finally:
+            self._turn.release()
+
+    @contextmanager
+    def _turn_among_processes(self, end: float) -> Iterator[bool]:
+        """Hold the turn, if it comes before ``end``; a process that dies gives it up."""
+        got = _poll(self._try_turn, end)
+        try:
+            yield got
+        finally:
+            if got:
+                fcntl.lockf(self._table.descriptor, fcntl.LOCK_UN, 1, 1)
+
+    def _try_turn(self) -> bool:
+        try:
+            fcntl.lockf(self._table.descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, 1)
+        except OSError as error:
+            if error.errno in (errno.EACCES, errno.EAGAIN):
                 return False
-            time.sleep(_POLL_SECONDS)
+            raise
         return True
 
     def release(self, size: int) -> None:
         """Give ``size`` bytes back that this process holds."""
         with self._table.lock():
             self._held[0] -= size
+
+
+def _poll(condition: Callable[[], bool], end: float) -> bool:
+    while not condition():
+        if time.monotonic() >= end:
+            return False
+        time.sleep(_POLL_SECONDS)
+    return True

@@ -47,9 +47,10 @@ class SharedTable:
     @contextmanager
     def lock(self) -> Iterator[None]:
         """Exclude all other threads and processes while the block runs; a process that dies releases the lock."""
+        # Only the first byte; ``system.budget`` locks the second.
         with self._thread_lock:  # a record lock excludes processes, but not the threads of one
-            fcntl.lockf(self.descriptor, fcntl.LOCK_EX)
+            fcntl.lockf(self.descriptor, fcntl.LOCK_EX, 1)
             try:
                 yield
             finally:
-                fcntl.lockf(self.descriptor, fcntl.LOCK_UN)
+                fcntl.lockf(self.descriptor, fcntl.LOCK_UN, 1)

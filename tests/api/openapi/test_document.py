@@ -25,7 +25,7 @@ from resnet_service.api.app import create_app
 from resnet_service.api.openapi import document, examples
 from resnet_service.api.problem_details import KINDS, is_foreign
 from resnet_service.api_keys import Keys
-from resnet_service.errors import InvalidModelOutput, OutputUnavailable
+from resnet_service.errors import DecodingTooLarge, InvalidModelOutput, OutputUnavailable
 from resnet_service.inference.classifier import Classifier
 from resnet_service.inference.fake import FakeClassifier
 from resnet_service.settings import Settings
@@ -506,6 +506,7 @@ def broken() -> Iterator[dict[str, Ask]]:
     with (
         service(unsound) as (_, client),
         service(FakeClassifier(failure=MemoryError())) as (_, short),
+        service(FakeClassifier(failure=DecodingTooLarge("900 MB"))) as (_, small),
         service() as (app, other),
         service() as (ending, last),
         service(Broken()) as (_, limited),
@@ -524,6 +525,7 @@ def broken() -> Iterator[dict[str, Ask]]:
         yield {
             "unsound_output": asked(client, body_of),
             "out_of_resources": asked(short, body_of),
+            "decoding_too_large": asked(small, body_of),
             "internal_error": sent(other, lambda one: head(one.method, one.sent, Content_Length=1) + b"x"),
             "output_unavailable": asked(limited, body_of),
             "not_ready": not_ready,
@@ -549,7 +551,14 @@ SITUATIONS = {
     busy: {"overloaded"},
     full: {"too_many_bytes", "too_many_connections"},
     slow: {"request_too_slow", "deadline_exceeded"},
-    broken: {"unsound_output", "out_of_resources", "internal_error", "output_unavailable", "not_ready"},
+    broken: {
+        "unsound_output",
+        "out_of_resources",
+        "decoding_too_large",
+        "internal_error",
+        "output_unavailable",
+        "not_ready",
+    },
 }
 
 

@@ -8,6 +8,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from resnet_service.api.problem_details import respond_to
 from resnet_service.api.units import megabytes
 from resnet_service.errors import BodyBudgetExceeded, BodyTooLarge, RequestTooSlow, ServiceError
+from resnet_service.system.budget import SharedBudget
 from resnet_service.system.memory import trim_freed
 
 # Seconds before the minimum rate applies: a slow start or a short gap in reception is no attack.
@@ -22,11 +23,17 @@ class BodyBudget:
     """The memory budget of all request bodies, in bytes, from their arrival to the response.
 
     Bytes count when they arrive, not when they are announced, since an announcement costs its sender nothing.
+
+    Args:
+        limit: The bytes in all.
+        shared: The budget of all processes of the service, instead of ``limit``.
+
     """
 
-    def __init__(self, limit: int) -> None:
-        self.limit = limit
-        self.used = 0
+    def __init__(self, limit: int, shared: SharedBudget | None = None) -> None:
+        self.limit = limit if shared is None else shared.limit
+        self._shared = shared
+        self.used = 0  # by this process
         self._peak = 0  # since the budget was unused
 
     def check(self, size: int) -> None:
@@ -36,11 +43,9 @@ class BodyBudget:
             BodyBudgetExceeded: They are not.
 
         """
-        if self.used + size > self.limit:
-            raise BodyBudgetExceeded(
-                f"The memory budget for request bodies is used up. Try again in {_RETRY_SECONDS} s.",
-                retry_after=_RETRY_SECONDS,
-            )
+        used = self.used if self._shared is None else self._shared.used
+        if used + size > self.limit:
+            raise self._exceeded()
 
     def acquire(self, size: int) -> None:
         """Count ``size`` bytes more.
@@ -49,7 +54,10 @@ class BodyBudget:
             BodyBudgetExceeded: They exceed the budget, and are not counted.
 
         """
-        self.check(size)
+        if self._shared is None:
+            self.check(size)
+        elif not self._shared.try_acquire(size):
+            raise self._exceeded()
         self.used += size
         self._peak = max(self._peak, self.used)
 
@@ -58,11 +66,20 @@ class BodyBudget:
 
         Bodies arrive in pieces. One small block that is allocated among them would otherwise keep all of them resident.
         """
+        if self._shared is not None and size:
+            self._shared.release(size)
         self.used -= size
         if self.used == 0:
             if self._peak >= _TRIM_BYTES:
                 trim_freed()
             self._peak = 0
+
+    @staticmethod
+    def _exceeded() -> BodyBudgetExceeded:
+        return BodyBudgetExceeded(
+            f"The memory budget for request bodies is used up. Try again in {_RETRY_SECONDS} s.",
+            retry_after=_RETRY_SECONDS,
+        )
 
 
 class BodyLimitsMiddleware:

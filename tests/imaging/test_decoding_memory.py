@@ -1,0 +1,69 @@
+"""The estimated memory of decoding, against the measured."""
+
+import io
+import time
+
+import pytest
+from PIL import Image
+
+from fuzz.variants import VARIANTS, growth
+from resnet_service.imaging.decoding_memory import decoding_bytes
+
+# The costliest storage of each format, and ordinary photographs.
+NAMES = (
+    "jpeg RGB baseline subsampling 2",
+    "jpeg CMYK progressive subsampling 0",
+    "png RGBA turned",
+    "png I;16 turned",
+    "png LA",
+    "webp RGBA lossless",
+    "gif P transparent",
+    "bmp RGB",
+    "tiff LA tiff_lzw one strip",
+    "tiff RGBA one strip turned",
+    "avif RGBA 4:4:4",
+)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
+def test_the_estimate_is_never_below_the_measured_growth(name: str) -> None:
+    _, estimated, measured = growth(VARIANTS[name](3000, 2000))
+    assert measured <= estimated <= 2.5 * measured
+
+
+def _opened(data: bytes) -> Image.Image:
+    return Image.open(io.BytesIO(data))
+
+
+@pytest.mark.parametrize(("width", "height", "progressive"), [(4000, 3000, False), (8000, 6000, False)])
+def test_two_photographs_fit_at_once_at_a_reduced_scale(width: int, height: int, progressive: bool) -> None:
+    buffer = io.BytesIO()
+    Image.new("RGB", (width, height)).save(buffer, "JPEG", progressive=progressive)
+    with _opened(buffer.getvalue()) as image:
+        image.draft(None, (width // 8, height // 8))
+        assert decoding_bytes(image, buffer.getvalue(), (width, height)) < 16e6
+
+
+def test_a_progressive_jpeg_costs_its_coefficients_at_any_scale() -> None:
+    buffer = io.BytesIO()
+    Image.new("RGB", (800, 600)).save(buffer, "JPEG", progressive=True, subsampling=0)
+    with _opened(buffer.getvalue()) as image:
+        full = decoding_bytes(image, buffer.getvalue(), (800, 600))
+        image.draft(None, (100, 75))
+        reduced = decoding_bytes(image, buffer.getvalue(), (800, 600))
+    assert reduced - (6 << 20) >= 800 * 600 * 6
+    assert full - reduced == pytest.approx(800 * 600 * 4 * 63 / 64, rel=0.01)
+
+
+def test_small_images_pay_next_to_nothing() -> None:
+    buffer = io.BytesIO()
+    Image.new("RGB", (500, 375)).save(buffer, "JPEG")
+    data = buffer.getvalue()
+    with _opened(data) as image:
+        best = 1.0
+        for _ in range(50):
+            begun = time.thread_time()
+            decoding_bytes(image, data, image.size)
+            best = min(best, time.thread_time() - begun)
+    assert best < 50e-6
