@@ -4,8 +4,6 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 
-from resnet_service.errors import NotReady
-
 log = logging.getLogger("resnet_service")
 
 _SECONDS_BETWEEN_CHECKS = 1.0
@@ -28,16 +26,6 @@ class Health:
     def ready(self) -> bool:
         """Whether a load balancer should send requests."""
         return self._healthy and not self.draining
-
-    def check_ready(self) -> None:
-        """Do nothing if requests may be sent.
-
-        Raises:
-            NotReady: The service is shutting down, or an inference failed and the model is being checked.
-
-        """
-        if not self.ready:
-            raise NotReady
 
     def mark_unhealthy(self) -> None:
         """Be unready until a check succeeds; the first check begins now."""

@@ -19,6 +19,7 @@ from resnet_service.observability.metrics import Metrics
 from resnet_service.observability.tracing import Tracer
 from resnet_service.settings import Settings
 from resnet_service.system.memory import trim_heap
+from resnet_service.system.shared_state import SharedState
 
 log = logging.getLogger("resnet_service")
 
@@ -31,6 +32,7 @@ def lifespan_of(
     key_ring: KeyRing | None,
     metrics: Metrics,
     tracer: Tracer | None,
+    shared: SharedState,
 ) -> Callable[[FastAPI], AbstractAsyncContextManager[LifespanState]]:
     """Return the lifespan hook of an application; arguments as for ``create_app``."""
 
@@ -43,7 +45,7 @@ def lifespan_of(
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[LifespanState]:
         try:
-            async with _running(settings, open_model, loader, key_ring, metrics) as service:
+            async with _running(settings, open_model, loader, key_ring, metrics, shared) as service:
                 app.state.service = service
                 yield {"service": service}
         except ServiceError as error:
@@ -63,6 +65,7 @@ async def _running(
     loader: ModelLoader | None,
     key_ring: KeyRing | None,
     metrics: Metrics,
+    shared: SharedState,
 ) -> AsyncIterator[Service]:
     """Load the model and start the threads; at the end, stop the threads, the checks and the reloads."""
     workers = worker_count(settings)
@@ -80,11 +83,11 @@ async def _running(
         # Every thread infers once before the first request.
         await executor.run_on_each(classifier.warm_thread)
         trim_heap()
-        service = Service(settings, classifier, executor, Reloader(open_model, install), key_ring, metrics)
+        service = Service(settings, classifier, executor, Reloader(open_model, install), key_ring, metrics, shared)
         metrics.watch(
             running=lambda: executor.running,
             waiting=lambda: executor.waiting,
-            ready=lambda: service.health.ready,
+            ready=lambda: service.ready,
         )
         _announce(classifier, workers, metrics)
         if key_ring is not None:
