@@ -59,6 +59,15 @@ class Settings(BaseSettings):
     arch: str | None = Field(None, description="Architecture, for a bare state_dict, which does not name its own.")
     labels: Path | None = Field(None, description="Label set file; by default the one that the model names.")
     workers: int = Field(0, ge=0, le=256, description="Images classified at once; 0 for one per available CPU.")
+    processes: int = Field(
+        0,
+        ge=0,
+        le=64,
+        description="Processes that share workers and connections; 0 for one per four available CPUs.",
+    )
+    max_process_bytes: int = Field(
+        0, ge=0, description="Resident memory in bytes at which one of several processes is replaced; 0 for any."
+    )
     threads: int = Field(
         0,
         ge=0,

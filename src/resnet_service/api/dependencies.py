@@ -57,9 +57,13 @@ class Service:
 
     def reload(self) -> None:
         """Reload the API keys now, and the model in the background."""
+        self.reload_keys()
+        self.reloader.request()
+
+    def reload_keys(self) -> None:
+        """Read the API keys again, if there are any."""
         if self.keys is not None:
             self.keys.reload()
-        self.reloader.request()
 
     def serve(self, classifier: ImageClassifier) -> None:
         """Serve ``classifier`` from now on."""

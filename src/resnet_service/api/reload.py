@@ -27,6 +27,8 @@ class Reloader:
         self._install = install
         self._reloading: asyncio.Task[None] | None = None
         self._again = False
+        # Called with whether the latest reload succeeded.
+        self.finished: Callable[[bool], None] = lambda succeeded: None
 
     @property
     def busy(self) -> bool:
@@ -47,9 +49,10 @@ class Reloader:
 
     async def _reload(self) -> None:
         while True:
-            self._again = False
+            self._again = succeeded = False
             try:
                 await self._install(await asyncio.to_thread(self._open_model))
+                succeeded = True
             except ServiceError as error:
                 log.error("Reload failed; the old model keeps serving: %s", error)
             except Exception as error:  # noqa: BLE001 - whatever fails, the old model keeps serving
@@ -57,3 +60,4 @@ class Reloader:
             if not self._again:
                 break
         self._reloading = None
+        self.finished(succeeded)

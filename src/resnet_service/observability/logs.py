@@ -25,7 +25,7 @@ with import_blocked("rich"):
     from structlog.typing import EventDict, Processor
 
 # Fields that a line may have beside its message; any other `extra` is left out.
-FIELDS = ("request_id", "method", "route", "path", "status", "ms", "received", "sent", "code", "trace_id")
+FIELDS = ("request_id", "method", "route", "path", "status", "ms", "received", "sent", "code", "trace_id", "process_index")
 
 _MAX_LENGTH = 2000  # characters of a text
 _MAX_TRACEBACK = 10 * _MAX_LENGTH  # characters of a traceback, counted from its end
@@ -36,7 +36,7 @@ _BATCH_LINES = 256
 
 
 @contextmanager
-def writing(log_format: LogFormat, level: str, descriptor: int | None = None) -> Iterator[None]:
+def writing(log_format: LogFormat, level: str, descriptor: int | None = None, process: int | None = None) -> Iterator[None]:
     """Write the log of the whole process while the block runs.
 
     Args:
@@ -44,6 +44,7 @@ def writing(log_format: LogFormat, level: str, descriptor: int | None = None) ->
         level: Lowest level to write. ``debug`` applies to this package's loggers only: those of other libraries would
             write image contents.
         descriptor: File descriptor to write to; standard error by default.
+        process: Number of this process in a service of several; each line has it.
 
     """
     target = sys.stderr.fileno() if descriptor is None else descriptor
@@ -59,6 +60,13 @@ def writing(log_format: LogFormat, level: str, descriptor: int | None = None) ->
     root.setLevel(max(lowest, logging.INFO))
     ours.setLevel(lowest)
     root.addHandler(handler)
+
+    def number(record: logging.LogRecord) -> bool:
+        record.process_index = process
+        return True
+
+    if process is not None:
+        handler.addFilter(number)
     try:
         yield
     finally:

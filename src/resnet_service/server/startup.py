@@ -4,6 +4,7 @@ import socket
 
 from resnet_service.errors import AddressUnavailable
 from resnet_service.inference.loader import ModelLoader
+from resnet_service.server.supervisor import process_count, supervise
 from resnet_service.settings import Settings
 from resnet_service.system.imports import block_import
 from resnet_service.system.memory import gc_frozen, limit_gc, limit_heap
@@ -26,6 +27,10 @@ def start(settings: Settings) -> None:
     # FastAPI checks each type for Pydantic 1, and would import all of that for it.
     block_import("pydantic.v1")
     with _listener(settings.host, settings.port) as listener:
+        count = process_count(settings)
+        if count > 1:
+            supervise(listener, settings, count)
+            return
         with gc_frozen():
             loader = ModelLoader(settings)
             from resnet_service.server.server import serve

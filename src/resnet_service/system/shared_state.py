@@ -13,6 +13,8 @@ from resnet_service.system.shared_memory import SharedTable, locked
 
 # Label values are bounded by routes, statuses and error codes; memory that no metric uses is never touched.
 _METRIC_COLUMNS = 1 << 16
+# The first columns are gauges, which end with their process.
+GAUGES = 3
 # A process whose event loop has been silent for longer is passed over when connections are shared out.
 _RESPONSIVE_SECONDS = 0.5
 
@@ -45,7 +47,8 @@ class Descriptors(NamedTuple):
 class SharedState:
     """The shared memory, as one process sees it.
 
-    Tables have a row for each of ``count`` processes; the table of processes has one more, the supervisor's.
+    Tables have a row for each of ``count`` processes: one more than serve at a time, so that a process can be started
+    before the one that it replaces ends. The table of processes has one more, the supervisor's.
     ``bodies`` and ``decoding`` are tables for ``SharedBudget``.
     """
 
@@ -109,7 +112,7 @@ class SharedState:
         """Whether the service is: all were ready once, it does not end, and at most one process is not ready now."""
         if not self.supervisor[Column.STARTED] or self.supervisor[Column.DRAINING]:
             return False
-        return self.processes.sum(Column.READY) >= max(1, self.count - 1)
+        return self.processes.sum(Column.READY) >= max(1, self.count - 2)
 
     def may_accept(self) -> bool:
         """Return whether no other responsive process has fewer open connections than this one."""
@@ -118,6 +121,14 @@ class SharedState:
             row[Column.CONNECTIONS] < own and now - row[Column.HEARTBEAT] < _RESPONSIVE_SECONDS
             for row in map(self.processes.row, range(self.count))
         )
+
+    def release(self, index: int) -> None:
+        """Give back what a process held that has ended; its counters stay."""
+        for table in (self.bodies, self.decoding):
+            with table.lock():
+                table.row(index)[0] = 0
+        for column in range(GAUGES):
+            self.metrics.row(index)[column] = 0
 
     def pids(self) -> list[int]:
         """Return the processes that live, the supervisor included."""

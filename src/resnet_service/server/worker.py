@@ -1,0 +1,77 @@
+"""One process of a service of several: it serves until its supervisor tells it to end, or has ended itself."""
+
+import logging
+import pickle
+import signal
+import socket
+import sys
+from typing import TYPE_CHECKING, NamedTuple
+
+from resnet_service.system.memory import gc_frozen, limit_gc, limit_heap, limit_malloc_arenas
+from resnet_service.system.shared_state import Descriptors
+
+if TYPE_CHECKING:
+    from resnet_service.settings import Settings
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+# What is said over the control socket, one message each. ``FAILED`` is followed by the sentence.
+READY, FAILED, RELOADED, RELOAD_FAILED = b"ready", b"failed:", b"reloaded", b"reload failed"
+DRAIN, STOP, RELOAD_KEYS, RELOAD_MODEL, RETIRE = b"drain", b"stop", b"keys", b"model", b"retire"
+MESSAGE_BYTES = 1 << 16
+
+
+class Assignment(NamedTuple):
+    """The first message to a worker: what it serves. It holds secrets, so it is no argument and no variable."""
+
+    settings: "Settings"
+    index: int
+    count: int
+    listener: int
+    shared: Descriptors
+
+
+def main() -> None:
+    """Serve what the supervisor assigns; the control socket's descriptor is the argument."""
+    # A terminal and some service managers send signals to all processes; the supervisor alone decides what follows.
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+    limit_malloc_arenas()
+    control = socket.socket(fileno=int(sys.argv[1]))
+    message = control.recv(MESSAGE_BYTES)
+    if not message:  # the supervisor has ended already
+        return
+    assignment: Assignment = pickle.loads(message)  # noqa: S301 - from the parent process, over a private socket
+    from resnet_service.observability.logs import writing
+
+    settings = assignment.settings
+    with writing(settings.log_format, settings.log_level, process=assignment.index):
+        _serve(control, assignment)
+
+
+def _serve(control: socket.socket, assignment: Assignment) -> None:
+    from resnet_service.errors import ServiceError
+    from resnet_service.system.imports import block_import
+
+    limit_heap()
+    limit_gc()
+    block_import("pydantic.v1")
+    try:
+        with gc_frozen():
+            from resnet_service.inference.loader import ModelLoader
+
+            loader = ModelLoader(assignment.settings)
+            from resnet_service.server.worker_server import serve_assigned
+
+        serve_assigned(control, assignment, loader)
+    except ServiceError as error:
+        control.send(FAILED + str(error).encode(errors="replace")[: MESSAGE_BYTES // 2])
+        logging.shutdown()
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    # Pickled messages name this module by its own name, not by ``__main__``.
+    from resnet_service.server.worker import main as run
+
+    run()
