@@ -77,7 +77,13 @@ def create_app(
         # To redirect `/labels/` to `/labels`, Starlette would build a URL from the client's Host header.
         redirect_slashes=False,
         lifespan=lifespan_of(
-            settings, classifier=classifier, loader=loader, key_ring=key_ring, metrics=metrics, tracer=tracer, shared=shared
+            settings,
+            classifier=classifier,
+            loader=loader,
+            key_ring=key_ring,
+            metrics=metrics,
+            tracer=tracer,
+            shared=shared,
         ),
         middleware=middleware(
             settings,

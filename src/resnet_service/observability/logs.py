@@ -7,6 +7,7 @@ alike.
 import logging
 import os
 import queue
+import select
 import sys
 import threading
 import time
@@ -25,7 +26,19 @@ with import_blocked("rich"):
     from structlog.typing import EventDict, Processor
 
 # Fields that a line may have beside its message; any other `extra` is left out.
-FIELDS = ("request_id", "method", "route", "path", "status", "ms", "received", "sent", "code", "trace_id", "process_index")
+FIELDS = (
+    "request_id",
+    "method",
+    "route",
+    "path",
+    "status",
+    "ms",
+    "received",
+    "sent",
+    "code",
+    "trace_id",
+    "process_index",
+)
 
 _MAX_LENGTH = 2000  # characters of a text
 _MAX_TRACEBACK = 10 * _MAX_LENGTH  # characters of a traceback, counted from its end
@@ -36,7 +49,9 @@ _BATCH_LINES = 256
 
 
 @contextmanager
-def writing(log_format: LogFormat, level: str, descriptor: int | None = None, process: int | None = None) -> Iterator[None]:
+def writing(
+    log_format: LogFormat, level: str, descriptor: int | None = None, process: int | None = None
+) -> Iterator[None]:
     """Write the log of the whole process while the block runs.
 
     Args:
@@ -49,7 +64,7 @@ def writing(log_format: LogFormat, level: str, descriptor: int | None = None, pr
     """
     target = sys.stderr.fileno() if descriptor is None else descriptor
     terminal = os.isatty(target)
-    handler = BackgroundWriter(target)
+    handler = BackgroundWriter(target, largest_write=None if process is None else select.PIPE_BUF)
     handler.setFormatter(
         formatter("console" if terminal else "json", colors=terminal)
         if log_format == "auto"
@@ -143,10 +158,11 @@ class BackgroundWriter(logging.Handler):
     ``logging.shutdown`` wait for ever; it also wakes for each line, which nearly doubles the CPU time of one.
     """
 
-    def __init__(self, descriptor: int, capacity: int = _CAPACITY) -> None:
+    def __init__(self, descriptor: int, capacity: int = _CAPACITY, largest_write: int | None = None) -> None:
         super().__init__()
         self._descriptor = descriptor
         self._capacity = capacity
+        self._largest_write = largest_write
         self._dropped = 0
         self._ended = False
         self._lines: queue.SimpleQueue[bytes | threading.Event | None] = queue.SimpleQueue()
@@ -191,7 +207,8 @@ class BackgroundWriter(logging.Handler):
             time.sleep(_GATHER_SECONDS)
             while len(batch) < _BATCH_LINES and not self._lines.empty():
                 batch.append(self._lines.get())
-            self._write(b"".join(line for line in batch if isinstance(line, bytes)))
+            for piece in self._pieces([line for line in batch if isinstance(line, bytes)]):
+                self._write(piece)
             if self._dropped:
                 dropped, self._dropped = self._dropped, 0
                 record = logging.LogRecord(
@@ -202,6 +219,19 @@ class BackgroundWriter(logging.Handler):
                 if isinstance(waiting, threading.Event):
                     waiting.set()
             ended = None in batch
+
+    def _pieces(self, lines: list[bytes]) -> Iterator[bytes]:
+        """Join lines; up to the largest write, a pipe takes them whole, whatever other processes write to it."""
+        if self._largest_write is None:
+            yield b"".join(lines)
+            return
+        piece = b""
+        for line in lines:
+            if piece and len(piece) + len(line) > self._largest_write:
+                yield piece
+                piece = b""
+            piece += line
+        yield piece
 
     def _write(self, line: bytes) -> None:
         try:
