@@ -163,10 +163,10 @@ class Metrics(Collector):
         """Yield all metrics with the sums of all processes; ``prometheus_client`` calls this."""
         total = self._shared.metrics.sum
         families: dict[str, Metric] = {}
-        for name, (text, labels) in _COUNTERS.items():
-            families[name] = CounterMetricFamily(f"resnet_service_{name}", text, labels=labels)
-        for name, (text, labels) in _HISTOGRAMS.items():
-            families[name] = HistogramMetricFamily(f"resnet_service_{name}", text, labels=labels)
+        for name, (text, names) in _COUNTERS.items():
+            families[name] = CounterMetricFamily(f"resnet_service_{name}", text, labels=names)
+        for name, (text, names) in _HISTOGRAMS.items():
+            families[name] = HistogramMetricFamily(f"resnet_service_{name}", text, labels=names)
         for name, text in _GAUGES.items():
             families[name] = GaugeMetricFamily(f"resnet_service_{name}", text, labels=())
         for (name, *labels), column in self._shared.keys:

@@ -75,7 +75,7 @@ class _Worker:
 
 
 class Supervisor:
-    """Keeps ``count`` workers running; there is a row of shared memory more, for a worker that takes another's place."""
+    """Keeps ``count`` workers running; one more row of shared memory is for a worker that takes another's place."""
 
     def __init__(self, listener: socket.socket, settings: Settings, count: int) -> None:
         self._listener, self._settings, self._count = listener, settings, count

@@ -5,7 +5,8 @@ import pickle
 import signal
 import socket
 import sys
-from typing import TYPE_CHECKING, NamedTuple
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from resnet_service.system.memory import gc_frozen, limit_gc, limit_heap, limit_malloc_arenas
 from resnet_service.system.shared_state import Descriptors
@@ -20,7 +21,8 @@ DRAIN, STOP, RELOAD_KEYS, RELOAD_MODEL, RETIRE = b"drain", b"stop", b"keys", b"m
 MESSAGE_BYTES = 1 << 16
 
 
-class Assignment(NamedTuple):
+@dataclass(frozen=True)
+class Assignment:
     """The first message to a worker: what it serves. It holds secrets, so it is no argument and no variable."""
 
     settings: "Settings"

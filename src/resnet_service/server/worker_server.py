@@ -75,7 +75,7 @@ class WorkerServer(Server):
         self.service.reloader.finished = self._reloaded
 
         def make_protocol() -> asyncio.Protocol:
-            return self.config.http_protocol_class(  # type: ignore[call-arg,return-value]
+            return self.config.http_protocol_class(  # type: ignore[call-arg]
                 config=self.config, server_state=self.server_state, app_state=self.lifespan.state
             )
 
