@@ -3,7 +3,6 @@
 import socket
 
 from resnet_service.errors import AddressUnavailable
-from resnet_service.inference.loader import ModelLoader
 from resnet_service.server.supervisor import process_count, supervise
 from resnet_service.settings import Settings
 from resnet_service.system.imports import block_import
@@ -32,6 +31,9 @@ def start(settings: Settings) -> None:
             supervise(listener, settings, count)
             return
         with gc_frozen():
+            # A supervisor needs none of this.
+            from resnet_service.inference.loader import ModelLoader
+
             loader = ModelLoader(settings)
             from resnet_service.server.server import serve
 

@@ -1,5 +1,6 @@
 """The supervisor of a service of several processes: it starts, watches, replaces and ends them, and serves nothing."""
 
+import contextlib
 import logging
 import math
 import os
@@ -68,10 +69,8 @@ class _Worker:
         self.failure = ""
 
     def send(self, message: bytes) -> None:
-        try:
+        with contextlib.suppress(OSError):  # it has ended or hangs, which is handled where that is noticed
             self.control.send(message)
-        except OSError:  # it has ended or hangs, which is handled where that is noticed
-            pass
 
 
 class Supervisor:
