@@ -18,7 +18,7 @@ class SharedTable:
     aligned number of eight bytes is read and written whole. What depends on several rows is done within ``lock``.
 
     The memory outlives a process that dies, so its row keeps what it has counted. A process that is not forked but
-    started anew opens the table by its inherited ``descriptor``.
+    started afresh opens the table by its inherited ``descriptor``.
     """
 
     def __init__(self, rows: int, columns: int, descriptor: int | None = None) -> None:
