@@ -728,6 +728,66 @@ def exported_with_padded_image(path: Path) -> None:
     )
 
 
+def _filtered(path: Path, before: Callable[[ModuleType], list[object]], **values: object) -> None:
+    """Write an exported model with a convolution of ``source``, which ``before`` computes, by a filter of ones.
+
+    The file has no filter, but its shape, ``filter_shape``.
+    """
+    _summed(
+        path,
+        lambda onnx: [
+            *before(onnx),
+            onnx.make_node("ConstantOfShape", ["filter_shape"], ["filter"]),
+            onnx.make_node("Conv", ["source", "filter"], ["large"]),
+        ],
+        **values,
+    )
+
+
+def exported_with_convolved_constants(path: Path) -> None:
+    """6 x 10^12 multiplications that do not depend on the image; its tensors have 250 MB."""
+    _filtered(
+        path,
+        lambda onnx: [onnx.make_node("ConstantOfShape", ["shape"], ["source"])],
+        shape=(1, 64, 512, 512),
+        filter_shape=(64, 64, 91, 91),
+    )
+
+
+def _enlarged(onnx: ModuleType, name: str) -> list[object]:
+    return [
+        onnx.make_node("Transpose", ["numbers"], ["channels_first"], perm=[0, 3, 1, 2]),
+        onnx.make_node("Resize", ["channels_first", "", "scales"], [name], mode="nearest"),
+    ]
+
+
+def _scales() -> object:
+    import numpy as np
+
+    return np.array([1, 1, 125, 125], np.float32)
+
+
+def exported_with_a_large_filter(path: Path) -> None:
+    """10^12 multiplications for each image of 8 pixels."""
+    _filtered(path, lambda onnx: _enlarged(onnx, "source"), scales=_scales(), filter_shape=(32, 3, 120, 120))
+
+
+def exported_with_large_pools(path: Path) -> None:
+    """A thousand pools of 99 x 99 pixels, one after the other."""
+    names = ["source", *(f"pooled{number}" for number in range(999)), "large"]
+    _summed(
+        path,
+        lambda onnx: [
+            *_enlarged(onnx, "source"),
+            *(
+                onnx.make_node("AveragePool", [a], [b], kernel_shape=[99, 99], pads=[49] * 4)
+                for a, b in itertools.pairwise(names)
+            ),
+        ],
+        scales=_scales(),
+    )
+
+
 def exported_with_sizes_from_the_image(path: Path) -> None:
     """As many numbers as the brightness of its first pixel."""
     _summed(

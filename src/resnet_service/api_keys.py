@@ -102,16 +102,17 @@ class KeyRing:
         self._file = file
         self.keys = self._read()
 
-    def reload(self) -> None:
-        """Read the file again; if it cannot be used, log the reason and keep the old keys."""
+    def reload(self) -> bool:
+        """Read the file again; if it cannot be used, log the reason, keep the old keys, and return false."""
         if self._file is None:
-            return
+            return True
         try:
             self.keys = self._read()
         except InvalidSettings as error:
             log.error("Could not read the API keys again; the old keys stay valid: %s", error)
-        else:
-            log.info("API keys read again; accepted now: %d", len(self.keys))
+            return False
+        log.info("API keys read again; accepted now: %d", len(self.keys))
+        return True
 
     def _read(self) -> Keys:
         filed = Keys.read(self._file) if self._file is not None else None

@@ -315,6 +315,16 @@ class NotReady(ServiceError):
         super().__init__(message)
 
 
+class OutOfResources(ServiceError):
+    """The service has no memory, file descriptors or threads left."""
+
+    code = "out_of_resources"
+    retry_after: ClassVar[int] = 1
+
+    def __init__(self, message: str = "The service is short of memory, descriptors or threads. Try again.") -> None:
+        super().__init__(message)
+
+
 class Overloaded(ServiceError):
     """The request queue is full.
 

@@ -1,6 +1,7 @@
 """All settings of the service; each declaration is also a flag, an environment variable and documentation."""
 
 import re
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -37,6 +38,24 @@ def _check_origins(origins: tuple[str, ...]) -> tuple[str, ...]:
                 f"{origin!r} is not an origin such as https://example.org; to allow all origins, use * by itself"
             )
     return origins
+
+
+_LOOPBACK = ("127.0.0.0/8", "::1/128")
+
+
+def _parse_proxies(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    names = filter(None, (part.strip() for part in value.split(",")))
+    texts = [text for name in names for text in (_LOOPBACK if name == "loopback" else (name,))]
+    return tuple(map(_network, texts))
+
+
+def _network(text: str) -> IPv4Network | IPv6Network:
+    try:
+        return ip_network(text)
+    except ValueError:
+        raise ValueError(f"{text!r} is neither an address nor a network such as 10.0.0.0/8, nor loopback") from None
 
 
 class Settings(BaseSettings):
@@ -123,6 +142,13 @@ class Settings(BaseSettings):
     cors_origins: Annotated[
         tuple[str, ...], BeforeValidator(_parse_origins), AfterValidator(_check_origins), NoDecode
     ] = Field((), description="Origins whose pages may call the service (CORS), separated by commas; * for all.")
+    trusted_proxies: Annotated[tuple[IPv4Network | IPv6Network, ...], BeforeValidator(_parse_proxies), NoDecode] = (
+        Field(
+            (),
+            description="Proxies whose X-Forwarded-For tells the client's address in the log: addresses or networks, "
+            "separated by commas; loopback for this machine.",
+        )
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Lowest severity to log.")
     log_format: LogFormat = Field(
         "auto",

@@ -25,6 +25,7 @@ def test_the_loop_turns_meanwhile_and_a_second_request_is_not_lost() -> None:
     turned = threading.Event()
     opened: list[ImageClassifier] = []
     swapped: list[ImageClassifier] = []
+    outcomes: list[bool] = []
 
     async def install(classifier: ImageClassifier) -> None:
         swapped.append(classifier)
@@ -35,7 +36,7 @@ def test_the_loop_turns_meanwhile_and_a_second_request_is_not_lost() -> None:
         return opened[-1]
 
     async def main() -> None:
-        reloader = Reloader(open_, install)
+        reloader = Reloader(open_, install, outcomes.append)
         reloader.request()
         await asyncio.sleep(0.05)
         reloader.request()
@@ -46,6 +47,7 @@ def test_the_loop_turns_meanwhile_and_a_second_request_is_not_lost() -> None:
     asyncio.run(main())
     assert swapped == opened
     assert len(swapped) == 2
+    assert outcomes == [True, True]
 
 
 @pytest.mark.parametrize("failure", [UnreadableModel("/models/m.pth is damaged."), MemoryError()])
@@ -53,18 +55,21 @@ def test_what_fails_is_one_line_and_changes_nothing(failure: Exception, caplog: 
     def open_() -> ImageClassifier:
         raise failure
 
+    outcomes: list[bool] = []
+
     async def main() -> None:
         swapped: list[ImageClassifier] = []
 
         async def install(classifier: ImageClassifier) -> None:
             swapped.append(classifier)
 
-        reloader = Reloader(open_, install)
+        reloader = Reloader(open_, install, outcomes.append)
         reloader.request()
         await until_reloaded(reloader)
         assert swapped == []
 
     asyncio.run(main())
+    assert outcomes == [False]
     (record,) = caplog.records
     assert record.getMessage().startswith("Reload failed; the old model keeps serving: ")
     assert (str(failure) or "MemoryError") in record.getMessage()
@@ -98,7 +103,7 @@ def test_another_model_serves_since_it_came() -> None:
     async def install(opened: ImageClassifier) -> None:
         raise NotImplementedError
 
-    service = Service(Settings(), FakeClassifier(), executor, Reloader(FakeClassifier, install))
+    service = Service(Settings(), FakeClassifier(), executor, Reloader(FakeClassifier, install, lambda succeeded: None))
     service.serving_since = datetime.now(UTC) - timedelta(days=1)
     other = FakeClassifier()
     service.serve(other)

@@ -29,11 +29,13 @@ from resnet_service.errors import (
     InvalidBatchInput,
     InvalidModelOutput,
     InvalidTopK,
+    OutOfResources,
     OutputConflict,
     OutputInUse,
 )
 from resnet_service.inference.base import ImageClassifier
 from resnet_service.inference.fake import FakeClassifier
+from resnet_service.inference.results import Classification
 from tests.support.images import encoded, noise
 from tests.support.servers import REPOSITORY, cli
 
@@ -253,6 +255,35 @@ def test_doing_a_shard_twice_leaves_it_once(folder: Path, tmp_path: Path) -> Non
     for _ in range(2):
         run_shard(shard, FakeClassifier(), output, None)
     assert len(rows(tmp_path / "out")) == len(shard.images)
+
+
+class Short(FakeClassifier):
+    """Has no memory for the first ``failures`` calls."""
+
+    failures = 0
+
+    def classify(self, data: bytes, top_k: int | None = None) -> Classification:
+        if self.failures:
+            self.failures -= 1
+            raise MemoryError
+        return super().classify(data, top_k)
+
+
+def test_what_the_machine_lacks_is_retried_and_never_a_result(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("resnet_service.batch.worker._RETRY_SECONDS", (0, 0, 0))
+    output = Output(str(tmp_path / "out"), {})
+    shard = next(plan(inputs.list_images(str(folder)), set()))
+    classifier = Short()
+    classifier.failures = 4
+    with pytest.raises(OutOfResources, match="run again to continue"):
+        run_shard(shard, classifier, output, None)
+    assert not output.done()
+    classifier.failures = 3
+    run_shard(shard, classifier, output, None)
+    assert output.done() == {image.identity for image in shard.images}
+    assert all((row["error"] or {}).get("code") != "out_of_resources" for row in rows(tmp_path / "out"))
 
 
 def test_results_of_another_model_are_not_mixed_in(folder: Path, tmp_path: Path) -> None:

@@ -236,6 +236,18 @@ def test_compose_runs_the_service_locked_down_and_long_enough() -> None:
     assert grace > longest_end(settings_of({"env": variables}))
 
 
+def test_compose_publishes_on_loopback_unless_there_are_keys() -> None:
+    for service in COMPOSE["services"].values():
+        assert all(port.startswith("127.0.0.1:") for port in service.get("ports", ()))
+    text = (REPOSITORY / "docker-compose.public.yml").read_text()
+    # With the tag, Compose replaces the list; without it, it would publish both ports.
+    assert "ports: !override" in text
+    public = yaml.safe_load(text.replace("!override", ""))["services"]
+    assert public.keys() == {"resnet-service"}
+    # With `:?`, Compose refuses to start while the variable is empty.
+    assert public["resnet-service"]["environment"][f"{ENV_PREFIX}API_KEYS"].startswith(f"${{{ENV_PREFIX}API_KEYS:?")
+
+
 def test_compose_mounts_files_that_are_there() -> None:
     for service in COMPOSE["services"].values():
         for mount in service.get("volumes", ()):

@@ -6,6 +6,7 @@ import functools
 import importlib
 import json
 import os
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,8 @@ from resnet_service.errors import (
     install_hint,
 )
 from resnet_service.export.conversion.network import find_network
-from resnet_service.export.convert import Converted, ConvertOptions, convert
+from resnet_service.export.conversion.options import Converted, ConvertOptions
+from resnet_service.export.convert import convert
 from resnet_service.export.export import export
 from resnet_service.models import architectures
 from resnet_service.models.checkpoint.checkpoint import load_checkpoint
@@ -42,7 +44,7 @@ from resnet_service.models.checkpoint.weights import record_evaluation
 from resnet_service.models.exported import read_exported
 from resnet_service.models.labels import labels_for, read_label_set
 from resnet_service.models.layouts import RARE_TWINS, layout_of
-from resnet_service.models.metadata import EvaluationRecord
+from resnet_service.models.metadata import MAX_CLASSES, EvaluationRecord
 from tests.support.models import random_checkpoint, random_model
 from tests.support.servers import REPOSITORY, cli, cli_here, hidden
 from tests.support.training import light, light_state
@@ -504,6 +506,32 @@ def test_names_in_the_file_are_used(tmp_path: Path, names: dict[str, Any]) -> No
     target, found, messages = converted(tmp_path, {"state_dict": SMALL.state_dict(), **names})
     assert [one.name for one in labels_for(found.metadata, target).classes] == ["cat", "dog", "owl"]
     assert any(text.startswith("The names of the classes are those of ") for text in messages)
+
+
+def everywhere(names: Callable[[], Any]) -> dict[str, Any]:
+    """Return names under all keys at which they are looked for; the same object is stored once."""
+    keys = ("classes", "class_names", "labels", "label_names", "categories", "id2label", "idx_to_class")
+    options = ("hyper_parameters", "hparams", "args", "opt", "config", "cfg", "params", "meta", "model_args")
+    return {option: {key: names() for key in keys} for option in options} | {key: names() for key in keys}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["the same list", "arrays", "too long an array"])
+def test_many_names_take_little_memory(kind: str, tmp_path: Path) -> None:
+    """Each name takes 500 bytes as a label, and a pickle of a megabyte can have the same names under 70 keys."""
+    many = [f"name {number}" for number in range(MAX_CLASSES + 1 if kind.startswith("too") else 2000)]
+    array = np.array(many)
+    content = everywhere(lambda: array.copy() if kind == "arrays" else array if "array" in kind else many)
+    source = tmp_path / "named.pth"
+    torch.save({"state_dict": SMALL.state_dict(), **content}, source)
+    tracemalloc.start()
+    try:
+        found = convert(source, tmp_path / "model.safetensors")
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert found.metadata.class_names is None
+    assert peak < source.stat().st_size * 2 + 40e6
 
 
 def test_names_that_do_not_fit_are_not_used(tmp_path: Path) -> None:

@@ -196,8 +196,8 @@ def test_architecture_classes_and_origin_are_those_of_the_repository(
     metadata = read_weights(path).metadata
     assert metadata.arch == arch
     labels = labels_for(metadata, path)
-    assert labels.name == ("imagenet1k" if names is None else f"{stem}-labels")
-    assert (path.parent / f"{stem}-labels.json").exists() == (names is not None)
+    assert labels.name == ("imagenet1k" if names is None else "own")
+    assert not list(path.parent.glob("*.json")), "the checkpoint carries the names"
     if names is not None:
         assert [label.name for label in labels.classes] == names
     assert metadata.provenance is not None
@@ -291,7 +291,7 @@ def test_the_command_line_pulls_exports_and_does_nothing_twice(hub: StandIn, tmp
     (empty / "notes.txt").write_text("no image")
     failed = run("--calibration", empty)
     assert failed.returncode == 1, "an export that fails is not a source that does not deliver"
-    assert [path.name for path in sorted(out.iterdir())] == ["acme--pets-labels.json", "acme--pets.safetensors"]
+    assert [path.name for path in sorted(out.iterdir())] == ["acme--pets.safetensors"]
     hub.requests.clear()
     exported = run("--if-missing")
     assert exported.returncode == 0, exported.stderr

@@ -7,8 +7,7 @@ from typing import Any
 import pytest
 
 from resnet_service.errors import InvalidLabelSet
-from resnet_service.export.conversion.label_forms import dump_label_set, is_label_set, label_set_name, parse_label_forms
-from resnet_service.models.labels import LabelSet
+from resnet_service.export.conversion.label_forms import is_label_set, parse_label_forms
 
 FILE = Path("names.txt")
 NAMES = ["cat", "dog", "Eule"]
@@ -32,8 +31,6 @@ def test_each_form_gives_the_label_set(text: str) -> None:
     labels = parse_label_forms(text.encode(), FILE, "mine")
     assert [one.name for one in labels.classes] == NAMES
     assert (labels.name, [one.index for one in labels.classes]) == ("mine", [0, 1, 2])
-    assert LabelSet.parse(dump_label_set(labels), FILE) == labels
-    assert is_label_set(dump_label_set(labels))
 
 
 @pytest.mark.parametrize(
@@ -86,15 +83,3 @@ def test_other_files_are_refused(text: str, message: str) -> None:
 def test_other_encodings_are_refused() -> None:
     with pytest.raises(InvalidLabelSet, match="not text in UTF-8"):
         parse_label_forms("Käfer".encode("latin-1"), FILE, "mine")
-
-
-@pytest.mark.parametrize(
-    ("target", "name"),
-    [("model.safetensors", "model-labels"), (".x y.pth", "x-y-labels"), ("猫.pth", "model-labels"), ("a" * 200, None)],
-)
-def test_the_name_of_the_label_set_is_that_of_the_checkpoint(target: str, name: str | None) -> None:
-    from resnet_service.models.metadata import LabelSetReference
-
-    found = label_set_name(Path(target))
-    assert found == (name or "a" * 80 + "-labels")
-    LabelSetReference(name=found, sha256="0" * 64)

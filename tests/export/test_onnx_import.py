@@ -34,6 +34,7 @@ from resnet_service.models.labels import LabelSet, labels_for
 from resnet_service.models.metadata import ModelMetadata
 from resnet_service.runtimes.openvino import OpenVINORuntime
 from resnet_service.system.files import sha256_of
+from tests.support import third_party
 from tests.support.images import encoded, noise
 from tests.support.models import random_model
 from tests.support.servers import cli_here
@@ -485,6 +486,30 @@ def test_images_must_be_square_and_in_colour(tmp_path: Path, model: onnx.ModelPr
         UnreadableModel, match=r"\[30, 20\] pixels" if words is None else r"\[\?, 1, 16, 16\], not .*x\.mean\(1, True\)"
     ):
         imported(tmp_path, written(tmp_path / "model.onnx", copy))
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (third_party.wide_windows, "windows of a convolution"),
+        (third_party.sparse_windows, "windows of a convolution"),
+        (third_party.endless_pools, " steps "),
+    ],
+)
+def test_what_the_reference_implementation_cannot_compute_is_refused_before(
+    make: Callable[[], onnx.ModelProto], words: str, tmp_path: Path
+) -> None:
+    """In a process of its own, which is killed after 40 s and may take 2 GB more than its libraries."""
+    source = written(tmp_path / "model.onnx", make())
+    assert source.stat().st_size < 100_000
+    command = (sys.executable, "-m", "resnet_service", "convert", source, tmp_path / "out.onnx")
+    done = subprocess.run(
+        ("prlimit", f"--as={6 * 2**30}", *command), capture_output=True, text=True, timeout=40, check=False
+    )
+    assert done.returncode == 1
+    assert words in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "out.onnx").exists()
 
 
 def test_the_advice_on_weights_in_another_file_works(tmp_path: Path) -> None:

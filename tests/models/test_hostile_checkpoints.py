@@ -23,7 +23,8 @@ from resnet_service.errors import (
     SuspiciousModel,
     UnreadableModel,
 )
-from resnet_service.export.convert import ConvertOptions, convert
+from resnet_service.export.conversion.options import ConvertOptions
+from resnet_service.export.convert import convert
 from resnet_service.models import architectures
 from resnet_service.models.checkpoint import torch_files
 from resnet_service.models.checkpoint.checkpoint import load_checkpoint

@@ -15,7 +15,8 @@ import safetensors.torch
 import torch
 
 from resnet_service.errors import BareStateDict, ClassCountMismatch, InvalidMetadata, StateDictMismatch
-from resnet_service.export.convert import ConvertOptions, convert
+from resnet_service.export.conversion.options import ConvertOptions
+from resnet_service.export.convert import convert
 from resnet_service.models.checkpoint.checkpoint import load_checkpoint, save_checkpoint
 from resnet_service.models.checkpoint.safetensors import dump_arrays, load_arrays
 from resnet_service.models.checkpoint.weights import read_weights, record_evaluation

@@ -1,5 +1,7 @@
 """The log: its contents, what it must not contain, and that a slow reader blocks nothing."""
 
+import contextlib
+import errno
 import json
 import logging
 import os
@@ -16,10 +18,11 @@ import httpx
 import pytest
 from PIL import Image
 
-from resnet_service.observability.logs import BackgroundWriter, formatter, printable, writing
+from resnet_service.observability.logs import BackgroundWriter, count_lost_lines, formatter, printable, writing
 from resnet_service.observability.request_context import RequestContext, current
 from tests.support.images import encoded, noise
 from tests.support.servers import REPOSITORY, ServerProcess, server_process
+from tests.support.waiting import until
 from tests.support.wire import connected, read_to_end
 
 MODEL = REPOSITORY / "checkpoints" / "resnet18-fashion-mnist-int8.onnx"
@@ -110,6 +113,71 @@ def test_a_stopped_reader_blocks_nothing_and_dropped_lines_are_counted(pipe: tup
     assert len(whole) <= 1000 - int(told[1])
 
 
+@pytest.fixture
+def full_disk(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Return a list whose only item is the number of bytes that the disk still holds; the log is `os.write`'s user."""
+    space = [1 << 20]
+    really_write = os.write
+
+    def write(descriptor: int, data: bytes) -> int:
+        if space[0] == 0:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        written = really_write(descriptor, data[: space[0]])
+        space[0] -= written
+        return written
+
+    monkeypatch.setattr(os, "write", write)
+    return space
+
+
+def test_lines_lost_to_a_full_disk_are_counted_and_reported_once_and_tear_no_other(
+    tmp_path: Path, full_disk: list[int]
+) -> None:
+    path = tmp_path / "log"
+    counted: list[int] = []
+    with path.open("wb") as file, writing("json", "info", file.fileno()):
+        (writer,) = (handler for handler in logging.getLogger().handlers if isinstance(handler, BackgroundWriter))
+        count_lost_lines(counted.append)
+        log = logging.getLogger("resnet_service.test")
+        log.info("before")
+        writer.flush()
+        full_disk[0] = 30
+        for _ in range(2):
+            log.info("lost")
+            writer.flush()
+        full_disk[0] = 1 << 20
+        log.info("after")
+        writer.flush()
+        log.info("later")
+    assert sum(counted) == writer.lost == 2
+    events = []
+    for line in path.read_text().splitlines():
+        with contextlib.suppress(json.JSONDecodeError):
+            events.append(json.loads(line)["event"])
+    assert events == ["before", "after", "2 log lines were dropped here.", "later"]
+
+
+def test_the_log_thread_survives_what_fails_in_it(pipe: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    reading, writing_end = pipe
+    writer = BackgroundWriter(writing_end, capacity=1)
+    writer.setFormatter(logging.Formatter("%(message)s"))
+
+    def fail(*arguments: object) -> int:
+        raise MemoryError
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "write", fail)
+        writer.handle(record("lost"))
+        writer.flush()
+        # Here the number of lost lines cannot even be formatted.
+        patched.setattr(writer, "format", fail)
+        writer.flush()
+    writer.handle(record("written"))
+    writer.close()
+    os.set_blocking(reading, False)
+    assert os.read(reading, 65536) == b"written\n1 log lines were dropped here.\n"
+
+
 def test_the_end_waits_for_what_is_written_and_not_for_a_reader_that_has_stopped(pipe: tuple[int, int]) -> None:
     reading, writing_end = pipe
     log = logging.getLogger("resnet_service.test")
@@ -157,7 +225,9 @@ def test_the_real_process_writes_one_line_of_json_a_request() -> None:
     with server_process("--checkpoint", MODEL, "--log-format", "json", "--log-level", "debug") as server:
         with httpx.Client(base_url=server.url, headers=secrets, timeout=30) as client:
             client.post("/predict?top_k=1&key=s3cret", content=IMAGE, headers={"X-Request-ID": "mine"})
-            client.post("/predict", content=encoded(noise(9, 9), "TIFF", exif=tagged))
+            client.post(
+                "/predict", content=encoded(noise(9, 9), "TIFF", exif=tagged), headers={"X-Forwarded-For": "192.0.2.1"}
+            )
             client.post("/predict", content=b"somebody's bytes")
             client.get("/no%0aINFO%20forged%1b%5b2J?key=s3cret")
         with connected(server.url) as connection:
@@ -175,12 +245,21 @@ def test_the_real_process_writes_one_line_of_json_a_request() -> None:
     ]
     first = requests[0]
     assert (first["request_id"], first["method"], first["received"]) == ("mine", "POST", len(IMAGE))
+    assert all(line["client"] == "127.0.0.1" for line in requests)
     assert isinstance(first["ms"], float)
     assert isinstance(first["sent"], int)
     assert first["sent"] > 100
     assert all(re.fullmatch("[0-9a-f]{32}", str(line["request_id"])) for line in requests[1:])
     assert requests[3]["path"] == r"/no\nINFO forged\x1b[2J"
     assert all(secret not in server.log for secret in ("s3cret", "somebody"))
+
+
+def test_the_real_process_believes_the_proxies_that_are_named() -> None:
+    with server_process("--checkpoint", MODEL, "--log-format", "json", "--trusted-proxies", "loopback") as server:
+        httpx.get(f"{server.url}/labels", headers={"X-Forwarded-For": "192.0.2.1, 127.0.0.2"}).raise_for_status()
+        server.stop()
+        (line,) = (line for line in lines(server) if line["event"] == "request")
+    assert line["client"] == "192.0.2.1"
 
 
 def test_probes_are_not_in_the_log_and_start_and_end_are_readable() -> None:
@@ -203,6 +282,33 @@ def test_a_second_signal_still_says_so() -> None:
         assert server.process.wait(10) == 128 + signal.SIGTERM
         server.stop()
     assert "A second signal" in server.log
+
+
+def test_a_log_on_a_full_disk_is_counted_and_stops_nothing() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as found:
+        port = found.getsockname()[1]
+    command = [sys.executable, "-m", "resnet_service", "serve", "--port", str(port), "--checkpoint", str(MODEL)]
+    with open("/dev/full", "wb") as full:
+        process = subprocess.Popen(command, stderr=full, cwd=REPOSITORY)
+    try:
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=10) as client:
+
+            def lost() -> float:
+                try:
+                    metrics = client.get("/metrics").text
+                except httpx.TransportError:  # it does not listen yet
+                    return 0
+                (counted,) = re.findall(r"^resnet_service_log_lines_lost_total (\S+)$", metrics, re.MULTILINE)
+                return float(counted)
+
+            until(lambda: lost() == 2, 60)  # the first lines: what is served, and where
+            assert client.post("/predict", content=IMAGE).status_code == 200
+            until(lambda: lost() == 3)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(20) == 0
+    finally:
+        process.kill()
+        process.wait(20)
 
 
 def test_an_unread_log_does_not_stop_the_service(tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ from resnet_service.inference.results import Classification, Timing
 from resnet_service.observability.metrics import BUCKETS, OTHER_METHOD, STAGES, Metrics, metrics_table
 from resnet_service.observability.request_context import current
 from resnet_service.settings import Settings
+from resnet_service.system.memory_limit import memory_limit
 from tests.support.gated import gated
 from tests.support.images import encoded, noise
 from tests.support.servers import REPOSITORY, served
@@ -229,6 +230,7 @@ def test_readiness_and_process_and_model(client: httpx.Client) -> None:
     assert figure(client, "process_resident_memory_bytes") > 1e6
     labels = {"name": "fake", "arch": "resnet18", "version": "000000000000", "runtime": "fake", "precision": "fp32"}
     assert figure(client, "model_info", **labels) == 1
+    assert figure(client, "memory_limit_bytes") == memory_limit()
 
 
 def test_a_reload_shows_the_new_model_and_not_the_old() -> None:
@@ -245,6 +247,8 @@ def test_a_reload_shows_the_new_model_and_not_the_old() -> None:
             return str(service.metrics.exposition("")[0].decode())
 
     shown = asyncio.run(reload())
+    assert 'resnet_service_reloads_total{outcome="success",what="model"} 1.0' in shown
+    assert 'resnet_service_reloads_total{outcome="failure",what="model"} 0.0' in shown
     assert 'name="new"' in shown
     assert 'name="fake"' not in shown
 
@@ -280,6 +284,7 @@ def test_rows_are_what_is_exposed() -> None:
     metrics.serve(name="n", arch="a", version="v", runtime="r", precision="p")
     metrics.begin()
     metrics.answered("/predict", "POST", 500, 0.1, "internal_error")
+    metrics.decoder_failed("OSError")
     samples = [sample for family in metrics.registry.collect() for sample in family.samples]
     assert {sample.name for sample in samples} == set(names())
     for sample in samples:

@@ -78,6 +78,27 @@ def test_real_networks_stay_far_below_the_limits(
         OpenVINORuntime.open(REPOSITORY / "checkpoints" / "resnet18-fashion-mnist-int8.onnx")
 
 
+def test_results_that_nothing_uses_are_not_kept() -> None:
+    """OpenVINO's pools also return the positions of the largest values."""
+
+    def model(pools: int) -> openvino.Model:
+        names = ["image", *(f"pooled{number}" for number in range(pools))]
+        nodes = [
+            helper.make_node("MaxPool", [before], [after], kernel_shape=[1, 1])
+            for before, after in itertools.pairwise(names)
+        ]
+        image = helper.make_tensor_value_info("image", onnx.TensorProto.FLOAT, [1, 3, 8, 8])
+        result = helper.make_tensor_value_info(names[-1], onnx.TensorProto.FLOAT, [1, 3, 8, 8])
+        made = helper.make_model(
+            helper.make_graph(nodes, "pools", [image], [result]),
+            opset_imports=[helper.make_opsetid("", 18)],
+            ir_version=10,
+        )
+        return openvino.Core().read_model(made.SerializeToString())
+
+    assert graph_memory.measure(model(10)) == graph_memory.measure(model(2))
+
+
 def test_the_live_memory_is_what_is_needed_at_once(tmp_path: Path) -> None:
     """Ten activations one after the other need the memory of two, however many there are."""
 

@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -108,6 +109,31 @@ def test_a_taken_port_is_one_line() -> None:
         port = taken.getsockname()[1]
         said = one_line(cli("serve", "--checkpoint", EXPORTED, "--port", str(port)))
     assert f"port {port}: Address already in use" in said
+
+
+def test_of_two_starts_at_once_one_says_so_before_it_loads() -> None:
+    """Until one of them listens, both can bind the port; and the loser would notice after it has loaded its model."""
+    with socket.create_server(("127.0.0.1", 0)) as found:
+        port = found.getsockname()[1]
+    command = [sys.executable, "-m", "resnet_service", "serve", "--checkpoint", str(EXPORTED), "--port", str(port)]
+    starts = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=REPOSITORY) for _ in range(2)]
+    try:
+        end = time.monotonic() + START_SECONDS
+        while all(start.poll() is None for start in starts):
+            assert time.monotonic() < end, "both run"
+            time.sleep(0.01)
+        loser, winner = sorted(starts, key=lambda start: start.poll() is None)
+        said = loser.communicate(timeout=20)[1]
+        assert (loser.returncode, said.count("\n")) == (1, 1), said
+        assert f"port {port}: Address already in use" in said
+        assert winner.stderr is not None
+        assert "Serving" in winner.stderr.readline()
+        winner.send_signal(signal.SIGTERM)
+        assert winner.wait(20) == 0
+    finally:
+        for start in starts:
+            start.kill()
+            start.communicate(timeout=20)
 
 
 def test_a_wrong_path_is_one_line(tmp_path: Path) -> None:

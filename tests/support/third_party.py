@@ -1,5 +1,6 @@
 """ONNX files as other programs write them: small classifiers, and files that are none."""
 
+import itertools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -61,6 +62,44 @@ def classifier(
         nodes, "other", [value("image", shape, kind)], [value(last, out_shape or [batch, CLASSES])], initializers
     )
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=ir_version)
+
+
+def wide_windows() -> onnx.ModelProto:
+    """Return 64 kB whose windows have 3 GB: one filter of 73 x 73 pixels, at each position of an image of 224."""
+    nodes = [
+        helper.make_node("Conv", ["image", "filter"], ["filtered"], pads=[36] * 4),
+        helper.make_node("GlobalAveragePool", ["filtered"], ["pooled"]),
+        helper.make_node("Flatten", ["pooled"], ["mean"]),
+        helper.make_node("Gemm", ["mean", "matrix"], ["scores"]),
+    ]
+    return _of_224_pixels(nodes, filter=np.ones((1, 3, 73, 73), np.float32), matrix=np.ones((1, CLASSES), np.float32))
+
+
+def sparse_windows() -> onnx.ModelProto:
+    """Return the same of a filter of 2 x 2 pixels that are 72 apart, in less than a kilobyte."""
+    model = wide_windows()
+    model.graph.node[0].attribute.append(helper.make_attribute("dilations", [72, 72]))
+    model.graph.initializer[0].CopyFrom(numpy_helper.from_array(np.ones((1, 3, 2, 2), np.float32), "filter"))
+    return model
+
+
+def endless_pools() -> onnx.ModelProto:
+    """Return a thousand pools that OpenVINO computes in seconds, and the reference implementation in half an hour."""
+    names = ["image", *(f"pooled{number}" for number in range(1000))]
+    nodes = [helper.make_node("MaxPool", [a], [b], kernel_shape=[1, 1]) for a, b in itertools.pairwise(names)]
+    nodes += [
+        helper.make_node("GlobalAveragePool", [names[-1]], ["pooled"]),
+        helper.make_node("Flatten", ["pooled"], ["mean"]),
+        helper.make_node("Gemm", ["mean", "matrix"], ["scores"]),
+    ]
+    return _of_224_pixels(nodes, matrix=np.ones((3, CLASSES), np.float32))
+
+
+def _of_224_pixels(nodes: Sequence[onnx.NodeProto], **arrays: np.ndarray) -> onnx.ModelProto:
+    initializers = [numpy_helper.from_array(array, name) for name, array in arrays.items()]
+    image, scores = value("image", [1, 3, 224, 224]), value("scores", [1, CLASSES])
+    graph = helper.make_graph(nodes, "other", [image], [scores], initializers)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
 
 
 def scores(normalised: np.ndarray) -> np.ndarray:

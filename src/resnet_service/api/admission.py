@@ -17,6 +17,7 @@ from resnet_service.errors import DeadlineExceeded, InvalidModelOutput, Overload
 from resnet_service.inference.executor import Permit
 from resnet_service.inference.results import Timing
 from resnet_service.observability.request_context import current
+from resnet_service.system.resources import is_exhaustion
 
 T = TypeVar("T")
 
@@ -155,7 +156,7 @@ class Admission:
             raise
         except Exception as error:
             # Our own errors have known causes. Any other means that the runtime or the model is broken.
-            if isinstance(error, InvalidModelOutput) or not isinstance(error, ServiceError):
+            if isinstance(error, InvalidModelOutput) or not (isinstance(error, ServiceError) or is_exhaustion(error)):
                 self._service.health.mark_unhealthy()
             raise
         finally:

@@ -37,7 +37,12 @@ class Service:
 
     def __post_init__(self) -> None:
         self.serving_since = _now()
-        self.health = Health(lambda: self.executor.run(self.classifier.warm_up))
+        self.health = Health(
+            lambda: self.executor.run(self.classifier.warm_up),
+            lambda: self.executor.longest_seconds,
+            # By then, the request has been answered 504 for as long as it was allowed to take.
+            limit=2 * self.settings.deadline,
+        )
 
     @property
     def ready(self) -> bool:
@@ -49,10 +54,12 @@ class Service:
         """Do nothing if requests may be sent.
 
         Raises:
-            NotReady: The service is shutting down, or an inference failed and the model is being checked.
+            NotReady: The service is shutting down, a thread is stuck, or an inference failed and the model is being
+                checked.
 
         """
         if not self.ready:
+            self.health.check_ready()  # which knows what is wrong here
             raise NotReady
 
     def reload(self) -> None:
@@ -63,7 +70,7 @@ class Service:
     def reload_keys(self) -> None:
         """Read the API keys again, if there are any."""
         if self.keys is not None:
-            self.keys.reload()
+            self.metrics.reloaded("api_keys", self.keys.reload())
 
     def serve(self, classifier: ImageClassifier) -> None:
         """Serve ``classifier`` from now on."""

@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing
+from functools import partial
 
 from fastapi import FastAPI
 
@@ -15,6 +16,7 @@ from resnet_service.inference.base import ImageClassifier
 from resnet_service.inference.executor import InferenceExecutor
 from resnet_service.inference.loader import ModelLoader, open_classifier, worker_count
 from resnet_service.models.label_translations import ORIGINAL
+from resnet_service.observability.logs import count_lost_lines
 from resnet_service.observability.metrics import Metrics
 from resnet_service.observability.tracing import Tracer
 from resnet_service.settings import Settings
@@ -83,7 +85,9 @@ async def _running(
         # Every thread infers once before the first request.
         await executor.run_on_each(classifier.warm_thread)
         trim_heap()
-        service = Service(settings, classifier, executor, Reloader(open_model, install), key_ring, metrics, shared)
+        reloader = Reloader(open_model, install, partial(metrics.reloaded, "model"))
+        service = Service(settings, classifier, executor, reloader, key_ring, metrics, shared)
+        count_lost_lines(metrics.log_lines_lost)
         metrics.watch(
             running=lambda: executor.running,
             waiting=lambda: executor.waiting,
@@ -94,7 +98,9 @@ async def _running(
             log.info("API keys are required; accepted keys: %d", len(key_ring.keys))
         # This frame lives as long as the service, but the model must be freed when a reload replaces it.
         del classifier
+        watching = asyncio.create_task(service.health.watch_threads())
         yield service
+        watching.cancel()
         service.health.close()
         service.reloader.close()
 

@@ -1,5 +1,6 @@
 """The table from error to HTTP status, and the handlers that answer errors with ``application/problem+json``."""
 
+import logging
 from http import HTTPStatus
 from typing import NamedTuple
 
@@ -15,6 +16,9 @@ from resnet_service.api.schemas import Problem
 from resnet_service.api.uploads import HOW_TO_SEND
 from resnet_service.imaging.formats import ACCEPTED_FORMATS
 from resnet_service.observability.request_context import note_problem
+from resnet_service.system.resources import EXHAUSTION, is_exhaustion
+
+log = logging.getLogger("resnet_service")
 
 MEDIA_TYPE = "application/problem+json"
 # The detail of every 500: the cause is for the log, not for clients.
@@ -84,6 +88,7 @@ _TABLE: dict[type[errors.ServiceError], tuple[HTTPStatus, str]] = {
     ),
     errors.MalformedRequest: (HTTPStatus.BAD_REQUEST, str(errors.MalformedRequest())),
     errors.RequestTooSlow: (HTTPStatus.REQUEST_TIMEOUT, "The request's headers came too slowly."),
+    errors.OutOfResources: (HTTPStatus.SERVICE_UNAVAILABLE, str(errors.OutOfResources())),
     errors.Overloaded: (HTTPStatus.TOO_MANY_REQUESTS, "The request queue is full. Try again in 1 s."),
     errors.BodyBudgetExceeded: (
         HTTPStatus.TOO_MANY_REQUESTS,
@@ -191,7 +196,7 @@ def respond_to(error: errors.ServiceError, path: str = "") -> Response:
 
 
 def _headers(error: errors.ServiceError) -> dict[str, str] | None:
-    if isinstance(error, errors.Overloaded):
+    if isinstance(error, errors.Overloaded | errors.OutOfResources):
         return {"Retry-After": str(error.retry_after)}
     if isinstance(error, errors.Unauthorized):
         # RFC 6750, section 3: the scheme, and at least one parameter.
@@ -202,6 +207,8 @@ def _headers(error: errors.ServiceError) -> dict[str, str] | None:
 def install(app: FastAPI) -> None:
     """Register the handlers of all errors."""
     app.add_exception_handler(errors.ServiceError, _service_error)
+    for kind in EXHAUSTION:
+        app.add_exception_handler(kind, _exhausted)
     app.add_exception_handler(RequestValidationError, _invalid_request)
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(ClientDisconnect, _disconnected)
@@ -211,7 +218,28 @@ def install(app: FastAPI) -> None:
 async def _service_error(request: Request, error: Exception) -> Response:
     if not isinstance(error, errors.ServiceError):  # Starlette's signature is wider than its calls
         raise error
+    if isinstance(error, errors.OutOfResources):
+        log.error("%s Cause: %s", error, error.__cause__ or "unknown")
+    elif isinstance(error, errors.BrokenImage) and (cause := _root(error)) is not None:
+        kind = type(cause).__name__
+        log.info("The decoder failed: %s: %s", kind, cause)
+        request.app.state.service.metrics.decoder_failed(kind)
     return respond_to(error, request.url.path)
+
+
+async def _exhausted(request: Request, error: Exception) -> Response:
+    if not is_exhaustion(error):
+        raise error
+    log.error("The service is out of resources: %s: %s", type(error).__name__, error)
+    return respond_to(errors.OutOfResources(), request.url.path)
+
+
+def _root(error: BaseException) -> BaseException | None:
+    """Return what a decoder raised, if an error of ours has such a cause."""
+    cause = error.__cause__
+    while isinstance(cause, errors.ServiceError):
+        cause = cause.__cause__
+    return cause
 
 
 async def _invalid_request(request: Request, error: Exception) -> Response:

@@ -17,14 +17,19 @@ class Reloader:
         open_model: Loads, checks and warms up a classifier, or raises; called in a thread of its own, so that neither
             the inference threads nor the event loop wait for it.
         install: Makes the service use the classifier; if it raises, the old one continues to serve.
+        ended: Called after each reload with whether it succeeded.
 
     """
 
     def __init__(
-        self, open_model: Callable[[], ImageClassifier], install: Callable[[ImageClassifier], Awaitable[None]]
+        self,
+        open_model: Callable[[], ImageClassifier],
+        install: Callable[[ImageClassifier], Awaitable[None]],
+        ended: Callable[[bool], None],
     ) -> None:
         self._open_model = open_model
         self._install = install
+        self._ended = ended
         self._reloading: asyncio.Task[None] | None = None
         self._again = False
         # Called with whether the latest reload succeeded.
@@ -57,6 +62,7 @@ class Reloader:
                 log.error("Reload failed; the old model keeps serving: %s", error)
             except Exception as error:  # noqa: BLE001 - whatever fails, the old model keeps serving
                 log.error("Reload failed; the old model keeps serving: %s", type(error).__name__)
+            self._ended(succeeded)
             if not self._again:
                 break
         self._reloading = None

@@ -1,5 +1,6 @@
 """The work of every engine: read, classify and write one shard, prefetching the next images."""
 
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
@@ -7,11 +8,15 @@ from typing import NamedTuple
 from resnet_service.batch.inputs import Read, read_images
 from resnet_service.batch.outputs import Output, Result
 from resnet_service.batch.shards import Shard
-from resnet_service.errors import InvalidModelOutput, RequestError, ServiceError
+from resnet_service.errors import InvalidModelOutput, OutOfResources, RequestError, ServiceError
 from resnet_service.inference.base import ImageClassifier
 from resnet_service.inference.results import Classification
+from resnet_service.system.resources import is_exhaustion
 
 _MAX_EXAMPLES = 3
+# Seconds before each new attempt at an image for which memory, descriptors or threads were missing: other workers may
+# hold them.
+_RETRY_SECONDS = (0.1, 0.5, 2.0)
 
 
 class Outcome(NamedTuple):
@@ -30,7 +35,8 @@ def run_shard(shard: Shard, classifier: ImageClassifier, output: Output, top_k: 
     """Classify one shard's images, one after the other, and write their rows; an invalid image affects no other.
 
     Raises:
-        ServiceError: An error that does not concern a single image; for example, the results cannot be written.
+        OutOfResources: There was no memory, descriptor or thread for an image, in several attempts.
+        ServiceError: Another error that does not concern a single image; for example, the results cannot be written.
 
     """
     results: list[Result] = []
@@ -55,10 +61,21 @@ def run_shard(shard: Shard, classifier: ImageClassifier, output: Output, top_k: 
 def _answer(read: Read, classifier: ImageClassifier, top_k: int | None) -> Classification | ServiceError:
     if read.error is not None:
         return read.error
-    try:
-        return classifier.classify(read.data, top_k)
-    except (RequestError, InvalidModelOutput) as error:  # permanent errors of this image
-        return error
+    for seconds in (*_RETRY_SECONDS, None):
+        try:
+            return classifier.classify(read.data, top_k)
+        except (RequestError, InvalidModelOutput) as error:  # permanent errors of this image
+            return error
+        except Exception as error:
+            if not (isinstance(error, OutOfResources) or is_exhaustion(error)):
+                raise
+            if seconds is None:
+                raise OutOfResources(
+                    f"{read.path}: There is too little memory, or there are too few descriptors or threads. Written "
+                    "results stay; run again to continue, perhaps with fewer --workers."
+                ) from error
+            time.sleep(seconds)
+    raise AssertionError("the last attempt returns or raises")
 
 
 def _prefetched(shard: Shard) -> Iterator[list[Read]]:

@@ -1,9 +1,7 @@
 """Conversion of a bare state_dict, a training checkpoint or a pickled model to a checkpoint."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
-
-import numpy as np
 
 from resnet_service.errors import FileNotWritten
 from resnet_service.export.conversion.labels import ChosenLabels, choose_labels
@@ -16,20 +14,15 @@ from resnet_service.export.conversion.network import (
 )
 from resnet_service.export.conversion.options import DEFAULT_OPTIONS, Converted, ConvertOptions
 from resnet_service.export.conversion.preprocessing import choose_preprocessing, own_values
-from resnet_service.models import networks
-from resnet_service.models.checkpoint.arrays import Array
 from resnet_service.models.checkpoint.contents import STATE_DICT
-from resnet_service.models.checkpoint.weights import save_weights
+from resnet_service.models.checkpoint.weights import save_state
 from resnet_service.models.labels import labels_for, with_class_names
 from resnet_service.models.metadata import ModelMetadata
 from resnet_service.models.preprocessing import preprocessing_of
 from resnet_service.system.files import check_target
-from resnet_service.types import EXPORTED_SUFFIX, SAFETENSORS_SUFFIX, WeightsDtype
+from resnet_service.types import EXPORTED_SUFFIX, SAFETENSORS_SUFFIX
 
-__all__ = ["ConvertOptions", "Converted", "convert"]
-
-
-_PYTORCH_SUFFIXES = (".pth", ".pt", SAFETENSORS_SUFFIX)
+_KNOWN_SUFFIXES = (".pth", ".pt", SAFETENSORS_SUFFIX)
 
 
 def convert(
@@ -72,7 +65,11 @@ def convert(
     if labels.labels is None and not found.is_checkpoint and config.is_file():
         on_message(f"{config} beside the file is not read. If it has the names of the classes: --labels {config}")
     converted = _metadata(found, rows, labels, options, source, on_message)
-    _save(state, target, converted.metadata, options.dtype, on_message)
+    if target.suffix not in _KNOWN_SUFFIXES:
+        on_message(
+            f"{target} is written in PyTorch's format: the suffix decides, and only .safetensors is for the other"
+        )
+    save_state(state, target, converted.metadata, options.dtype)
     return converted
 
 
@@ -101,27 +98,3 @@ def _metadata(
         labels_for(metadata, source)  # refuses a reference to a file that is not there
         metadata = with_class_names(metadata, source)
     return Converted(metadata, chosen.source)
-
-
-def _save(
-    state: Mapping[str, Array],
-    target: Path,
-    metadata: ModelMetadata,
-    dtype: WeightsDtype,
-    on_message: Callable[[str], None],
-) -> None:
-    if target.suffix == SAFETENSORS_SUFFIX and metadata.arch in networks.ARCHITECTURES:
-        stored = {key: array.astype(dtype) if array.dtype == np.float32 else array for key, array in state.items()}
-        save_weights(stored, target, metadata)
-        return
-    if target.suffix not in _PYTORCH_SUFFIXES:
-        on_message(
-            f"{target} is written in PyTorch's format: the suffix decides, and only .safetensors is for the other"
-        )
-    import torch
-
-    from resnet_service.models.checkpoint.checkpoint import save_checkpoint
-    from resnet_service.models.checkpoint.state_dict import build_network
-
-    tensors = {key: torch.tensor(array) for key, array in state.items()}
-    save_checkpoint(build_network(tensors, metadata, str(target)), target, metadata, dtype=getattr(torch, dtype))

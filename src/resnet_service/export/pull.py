@@ -99,7 +99,7 @@ def _first_of(names: tuple[WeightsSource, ...], request: PullRequest) -> Pulled:
             continue
         if reasons:
             all_reasons += reasons
-            request.on_message(f"{' '.join(reasons)} Fetching instead: {source.describe(request)}.")
+            request.on_message(f"{' '.join(reasons)} Fetching instead: {source.describe(request)}")
             reasons.clear()
         try:
             return source.fetch(request)

@@ -4,26 +4,49 @@ The order of checks is a safety measure: byte signature, file structure, Pillow'
 pixel limit, and only then the decoder.
 """
 
+import ctypes
 import math
+import mmap
 import warnings
 from io import BytesIO
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image
+from PIL import Image, _imaging
 
 from resnet_service.defaults import DEFAULT_MAX_PIXELS
-from resnet_service.errors import BrokenImage, MissingImage, NotAnImage, TooManyPixels
+from resnet_service.errors import BrokenImage, MissingImage, NotAnImage, OutOfResources, TooManyPixels
 from resnet_service.imaging.decoder_limits import check_file, check_opened
 from resnet_service.imaging.formats import ACCEPTED_FORMATS, REFUSED_BY_NAME, SIGNATURES
+from resnet_service.system.resources import is_exhaustion
 
 # Pillow's warnings of corrupt metadata differ from file to file, and Python remembers each one to show it only once:
 # untrusted input could fill the log and leak memory. Errors that matter are raised.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
+
+def _silence_libtiff() -> None:
+    """Stop libtiff from writing messages to standard error: 48 kB of unknown tags become 1.1 MB of them.
+
+    Pillow itself takes only the warnings away. The loaded library is reached through Pillow's module.
+    """
+    set_handler = getattr(ctypes.CDLL(_imaging.__file__), "TIFFSetErrorHandler", None)
+    if set_handler is not None:  # a Pillow without libtiff, or with one that hides its functions
+        set_handler.argtypes, set_handler.restype = [ctypes.c_void_p], ctypes.c_void_p
+        set_handler(None)
+
+
+_silence_libtiff()
+
 # A JPEG is decoded at a reduced scale only if each side keeps at least this many times the pixels of the resize target.
 # With a factor of 1, the resize has nothing left to average, and images differ visibly from the reference.
 DRAFT_MARGIN = 2
+
+# libheif reports its own limits as errors of memory.
+_LIBRARY_LIMIT = "security limit"
+
+# libwebp reports a lack of memory as damage. It holds two frames with alpha, and Pillow a copy.
+_WEBP_BYTES = 12
 
 _EXIF_ORIENTATION = 0x0112
 _UPRIGHT = {  # EXIF orientation -> the transposition that undoes it (EXIF 2.32, table 4)
@@ -75,16 +98,19 @@ def decode(data: bytes, max_pixels: int = DEFAULT_MAX_PIXELS, *, min_side: int |
         MissingImage: ``data`` is empty.
         NotAnImage: The signature is none of ``ACCEPTED_FORMATS``.
         BrokenImage: The file is damaged, built to exhaust the decoder, or has pixels that cannot become RGB.
-        TooManyPixels: More than ``max_pixels``; raised before decoding.
+        TooManyPixels: More than ``max_pixels``; raised before decoding. Also beyond a limit of the decoder's own.
+        OutOfResources: There was no memory to decode it.
 
     """
     file_format = _identify(data)
     check_file(data, file_format)
+    pixels = max_pixels
     try:
         with Image.open(BytesIO(data), formats=(file_format,)) as opened:
             _check_pixels(opened, max_pixels)
             check_opened(opened, data, max_pixels)
             width, height = opened.size
+            pixels = width * height
             if min_side is not None:
                 scale = min_side / min(opened.size)
                 # Only the JPEG plugin does anything here; it takes the smallest scale that is not below this size.
@@ -99,7 +125,11 @@ def decode(data: bytes, max_pixels: int = DEFAULT_MAX_PIXELS, *, min_side: int |
         raise TooManyPixels(f"The image has more pixels than the limit of {max_pixels:,}.") from error
     except (BrokenImage, TooManyPixels):
         raise
-    except Exception as error:  # a decoder may raise anything on untrusted input; all of it means "broken"
+    except Exception as error:  # a decoder may raise anything on untrusted input; all else means "broken"
+        if _LIBRARY_LIMIT in str(error).lower():
+            raise TooManyPixels("Decoding the image would exceed a limit of its decoder.") from error
+        if is_exhaustion(error) or (file_format == "WEBP" and not _has_memory(_WEBP_BYTES * pixels)):
+            raise OutOfResources from error
         raise BrokenImage(
             f"This looks like a {file_format} image, but it is damaged or incomplete and cannot be decoded."
         ) from error
@@ -125,6 +155,15 @@ def _check_pixels(image: Image.Image, max_pixels: int) -> None:
         raise TooManyPixels(
             f"The image has {pixels:,} pixels ({image.width}x{image.height}); the limit is {max_pixels:,}."
         )
+
+
+def _has_memory(size: int) -> bool:
+    """Return whether ``size`` bytes can be allocated; no page of them is touched."""
+    try:
+        mmap.mmap(-1, size).close()
+    except OSError:
+        return False
+    return True
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

@@ -37,6 +37,7 @@ class InferenceExecutor:
         self._lock = threading.Lock()
         self._held = 0
         self._running = 0
+        self._begun: dict[object, float] = {}  # when each running task began, the service's own included
         self._mean_seconds = 0.0
 
     @property
@@ -48,6 +49,12 @@ class InferenceExecutor:
     def running(self) -> int:
         """Number of tasks that run now."""
         return self._running
+
+    @property
+    def longest_seconds(self) -> float:
+        """Seconds since the oldest running task began; 0 if none runs."""
+        with self._lock:
+            return time.monotonic() - min(self._begun.values()) if self._begun else 0.0
 
     @property
     def waiting(self) -> int:
@@ -70,7 +77,7 @@ class InferenceExecutor:
 
     async def run(self, function: Callable[..., T], *args: object) -> T:
         """Run ``function(*args)`` for the service itself, without a permit; return or raise what it does."""
-        return await asyncio.wrap_future(self._pool.submit(function, *args))
+        return await asyncio.wrap_future(self._pool.submit(self._tracked, function, *args))
 
     async def run_on_each(self, function: Callable[[], object]) -> None:
         """Run ``function()`` once in every thread of the pool, after the queued tasks; raise what it raises.
@@ -92,9 +99,15 @@ class InferenceExecutor:
 
         await asyncio.gather(*(self.run(once) for _ in range(self._threads)))
 
-    def close(self) -> None:
-        """Finish the running tasks, drop the queued ones, and end the threads."""
-        self._pool.shutdown(wait=True, cancel_futures=True)
+    def close(self, seconds: float = 5.0) -> bool:
+        """Drop the queued tasks, and wait for the running ones for at most ``seconds``; return whether all ended."""
+        # The pool's own wait has no limit.
+        closing = threading.Thread(
+            target=self._pool.shutdown, kwargs={"wait": True, "cancel_futures": True}, name="closing", daemon=True
+        )
+        closing.start()
+        closing.join(seconds)
+        return not closing.is_alive()
 
     def _submit(self, permit: "Permit", function: Callable[..., T], *args: object) -> Future[T]:
         """Queue a permit's task, which releases the slot when it ends or is cancelled."""
@@ -117,12 +130,23 @@ class InferenceExecutor:
             self._held -= permit._holds_slot
             permit._holds_slot = False
 
+    def _tracked(self, function: Callable[..., T], *args: object) -> T:
+        """Call ``function(*args)``, and count it as running meanwhile."""
+        task = object()
+        with self._lock:
+            self._begun[task] = time.monotonic()
+        try:
+            return function(*args)
+        finally:
+            with self._lock:
+                del self._begun[task]
+
     def _timed(self, function: Callable[..., T], *args: object) -> T:
         begun = time.monotonic()
         with self._lock:
             self._running += 1
         try:
-            return function(*args)
+            return self._tracked(function, *args)
         finally:
             seconds = time.monotonic() - begun
             with self._lock:

@@ -14,7 +14,7 @@ from typing import NamedTuple, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from resnet_service.errors import ClassCountMismatch, InvalidLabelSet, LabelDigestMismatch
-from resnet_service.models.metadata import ClassName, LabelSetReference, ModelMetadata, Text
+from resnet_service.models.metadata import MAX_CLASSES, ClassName, LabelSetReference, ModelMetadata, Text
 from resnet_service.system.files import sha256_of
 from resnet_service.validation import describe
 
@@ -44,7 +44,7 @@ class LabelSet(BaseModel):
 
     name: str
     source: str | None = None
-    classes: tuple[ClassLabel, ...] = Field(min_length=1)
+    classes: tuple[ClassLabel, ...] = Field(min_length=1, max_length=MAX_CLASSES)
 
     @model_validator(mode="after")
     def _indices_count_up(self) -> Self:

@@ -31,6 +31,7 @@ IMAGENET_RESIZE_RATIO = 256 / 224
 _LARGEST_FLOAT32 = 3.4e38
 # Pixels.
 MIN_INPUT_SIZE, MAX_INPUT_SIZE = 8, 4096
+MAX_CLASSES = 100_000
 
 
 def _without_controls(text: str) -> str:
@@ -165,7 +166,7 @@ class ModelMetadata(_Record):
 
     format_version: Literal[1] = 1
     arch: str = Field(pattern=r"^(timm/)?[a-z0-9_.]{1,100}$")
-    num_classes: Annotated[int, AfterValidator(_check_count)] = Field(ge=1, le=100_000)
+    num_classes: Annotated[int, AfterValidator(_check_count)] = Field(ge=1, le=MAX_CLASSES)
     input_size: InputSize
     resize_size: ResizeSize
     interpolation: Interpolation = "bilinear"

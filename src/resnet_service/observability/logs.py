@@ -11,8 +11,8 @@ import select
 import sys
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Literal
 
 from resnet_service.observability.request_context import current
@@ -26,19 +26,8 @@ with import_blocked("rich"):
     from structlog.typing import EventDict, Processor
 
 # Fields that a line may have beside its message; any other `extra` is left out.
-FIELDS = (
-    "request_id",
-    "method",
-    "route",
-    "path",
-    "status",
-    "ms",
-    "received",
-    "sent",
-    "code",
-    "trace_id",
-    "process_index",
-)
+_REQUEST = ("request_id", "method", "route", "path", "status", "ms", "received", "sent", "client", "code", "trace_id")
+FIELDS = (*_REQUEST, "process_index")  # the index is of one process of several
 
 _MAX_LENGTH = 2000  # characters of a text
 _MAX_TRACEBACK = 10 * _MAX_LENGTH  # characters of a traceback, counted from its end
@@ -87,6 +76,13 @@ def writing(
     finally:
         root.removeHandler(handler)
         handler.close()
+
+
+def count_lost_lines(count: Callable[[int], None]) -> None:
+    """Call ``count`` with the number of lines that the log has lost, and whenever it loses more; from its thread."""
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler, BackgroundWriter):
+            handler.on_lost = count
 
 
 def formatter(log_format: Literal["json", "console"], *, colors: bool = False) -> logging.Formatter:
@@ -151,8 +147,10 @@ class BackgroundWriter(logging.Handler):
     """Queues lines for a background thread, which writes them to a file descriptor.
 
     A write to a full pipe blocks until its reader reads on; in the event loop, it would stop the service. Once
-    ``capacity`` lines are queued, new ones are dropped and counted; the next write that succeeds is followed by a line
-    with the count.
+    ``capacity`` lines are queued, new ones are dropped. Lines that cannot be written, to a full disk for example, are
+    lost. The next write that succeeds is followed by a line with the number of both.
+
+    ``on_lost``, if it is set, is called in the background thread with the number of lines that were newly lost.
 
     ``QueueListener`` of the standard library does not suffice. With a reader that has stopped, its ``stop`` and
     ``logging.shutdown`` wait for ever; it also wakes for each line, which nearly doubles the CPU time of one.
@@ -163,7 +161,10 @@ class BackgroundWriter(logging.Handler):
         self._descriptor = descriptor
         self._capacity = capacity
         self._largest_write = largest_write
-        self._dropped = 0
+        self.on_lost: Callable[[int], None] | None = None
+        self._dropped = 0  # counted by the threads that log, one at a time
+        self._unwritten = self._counted = self._reported = 0  # counted by the thread that writes
+        self._torn = False  # the last line in the file is incomplete
         self._ended = False
         self._lines: queue.SimpleQueue[bytes | threading.Event | None] = queue.SimpleQueue()
         # A daemon thread, since it may be blocked in a write when the process ends.
@@ -199,6 +200,11 @@ class BackgroundWriter(logging.Handler):
             self._thread.join(_FLUSH_SECONDS)
         super().close()
 
+    @property
+    def lost(self) -> int:
+        """The number of lines so far that were dropped or could not be written."""
+        return self._dropped + self._unwritten
+
     def _write_all(self) -> None:
         ended = False
         while not ended:
@@ -207,35 +213,59 @@ class BackgroundWriter(logging.Handler):
             time.sleep(_GATHER_SECONDS)
             while len(batch) < _BATCH_LINES and not self._lines.empty():
                 batch.append(self._lines.get())
-            for piece in self._pieces([line for line in batch if isinstance(line, bytes)]):
-                self._write(piece)
-            if self._dropped:
-                dropped, self._dropped = self._dropped, 0
-                record = logging.LogRecord(
-                    __name__, logging.WARNING, __file__, 0, "%d log lines were dropped here.", (dropped,), None
-                )
-                self._write(f"{self.format(record)}\n".encode())
+            # Without this thread there is no log, so it survives whatever fails.
+            for lines in self._pieces([line for line in batch if isinstance(line, bytes)]):
+                try:
+                    unwritten = self._write(lines)
+                except Exception:  # noqa: BLE001
+                    unwritten = len(lines)
+                self._unwritten += unwritten
+            with suppress(Exception):
+                self._report_lost()
             for waiting in batch:
                 if isinstance(waiting, threading.Event):
                     waiting.set()
             ended = None in batch
 
-    def _pieces(self, lines: list[bytes]) -> Iterator[bytes]:
-        """Join lines; up to the largest write, a pipe takes them whole, whatever other processes write to it."""
-        if self._largest_write is None:
-            yield b"".join(lines)
-            return
-        piece = b""
+    def _pieces(self, lines: list[bytes]) -> Iterator[list[bytes]]:
+        """Group lines; up to the largest write, a pipe takes them whole, whatever other processes write to it."""
+        piece: list[bytes] = []
+        size = 0
         for line in lines:
-            if piece and len(piece) + len(line) > self._largest_write:
+            if piece and self._largest_write is not None and size + len(line) > self._largest_write:
                 yield piece
-                piece = b""
-            piece += line
+                piece, size = [], 0
+            piece.append(line)
+            size += len(line)
         yield piece
 
-    def _write(self, line: bytes) -> None:
+    def _report_lost(self) -> None:
+        """Count the lines that were lost since the last call, and write their number as soon as that succeeds."""
+        lost = self.lost
+        if self.on_lost is not None and lost > self._counted:
+            self.on_lost(lost - self._counted)
+            self._counted = lost
+        if lost > self._reported:
+            text = "%d log lines were dropped here."
+            arguments = (lost - self._reported,)
+            record = logging.LogRecord(__name__, logging.WARNING, __file__, 0, text, arguments, None)
+            if self._write([f"{self.format(record)}\n".encode()]) == 0:
+                self._reported = lost
+
+    def _write(self, lines: list[bytes]) -> int:
+        """Write lines; return how many of the last are not, or not wholly, written, as on a full disk."""
+        left = b"\n" * self._torn + b"".join(lines)
         try:
-            while line:
-                line = line[os.write(self._descriptor, line) :]
-        except OSError:  # the reader has closed its end, so there is nowhere to report it
+            while left:
+                left = left[os.write(self._descriptor, left) :]
+        except OSError:  # there is nowhere to report it yet
             pass
+        missing, unwritten = len(left), 0
+        for line in reversed(lines):
+            if missing <= 0:
+                break
+            missing -= len(line)
+            unwritten += 1
+        # Either a part of a line is written, or the end of an earlier torn one still is not.
+        self._torn = missing != 0
+        return unwritten

@@ -20,12 +20,14 @@ from prometheus_client.metrics_core import (
 from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
+from resnet_service.system.memory_limit import memory_limit
 from resnet_service.system.shared_state import Column, SharedState
 
 # Creation times of counters would double the number of series, and rates do not need them. The library can only turn
 # them off for the whole process.
 prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]
 
+RELOADED = ("model", "api_keys")
 STAGES = ("receive", "queue", "decode", "preprocess", "inference")
 
 # Seconds, from 0.25 ms to 32 s, each 1.5 times the one before it: an interpolated percentile is off by a quarter at
@@ -35,6 +37,12 @@ BUCKETS = tuple(float(f"{0.00025 * 1.5**step:.3g}") for step in range(30))
 # Clients can invent method names, so all others share one label.
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 OTHER_METHOD = "other"
+# What Pillow's decoders raise on broken files; all others share one label.
+_DECODER_ERRORS = frozenset(
+    {"UnidentifiedImageError", "OSError", "SyntaxError", "ValueError", "RuntimeError", "error", "IndexError"}
+    | {"KeyError", "TypeError", "EOFError", "OverflowError", "ZeroDivisionError", "AttributeError"}
+)
+OTHER_ERROR = "other"
 UNMATCHED = "unmatched"
 UNPARSED = "unparsed"
 
@@ -51,7 +59,13 @@ class Row(NamedTuple):
 _COUNTERS = {
     "requests": ("Requests answered; status 499 if the client disconnected first.", ("route", "method", "status")),
     "failures": ("Failed requests, by error code.", ("reason",)),
+    "decoder_failures": ("Broken images, by the type of the decoder's error.", ("type",)),
     "rejected": ("Requests answered 429 because the queue was full.", ()),
+    "log_lines_lost": ("Log lines dropped because nothing reads the log, or not written to a full disk.", ()),
+    "reloads": (
+        "Reloads of the model and of the API keys (what), by outcome: success or failure; one for each process.",
+        ("what", "outcome"),
+    ),
 }
 _HISTOGRAMS = {
     "request_duration_seconds": ("Seconds from request head to end of response.", ("route",)),
@@ -75,7 +89,8 @@ class Metrics(Collector):
     Labels are bounded: ``route`` is a route's template, ``unmatched``, or ``unparsed`` for a request that was refused
     before its path was read; ``method`` is one of seven or ``other``; ``reason`` is an error code.
 
-    Call everything but ``exposition`` from one thread, the event loop's: values are changed without a lock.
+    Call everything but ``exposition`` and ``log_lines_lost`` from one thread, the event loop's: values are changed
+    without a lock. Only the log's thread changes the number of lost lines.
     """
 
     def __init__(self, shared: SharedState | None = None) -> None:
@@ -87,8 +102,12 @@ class Metrics(Collector):
         self._columns_of: dict[tuple[str, ...], int] = {}
         self._in_flight, self._running, self._waiting = (self._column(name) for name in _GAUGES)
         self._rejected = self._column("rejected")
-        # Created now, so that every stage has a series from the start.
+        self._log_lines_lost = self._column("log_lines_lost")
+        # Created now, so that every stage and every reload has a series from the start.
         self._of_stage = {stage: self._column("stage_duration_seconds", stage) for stage in STAGES}
+        for what in RELOADED:
+            for succeeded in (True, False):
+                self.reloaded(what, succeeded, times=0)
         # What an earlier process of this row had in its hands is lost; what it has counted stays.
         for column in (self._in_flight, self._running, self._waiting):
             self._numbers[column] = 0
@@ -149,6 +168,18 @@ class Metrics(Collector):
         """Count a request that found the queue full."""
         self._numbers[self._rejected] += 1
 
+    def decoder_failed(self, kind: str) -> None:
+        """Count a broken image; ``kind`` is the name of the decoder's exception."""
+        self._numbers[self._column("decoder_failures", kind if kind in _DECODER_ERRORS else OTHER_ERROR)] += 1
+
+    def log_lines_lost(self, lines: int) -> None:
+        """Count lines that the log has lost."""
+        self._numbers[self._log_lines_lost] += lines
+
+    def reloaded(self, what: str, succeeded: bool, *, times: int = 1) -> None:
+        """Count an attempt to reload one of ``RELOADED``."""
+        self._numbers[self._column("reloads", what, "success" if succeeded else "failure")] += times
+
     def stage(self, stage: str, seconds: float) -> None:
         """Record the seconds of one image in one of ``STAGES``."""
         self._observe(self._of_stage[stage], seconds)
@@ -179,6 +210,11 @@ class Metrics(Collector):
             else:
                 family.add_metric(labels, total(column))  # type: ignore[attr-defined]
         yield from families.values()
+        yield GaugeMetricFamily(
+            "resnet_service_memory_limit_bytes",
+            "Memory that the service may use: its container's limit, or else the machine's memory.",
+            memory_limit(),
+        )
         ready = GaugeMetricFamily("resnet_service_ready", "1 if GET /health/ready answers 200, else 0.", labels=())
         ready.add_metric((), float(self._ready()))
         yield ready

@@ -70,11 +70,14 @@ def measure(model: openvino.Model) -> GraphMemory:
             constants.add(name)
             constant += sum(size for size, _ in _outputs(operation))
             continue
+        unused = 0  # such as the positions that a pool returns beside the largest values
         if kind != "Result":
             for index, (size, users) in enumerate(_outputs(operation)):
                 sizes[name, index], uses[name, index] = size, users
                 live += size
+                unused += 0 if users else size
         most = max(most, live)
+        live -= unused
         for source in sources:
             if source in uses:
                 uses[source] -= 1

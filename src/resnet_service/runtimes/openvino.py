@@ -34,6 +34,7 @@ from resnet_service.models.exported import (
 from resnet_service.models.metadata import Outputs
 from resnet_service.runtimes.base import Features
 from resnet_service.runtimes.graph_memory import check_memory
+from resnet_service.runtimes.graph_work import check_reference_work, check_work
 from resnet_service.types import EXPORTED_SUFFIX, Precision
 
 # Without this hint OpenVINO runs an FP32 model in BF16 on CPUs that support it, and answers depend on the machine.
@@ -78,6 +79,7 @@ class OpenVINORuntime:
             side = exported.metadata.input_size
             model.reshape({INPUT: [1, side, side, 3]})  # fixed shapes are faster, and keep memory constant
             check_memory(model, len(exported.data))
+            check_work(model, len(exported.data))
             _check_outputs(model, exported, self.outputs)
             self.class_weights = _take_class_weights(model) if self.outputs.feature_map else None
             # With CPU pinning, the default, each process binds its threads to CPUs from the first one on. Two processes
@@ -139,7 +141,8 @@ def output_shapes(graph: bytes, side: int) -> dict[str, tuple[int, ...]]:
 
     Raises:
         UnreadableModel: OpenVINO cannot run the graph.
-        SuspiciousModel: It needs more memory than any classifier, or the image decides the size of its tensors.
+        SuspiciousModel: It needs more memory or work than any classifier, here or in ONNX's reference implementation;
+            or the image decides the size of its tensors.
 
     """
     try:
@@ -148,6 +151,8 @@ def output_shapes(graph: bytes, side: int) -> dict[str, tuple[int, ...]]:
     except RuntimeError as error:
         raise _refused(error) from error
     check_memory(model, len(graph))
+    check_work(model, len(graph))
+    check_reference_work(model)
     return {name: tuple(port.partial_shape.to_shape()) for port in model.outputs for name in port.get_names()}
 
 

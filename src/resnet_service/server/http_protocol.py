@@ -3,6 +3,7 @@
 import asyncio
 import fcntl
 import logging
+import re
 import socket
 import struct
 import sys
@@ -27,6 +28,7 @@ from resnet_service.observability.request_context import (
 log = logging.getLogger("resnet_service.access")
 
 _MAX_HEADERS = 100
+_HOST = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|[\w.~!$&'()*+,;=%-]*)(?::\d*)?", re.ASCII)
 # Offset of tcpi_bytes_acked in Linux's struct tcp_info, since Linux 4.1.
 _BYTES_ACKED = slice(120, 128)
 _SWEEP_SECONDS = 0.5
@@ -106,7 +108,10 @@ class BoundedProtocol(HttpToolsProtocol):
         """Count one field; drop it if it exceeds the limits."""
         self._parsed_head_bytes += len(name) + len(value)
         self._fields += 1
-        if not self._exceeds_limits():
+        if not self._in_head:  # a trailer field: what was decided from the head must not change
+            if self._exceeds_limits() and not self._refused:
+                self._refuse(self._too_large())
+        elif not self._exceeds_limits():
             super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
@@ -115,6 +120,9 @@ class BoundedProtocol(HttpToolsProtocol):
             return
         if self._exceeds_limits():
             self._refuse(self._too_large())
+            return
+        if not self._well_formed():
+            self._refuse(MalformedRequest())
             return
         if self.parser.should_upgrade():  # it starts when ``_parse`` has parsed its head without that field
             return
@@ -222,6 +230,18 @@ class BoundedProtocol(HttpToolsProtocol):
     def _exceeds_limits(self) -> bool:
         return self._fields > _MAX_HEADERS or self._parsed_head_bytes > self._settings.max_header_bytes
 
+    def _well_formed(self) -> bool:
+        """Return whether the version, ``Host`` and ``Transfer-Encoding`` are ones that this server accepts."""
+        version = self.parser.get_http_version()
+        hosts = [value for name, value in self.headers if name == b"host"]
+        codings = [value.strip().lower() for name, value in self.headers if name == b"transfer-encoding"]
+        return (
+            version in ("1.0", "1.1")
+            and (len(hosts) == 1 or (not hosts and version == "1.0"))
+            and all(_HOST.fullmatch(host.strip()) for host in hosts)
+            and codings in ([], [b"chunked"])
+        )
+
     def _too_large(self) -> HeadTooLarge:
         return HeadTooLarge(self._settings.max_header_bytes, _MAX_HEADERS)
 
@@ -265,7 +285,9 @@ class BoundedProtocol(HttpToolsProtocol):
         else:
             name = new_request_id()
             self.service.metrics.refused(response.status_code, error.code)
-            fields = {"request_id": name, "status": response.status_code, "code": error.code}
+            fields: dict[str, object] = {"request_id": name, "status": response.status_code, "code": error.code}
+            if self.client is not None:
+                fields["client"] = self.client[0]
             Context().run(log.info, "request", extra=fields)
         headers = [
             *self.server_state.default_headers,

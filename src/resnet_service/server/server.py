@@ -6,6 +6,7 @@ import os
 import signal
 import socket
 import sys
+import threading
 import time
 from types import FrameType
 
@@ -19,6 +20,9 @@ from resnet_service.errors import ServiceError
 from resnet_service.inference.loader import ModelLoader
 from resnet_service.server.http_protocol import BoundedProtocol, sweep
 from resnet_service.settings import Settings
+
+# After the last answer and the end of the inference threads, or the limit for it, the process has this time to end.
+_EXIT_SECONDS = 3.0
 
 log = logging.getLogger("resnet_service")
 
@@ -74,6 +78,7 @@ class Server(uvicorn.Server):
                 access_log=False,  # RequestContextMiddleware writes the access log
                 timeout_keep_alive=settings.keep_alive,
                 server_header=False,
+                proxy_headers=False,  # uvicorn would believe any local client; see trusted_proxies
                 headers=[*RESPONSE_HEADERS],
             )
         )
@@ -101,6 +106,8 @@ class Server(uvicorn.Server):
         self.service.health.draining = True
         await super().shutdown(sockets)
         self._sweeping.cancel()
+        if sockets:
+            self._limit_exit()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Start the shutdown; at a second signal, exit at once.
@@ -120,6 +127,17 @@ class Server(uvicorn.Server):
             self._drain = time.monotonic() + delay, sig
         else:
             super().handle_exit(sig, frame)
+
+    def _limit_exit(self) -> None:
+        end = threading.Timer(_EXIT_SECONDS, self._end)
+        end.daemon = True
+        end.start()
+
+    def _end(self) -> None:
+        """End the process, which should have ended by itself: Python waits for all threads, without a limit."""
+        log.error("Threads have not come back; exiting without them.")
+        logging.shutdown()
+        os._exit(128 + signal.SIGINT if signal.SIGINT in self._captured_signals else 0)
 
     async def on_tick(self, counter: int) -> bool:
         """Start a delayed shutdown when it is due; uvicorn calls this ten times a second."""

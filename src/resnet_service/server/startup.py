@@ -1,10 +1,13 @@
 """Start-up: bind the port, then load the model while the web framework is imported."""
 
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from resnet_service.errors import AddressUnavailable
 from resnet_service.server.supervisor import process_count, supervise
 from resnet_service.settings import Settings
+from resnet_service.system.descriptors import captured_stderr
 from resnet_service.system.imports import block_import
 from resnet_service.system.memory import gc_frozen, limit_gc, limit_heap
 
@@ -25,29 +28,46 @@ def start(settings: Settings) -> None:
     limit_gc()
     # FastAPI checks each type for Pydantic 1, and would import all of that for it.
     block_import("pydantic.v1")
-    with _listener(settings.host, settings.port) as listener:
+    with _bound(settings.host, settings.port) as listener:
         count = process_count(settings)
         if count > 1:
             supervise(listener, settings, count)
             return
-        with gc_frozen():
-            # A supervisor needs none of this.
-            from resnet_service.inference.loader import ModelLoader
+        # A supervisor needs none of what follows.
+        with captured_stderr():
+            with gc_frozen():
+                from resnet_service.inference.loader import ModelLoader
 
-            loader = ModelLoader(settings)
-            from resnet_service.server.server import serve
+                loader = ModelLoader(settings)
+                from resnet_service.server.server import serve
 
-        serve(listener, settings, loader)
+            serve(listener, settings, loader)
 
 
-def _listener(host: str, port: int) -> socket.socket:
+@contextmanager
+def _bound(host: str, port: int) -> Iterator[socket.socket]:
+    """Yield a socket that is bound to the address; meanwhile, no other start can bind it."""
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         listener = socket.socket(family, kind, protocol)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
+        claim = _claim(*listener.getsockname()[:2])
     except OSError as error:
         raise AddressUnavailable(
             f"Cannot listen on {host}, port {port}: {error.strerror}. Choose another with --port or --host."
         ) from error
-    return listener
+    with listener, claim:
+        yield listener
+
+
+def _claim(host: str, port: int) -> socket.socket:
+    """Return a socket that only one process can have: with SO_REUSEADDR, several can bind a port until one listens.
+
+    To listen this early would be simpler, but load balancers that only connect would take the service for ready. The
+    socket is in Linux's abstract namespace, which is no file, belongs to the network namespace as ports do, and lets a
+    name go with the process that holds it.
+    """
+    claim = socket.socket(socket.AF_UNIX)
+    claim.bind(f"\0resnet-service {host} {port}")
+    return claim

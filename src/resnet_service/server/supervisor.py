@@ -210,6 +210,7 @@ class Supervisor:
             process = subprocess.Popen(  # noqa: S603 - our own module
                 [sys.executable, "-m", "resnet_service.server.worker", str(theirs.fileno())],
                 stdin=subprocess.DEVNULL,
+                stderr=subprocess.STDOUT if sys.__stderr__ is None else None,  # as the log of this process
                 pass_fds=(theirs.fileno(), self._listener.fileno(), *shared),
             )
         finally:

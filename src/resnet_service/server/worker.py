@@ -45,9 +45,14 @@ def main() -> None:
         return
     assignment: Assignment = pickle.loads(message)  # noqa: S301 - from the parent process, over a private socket
     from resnet_service.observability.logs import writing
+    from resnet_service.system.descriptors import captured_stderr, log_descriptor
 
     settings = assignment.settings
-    with writing(settings.log_format, settings.log_level, process=assignment.index):
+    with (
+        log_descriptor() as descriptor,
+        writing(settings.log_format, settings.log_level, descriptor, assignment.index),
+        captured_stderr(),
+    ):
         _serve(control, assignment)
 
 

@@ -87,6 +87,7 @@ class WorkerServer(Server):
         """Stop accepting, finish the accepted requests, and end."""
         self._acceptor.close()
         await super().shutdown(sockets=[])
+        self._limit_exit()
 
     async def on_tick(self, counter: int) -> bool:
         """Tell the others ten times a second that this process lives, and what it does."""

@@ -17,8 +17,8 @@ class SharedTable:
     A process changes its own row without a lock, since nobody else writes there, and reads all rows at any time: an
     aligned number of eight bytes is read and written whole. What depends on several rows is done within ``lock``.
 
-    The memory outlives a process that dies, so its row keeps what it has counted. A process that is not forked but
-    started afresh opens the table by its inherited ``descriptor``.
+    The memory outlives a process that dies, so its row keeps what it has counted. A child process that runs a new
+    program opens the table by its inherited ``descriptor``.
     """
 
     def __init__(self, rows: int, columns: int, descriptor: int | None = None) -> None:

@@ -499,6 +499,7 @@ def broken() -> Iterator[dict[str, Ask]]:
     unsound = FakeClassifier(failure=InvalidModelOutput("NaN"))
     with (
         service(unsound) as (_, client),
+        service(FakeClassifier(failure=MemoryError())) as (_, short),
         service() as (app, other),
         service() as (ending, last),
         service(Broken()) as (_, limited),
@@ -516,6 +517,7 @@ def broken() -> Iterator[dict[str, Ask]]:
 
         yield {
             "unsound_output": asked(client, body_of),
+            "out_of_resources": asked(short, body_of),
             "internal_error": sent(other, lambda one: head(one.method, one.sent, Content_Length=1) + b"x"),
             "output_unavailable": asked(limited, body_of),
             "not_ready": not_ready,
@@ -541,7 +543,7 @@ SITUATIONS = {
     busy: {"overloaded"},
     full: {"too_many_bytes", "too_many_connections"},
     slow: {"request_too_slow", "deadline_exceeded"},
-    broken: {"unsound_output", "internal_error", "output_unavailable", "not_ready"},
+    broken: {"unsound_output", "out_of_resources", "internal_error", "output_unavailable", "not_ready"},
 }
 
 

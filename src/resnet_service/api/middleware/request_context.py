@@ -7,6 +7,7 @@ from types import FunctionType
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from resnet_service.api.client_address import ClientAddresses
 from resnet_service.api.problem_details import unexpected
 from resnet_service.observability.logs import printable
 from resnet_service.observability.metrics import UNMATCHED, Metrics
@@ -30,10 +31,13 @@ class RequestContextMiddleware:
     answers unhandled exceptions itself, since Starlette's response to them does not pass through middleware.
     """
 
-    def __init__(self, app: ASGIApp, metrics: Metrics, tracer: Tracer | None = None) -> None:
+    def __init__(
+        self, app: ASGIApp, metrics: Metrics, tracer: Tracer | None = None, clients: ClientAddresses | None = None
+    ) -> None:
         self._app = app
         self._metrics = metrics
         self._tracer = tracer
+        self._clients = clients or ClientAddresses()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one ASGI connection."""
@@ -104,6 +108,8 @@ class RequestContextMiddleware:
             return
         fields |= {"method": method, "route": route, "status": status, "ms": round(1000 * seconds, 2)}
         fields |= {"received": received, "sent": sent}
+        if (client := self._clients.of(scope)) is not None:
+            fields["client"] = client
         if ctx.code is not None:
             fields["code"] = ctx.code
         if route == UNMATCHED:

@@ -4,6 +4,7 @@ from collections.abc import Collection, Mapping
 
 from starlette.middleware import Middleware
 
+from resnet_service.api.client_address import ClientAddresses
 from resnet_service.api.middleware.api_key import APIKeyMiddleware
 from resnet_service.api.middleware.body_limits import BodyBudget, BodyLimitsMiddleware
 from resnet_service.api.middleware.cors import cors
@@ -37,7 +38,8 @@ def middleware(
         tracer: Records each request, where tracing is on.
 
     """
-    stack = [Middleware(RequestContextMiddleware, metrics=metrics, tracer=tracer)]
+    clients = ClientAddresses(settings.trusted_proxies)
+    stack = [Middleware(RequestContextMiddleware, metrics=metrics, tracer=tracer, clients=clients)]
     if settings.cors_origins:
         # Before the keys: a browser asks without a key whether it may send one.
         stack.append(cors(settings.cors_origins))

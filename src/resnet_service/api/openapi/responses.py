@@ -10,7 +10,7 @@ from resnet_service.api.problem_details import INTERNAL_ERROR, INVALID_REQUEST, 
 
 # The errors of every route that reads a body, of every route that infers, and of every route that decodes an image.
 BODY = (errors.BodyTooLarge, errors.BodyBudgetExceeded, errors.RequestTooSlow)
-INFERENCE = (errors.Overloaded, errors.NotReady, errors.DeadlineExceeded)
+INFERENCE = (errors.Overloaded, errors.NotReady, errors.OutOfResources, errors.DeadlineExceeded)
 IMAGE = (errors.MissingImage, errors.NotAnImage, errors.BrokenImage, errors.TooManyPixels, errors.InvalidModelOutput)
 # The errors of every route for one image in a form or as the body.
 UPLOAD = (errors.MalformedForm, errors.UnsupportedMediaType, *IMAGE, *BODY, *INFERENCE)

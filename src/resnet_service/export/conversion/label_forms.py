@@ -6,7 +6,7 @@ id and name (ImageNet's ``class_index``), class to index (torchvision's ``class_
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from pydantic import ValidationError
 
 from resnet_service.errors import InvalidLabelSet
 from resnet_service.models.labels import ClassLabel, LabelSet
+from resnet_service.models.metadata import MAX_CLASSES
 from resnet_service.validation import describe_first
 
 # Where files have the names, beside other things.
@@ -70,8 +71,8 @@ def parse_label_forms(data: bytes, where: Path, name: str) -> LabelSet:
     if isinstance(content, dict):
         keys = [key for key in NAME_KEYS if isinstance(content.get(key), dict | list)]
         found = [(key, labels_of(content[key], name, key)) for key in keys]
-        read = [(key, one) for key, one in found if one is not None]
-        labels = agreeing(read, str(where))[1] if read else None if keys else labels_of(content, name)
+        first = agreeing(((key, one) for key, one in found if one is not None), str(where))
+        labels = first[1] if first else None if keys else labels_of(content, name)
     else:
         labels = labels_of(content, name)
     if labels is None:
@@ -79,26 +80,36 @@ def parse_label_forms(data: bytes, where: Path, name: str) -> LabelSet:
     return labels
 
 
-def agreeing(found: Sequence[tuple[str, LabelSet]], where: str) -> tuple[str, LabelSet]:
-    """Return the first of the label sets under the keys of a file.
+def agreeing(found: Iterable[tuple[str, LabelSet]], where: str) -> tuple[str, LabelSet] | None:
+    """Return the first of the label sets under the keys of a file, if there is one; no other is kept.
 
     Raises:
         InvalidLabelSet: Another one of as many classes has other names, or another order.
 
     """
-    key, labels = found[0]
-    names = [label.name for label in labels.classes]
-    for other, others in found[1:]:
-        if len(others) == len(labels) and [label.name for label in others.classes] != names:
+    first = None
+    names: list[str] = []
+    for key, labels in found:
+        others = [label.name for label in labels.classes]
+        if first is None:
+            first, names = (key, labels), others
+        elif len(others) == len(names) and others != names:
             raise InvalidLabelSet(
-                f"{where} names the classes twice, and {key} and {other} differ in names or order. Give the right ones "
-                "in the order of the network's outputs: --labels FILE"
+                f"{where} names the classes twice, and {first[0]} and {key} differ in names or order. Give the right "
+                "ones in the order of the network's outputs: --labels FILE"
             )
-    return key, labels
+    return first
 
 
 def labels_of(content: Any, name: str, key: str = "") -> LabelSet | None:
-    """Return the label set that a list or dict stands for, or ``None``; ``key`` is what the file has it under."""
+    """Return the label set that a list or dict stands for, or ``None``; ``key`` is what the file has it under.
+
+    Raises:
+        InvalidLabelSet: More names than a model may have classes, or a name that is empty, too long or not printable.
+
+    """
+    if isinstance(content, list | tuple | Mapping) and len(content) > MAX_CLASSES:
+        raise InvalidLabelSet(f"There are {len(content):,} names of classes; the limit is {MAX_CLASSES:,}.")
     names: list[tuple[str | None, str]] = []
     if isinstance(content, list | tuple):
         entries = list(content)
@@ -121,17 +132,6 @@ def labels_of(content: Any, name: str, key: str = "") -> LabelSet | None:
         return LabelSet(name=name, classes=classes)
     except ValidationError as error:
         raise InvalidLabelSet(f"The names of the classes are not valid: {describe_first(error)}") from error
-
-
-def label_set_name(target: Path) -> str:
-    """Return the name of the label set of a checkpoint to write; its file stands beside it."""
-    stem = re.sub(r"[^A-Za-z0-9._-]", "-", target.stem).lstrip("._-")[:80]
-    return f"{stem or 'model'}-labels"
-
-
-def dump_label_set(labels: LabelSet) -> bytes:
-    """Return the bytes of a label set's file."""
-    return json.dumps(labels.model_dump(mode="json", exclude_none=True), ensure_ascii=False, indent=1).encode()
 
 
 def _by_index(content: Mapping[Any, Any], key: str) -> dict[int, Any]:

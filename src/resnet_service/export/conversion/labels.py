@@ -3,7 +3,7 @@
 No label file is written: the model carries the names.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -82,16 +82,9 @@ def choose_labels(
         return chosen
     if found.is_checkpoint:
         return ChosenLabels()
-    fitting = []
-    for key, labels in _labels_in(found.content):
-        if len(labels) == rows:
-            fitting.append((key, labels))
-        else:
-            on_message(
-                f"{key} in the file names {len(labels)} classes, and the last layer has {rows} rows; it is not used"
-            )
-    if fitting:
-        key, labels = agreeing(fitting, str(source))
+    fitting = agreeing(_labels_in(found.content, rows, on_message), str(source))
+    if fitting is not None:
+        key, labels = fitting
         on_message(f"The names of the classes are those of {key} in the file")
         return ChosenLabels(labels)
     if options.binary:
@@ -99,16 +92,22 @@ def choose_labels(
     return ChosenLabels()
 
 
-def _labels_in(content: Any) -> list[tuple[str, LabelSet]]:
-    found = []
+def _labels_in(content: Any, rows: int, on_message: Callable[[str], None]) -> Iterator[tuple[str, LabelSet]]:
+    """Yield the labels under each key that may have them, of those that name ``rows`` classes."""
+    seen: set[int] = set()  # a pickle may have the same names under all keys
     for options in options_of(content):
         for key in NAME_KEYS:
             value = options.get(key)
-            labels = None
+            if id(value) in seen:
+                continue
+            seen.add(id(value))
             try:
                 labels = labels_of(text_list(value) or (value if isinstance(value, dict) else None), _OWN, key)
             except InvalidLabelSet:
                 continue
-            if labels is not None:
-                found.append((key, labels))
-    return found
+            if labels is not None and len(labels) == rows:
+                yield key, labels
+            elif labels is not None:
+                on_message(
+                    f"{key} in the file names {len(labels)} classes, and the last layer has {rows} rows; it is not used"
+                )

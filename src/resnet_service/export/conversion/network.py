@@ -25,7 +25,7 @@ from resnet_service.export.conversion.modules import check_modules
 from resnet_service.export.conversion.options import ConvertOptions
 from resnet_service.models.architecture_names import resolve, resolve_given, without_pytorch
 from resnet_service.models.checkpoint.arrays import Array, Shaped
-from resnet_service.models.checkpoint.keys import COUNTER, first_of
+from resnet_service.models.checkpoint.keys import COUNTER, check_finite, first_of
 from resnet_service.models.checkpoint.pickles import PickleError
 from resnet_service.models.checkpoint.torch_files import StoredTensor, read_torch_file
 from resnet_service.models.checkpoint.training import Tensors, options_of, tensors_of
@@ -147,9 +147,7 @@ def state_of(found: FoundNetwork, where: str, dtype: WeightsDtype) -> dict[str, 
             f"{where} has weights of the type {state[numbers[0]].dtype} in {first_of(numbers)}, which are not the "
             "network's numbers. Convert the network as it was before quantization."
         )
-    non_finite = [key for key, array in state.items() if not np.isfinite(array).all()]
-    if non_finite:
-        raise NonFiniteWeights(f"{where} has NaN or infinity in {first_of(non_finite)}; the training has diverged.")
+    check_finite(state, where)
     largest = float(np.finfo(dtype).max)
     beyond = [key for key, array in state.items() if array.dtype == np.float32 and np.abs(array).max() > largest]
     if beyond:

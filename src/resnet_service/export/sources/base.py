@@ -39,7 +39,7 @@ class PullRequest:
             ``None`` is the default request: ResNet-18, or what the first source that responds has instead.
         folder: Folder for the checkpoint.
         mirror: Folder URL of a mirror of torchvision's files, which ``auto`` tries first; ``None`` for the original.
-        on_message: Called with each message, a sentence at a time.
+        on_message: Called with each message; see ``cli.console.message``.
         progress: Called for each chunk, with the bytes so far and in total.
 
     """

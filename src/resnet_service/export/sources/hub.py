@@ -8,9 +8,9 @@ import os
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from resnet_service.errors import SourceDigestMismatch, UnknownArchitecture, UnreadableModel
-from resnet_service.export.conversion.label_forms import dump_label_set, label_set_name
 from resnet_service.export.sources.base import (
     Pulled,
     PullRequest,
@@ -22,11 +22,11 @@ from resnet_service.export.sources.catalog import HUB, IMAGENET, TORCHVISION_LIC
 from resnet_service.export.sources.hub_config import CONFIG, HubModel, fits_imagenet, parse_config
 from resnet_service.export.sources.hub_files import find_file, list_files, read_config, read_file
 from resnet_service.models.checkpoint.safetensors import load_arrays
-from resnet_service.models.labels import LabelSet, find_label_file, read_label_set
-from resnet_service.models.metadata import LabelSetReference, ModelMetadata, Provenance
+from resnet_service.models.labels import find_label_file, read_label_set
+from resnet_service.models.metadata import ModelMetadata, Provenance
 from resnet_service.models.networks import ARCHITECTURES
 from resnet_service.models.preprocessing import preprocessing_of
-from resnet_service.system.files import atomic_write, sha256_of
+from resnet_service.system.files import sha256_of
 
 WEIGHTS = "model.safetensors"
 
@@ -84,7 +84,7 @@ def fetch(request: PullRequest) -> Pulled:
     target = checkpoint_path(request, request.wanted)
     metadata = model.metadata.model_copy(
         update={
-            "labels": _label_set(model, target, repository, request.on_message),
+            **_classes(model, target, repository, request.on_message),
             "provenance": Provenance(
                 source=f"Hugging Face Hub, {repository}"[:200],
                 url=hf_hub_url(repository, WEIGHTS, revision=found.commit)[:2000],
@@ -114,22 +114,15 @@ def _described(repository: str, commit: str) -> HubModel:
     return parse_config(config, lambda name: read_config(repository, name, commit), repository)
 
 
-def _label_set(
-    model: HubModel, target: Path, repository: str, on_message: Callable[[str], None]
-) -> LabelSetReference | None:
-    """Return the label set of the model's classes; if it is not ImageNet's, write it beside the checkpoint."""
+def _classes(model: HubModel, target: Path, repository: str, on_message: Callable[[str], None]) -> dict[str, Any]:
+    """Return the metadata of the model's classes: ImageNet's label set, or else their names, if there are any."""
     imagenet = read_label_set(find_label_file(IMAGENET, target))[0]
     if model.imagenet or fits_imagenet(model.classes, imagenet):
-        return imagenet_labels(target.parent)
+        return {"labels": imagenet_labels(target.parent)}
     if not model.classes:
-        on_message(f"{repository} does not name its classes; they are numbered.")
-        return None
-    name = label_set_name(target)
-    labels = LabelSet(name=name, source=f"Hugging Face Hub, {repository}", classes=model.classes)
-    path = target.with_name(f"{name}.json")
-    atomic_write(path, dump_label_set(labels))
-    on_message(f"Wrote {path}: the names of {len(labels):,} classes")
-    return read_label_set(path)[1]
+        on_message(f"{repository} does not name its classes; they are numbered")
+        return {}
+    return {"class_names": tuple(label.name for label in model.classes)}
 
 
 def _check_with_timm(model: HubModel, repository: str) -> None:

@@ -185,7 +185,10 @@ def _cached(repository: str, name: str, revision: str) -> Path | None:
 
 
 def _call(repository: str, call: Callable[[], T]) -> T:
-    """Make one request within ``RESPONSE_SECONDS``; turn all errors but that of a missing file into ours."""
+    """Make one request within ``RESPONSE_SECONDS``; turn all errors but that of a missing file into ours.
+
+    In a thread, since none of the client's own limits holds for all of it; see ``within``.
+    """
     from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, OfflineModeIsEnabled
 
     try:

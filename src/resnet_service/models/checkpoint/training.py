@@ -13,6 +13,7 @@ from resnet_service.errors import SuspiciousModel
 from resnet_service.models.checkpoint.arrays import MAX_TENSORS, Shaped
 from resnet_service.models.checkpoint.pickles import Object
 from resnet_service.models.checkpoint.torch_files import StoredTensor
+from resnet_service.models.metadata import MAX_CLASSES
 
 _MAX_DEPTH = 60
 _MAX_PATH = 300  # characters
@@ -132,6 +133,8 @@ def _numpy_texts(state: tuple[Any, ...]) -> list[str] | None:
         order = dtype.state[1] if isinstance(dtype.state, tuple) and dtype.state[1] in ("<", ">") else "<"
         width = 4 * int(kind[1:])
         codec = "utf-32-le" if order == "<" else "utf-32-be"
+        if len(stored) > width * MAX_CLASSES:
+            return None
         texts = [stored[at : at + width].decode(codec).rstrip("\0") for at in range(0, len(stored), width)]
     except (ValueError, IndexError):
         return None

@@ -50,7 +50,8 @@ def read_weights(path: Path, **given: Any) -> Weights:
     """Read a checkpoint, and check all that can be checked without building its network.
 
     A dict with only the four classic keys (``arch``, ``state_dict``, ``num_classes``, ``input_size``) takes
-    ImageNet's standard values for the rest. A bare ``state_dict`` is read if ``arch`` is given.
+    the preprocessing with which torchvision or timm publish the architecture. A bare ``state_dict`` is read if ``arch``
+    is given.
 
     Args:
         path: The file, of safetensors or ``torch.save``: its first bytes decide.

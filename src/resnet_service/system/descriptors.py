@@ -1,0 +1,88 @@
+"""Standard descriptors: always open, and standard error out of the hands of native libraries."""
+
+import logging
+import os
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+log = logging.getLogger("resnet_service.native")
+
+_STDOUT, _STDERR = 1, 2
+_MAX_LINES = 20  # logged in each interval; the others are counted
+_INTERVAL_SECONDS = 60.0
+_PIECE_BYTES = 65_536
+_END_SECONDS = 1.0
+
+
+def open_standard_descriptors() -> None:
+    """Open the null device for each of standard input, output and error that is closed.
+
+    Otherwise the next socket or file would get its number, and what any library prints would go there.
+    ``sys.__stderr__`` stays ``None`` if standard error was closed.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            opened = os.open(os.devnull, os.O_RDWR)  # the lowest free number, which is this one
+            os.set_inheritable(opened, True)
+
+
+@contextmanager
+def log_descriptor() -> Iterator[int]:
+    """Yield a descriptor for the log: of standard error or, if that was closed at the start, standard output."""
+    descriptor = os.dup(_STDOUT if sys.__stderr__ is None else _STDERR)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def captured_stderr() -> Iterator[None]:
+    """While the block runs, log what anything else writes to standard error, at most some lines a minute.
+
+    Native libraries write there directly. That would tear the lines of the log, and block the writing threads as soon
+    as nobody reads. The pipe that they write to instead never blocks: what does not fit is lost. So no writer waits for
+    the reading thread, which needs the interpreter lock that the writer may hold.
+    """
+    real = os.dup(_STDERR)
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    os.dup2(writing, _STDERR)
+    os.close(writing)
+    reader = threading.Thread(target=_log_lines, args=(reading,), name="stderr", daemon=True)
+    reader.start()
+    try:
+        yield
+    finally:
+        if sys.stderr is not None:
+            sys.stderr.flush()
+        os.dup2(real, _STDERR)  # closes the last writing end, so the reader ends
+        os.close(real)
+        reader.join(_END_SECONDS)
+
+
+def _log_lines(descriptor: int) -> None:
+    """Log the lines from a pipe, until all of its writing ends are closed."""
+    begun, logged, dropped = time.monotonic(), 0, 0
+    rest = b""
+    with os.fdopen(descriptor, "rb", buffering=0) as pipe:
+        while piece := pipe.read(_PIECE_BYTES):
+            if time.monotonic() - begun > _INTERVAL_SECONDS:
+                begun, logged, dropped = time.monotonic(), 0, 0
+            *lines, rest = (rest + piece).split(b"\n")
+            rest = rest[:_PIECE_BYTES]
+            for line in filter(None, lines):
+                if logged < _MAX_LINES:
+                    logged += 1
+                    log.warning("On stderr: %s", line.decode(errors="backslashreplace"))
+                else:
+                    dropped += 1
+                    if dropped == 1:
+                        log.warning("More lines on stderr are left out, for up to %.0f s.", _INTERVAL_SECONDS)
+    if rest and logged < _MAX_LINES:
+        log.warning("On stderr: %s", rest.decode(errors="backslashreplace"))
