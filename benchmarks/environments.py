@@ -36,13 +36,14 @@ def make() -> Interpreters:
     peers = BENCHMARKS / "requirements"
     return Interpreters(
         own=Path(sys.executable),
-        serve=_make("serve", REPOSITORY / "requirements" / "serve.txt"),
-        torch=_make("torch", peers / "torch.txt"),
-        openvino=_make("openvino", peers / "openvino.txt"),
+        serve=make_one("serve", REPOSITORY / "requirements" / "serve.txt"),
+        torch=make_one("torch", peers / "torch.txt"),
+        openvino=make_one("openvino", peers / "openvino.txt"),
     )
 
 
-def _make(name: str, requirements: Path) -> Path:
+def make_one(name: str, requirements: Path) -> Path:
+    """Create one environment, unless it is there with these requirements; return its Python."""
     folder = CACHE / "environments" / name
     python, stamp = folder / "bin" / "python", folder / "installed"
     digest = hashlib.sha256(requirements.read_bytes()).hexdigest()

@@ -8,6 +8,7 @@ import contextlib
 import os
 import secrets
 import signal
+import socket
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
@@ -17,6 +18,7 @@ from typing import IO
 from benchmarks.paths import REPOSITORY, environment
 
 _MARK = "BENCHMARK_MARK"
+_START_SECONDS = 60.0
 _TERM_SECONDS, _KILL_SECONDS, _PAUSE_SECONDS = 8.0, 10.0, 0.05
 _SETTLE_SECONDS, _WATCH_SECONDS, _IDLE_SHARE = 15.0, 0.2, 0.25  # some servers poll and are never idle
 
@@ -101,6 +103,28 @@ class ProcessTree:
         for pid in self.members():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, number)
+
+
+def free_port() -> int:
+    """Return a port of 127.0.0.1 that nobody listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
+
+
+def await_port(port: int, tree: ProcessTree) -> None:
+    """Wait until a server listens on the port.
+
+    Raises:
+        RuntimeError: It has ended, or does not listen in time.
+
+    """
+    deadline = time.monotonic() + _START_SECONDS
+    while time.monotonic() < deadline and not tree.ended:
+        with contextlib.suppress(OSError):
+            socket.create_connection(("127.0.0.1", port), timeout=1).close()
+            return
+        time.sleep(_PAUSE_SECONDS)
+    raise RuntimeError(f"no server listens on port {port}")
 
 
 def _all_processes() -> list[int]:

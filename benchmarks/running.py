@@ -1,7 +1,6 @@
 """Running servers: started on a free port, checked and loaded."""
 
 import json
-import socket
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -10,7 +9,7 @@ from pathlib import Path
 from benchmarks import client, load
 from benchmarks.catalogue import Server
 from benchmarks.files import Files
-from benchmarks.processes import ProcessTree
+from benchmarks.processes import ProcessTree, free_port
 
 _START_SECONDS = 120.0
 
@@ -50,7 +49,7 @@ def running(server: Server, files: Files, folder: Path) -> Iterator[RunningServe
         RuntimeError: It did not answer, or not correctly; the message has the end of its log.
 
     """
-    port = _free_port()
+    port = free_port()
     path = folder / f"{server.name}.log"
     sent = client.upload(files.checked_image.read_bytes(), server.form_field)
     command = [part.replace("{port}", str(port)) for part in server.command]
@@ -82,10 +81,3 @@ def _check(body: bytes, server: Server, files: Files) -> None:
         raise WrongAnswer(str(error)) from error
     if len(found) != len(expected) or found[0] != expected[0]:
         raise WrongAnswer(f"{server.name} answers {found} instead of {expected}")
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-    return port

@@ -116,7 +116,12 @@ class Settings(BaseSettings):
         32 * 2**20, ge=1024, description="Largest body of /predict/batch, in bytes; max_body_bytes limits each image."
     )
     max_header_bytes: int = Field(16 * 2**10, ge=1024, description="Largest request line and headers, in bytes.")
-    max_connections: int = Field(512, ge=1, description="Connections open at once; further ones get 503.")
+    max_connections: int = Field(
+        512,
+        ge=1,
+        description="Connections open at once, divided among processes. A further one takes the place of an idle one, "
+        "or gets 503.",
+    )
     header_seconds: float = Field(10, gt=0, le=3600, description="Seconds in which a request's headers must arrive.")
     body_seconds: float = Field(60, gt=0, le=3600, description="Seconds in which a request's body must arrive.")
     min_body_rate: int = Field(

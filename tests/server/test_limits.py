@@ -203,19 +203,6 @@ def test_a_body_in_one_byte_chunks_is_a_body(url: str) -> None:
         assert read_answer(connection).startswith(b"HTTP/1.1 200 ")
 
 
-def test_connections_beyond_the_limit_are_503_until_one_closes() -> None:
-    with limited(max_connections=5, header_seconds=60) as url, ExitStack() as open_:
-        for _ in range(5):
-            connection = open_.enter_context(connected(url))
-            connection.sendall(head("GET", "/health/live"))
-            assert read_answer(connection).startswith(b"HTTP/1.1 200 ")
-        with connected(url) as refused:
-            refused.sendall(head("GET", "/health/live"))
-            response = answer(read_to_end(refused))
-        assert_problem(response, HTTPStatus.SERVICE_UNAVAILABLE, "too_many_connections")
-        # The fixture sends another request: the slots are free again.
-
-
 def test_clients_that_do_not_read_are_disconnected() -> None:
     """Requests go in, pipelined, until the kernel's buffers are full of answers."""
     with limited() as url, connected(url, receive_buffer=1024) as connection:

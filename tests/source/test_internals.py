@@ -14,11 +14,12 @@ from collections.abc import Callable
 from itertools import chain
 from typing import Any, NamedTuple
 
-import httptools
+import h11
 import pytest
 import uvicorn
 from packaging.requirements import Requirement
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.http.flow_control import FlowControl
+from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
 from tests.support.servers import REPOSITORY
@@ -29,7 +30,7 @@ DECLARED = [Requirement(text) for text in (*PROJECT["dependencies"], *EXTRAS)]
 
 # Packages of which something below is used.
 BOUNDED = (
-    *("uvicorn", "httptools", "starlette", "fastapi", "typer", "structlog", "pillow", "openvino"),
+    *("uvicorn", "h11", "starlette", "fastapi", "typer", "structlog", "pillow", "openvino"),
     *("torch", "onnx", "ray"),
 )
 
@@ -43,26 +44,28 @@ class Used(NamedTuple):
 
 
 USED = (
-    # uvicorn: server/http_protocol.py, server/server.py
-    Used("uvicorn.protocols.http.httptools_impl:STATUS_LINE", (), "the first line of answers to refused requests"),
+    # uvicorn and h11: server/http_protocol.py, server/http_parser.py, server/server.py
+    Used("uvicorn.protocols.http.h11_impl:STATUS_PHRASES", (), "the first line of answers to refused requests"),
     *(
-        Used(f"uvicorn.protocols.http.httptools_impl:HttpToolsProtocol.{name}", parameters, reason)
+        Used(f"uvicorn.protocols.http.h11_impl:H11Protocol.{name}", parameters, reason)
         for name, parameters, reason in (
-            ("connection_made", ("transport",), "refuses connections beyond the limit"),
+            ("connection_made", ("transport",), "makes room for a connection beyond the limit, and has its own parser"),
             ("connection_lost", ("exc",), "tells the application that the client has left"),
-            ("data_received", ("data",), "replaced: bounds request heads, ignores Upgrade"),
-            ("on_message_begin", (), "begins to measure a head"),
-            ("on_url", ("url",), "measures the request line"),
-            ("on_header", ("name", "value"), "measures and counts header fields"),
-            ("on_headers_complete", (), "refuses heads that are too large, before the application starts"),
-            ("on_body", ("body",), "ignores the body of a refused request"),
-            ("on_message_complete", (), "ends a request, unless it was refused"),
-            ("send_400_response", ("msg",), "replaced: malformed requests get our error document"),
+            ("data_received", ("data",), "measures the time of a head"),
+            ("eof_received", (), "answers a client that sends no more"),
+            ("handle_events", (), "bounds one turn of the event loop, and holds back later requests"),
+            ("on_response_complete", (), "goes on with the next request"),
+            ("send_400_response", ("msg",), "replaced: refused requests get our error document"),
             ("shutdown", (), "waits a moment for a request on its way"),
-            ("_start_asgi_task", ("cycle", "app"), "knows which of several pipelined requests is being answered"),
-            ("_unset_keepalive_if_required", (), "data_received calls it, as uvicorn's own does"),
+            ("_unset_keepalive_if_required", (), "a refused connection has no such time limit"),
         )
     ),
+    Used("uvicorn.protocols.http.flow_control:FlowControl.pause_reading", (), "holds back later requests"),
+    Used("uvicorn.protocols.http.flow_control:FlowControl.resume_reading", (), "replaced: not during a hold"),
+    Used("uvicorn.protocols.http.flow_control:CLOSE_HEADER", (), "says that the connection closes"),
+    Used("uvicorn.protocols.http.flow_control:HIGH_WATER_LIMIT", (), "does not resume reading above it"),
+    Used("h11:Connection.__init__", ("our_role", "max_incomplete_event_size"), "starts again for each request"),
+    Used("h11:Connection.trailing_data", (), "takes back bytes of the next request"),
     Used("uvicorn:Server.startup", ("sockets",), "begins the sweep, and says that the service is ready"),
     Used("uvicorn:Server.shutdown", ("sockets",), "marks the service as draining first"),
     Used("uvicorn:Server.handle_exit", ("sig", "frame"), "delays the drain; ends at once at a second signal"),
@@ -133,28 +136,35 @@ async def app(scope: Any, receive: Any, send: Any) -> None:
 
 
 def test_uvicorns_protocol_holds_the_state_that_ours_reads() -> None:
-    async def state() -> HttpToolsProtocol:
-        return HttpToolsProtocol(uvicorn.Config(app, log_config=None), ServerState(), {"service": None})
+    async def state() -> H11Protocol:
+        return H11Protocol(uvicorn.Config(app, log_config=None), ServerState(), {"service": None})
 
     protocol = asyncio.run(state())
     assert protocol.app_state == {"service": None}
     assert protocol.connections is protocol.server_state.connections
     assert list(protocol.server_state.default_headers) == []
-    assert list(protocol.pipeline) == []
     assert protocol.cycle is None
-    assert isinstance(protocol.parser, httptools.HttpRequestParser)
-    protocol.on_message_begin()
-    protocol.on_url(b"/path")
-    protocol.on_header(b"Upgrade", b"x")
-    assert (protocol.url, protocol.headers) == (b"/path", [(b"upgrade", b"x")]), "a head is put together again of these"
-    assert "state" in protocol.scope
+    assert isinstance(protocol.conn, h11.Connection), "ours takes its place"
+    assert protocol.flow is None
+    assert FlowControl(asyncio.Transport()).read_paused is False
 
 
 def test_uvicorns_cycle_holds_the_state_that_ours_reads() -> None:
     parameters = inspect.signature(RequestResponseCycle.__init__).parameters
-    assert {"scope", "message_event", "keep_alive"} <= set(parameters)
-    made = RequestResponseCycle(**{name: None for name in parameters if name != "self"})  # type: ignore[arg-type]
+    given: dict[str, Any] = dict.fromkeys(name for name in parameters if name != "self")
+    made = RequestResponseCycle(**{**given, "conn": h11.Connection(h11.SERVER), "default_headers": []})
     assert (made.response_started, made.response_complete, made.disconnected) == (False, False, False)
+    assert (made.keep_alive, made.default_headers, bytes(made.body)) == (True, [], b"")
+
+
+def test_h11_starts_again_with_the_bytes_of_the_next_request() -> None:
+    connection = h11.Connection(h11.SERVER, 1000)
+    connection.receive_data(b"POST / HTTP/1.1\r\nHost:\r\nContent-Length: 1\r\n\r\nxGET")
+    assert [type(connection.next_event()) for _ in range(3)] == [h11.Request, h11.Data, h11.EndOfMessage]
+    assert connection.trailing_data == (b"GET", False)
+    connection.__init__(h11.SERVER, 1000)  # type: ignore[misc]
+    assert connection.their_state is h11.IDLE
+    assert connection.trailing_data == (b"", False)
 
 
 def test_uvicorns_server_holds_the_state_that_ours_reads() -> None:
@@ -165,17 +175,6 @@ def test_uvicorns_server_holds_the_state_that_ours_reads() -> None:
     with server.capture_signals():
         assert signal.getsignal(signal.SIGINT) == server.handle_exit, "also where it was ignored"
     assert signal.getsignal(signal.SIGINT) == before
-
-
-def test_httptools_tells_where_another_protocol_would_begin() -> None:
-    """What follows an Upgrade is parsed again from there."""
-    parser = httptools.HttpRequestParser(object())
-    parser.set_dangerous_leniencies(lenient_data_after_close=True)
-    head = b"GET / HTTP/1.1\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n"
-    with pytest.raises(httptools.HttpParserUpgrade) as stop:
-        parser.feed_data(head + b"rest")
-    assert stop.value.args[0] == len(head)
-    assert parser.should_upgrade()
 
 
 def test_starlettes_words_for_too_many_files() -> None:

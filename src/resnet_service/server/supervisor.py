@@ -4,7 +4,6 @@ import contextlib
 import logging
 import math
 import os
-import pickle
 import selectors
 import signal
 import socket
@@ -218,7 +217,7 @@ class Supervisor:
             theirs.close()
         started = _Worker(index, process, ours, self._reloads)
         assignment = Assignment(share, index, self._shared.count, self._listener.fileno(), shared)
-        started.send(pickle.dumps(assignment))
+        started.send(assignment.written())
         ours.setblocking(False)
         self._selector.register(ours, selectors.EVENT_READ, started)
         self._workers.append(started)

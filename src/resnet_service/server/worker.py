@@ -1,12 +1,12 @@
 """One process of a service of several: it serves until its supervisor tells it to end, or has ended itself."""
 
+import json
 import logging
-import pickle
 import signal
 import socket
 import sys
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from resnet_service.system.memory import gc_frozen, limit_gc, limit_heap, limit_malloc_arenas
 from resnet_service.system.shared_state import Descriptors
@@ -31,6 +31,23 @@ class Assignment:
     listener: int
     shared: Descriptors
 
+    def written(self) -> bytes:
+        """Return the message, in JSON."""
+        keys = self.settings.api_keys
+        digests = None if keys is None else [digest.hex() for digest in keys.digests]
+        settings = self.settings.model_dump(mode="json", exclude={"api_keys"})
+        return json.dumps([settings, digests, self.index, self.count, self.listener, self.shared]).encode()
+
+    @classmethod
+    def read(cls, message: bytes) -> Self:
+        """Return the assignment that a message holds."""
+        from resnet_service.api_keys import Keys
+        from resnet_service.settings import Settings
+
+        values, digests, index, count, listener, shared = json.loads(message)
+        keys = None if digests is None else Keys.of_digests(map(bytes.fromhex, digests))
+        return cls(Settings(**values, api_keys=keys), index, count, listener, Descriptors(*shared))
+
 
 def main() -> None:
     """Serve what the supervisor assigns; the control socket's descriptor is the argument."""
@@ -43,7 +60,7 @@ def main() -> None:
     message = control.recv(MESSAGE_BYTES)
     if not message:  # the supervisor has ended already
         return
-    assignment: Assignment = pickle.loads(message)  # noqa: S301 - from the parent process, over a private socket
+    assignment = Assignment.read(message)
     from resnet_service.observability.logs import writing
     from resnet_service.system.descriptors import captured_stderr, log_descriptor
 
@@ -78,7 +95,4 @@ def _serve(control: socket.socket, assignment: Assignment) -> None:
 
 
 if __name__ == "__main__":
-    # Pickled messages name this module by its own name, not by ``__main__``.
-    from resnet_service.server.worker import main as run
-
-    run()
+    main()

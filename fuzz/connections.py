@@ -1,0 +1,99 @@
+"""Attacks on a server's connections: endless messages, and what they do to a probe and to memory."""
+
+import http.client
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, suppress
+from typing import NamedTuple
+
+_POST = b"POST /predict HTTP/1.1\r\nHost: test\r\n"
+_CHUNKED = _POST + b"Transfer-Encoding: chunked\r\n\r\n"
+PIPELINED = b"GET /labels HTTP/1.1\r\nHost:\r\n\r\n"
+
+# What an attacker sends first, and what it sends again and again.
+ENDLESS = {
+    "trailer": (_CHUNKED + b"0\r\nX-Trailer: ", b"x" * 65536),
+    "trailers": (_CHUNKED + b"0\r\n", b"X: x\r\n" * 10_000),
+    "chunk extension": (_CHUNKED + b"1;x=", b"x" * 65536),
+    "chunk extensions": (_CHUNKED, (b"1;" + b"x" * 4000 + b"\r\nx\r\n") * 16),
+    "zeros of a chunk's size": (_CHUNKED, b"0" * 65536),
+    "one-byte chunks": (_CHUNKED, b"1\r\nx\r\n" * 10_000),
+    "empty lines": (b"", b"\r\n" * 32768),
+    "header field": (b"GET / HTTP/1.1\r\nHost: x\r\nX: ", b"x" * 65536),
+    "header fields": (b"GET / HTTP/1.1\r\nHost: x\r\n", b"X: x\r\n" * 10_000),
+    "pipelined requests": (b"", PIPELINED * 2000),
+    "pipelined behind a body": (_POST + b"Content-Length: 10000000\r\n\r\n", PIPELINED * 2000),
+}
+
+
+class Impact(NamedTuple):
+    """The slowest probe in milliseconds, and how much the server's memory grew in megabytes."""
+
+    milliseconds: float
+    megabytes: float
+
+
+def impact_of(
+    attack: str, port: int, resident: Callable[[], float], *, clients: int = 1, seconds: float = 1.0
+) -> Impact:
+    """Attack a server on this machine, and ask it for its health meanwhile.
+
+    A client connects again whenever the server closes its connection, and reads no response.
+
+    Args:
+        attack: A name in ``ENDLESS``.
+        port: The server's port on 127.0.0.1.
+        resident: Returns the server's resident memory in megabytes.
+        clients: Number of clients that attack.
+        seconds: Duration of the attack.
+
+    """
+    before = resident()
+    slowest = highest = 0.0
+    with _attacked(attack, port, clients):
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            slowest = max(slowest, probe(port))
+            highest = max(highest, resident())
+            time.sleep(0.01)
+    return Impact(slowest, highest - before)
+
+
+def probe(port: int, timeout: float = 30.0) -> float:
+    """Return the milliseconds that ``/health/live`` takes on a new connection, all of ``timeout`` if it fails."""
+    begun = time.perf_counter()
+    try:
+        with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=timeout)) as connection:
+            connection.request("GET", "/health/live")
+            if connection.getresponse().status != http.HTTPStatus.OK:
+                return 1000 * timeout
+    except (OSError, http.client.HTTPException):
+        return 1000 * timeout
+    return 1000 * (time.perf_counter() - begun)
+
+
+@contextmanager
+def _attacked(attack: str, port: int, clients: int) -> Iterator[None]:
+    first, again = ENDLESS[attack]
+    over = threading.Event()
+
+    def client() -> None:
+        while not over.is_set():
+            with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=5) as connection:
+                connection.settimeout(0.2)
+                connection.sendall(first)
+                while not over.is_set():
+                    with suppress(TimeoutError):
+                        connection.sendall(again)
+
+    threads = [threading.Thread(target=client) for _ in range(clients)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        for thread in threads:
+            thread.join(20)

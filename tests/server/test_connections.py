@@ -1,0 +1,194 @@
+"""What one connection, or many, can hold and stop: attacks on a real process while its health is probed."""
+
+import json
+import resource
+import socket
+import statistics
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+
+import httpx
+import pytest
+
+from fuzz.connections import ENDLESS, PIPELINED, Impact, impact_of
+from resnet_service.api.app import create_app
+from resnet_service.inference.fake import FakeClassifier
+from resnet_service.settings import Settings
+from tests.support.images import encoded, noise
+from tests.support.processes import holdings
+from tests.support.servers import ServerProcess, served
+from tests.support.waiting import until
+from tests.support.wire import connected, head, read_answer, read_to_end
+
+IMAGE = encoded(noise(40, 30), "JPEG")
+KEY = "a-key-for-the-tests-only"
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[ServerProcess]:
+    process = ServerProcess(RESNET_SERVICE_LOG_FORMAT="json")
+    try:
+        yield process
+    finally:
+        process.stop()
+
+
+def impacts_of(server: ServerProcess, name: str, clients: int) -> list[Impact]:
+    port = int(server.url.rpartition(":")[2])
+    found = [impact_of(name, port, lambda: holdings(server.process.pid).megabytes, clients=clients) for _ in range(3)]
+    print(name, [f"{impact.milliseconds:.0f} ms, {impact.megabytes:.1f} MB" for impact in found])
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ENDLESS)
+def test_one_client_neither_stops_the_service_nor_fills_its_memory(server: ServerProcess, name: str) -> None:
+    impacts = impacts_of(server, name, 1)
+    assert statistics.median(impact.milliseconds for impact in impacts) < 100
+    assert max(impact.megabytes for impact in impacts) < 20
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["one-byte chunks", "pipelined requests", "header fields", "empty lines"])
+def test_nor_do_a_hundred(server: ServerProcess, name: str) -> None:
+    impacts = impacts_of(server, name, 100)
+    # The clients, in this process, take more of the shared CPUs than the server.
+    assert statistics.median(impact.milliseconds for impact in impacts) < 500
+    assert max(impact.megabytes for impact in impacts) < 80
+
+
+def test_bytes_of_later_requests_stay_with_the_kernel_until_their_time(server: ServerProcess) -> None:
+    """60 clients send heads and read no response."""
+    before = holdings(server.process.pid).megabytes
+    with ExitStack() as open_:
+        for _ in range(60):
+            connection = open_.enter_context(connected(server.url, receive_buffer=4096))
+            connection.settimeout(0.05)
+            with suppress(OSError):
+                connection.sendall(PIPELINED * 10_000)
+        assert httpx.get(f"{server.url}/health/live", timeout=20).status_code == 200
+        assert holdings(server.process.pid).megabytes - before < 60
+
+
+@contextmanager
+def locked() -> Iterator[str]:
+    with served(create_app(Settings(api_keys=KEY), FakeClassifier())) as client:
+        yield str(client.base_url)
+
+
+def test_a_key_in_a_trailer_opens_nothing() -> None:
+    body = b"%x\r\n%b\r\n0\r\n" % (len(IMAGE), IMAGE)
+    with locked() as url:
+        for fields, trailer, status in (({}, b"X-API-Key: %b\r\n" % KEY.encode(), 401), ({"X_API_Key": KEY}, b"", 200)):
+            with connected(url) as connection:
+                connection.sendall(head(Transfer_Encoding="chunked", **fields) + body + trailer + b"\r\n")
+                assert read_answer(connection).startswith(b"HTTP/1.1 %d " % status)
+
+
+def test_an_idle_connection_makes_room_oldest_first() -> None:
+    with served(create_app(Settings(max_connections=3), FakeClassifier())) as client, ExitStack() as open_:
+        url = str(client.base_url)
+        idle = [open_.enter_context(connected(url)) for _ in range(3)]
+        for connection in idle:
+            connection.sendall(head("GET", "/health/live"))
+            assert read_answer(connection).startswith(b"HTTP/1.1 200 ")
+        with connected(url) as late:
+            late.sendall(head("GET", "/labels"))
+            assert read_answer(late).startswith(b"HTTP/1.1 200 ")
+            assert idle[0].recv(1) == b""
+            for connection in idle[1:]:
+                connection.sendall(head("GET", "/labels"))
+                assert read_answer(connection).startswith(b"HTTP/1.1 200 ")
+
+
+@contextmanager
+def busy(connections: int) -> Iterator[tuple[str, httpx.Client]]:
+    """Serve with as many connections allowed as there are, all of which wait for an answer."""
+    gate = threading.Event()
+    app = create_app(Settings(max_connections=connections, workers=1), FakeClassifier(gate=gate))
+    with served(app) as client, ExitStack() as open_:
+        url = str(client.base_url)
+        client.close()
+        try:
+            for _ in range(connections):
+                connection = open_.enter_context(connected(url))
+                connection.sendall(head(Content_Length=len(IMAGE)) + IMAGE)
+            until(lambda: app.state.service.executor.running + app.state.service.executor.waiting == connections)
+            yield url, client
+        finally:
+            gate.set()
+
+
+def test_if_all_are_busy_only_probes_are_answered() -> None:
+    with busy(3) as (url, _):
+        for path, status in (("/health/live", 200), ("/metrics", 200), ("/labels", 503), ("/health/ready", 200)):
+            with connected(url) as connection:
+                connection.sendall(head("GET", path))
+                answer = read_to_end(connection)
+            assert answer.startswith(b"HTTP/1.1 %d " % status), path
+            assert b"connection: close" in answer.lower()
+            assert (b'"code":"too_many_connections"' in answer) == (status == 503)
+
+
+def test_probes_are_answered_at_2000_idle_connections(server: ServerProcess) -> None:
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    with ExitStack() as open_:
+        for _ in range(2000):
+            open_.enter_context(connected(server.url))
+        for path in ("/health/live", "/health/ready", "/metrics"):
+            begun = time.perf_counter()
+            assert httpx.get(server.url + path, timeout=20).status_code == 200
+            assert time.perf_counter() - begun < 2
+
+
+def test_a_client_that_sends_no_more_gets_all_its_answers(server: ServerProcess) -> None:
+    with connected(server.url) as connection:
+        connection.sendall(head(Content_Length=len(IMAGE)) + IMAGE + head("GET", "/labels"))
+        connection.shutdown(socket.SHUT_WR)
+        received = read_to_end(connection)
+    assert received.count(b"HTTP/1.1 200 ") == 2
+    assert b'"classes"' in received
+
+
+def test_a_client_that_has_closed_is_not_one_that_sends_no_more() -> None:
+    gate = threading.Event()
+    app = create_app(Settings(workers=1), FakeClassifier(gate=gate))
+    with served(app) as client:
+        executor = app.state.service.executor
+        with connected(str(client.base_url)) as first:
+            first.sendall(head(Content_Length=len(IMAGE)) + IMAGE)
+            until(lambda: executor.running == 1)
+            with connected(str(client.base_url)) as leaving:
+                leaving.sendall(head(Content_Length=len(IMAGE)) + IMAGE)
+                until(lambda: executor.waiting == 1)
+            until(lambda: executor.waiting == 0)
+            gate.set()
+            assert read_answer(first).startswith(b"HTTP/1.1 200 ")
+
+
+def count(server: ServerProcess, line: str) -> float:
+    text = httpx.get(f"{server.url}/metrics", timeout=20).text
+    return sum(float(found.rpartition(" ")[2]) for found in text.splitlines() if found.startswith(line))
+
+
+def test_each_pipelined_request_is_counted_and_logged_once(server: ServerProcess) -> None:
+    labels = 'resnet_service_requests_total{method="GET",route="/labels",status="200"}'
+    refused = 'resnet_service_requests_total{method="other",route="unparsed",status="400"}'
+    before = count(server, labels), count(server, refused)
+    name = f"pipelined-{time.monotonic_ns()}"
+    with connected(server.url) as connection:
+        connection.sendall(head("GET", "/labels", X_Request_ID=name) * 5 + b"nonsense\r\n\r\n")
+        received = read_to_end(connection)
+    assert received.count(b"HTTP/1.1 200 ") == 5
+    assert received.count(b"HTTP/1.1 400 ") == 1
+    assert (count(server, labels), count(server, refused)) == (before[0] + 5, before[1] + 1)
+
+    def lines() -> int:
+        return sum(json.loads(line).get("request_id") == name for line in server.log.splitlines())
+
+    until(lambda: lines() >= 5)
+    time.sleep(0.1)
+    assert lines() == 5
