@@ -4,6 +4,7 @@ import json
 import os
 import re
 import signal
+import statistics
 import threading
 import time
 from collections import Counter
@@ -146,6 +147,47 @@ def test_a_signal_drains_all_even_if_the_whole_group_gets_it(number: int, code: 
             assert read_answer(waiting).startswith(b"HTTP/1.1 200 ")
         assert server.process.wait(20) == code
         assert not any(map(alive, everyone[1:]))
+
+
+@pytest.mark.slow
+def test_a_killed_process_is_replaced_within_two_seconds() -> None:
+    seconds = []
+    with processes() as server:
+        for serving in (3, 4, 5):
+            os.kill(workers_of(server)[0], signal.SIGKILL)
+            begun = time.monotonic()
+            until(partial(lambda count: server.log.count("Serving ") == count, serving), 10)
+            seconds.append(time.monotonic() - begun)
+            assert httpx.get(f"{server.url}/health/ready").status_code == 200
+    assert statistics.median(seconds) < 2, seconds
+
+
+@pytest.mark.slow
+def test_a_second_signal_ends_all_at_once() -> None:
+    with processes() as server, connected(server.url) as waiting:
+        workers = workers_of(server)
+        waiting.sendall(head(Content_Length=len(IMAGE)) + IMAGE[:1000])
+        time.sleep(0.3)
+        server.process.send_signal(signal.SIGTERM)
+        time.sleep(0.5)
+        assert server.process.poll() is None  # a request is in progress
+        server.process.send_signal(signal.SIGTERM)
+        assert server.process.wait(2) == 128 + signal.SIGTERM
+        until(lambda: not any(map(alive, workers)), 2)
+
+
+@pytest.mark.slow
+def test_a_process_that_grows_is_replaced_without_losing_a_request() -> None:
+    codes: Counter[int] = Counter()
+    with processes(2, "--max-process-bytes", "1") as server:
+        first = set(workers_of(server))
+        ended = time.monotonic() + 30
+        while first & set(workers_of(server)) and time.monotonic() < ended:
+            codes[httpx.post(f"{server.url}/predict", content=IMAGE).status_code] += 1
+        assert not first & set(workers_of(server))
+        assert set(codes) == {200}
+        assert figure(server, ANSWERED) == codes[200]
+        assert server.stop() == 0
 
 
 def test_without_their_supervisor_the_processes_end() -> None:
