@@ -87,7 +87,7 @@ def test_a_key_in_a_trailer_opens_nothing() -> None:
                 assert read_answer(connection).startswith(b"HTTP/1.1 %d " % status)
 
 
-def test_an_idle_connection_makes_room_oldest_first() -> None:
+def test_a_new_connection_takes_the_place_of_the_longest_idle() -> None:
     with served(create_app(Settings(max_connections=3), FakeClassifier())) as client, ExitStack() as open_:
         url = str(client.base_url)
         idle = [open_.enter_context(connected(url)) for _ in range(3)]

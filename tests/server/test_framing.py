@@ -117,7 +117,7 @@ def test_a_request_without_a_version_is_refused(url: str) -> None:
     assert statuses(exchange(url, b"GET /labels\r\n\r\n" + HIDDEN, LAST)) == [400]
 
 
-def test_a_space_behind_a_size_is_not_part_of_it(url: str) -> None:
+def test_a_space_behind_a_size_is_ignored(url: str) -> None:
     """All readers that accept it agree on where the body ends."""
     received = exchange(url, field(CHUNKED, body=b"%x \r\n%b\r\n0 \r\n\r\n" % (len(IMAGE), IMAGE)) + LAST)
     assert statuses(received) == [200, 200]

@@ -5,10 +5,13 @@ from fastapi.routing import APIRoute
 
 from resnet_service import __version__
 from resnet_service.api import problem_details, static
+from resnet_service.api.admission import InferenceRoute
 from resnet_service.api.lifespan import lifespan_of
 from resnet_service.api.middleware.body_limits import BodyBudget
+from resnet_service.api.middleware.direct_routes import DirectRoute
 from resnet_service.api.middleware.stack import middleware
 from resnet_service.api.openapi import document
+from resnet_service.api.route_templates import RouteTemplates
 from resnet_service.api.routes import embed, explain, huggingface, model, open_inference, operations, predict
 from resnet_service.api_keys import KeyRing
 from resnet_service.inference.base import ImageClassifier
@@ -93,6 +96,7 @@ def create_app(
             open_paths=open_paths,
             metrics=metrics,
             tracer=tracer,
+            direct_routes=_direct_routes(),
         ),
     )
     app.state.settings = settings
@@ -101,9 +105,22 @@ def create_app(
     for router in ROUTERS:
         app.include_router(router)
     static.install(app)
+    included = (route for router in ROUTERS for route in router.routes)
+    app.state.route_templates = RouteTemplates([*included, *app.router.routes])
     problem_details.install(app)
     document.install(app, None if key_ring is None else open_paths)
     return app
+
+
+def _direct_routes() -> dict[tuple[str, str], DirectRoute]:
+    """Return the inference routes without parameters in their paths, by method and path."""
+    return {
+        (method, route.path): DirectRoute(route, route.get_route_handler())
+        for router in ROUTERS
+        for route in router.routes
+        if isinstance(route, InferenceRoute) and not route.param_convertors
+        for method in route.methods or ()
+    }
 
 
 def _key_ring(settings: Settings) -> KeyRing | None:

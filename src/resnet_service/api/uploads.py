@@ -1,13 +1,11 @@
 """Reading images from a request's body, a form or raw bytes, in memory alone."""
 
-from collections.abc import AsyncGenerator
 from typing import NamedTuple
 
-from starlette.datastructures import FormData, UploadFile
-from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
 from resnet_service.api.content_negotiation import BINARY, FORM, media_type_of
+from resnet_service.api.forms import InvalidFormError, Part, TooManyFilesError, read_form
 from resnet_service.errors import MalformedForm, MissingImage, TooManyImages, UnsupportedMediaType
 
 FIELD = "file"
@@ -29,13 +27,12 @@ class NamedImage(NamedTuple):
     data: bytes
 
 
-async def read_image(request: Request, max_bytes: int) -> bytes:
+async def read_image(request: Request) -> bytes:
     """Return the image's encoded bytes.
 
     Args:
         request: Multipart with a file in the field ``file``, or the raw bytes as ``image/*``,
             ``application/octet-stream`` or without a content type.
-        max_bytes: The limit that the middleware enforces; parts up to this size stay in memory.
 
     Raises:
         MissingImage: The body is empty, or the form has no such field.
@@ -46,7 +43,7 @@ async def read_image(request: Request, max_bytes: int) -> bytes:
     """
     media_type = media_type_of(request)
     if media_type == FORM:
-        data = await _from_form(request, max_bytes)
+        data = await _from_form(request)
     elif media_type in ("", BINARY) or media_type.startswith("image/"):
         data = await request.body()
     else:
@@ -56,12 +53,11 @@ async def read_image(request: Request, max_bytes: int) -> bytes:
     return data
 
 
-async def read_images(request: Request, max_bytes: int, max_images: int) -> list[NamedImage]:
+async def read_images(request: Request, max_images: int) -> list[NamedImage]:
     """Return several images' encoded bytes, in the order of the form.
 
     Args:
         request: Multipart with one or more files in the field ``files``.
-        max_bytes: The limit that the middleware enforces; parts up to this size stay in memory.
         max_images: The limit of files.
 
     Raises:
@@ -77,44 +73,31 @@ async def read_images(request: Request, max_bytes: int, max_images: int) -> list
         raise UnsupportedMediaType(
             f"The content type {media_type[:100] or 'unknown'} is not accepted. {_HOW_TO_SEND_SEVERAL}"
         )
-    form = await _parse(request, max_bytes, max_images, _HOW_TO_SEND_SEVERAL)
-    try:
-        parts = form.getlist(FIELDS)
-        if not parts:
-            raise MissingImage(f"The form has no file in the field {FIELDS!r}. {_HOW_TO_SEND_SEVERAL}")
-        files = [part for part in parts if isinstance(part, UploadFile)]
-        if len(files) < len(parts):
+    form = await _parse(request, max_images, _HOW_TO_SEND_SEVERAL)
+    images: list[NamedImage] = []
+    for part in form:
+        if part.name != FIELDS:
+            continue
+        if part.filename is None:
             raise MalformedForm(f"The field {FIELDS!r} contains text instead of a file. {_HOW_TO_SEND_SEVERAL}")
-        return [NamedImage((part.filename or "")[:_MAX_NAME], await part.read()) for part in files]
-    finally:
-        await form.close()
+        images.append(NamedImage(part.filename[:_MAX_NAME], part.data))
+    if not images:
+        raise MissingImage(f"The form has no file in the field {FIELDS!r}. {_HOW_TO_SEND_SEVERAL}")
+    return images
 
 
-async def _from_form(request: Request, max_bytes: int) -> bytes:
-    form = await _parse(request, max_bytes, 1, HOW_TO_SEND)
+async def _from_form(request: Request) -> bytes:
+    form = await _parse(request, 1, HOW_TO_SEND)
+    part = next((part for part in reversed(form) if part.name == FIELD), None)
+    if part is None or part.filename is None:
+        raise MissingImage(f"The form has no file in the field {FIELD!r}. {HOW_TO_SEND}")
+    return part.data
+
+
+async def _parse(request: Request, max_files: int, how: str) -> list[Part]:
     try:
-        part = form.get(FIELD)
-        if not isinstance(part, UploadFile):
-            raise MissingImage(f"The form has no file in the field {FIELD!r}. {HOW_TO_SEND}")
-        return await part.read()
-    finally:
-        await form.close()
-
-
-async def _parse(request: Request, max_bytes: int, max_files: int, how: str) -> FormData:
-    parser = MultiPartParser(
-        request.headers, _stream(request), max_files=max_files, max_fields=_MAX_FIELDS, max_part_size=max_bytes
-    )
-    # By default, files above 1 MB go to disk; ours are bounded, and a container's file system may be read-only.
-    parser.spool_max_size = max_bytes + 1
-    try:
-        return await parser.parse()
-    except MultiPartException as error:
-        if max_files > 1 and error.message.startswith("Too many files"):
+        return await read_form(request, max_files=max_files, max_fields=_MAX_FIELDS)
+    except InvalidFormError as error:
+        if max_files > 1 and isinstance(error, TooManyFilesError):
             raise TooManyImages("form", max_files) from error
-        raise MalformedForm(f"The form cannot be parsed: {error.message} {how}") from error
-
-
-async def _stream(request: Request) -> AsyncGenerator[bytes]:
-    async for chunk in request.stream():
-        yield chunk
+        raise MalformedForm(f"The form cannot be parsed: {error} {how}") from error

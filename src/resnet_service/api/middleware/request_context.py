@@ -9,6 +9,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from resnet_service.api.client_address import ClientAddresses
 from resnet_service.api.problem_details import unexpected
+from resnet_service.api.route_templates import RouteTemplates
 from resnet_service.observability.logs import printable
 from resnet_service.observability.metrics import UNMATCHED, Metrics
 from resnet_service.observability.request_context import REQUEST_ID_HEADER, RequestContext, current, request_id
@@ -125,7 +126,11 @@ def _template(scope: Scope) -> str:
     # FastAPI sets only its own routes. A Starlette route without parameters matches its own path only.
     if isinstance(scope.get("endpoint"), FunctionType) and not scope.get("path_params"):
         return str(scope["path"])
-    return UNMATCHED
+    if "endpoint" in scope or "app" not in scope:
+        return UNMATCHED
+    # Answered before routing, or by no route.
+    templates: RouteTemplates = scope["app"].state.route_templates
+    return templates.of(scope) or UNMATCHED
 
 
 def _headers(ctx: RequestContext) -> list[tuple[bytes, bytes]]:

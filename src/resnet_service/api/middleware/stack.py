@@ -8,6 +8,7 @@ from resnet_service.api.client_address import ClientAddresses
 from resnet_service.api.middleware.api_key import APIKeyMiddleware
 from resnet_service.api.middleware.body_limits import BodyBudget, BodyLimitsMiddleware
 from resnet_service.api.middleware.cors import cors
+from resnet_service.api.middleware.direct_routes import DirectRoute, DirectRoutesMiddleware
 from resnet_service.api.middleware.early_response import EarlyResponseMiddleware
 from resnet_service.api.middleware.request_context import RequestContextMiddleware
 from resnet_service.api_keys import KeyRing
@@ -25,6 +26,7 @@ def middleware(
     open_paths: Collection[str],
     metrics: Metrics,
     tracer: Tracer | None,
+    direct_routes: Mapping[tuple[str, str], DirectRoute],
 ) -> list[Middleware]:
     """Return the middleware; the first one sees a request first.
 
@@ -36,6 +38,7 @@ def middleware(
         open_paths: The paths that can be read without a key.
         metrics: Count and time each request.
         tracer: Records each request, where tracing is on.
+        direct_routes: The routes, by method and path, that are called without FastAPI's own routing.
 
     """
     clients = ClientAddresses(settings.trusted_proxies)
@@ -54,4 +57,4 @@ def middleware(
         min_rate=settings.min_body_rate,
         max_bytes_by_path=max_bytes_by_path,
     )
-    return [*stack, limits]
+    return [*stack, limits, Middleware(DirectRoutesMiddleware, routes=direct_routes)]

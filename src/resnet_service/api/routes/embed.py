@@ -52,7 +52,7 @@ async def embed(
     $ curl -F file=@sneaker.png -H "Accept: application/octet-stream" http://localhost:8080/embed -o vector.f32
     ```
     """
-    data = await read_image(request, service.settings.max_body_bytes)
+    data = await read_image(request)
     classifier = service.classifier
     answer = await admitted.run(classifier.embed, data, normalize)
     if preferred_media_type(accept, (JSON, BINARY)) == BINARY:

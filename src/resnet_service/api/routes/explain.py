@@ -59,7 +59,7 @@ async def explain(
     ```
     """
     form = format_ or ("json" if preferred_media_type(accept, (PNG, JSON)) == JSON else "overlay")
-    data = await read_image(request, service.settings.max_body_bytes)
+    data = await read_image(request)
     classifier = service.classifier
     answer = await admitted.run(classifier.explain, data, class_id, form)
     if form != "json":

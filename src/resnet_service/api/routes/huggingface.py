@@ -83,7 +83,7 @@ async def image_classification(request: Request, service: StartedService, admitt
     if media_type_of(request) == JSON:
         answer = await admitted.run(_classify_json, classifier, await request.body())
     else:
-        data = await read_image(request, service.settings.max_body_bytes)
+        data = await read_image(request)
         answer = await admitted.run(_classify, classifier, data, Parameters())
     return answer.elements
 

@@ -66,7 +66,7 @@ async def predict(
     $ curl --data-binary @sneaker.png -H "Content-Type: image/png" "http://localhost:8080/predict?top_k=3"
     ```
     """
-    data = await read_image(request, service.settings.max_body_bytes)
+    data = await read_image(request)
     classifier = service.classifier
     answer = await admitted.run(classifier.classify, data, top_k)
     return PredictResponse.of(answer, classifier, locale.names(classifier))
@@ -103,7 +103,7 @@ async def predict_batch(
     """
     settings, classifier = service.settings, service.classifier
     count = check_top_k(top_k, len(classifier.model.labels))
-    images = await read_images(request, settings.max_batch_bytes, settings.max_batch)
+    images = await read_images(request, settings.max_batch)
     pieces = [(classifier, image.data, count, settings.max_body_bytes) for image in images]
     answers = await admitted.run_each(_classify, pieces)
     results = [problem_of(answer) if isinstance(answer, ServiceError) else answer for answer in answers]
