@@ -37,6 +37,18 @@ class Keys:
         if not self._digests:
             raise ValueError("no key is given; to serve without keys, leave this setting out")
 
+    @property
+    def digests(self) -> tuple[bytes, ...]:
+        """The SHA-256 digests of the keys."""
+        return self._digests
+
+    @classmethod
+    def of_digests(cls, digests: Iterable[bytes]) -> Self:
+        """Return the keys that have these ``digests``."""
+        keys = cls.__new__(cls)
+        keys._digests = tuple(digests)
+        return keys
+
     @classmethod
     def parse(cls, text: str) -> Self:
         """Parse keys separated by commas; raise ``ValueError`` as the class does."""

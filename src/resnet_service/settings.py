@@ -78,6 +78,15 @@ class Settings(BaseSettings):
     arch: str | None = Field(None, description="Architecture, for a bare state_dict, which does not name its own.")
     labels: Path | None = Field(None, description="Label set file; by default the one that the model names.")
     workers: int = Field(0, ge=0, le=256, description="Images classified at once; 0 for one per available CPU.")
+    processes: int = Field(
+        0,
+        ge=0,
+        le=64,
+        description="Processes that share workers and connections; 0 for one per four available CPUs.",
+    )
+    max_process_bytes: int = Field(
+        0, ge=0, description="Resident memory in bytes at which one of several processes is replaced; 0 for any."
+    )
     threads: int = Field(
         0,
         ge=0,
@@ -115,7 +124,8 @@ class Settings(BaseSettings):
     max_connections: int = Field(
         512,
         ge=1,
-        description="Connections open at once. A further one takes the place of an idle one, or gets 503.",
+        description="Connections open at once, divided among processes. A further one takes the place of an idle one, "
+        "or gets 503.",
     )
     header_seconds: float = Field(10, gt=0, le=3600, description="Seconds in which a request's headers must arrive.")
     body_seconds: float = Field(60, gt=0, le=3600, description="Seconds in which a request's body must arrive.")

@@ -16,6 +16,7 @@ DATED = {
     "api.dependencies": {"datetime.now"},  # when the service started, in /metadata
     "client.calls": {"time.time"},  # Retry-After may be a date
     "observability.tracing": {"time.time_ns"},  # OpenTelemetry's spans begin and end at dates
+    "system.shared_state": {"time.time"},  # when the service started, in /metrics
 }
 
 

@@ -20,6 +20,7 @@ from resnet_service.observability.metrics import Metrics
 from resnet_service.observability.tracing import Tracer, open_tracer
 from resnet_service.settings import Settings, load_settings
 from resnet_service.system.budget import SharedBudget
+from resnet_service.system.shared_state import SharedState
 
 # Orchestrators and load balancers, which have no key, ask these.
 _PROBES = (operations.probes, open_inference.probes)
@@ -41,7 +42,7 @@ def create_app(
     classifier: ImageClassifier | None = None,
     loader: ModelLoader | None = None,
     tracer: Tracer | None = None,
-    body_budget: SharedBudget | None = None,
+    shared: SharedState | None = None,
 ) -> FastAPI:
     """Make the application; the model is loaded when the server starts it.
 
@@ -50,7 +51,7 @@ def create_app(
         classifier: Served instead of the settings' model; tests pass their own.
         loader: The settings' model, where loading it has already begun; it has the memory for decoding.
         tracer: Records each request; by default there is one if the settings ask for tracing.
-        body_budget: The memory of request bodies, if processes share it.
+        shared: What this process shares with the others of the service; by default, it is the only one.
 
     Raises:
         InvalidSettings: The file of API keys cannot be used.
@@ -61,8 +62,12 @@ def create_app(
     key_ring = _key_ring(settings)
     if tracer is None and settings.tracing:
         tracer = open_tracer()
-    metrics = Metrics()
-    bodies = BodyBudget(settings.max_receiving_bytes, body_budget)
+    shared = shared or SharedState.local()
+    metrics = Metrics(shared)
+    bodies = BodyBudget(
+        settings.max_receiving_bytes,
+        SharedBudget(settings.max_receiving_bytes, shared.bodies, shared.index) if shared.count > 1 else None,
+    )
     open_paths = _open_paths(settings)
 
     app = FastAPI(
@@ -79,7 +84,13 @@ def create_app(
         # To redirect `/labels/` to `/labels`, Starlette would build a URL from the client's Host header.
         redirect_slashes=False,
         lifespan=lifespan_of(
-            settings, classifier=classifier, loader=loader, key_ring=key_ring, metrics=metrics, tracer=tracer
+            settings,
+            classifier=classifier,
+            loader=loader,
+            key_ring=key_ring,
+            metrics=metrics,
+            tracer=tracer,
+            shared=shared,
         ),
         middleware=middleware(
             settings,

@@ -14,6 +14,7 @@ from resnet_service.inference.base import ImageClassifier
 from resnet_service.inference.executor import InferenceExecutor
 from resnet_service.observability.metrics import Metrics
 from resnet_service.settings import Settings
+from resnet_service.system.shared_state import SharedState
 
 
 @dataclass
@@ -30,6 +31,7 @@ class Service:
     reloader: Reloader
     keys: KeyRing | None = None
     metrics: Metrics = field(default_factory=Metrics)
+    shared: SharedState = field(default_factory=SharedState.local)
     health: Health = field(init=False)
     serving_since: datetime = field(init=False)
 
@@ -42,11 +44,33 @@ class Service:
             limit=2 * self.settings.deadline,
         )
 
+    @property
+    def ready(self) -> bool:
+        """Whether a load balancer should send requests to the service, of which this is one process."""
+        self.shared.tell(ready=self.health.ready)
+        return self.shared.ready and not self.health.draining
+
+    def check_ready(self) -> None:
+        """Do nothing if requests may be sent.
+
+        Raises:
+            NotReady: The service is shutting down, a thread is stuck, or an inference failed and the model is being
+                checked.
+
+        """
+        if not self.ready:
+            self.health.check_ready()  # which knows what is wrong here
+            raise NotReady
+
     def reload(self) -> None:
         """Reload the API keys now, and the model in the background."""
+        self.reload_keys()
+        self.reloader.request()
+
+    def reload_keys(self) -> None:
+        """Read the API keys again, if there are any."""
         if self.keys is not None:
             self.metrics.reloaded("api_keys", self.keys.reload())
-        self.reloader.request()
 
     def serve(self, classifier: ImageClassifier) -> None:
         """Serve ``classifier`` from now on."""

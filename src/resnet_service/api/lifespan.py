@@ -22,6 +22,7 @@ from resnet_service.observability.tracing import Tracer
 from resnet_service.settings import Settings
 from resnet_service.system.budget import SharedBudget
 from resnet_service.system.memory import trim_heap
+from resnet_service.system.shared_state import SharedState
 
 log = logging.getLogger("resnet_service")
 
@@ -34,6 +35,7 @@ def lifespan_of(
     key_ring: KeyRing | None,
     metrics: Metrics,
     tracer: Tracer | None,
+    shared: SharedState,
 ) -> Callable[[FastAPI], AbstractAsyncContextManager[LifespanState]]:
     """Return the lifespan hook of an application; arguments as for ``create_app``."""
 
@@ -49,7 +51,7 @@ def lifespan_of(
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[LifespanState]:
         try:
-            async with _running(settings, open_model, loader, key_ring, metrics) as service:
+            async with _running(settings, open_model, loader, key_ring, metrics, shared) as service:
                 app.state.service = service
                 yield {"service": service}
         except ServiceError as error:
@@ -69,6 +71,7 @@ async def _running(
     loader: ModelLoader | None,
     key_ring: KeyRing | None,
     metrics: Metrics,
+    shared: SharedState,
 ) -> AsyncIterator[Service]:
     """Load the model and start the threads; at the end, stop the threads, the checks and the reloads."""
     workers = worker_count(settings)
@@ -87,12 +90,12 @@ async def _running(
         await executor.run_on_each(classifier.warm_thread)
         trim_heap()
         reloader = Reloader(open_model, install, partial(metrics.reloaded, "model"))
-        service = Service(settings, classifier, executor, reloader, key_ring, metrics)
+        service = Service(settings, classifier, executor, reloader, key_ring, metrics, shared)
         count_lost_lines(metrics.log_lines_lost)
         metrics.watch(
             running=lambda: executor.running,
             waiting=lambda: executor.waiting,
-            ready=lambda: service.health.ready,
+            ready=lambda: service.ready,
         )
         _announce(classifier, workers, metrics)
         if key_ring is not None:

@@ -32,6 +32,8 @@ class Reloader:
         self._ended = ended
         self._reloading: asyncio.Task[None] | None = None
         self._again = False
+        # Called with whether the latest reload succeeded.
+        self.finished: Callable[[bool], None] = lambda succeeded: None
 
     @property
     def busy(self) -> bool:
@@ -64,3 +66,4 @@ class Reloader:
             if not self._again:
                 break
         self._reloading = None
+        self.finished(succeeded)

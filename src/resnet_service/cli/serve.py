@@ -14,15 +14,11 @@ def serve(**flags: Any) -> None:
         from resnet_service.observability.logs import writing
         from resnet_service.server.startup import start
         from resnet_service.settings import ENV_PREFIX, SECRETS, load_settings
-        from resnet_service.system.descriptors import captured_stderr, log_descriptor
+        from resnet_service.system.descriptors import log_descriptor
 
         settings = load_settings(**flags)
         for name in SECRETS:
             # Crash dumps and child processes show the environment, and nothing reads these variables again.
             os.environ.pop(f"{ENV_PREFIX}{name.upper()}", None)
-        with (
-            log_descriptor() as descriptor,
-            writing(settings.log_format, settings.log_level, descriptor),
-            captured_stderr(),
-        ):
+        with log_descriptor() as descriptor, writing(settings.log_format, settings.log_level, descriptor):
             start(settings)

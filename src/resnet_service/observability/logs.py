@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import queue
+import select
 import sys
 import threading
 import time
@@ -27,7 +28,8 @@ with import_blocked("rich"):
     from structlog.typing import EventDict
 
 # Fields that a line may have beside its message; any other `extra` is left out.
-FIELDS = ("request_id", "method", "route", "path", "status", "ms", "received", "sent", "client", "code", "trace_id")
+_REQUEST = ("request_id", "method", "route", "path", "status", "ms", "received", "sent", "client", "code", "trace_id")
+FIELDS = (*_REQUEST, "process_index")  # the index is of one process of several
 
 _MAX_LENGTH = 2000  # characters of a text
 _MAX_TRACEBACK = 10 * _MAX_LENGTH  # characters of a traceback, counted from its end
@@ -38,7 +40,9 @@ _BATCH_LINES = 256
 
 
 @contextmanager
-def writing(log_format: LogFormat, level: str, descriptor: int | None = None) -> Iterator[None]:
+def writing(
+    log_format: LogFormat, level: str, descriptor: int | None = None, process: int | None = None
+) -> Iterator[None]:
     """Write the log of the whole process while the block runs.
 
     Args:
@@ -46,11 +50,12 @@ def writing(log_format: LogFormat, level: str, descriptor: int | None = None) ->
         level: Lowest level to write. ``debug`` applies to this package's loggers only: those of other libraries would
             write image contents.
         descriptor: File descriptor to write to; standard error by default.
+        process: Number of this process in a service of several; each line has it.
 
     """
     target = sys.stderr.fileno() if descriptor is None else descriptor
     terminal = os.isatty(target)
-    handler = BackgroundWriter(target)
+    handler = BackgroundWriter(target, largest_write=None if process is None else select.PIPE_BUF)
     handler.setFormatter(
         formatter("console" if terminal else "json", colors=terminal)
         if log_format == "auto"
@@ -61,6 +66,13 @@ def writing(log_format: LogFormat, level: str, descriptor: int | None = None) ->
     root.setLevel(max(lowest, logging.INFO))
     ours.setLevel(lowest)
     root.addHandler(handler)
+
+    def number(record: logging.LogRecord) -> bool:
+        record.process_index = process
+        return True
+
+    if process is not None:
+        handler.addFilter(number)
     try:
         yield
     finally:
@@ -159,10 +171,11 @@ class BackgroundWriter(logging.Handler):
     ``logging.shutdown`` wait for ever; it also wakes for each line, which nearly doubles the CPU time of one.
     """
 
-    def __init__(self, descriptor: int, capacity: int = _CAPACITY) -> None:
+    def __init__(self, descriptor: int, capacity: int = _CAPACITY, largest_write: int | None = None) -> None:
         super().__init__()
         self._descriptor = descriptor
         self._capacity = capacity
+        self._largest_write = largest_write
         self.on_lost: Callable[[int], None] | None = None
         self._dropped = 0  # counted by the threads that log, one at a time
         self._unwritten = self._counted = self._reported = 0  # counted by the thread that writes
@@ -215,19 +228,31 @@ class BackgroundWriter(logging.Handler):
             time.sleep(_GATHER_SECONDS)
             while len(batch) < _BATCH_LINES and not self._lines.empty():
                 batch.append(self._lines.get())
-            lines = [line for line in batch if isinstance(line, bytes)]
             # Without this thread there is no log, so it survives whatever fails.
-            try:
-                unwritten = self._write(lines)
-            except Exception:  # noqa: BLE001
-                unwritten = len(lines)
-            self._unwritten += unwritten
+            for lines in self._pieces([line for line in batch if isinstance(line, bytes)]):
+                try:
+                    unwritten = self._write(lines)
+                except Exception:  # noqa: BLE001
+                    unwritten = len(lines)
+                self._unwritten += unwritten
             with suppress(Exception):
                 self._report_lost()
             for waiting in batch:
                 if isinstance(waiting, threading.Event):
                     waiting.set()
             ended = None in batch
+
+    def _pieces(self, lines: list[bytes]) -> Iterator[list[bytes]]:
+        """Group lines; up to the largest write, a pipe takes them whole, whatever other processes write to it."""
+        piece: list[bytes] = []
+        size = 0
+        for line in lines:
+            if piece and self._largest_write is not None and size + len(line) > self._largest_write:
+                yield piece
+                piece, size = [], 0
+            piece.append(line)
+            size += len(line)
+        yield piece
 
     def _report_lost(self) -> None:
         """Count the lines that were lost since the last call, and write their number as soon as that succeeds."""

@@ -35,13 +35,7 @@ def serve(listener: socket.socket, settings: Settings, loader: ModelLoader) -> N
 
     """
     app = create_app(settings, loader=loader)
-
-    def no_startup_error(record: logging.LogRecord) -> bool:
-        return app.state.startup_error is None
-
-    # Uvicorn would log a traceback; the caller prints a service error in one line.
-    logging.getLogger("uvicorn.error").addFilter(no_startup_error)
-    logging.getLogger("uvicorn.error").setLevel(logging.DEBUG if settings.log_level == "debug" else logging.WARNING)
+    quiet_uvicorn(app, settings)
     # Uvicorn shuts down gracefully on SIGTERM and then raises it again; a successful shutdown must exit with 0.
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(0))
     # A script starts its background jobs with SIGINT ignored, and Python keeps that. Uvicorn ends on SIGINT all the
@@ -56,6 +50,16 @@ def serve(listener: socket.socket, settings: Settings, loader: ModelLoader) -> N
         if error is not None:
             raise error from None
         raise
+
+
+def quiet_uvicorn(app: FastAPI, settings: Settings) -> None:
+    """Keep uvicorn's traceback of a service error out of the log; the caller prints the error in one line."""
+
+    def no_startup_error(record: logging.LogRecord) -> bool:
+        return app.state.startup_error is None
+
+    logging.getLogger("uvicorn.error").addFilter(no_startup_error)
+    logging.getLogger("uvicorn.error").setLevel(logging.DEBUG if settings.log_level == "debug" else logging.WARNING)
 
 
 class Server(uvicorn.Server):
@@ -103,9 +107,7 @@ class Server(uvicorn.Server):
         await super().shutdown(sockets)
         self._sweeping.cancel()
         if sockets:
-            end = threading.Timer(_EXIT_SECONDS, self._end)
-            end.daemon = True
-            end.start()
+            self._limit_exit()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Start the shutdown; at a second signal, exit at once.
@@ -125,6 +127,11 @@ class Server(uvicorn.Server):
             self._drain = time.monotonic() + delay, sig
         else:
             super().handle_exit(sig, frame)
+
+    def _limit_exit(self) -> None:
+        end = threading.Timer(_EXIT_SECONDS, self._end)
+        end.daemon = True
+        end.start()
 
     def _end(self) -> None:
         """End the process, which should have ended by itself: Python waits for all threads, without a limit."""

@@ -5,8 +5,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from resnet_service.errors import AddressUnavailable
-from resnet_service.inference.loader import ModelLoader
+from resnet_service.server.supervisor import process_count, supervise
 from resnet_service.settings import Settings
+from resnet_service.system.descriptors import captured_stderr
 from resnet_service.system.imports import block_import
 from resnet_service.system.memory import gc_frozen, limit_gc, limit_heap
 
@@ -28,11 +29,19 @@ def start(settings: Settings) -> None:
     # FastAPI checks each type for Pydantic 1, and would import all of that for it.
     block_import("pydantic.v1")
     with _bound(settings.host, settings.port) as listener:
-        with gc_frozen():
-            loader = ModelLoader(settings)
-            from resnet_service.server.server import serve
+        count = process_count(settings)
+        if count > 1:
+            supervise(listener, settings, count)
+            return
+        # A supervisor needs none of what follows.
+        with captured_stderr():
+            with gc_frozen():
+                from resnet_service.inference.loader import ModelLoader
 
-        serve(listener, settings, loader)
+                loader = ModelLoader(settings)
+                from resnet_service.server.server import serve
+
+            serve(listener, settings, loader)
 
 
 @contextmanager

@@ -5,7 +5,7 @@ import mmap
 import os
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Self
 
 _NUMBER_BYTES = 8
@@ -44,13 +44,18 @@ class SharedTable:
         """Return the sum of one column over all rows."""
         return sum(self._numbers[column :: self.columns])
 
-    @contextmanager
-    def lock(self) -> Iterator[None]:
+    def lock(self) -> AbstractContextManager[None]:
         """Exclude all other threads and processes while the block runs; a process that dies releases the lock."""
-        # Only the first byte; ``system.budget`` locks the second.
-        with self._thread_lock:  # a record lock excludes processes, but not the threads of one
-            fcntl.lockf(self.descriptor, fcntl.LOCK_EX, 1)
-            try:
-                yield
-            finally:
-                fcntl.lockf(self.descriptor, fcntl.LOCK_UN, 1)
+        return locked(self.descriptor, self._thread_lock)
+
+
+@contextmanager
+def locked(descriptor: int, threads: threading.Lock) -> Iterator[None]:
+    """Exclude all other threads and processes that lock the same descriptor while the block runs."""
+    # Only the first byte; ``system.budget`` locks the second.
+    with threads:  # a record lock excludes processes, but not the threads of one
+        fcntl.lockf(descriptor, fcntl.LOCK_EX, 1)
+        try:
+            yield
+        finally:
+            fcntl.lockf(descriptor, fcntl.LOCK_UN, 1)

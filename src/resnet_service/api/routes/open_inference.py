@@ -180,7 +180,7 @@ async def ready(service: StartedService) -> Ready:
     $ curl http://localhost:8080/v2/health/ready
     ```
     """
-    service.health.check_ready()
+    service.check_ready()
     return Ready(ready=True)
 
 
@@ -198,7 +198,7 @@ async def model_ready(classifier: NamedModel, service: StartedService) -> ModelR
     $ curl http://localhost:8080/v2/models/resnet18-fashion-mnist-int8/ready
     ```
     """
-    service.health.check_ready()
+    service.check_ready()
     return ModelReady(name=classifier.model.name, ready=True)
 
 

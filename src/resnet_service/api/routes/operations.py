@@ -44,7 +44,7 @@ async def ready(service: StartedService) -> Health:
     $ curl http://localhost:8080/health/ready
     ```
     """
-    service.health.check_ready()
+    service.check_ready()
     return Health(status="ok")
 
 

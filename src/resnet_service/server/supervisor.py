@@ -1,0 +1,315 @@
+"""The supervisor of a service of several processes: it starts, watches, replaces and ends them, and serves nothing."""
+
+import contextlib
+import logging
+import math
+import os
+import selectors
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections import deque
+from types import FrameType
+
+from resnet_service.errors import ServiceError
+from resnet_service.server import worker
+from resnet_service.server.worker import MESSAGE_BYTES, SIGNALS, Assignment
+from resnet_service.settings import Settings
+from resnet_service.system.cpus import available_cpus
+from resnet_service.system.shared_state import Column, SharedState
+
+log = logging.getLogger("resnet_service")
+
+_CPUS_PER_PROCESS = 4
+_TICK_SECONDS = 0.1
+# A worker whose event loop is silent for so long is replaced.
+_HUNG_SECONDS = 5.0
+_START_SECONDS = 120.0
+# A worker that ends sooner after its start has failed at once; starts are then delayed, more each time.
+_SOON_SECONDS = 10.0
+_FIRST_DELAY, _LAST_DELAY = 0.2, 30.0
+# With no worker left, the service ends after so many failures in succession.
+_MAX_FAILURES = 6
+
+
+def process_count(settings: Settings) -> int:
+    """Return the number of processes: one for every four CPUs, but no more than images classified at once."""
+    workers = settings.workers or available_cpus()
+    return min(settings.processes or math.ceil(available_cpus() / _CPUS_PER_PROCESS), workers)
+
+
+def supervise(listener: socket.socket, settings: Settings, count: int) -> None:
+    """Serve with ``count`` processes until a signal ends the service.
+
+    Raises:
+        ServiceError: A process could not be started; no request was accepted.
+
+    """
+    listener.listen(2048)
+    supervisor = Supervisor(listener, settings, count)
+    try:
+        supervisor.run()
+    finally:
+        supervisor.kill()
+
+
+class _Worker:
+    """A started process, and what the supervisor knows of it."""
+
+    def __init__(self, index: int, process: "subprocess.Popen[bytes]", control: socket.socket, reloads: int) -> None:
+        self.index, self.process, self.control = index, process, control
+        self.reloads = reloads  # signals to reload that came before its start
+        self.begun = time.monotonic()
+        self.silent_since = self.begun
+        self.heartbeat = 0.0
+        self.ready = self.retiring = False
+        self.failure = ""
+
+    def send(self, message: bytes) -> None:
+        with contextlib.suppress(OSError):  # it has ended or hangs, which is handled where that is noticed
+            self.control.send(message)
+
+
+class Supervisor:
+    """Keeps ``count`` workers running; one more row of shared memory is for a worker that takes another's place."""
+
+    def __init__(self, listener: socket.socket, settings: Settings, count: int) -> None:
+        self._listener, self._settings, self._count = listener, settings, count
+        self._shared = SharedState.open(count + 1, count + 1)
+        self._shared.own[Column.PID] = os.getpid()
+        self._workers: list[_Worker] = []
+        self._free = deque(range(count + 1))
+        self._reloads = 0
+        self._to_reload: deque[_Worker] = deque()
+        self._failures = 0
+        self._next_start = 0.0
+        self._signals: deque[int] = deque()
+        self._ending = 0  # the signal that ends the service
+        self._selector = selectors.DefaultSelector()
+
+    def run(self) -> None:
+        """Run until a signal ends the service."""
+        wake, woken = socket.socketpair()
+        for end in (wake, woken):
+            end.setblocking(False)
+        self._selector.register(woken, selectors.EVENT_READ, None)
+        signal.set_wakeup_fd(wake.fileno(), warn_on_full_buffer=False)
+        for number in SIGNALS:
+            signal.signal(number, self._note)
+        last = time.monotonic()
+        while True:
+            now = time.monotonic()
+            if now - last > 1:  # this process was stopped, so the workers may have been, too
+                for each in self._workers:
+                    each.silent_since = now
+            last = now
+            self._tick(now)
+            if self._ending and not self._workers:
+                break
+            for key, _ in self._selector.select(_TICK_SECONDS):
+                if key.data is None:
+                    woken.recv(4096)
+                else:
+                    self._hear(key.data)
+            while self._signals:
+                self._obey(self._signals.popleft())
+        if self._ending == signal.SIGINT:
+            raise KeyboardInterrupt
+        sys.exit(0)
+
+    def kill(self) -> None:
+        """End all workers at once."""
+        for each in self._workers:
+            each.process.kill()
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self._signals.append(number)
+
+    def _obey(self, number: int) -> None:
+        if number == signal.SIGHUP:
+            if not self._ending and self._shared.supervisor[Column.STARTED]:
+                self._reload()
+        elif self._ending:
+            log.warning("A second signal: exiting at once, without answering open requests.")
+            self.kill()
+            logging.shutdown()
+            os._exit(128 + number)
+        else:
+            self._ending = number
+            self._shared.supervisor[Column.DRAINING] = 1
+            self._listener.close()  # the workers have it until they stop accepting
+            for each in self._workers:
+                if each.ready:
+                    each.send(worker.DRAIN if number == signal.SIGTERM else worker.STOP)
+                else:
+                    each.process.kill()
+
+    def _reload(self) -> None:
+        self._reloads += 1
+        ready = [each for each in self._workers if each.ready and not each.retiring]
+        for each in ready:
+            each.reloads = self._reloads
+            each.send(worker.RELOAD_KEYS)
+        idle = not self._to_reload
+        # The one that reloads now may have read the file before it changed, so it is also the last again.
+        self._to_reload = deque([*list(self._to_reload)[:1], *ready])
+        if idle:
+            self._reload_next()
+
+    def _reload_next(self) -> None:
+        if self._to_reload:
+            self._to_reload[0].send(worker.RELOAD_MODEL)
+
+    def _tick(self, now: float) -> None:
+        for each in list(self._workers):
+            if os.waitid(os.P_PID, each.process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None:
+                self._bury(each)
+        for each in self._workers:
+            self._watch(each, now)
+        lasting = [each for each in self._workers if not each.retiring]
+        if not self._ending and now >= self._next_start:
+            for _ in range(self._count - len(lasting)):
+                self._start()
+        self._reap_orphans()
+
+    def _watch(self, each: _Worker, now: float) -> None:
+        row = self._shared.processes.row(each.index)
+        if row[Column.HEARTBEAT] != each.heartbeat:
+            each.heartbeat, each.silent_since = row[Column.HEARTBEAT], now
+        started = bool(self._shared.supervisor[Column.STARTED])
+        limit = _HUNG_SECONDS if each.ready else _START_SECONDS if started else math.inf
+        if now - each.silent_since > limit:
+            log.error("Process %d does not respond for %g s; it is replaced.", each.index, limit)
+            each.process.kill()
+        bound = self._settings.max_process_bytes
+        alone = self._free and not self._ending and all(other.ready and not other.retiring for other in self._workers)
+        if bound and alone and each.ready and _resident_bytes(each.process.pid) > bound:
+            log.warning("Process %d holds more than %d bytes; another takes its place.", each.index, bound)
+            # It serves until the other is ready.
+            each.retiring = True
+
+    def _start(self) -> None:
+        index = self._free.popleft()
+        settings = self._settings
+        slots, part = self._count, len([each for each in self._workers if not each.retiring])
+        workers = settings.workers or available_cpus()
+        share = settings.model_copy(
+            update={
+                "workers": max(1, workers // slots + (part < workers % slots)),
+                "max_connections": math.ceil(settings.max_connections / slots),
+            }
+        )
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        shared = self._shared.descriptors
+        # Until the worker ignores them, signals to the whole group wait.
+        signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+        try:
+            process = subprocess.Popen(  # noqa: S603 - our own module
+                [sys.executable, "-m", "resnet_service.server.worker", str(theirs.fileno())],
+                stdin=subprocess.DEVNULL,
+                stderr=subprocess.STDOUT if sys.__stderr__ is None else None,  # as the log of this process
+                pass_fds=(theirs.fileno(), self._listener.fileno(), *shared),
+            )
+        finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+            theirs.close()
+        started = _Worker(index, process, ours, self._reloads)
+        assignment = Assignment(share, index, self._shared.count, self._listener.fileno(), shared)
+        started.send(assignment.written())
+        ours.setblocking(False)
+        self._selector.register(ours, selectors.EVENT_READ, started)
+        self._workers.append(started)
+
+    def _hear(self, each: _Worker) -> None:
+        try:
+            message = each.control.recv(MESSAGE_BYTES)
+        except BlockingIOError:
+            return
+        except OSError:
+            message = b""
+        if not message:
+            self._selector.unregister(each.control)
+        elif message == worker.READY:
+            self._welcome(each)
+        elif message.startswith(worker.FAILED):
+            each.failure = message.removeprefix(worker.FAILED).decode(errors="replace")
+        elif self._to_reload and self._to_reload[0] is each:
+            if message == worker.RELOADED:
+                self._to_reload.popleft()
+                self._reload_next()
+            else:
+                log.error("The reload ends here; the processes that have not reloaded keep the old model.")
+                self._to_reload.clear()
+
+    def _welcome(self, each: _Worker) -> None:
+        each.ready, each.silent_since = True, time.monotonic()
+        if each.reloads != self._reloads:
+            each.send(worker.RELOAD_KEYS)
+            self._to_reload.append(each)
+            if len(self._to_reload) == 1:
+                self._reload_next()
+        for other in self._workers:
+            if other.retiring:
+                other.send(worker.RETIRE)
+        lasting = [other for other in self._workers if other.ready and not other.retiring]
+        if len(lasting) == self._count and not self._shared.supervisor[Column.STARTED]:
+            self._shared.supervisor[Column.STARTED] = 1
+            host, port = self._listener.getsockname()[:2]
+            log.info("Ready on http://%s:%d/", f"[{host}]" if ":" in host else host, port)
+
+    def _bury(self, each: _Worker) -> None:
+        """Forget a worker that has ended; what it has counted stays, and what it held comes back."""
+        row = self._shared.processes.row(each.index)
+        with self._shared.processes.lock():
+            _, status, usage = os.wait4(each.process.pid, 0)
+            dead_cpu = row[Column.DEAD_CPU] + usage.ru_utime + usage.ru_stime
+            for column in Column:
+                row[column] = 0
+            row[Column.DEAD_CPU] = dead_cpu
+        each.process.returncode = os.waitstatus_to_exitcode(status)
+        self._shared.release(each.index)
+        while each.control.fileno() in self._selector.get_map():  # until the end of what it has said
+            self._hear(each)
+        each.control.close()
+        self._workers.remove(each)
+        self._free.append(each.index)
+        if each in self._to_reload:
+            first = self._to_reload[0] is each
+            self._to_reload = deque(other for other in self._to_reload if other is not each)
+            if first:
+                self._reload_next()
+        if not self._ending and not each.retiring:
+            self._mourn(each)
+
+    def _mourn(self, each: _Worker) -> None:
+        """Decide when a worker takes the place of one that ended unasked."""
+        reason = each.failure or f"it ended with {each.process.returncode}"
+        if not self._shared.supervisor[Column.STARTED]:
+            raise ServiceError(each.failure or f"Process {each.index} ended while it started: {reason}.")
+        self._shared.supervisor[Column.RESTARTS] += 1
+        now = time.monotonic()
+        self._failures = self._failures + 1 if now - each.begun < _SOON_SECONDS else 0
+        if self._failures >= _MAX_FAILURES and not any(other.ready for other in self._workers):
+            raise ServiceError(f"No process stays alive; the last one: {reason}")
+        if self._failures:
+            delay = min(_LAST_DELAY, _FIRST_DELAY * 2 ** (self._failures - 2)) if self._failures > 1 else 0
+            self._next_start = now + delay
+        log.error("Process %d is replaced: %s", each.index, reason)
+
+    def _reap_orphans(self) -> None:
+        """Reap what others have left to this process, which is the first one in a container."""
+        if os.getpid() != 1:
+            return
+        ours = {each.process.pid for each in self._workers}
+        while (ended := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)) and ended.si_pid not in ours:
+            os.waitpid(ended.si_pid, 0)
+
+
+def _resident_bytes(pid: int) -> int:
+    try:
+        with open(f"/proc/{pid}/statm") as file:
+            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:
+        return 0

@@ -1,0 +1,117 @@
+"""The server of one process of several, which obeys its supervisor instead of signals."""
+
+import asyncio
+import os
+import signal
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from fastapi import FastAPI
+
+from resnet_service.api.app import create_app
+from resnet_service.errors import ServiceError
+from resnet_service.inference.loader import ModelLoader
+from resnet_service.server.acceptance import Acceptor, CountedConnections
+from resnet_service.server.server import Server, quiet_uvicorn
+from resnet_service.server.worker import (
+    DRAIN,
+    MESSAGE_BYTES,
+    READY,
+    RELOAD_FAILED,
+    RELOAD_KEYS,
+    RELOAD_MODEL,
+    RELOADED,
+    RETIRE,
+    STOP,
+    Assignment,
+)
+from resnet_service.settings import Settings
+from resnet_service.system.shared_state import Column, SharedState
+
+
+def serve_assigned(control: socket.socket, assignment: Assignment, shared: SharedState, loader: ModelLoader) -> None:
+    """Serve until the supervisor says otherwise.
+
+    Raises:
+        ServiceError: The model cannot be served.
+
+    """
+    shared.own[Column.PID] = os.getpid()
+    app = create_app(assignment.settings, loader=loader, shared=shared)
+    quiet_uvicorn(app, assignment.settings)
+    listener = socket.socket(fileno=assignment.listener)
+    try:
+        WorkerServer(app, assignment.settings, shared, control, listener).run()
+    except SystemExit:
+        error: ServiceError | None = app.state.startup_error
+        if error is not None:
+            raise error from None
+        raise
+
+
+class WorkerServer(Server):
+    """A server that accepts its share of the connections and obeys its supervisor."""
+
+    def __init__(
+        self, app: FastAPI, settings: Settings, shared: SharedState, control: socket.socket, listener: socket.socket
+    ) -> None:
+        super().__init__(app, settings)
+        self._shared, self._control, self._listener = shared, control, listener
+        self.server_state.connections = CountedConnections(shared)
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave signals to the supervisor."""
+        yield
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Load the model, obey the supervisor, and accept connections."""
+        await super().startup(sockets=[])
+        loop = asyncio.get_running_loop()
+        self._control.setblocking(False)
+        loop.add_reader(self._control.fileno(), self._obey)
+        self.service.reloader.finished = self._reloaded
+
+        def make_protocol() -> asyncio.Protocol:
+            return self.config.http_protocol_class(  # type: ignore[call-arg]
+                config=self.config, server_state=self.server_state, app_state=self.lifespan.state
+            )
+
+        self._acceptor = Acceptor(self._listener, make_protocol, self._shared)
+        self._shared.tell(ready=self.service.health.ready)
+        self._control.send(READY)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Stop accepting, finish the accepted requests, and end."""
+        self._acceptor.close()
+        await super().shutdown(sockets=[])
+        self._limit_exit()
+
+    async def on_tick(self, counter: int) -> bool:
+        """Tell the others ten times a second that this process lives, and what it does."""
+        self._shared.tell(ready=self.service.health.ready)
+        self.service.metrics.publish()
+        return await super().on_tick(counter)
+
+    def _obey(self) -> None:
+        try:
+            message = self._control.recv(MESSAGE_BYTES)
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError:
+            message = b""
+        if message == RELOAD_KEYS:
+            self.service.reload_keys()
+        elif message == RELOAD_MODEL:
+            self.service.reloader.request()
+        elif message == STOP:
+            self.handle_exit(signal.SIGINT, None)
+        elif message == DRAIN:
+            self.handle_exit(signal.SIGTERM, None)
+        elif message in (RETIRE, b""):  # another takes its place, or the supervisor has ended
+            asyncio.get_running_loop().remove_reader(self._control.fileno())
+            self.should_exit = True
+
+    def _reloaded(self, succeeded: bool) -> None:
+        self._control.send(RELOADED if succeeded else RELOAD_FAILED)

@@ -1,0 +1,197 @@
+"""A service of several processes: the real ones, under one supervisor."""
+
+import json
+import os
+import re
+import signal
+import statistics
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from pathlib import Path
+
+import httpx
+import pytest
+
+from resnet_service.server.supervisor import process_count
+from resnet_service.settings import Settings
+from resnet_service.system.cpus import available_cpus
+from tests.support.images import CAT
+from tests.support.servers import REPOSITORY, ServerProcess, cli, server_process
+from tests.support.waiting import until
+from tests.support.wire import connected, head, read_answer
+
+EXPORTED = REPOSITORY / "checkpoints" / "resnet18-fashion-mnist-int8.onnx"
+IMAGE = CAT.read_bytes()
+
+
+def workers_of(server: ServerProcess) -> list[int]:
+    """Return the children that run, not those that have ended and wait to be reaped."""
+    pid = server.process.pid
+    children = map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())
+    return [child for child in children if alive(child)]
+
+
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+@contextmanager
+def processes(count: int = 2, *arguments: str | Path, **environment: str) -> Iterator[ServerProcess]:
+    flags = ("--checkpoint", EXPORTED, "--processes", str(count), "--workers", str(count))
+    with server_process(*flags, *arguments, **environment) as server:
+        yield server
+
+
+def figure(server: ServerProcess, series: str) -> float:
+    text = httpx.get(f"{server.url}/metrics").raise_for_status().text
+    found = re.search(rf"^{re.escape(series)} (\S+)$", text, re.MULTILINE)
+    return float(found[1]) if found else 0.0
+
+
+ANSWERED = 'resnet_service_requests_total{method="POST",route="/predict",status="200"}'
+RESTARTS = "resnet_service_worker_restarts_total"
+
+
+def test_one_process_serves_up_to_four_cpus() -> None:
+    assert process_count(Settings(workers=64)) == -(-available_cpus() // 4)
+    assert process_count(Settings(processes=3, workers=2)) == 2
+
+
+@pytest.mark.slow
+def test_connections_spread_and_counts_are_exact_before_and_after_a_death() -> None:
+    with processes(4) as server, ExitStack() as stack:
+        sockets = [stack.enter_context(connected(server.url)) for _ in range(16)]
+        for each in sockets:
+            each.sendall(head(Content_Length=len(IMAGE)) + IMAGE)
+            assert read_answer(each).startswith(b"HTTP/1.1 200 ")
+        until(lambda: server.log.count('"route": "/predict"') == 16)
+        lines = [json.loads(line) for line in server.log.splitlines()]
+        counts = Counter(line["process_index"] for line in lines if line.get("route") == "/predict")
+        assert sum(counts.values()) == 16
+        assert max(counts.values()) <= 1.5 * 16 / 4, counts
+        assert figure(server, ANSWERED) == 16
+        os.kill(workers_of(server)[0], signal.SIGKILL)
+        until(lambda: "is replaced" in server.log)
+        until(lambda: len(workers_of(server)) == 4)
+        assert figure(server, ANSWERED) == 16
+        assert figure(server, RESTARTS) == 1
+        assert figure(server, "resnet_service_requests_in_flight") == 1
+
+
+@pytest.mark.slow
+def test_a_process_that_is_killed_or_hangs_is_replaced() -> None:
+    with processes() as server:
+        for number, serving in ((signal.SIGKILL, 3), (signal.SIGSTOP, 4)):
+            victim = workers_of(server)[0]
+            os.kill(victim, number)
+            until(partial(lambda pid: not alive(pid), victim), 10)
+            until(partial(lambda count: server.log.count("Serving ") == count, serving), 15)
+            assert httpx.get(f"{server.url}/health/ready").status_code == 200
+        assert server.stop() == 0
+
+
+@pytest.mark.slow
+def test_a_reload_fails_no_request_and_reaches_every_process(tmp_path: Path) -> None:
+    keys = tmp_path / "keys"
+    keys.write_text("old-key-0123456789\n")
+    codes: Counter[int] = Counter()
+    ended = threading.Event()
+    with processes(2, "--api-keys-file", keys) as server:
+
+        def ask() -> None:
+            while not ended.is_set():
+                codes[httpx.get(f"{server.url}/health/live").status_code] += 1
+
+        thread = threading.Thread(target=ask)
+        thread.start()
+        keys.write_text("new-key-0123456789\n")
+        server.process.send_signal(signal.SIGHUP)
+        until(lambda: server.log.count("Serving ") == 4, 20)
+        ended.set()
+        thread.join(10)
+        assert set(codes) == {200}
+        for key, status in (("new", 200), ("old", 401)):
+            headers = {"Authorization": f"Bearer {key}-key-0123456789"}
+            assert {httpx.get(f"{server.url}/metadata", headers=headers).status_code for _ in range(8)} == {status}
+
+
+def test_a_start_that_fails_is_one_sentence(tmp_path: Path) -> None:
+    broken = tmp_path / "broken.onnx"
+    broken.write_bytes(b"no model")
+    one, two = (
+        cli("serve", "--port", "0", "--checkpoint", broken, "--workers", "2", "--processes", count) for count in "12"
+    )
+    assert (two.returncode, two.stderr) == (one.returncode, one.stderr)
+    assert "Traceback" not in two.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
+def test_a_signal_drains_all_even_if_the_whole_group_gets_it(number: int, code: int) -> None:
+    with processes() as server:
+        everyone = [server.process.pid, *workers_of(server)]
+        with connected(server.url) as waiting:
+            waiting.sendall(head(Content_Length=len(IMAGE)) + IMAGE[:1000])
+            time.sleep(0.3)
+            for pid in everyone:
+                os.kill(pid, number)
+            time.sleep(0.3)
+            waiting.sendall(IMAGE[1000:])
+            assert read_answer(waiting).startswith(b"HTTP/1.1 200 ")
+        assert server.process.wait(20) == code
+        assert not any(map(alive, everyone[1:]))
+
+
+@pytest.mark.slow
+def test_a_killed_process_is_replaced_within_two_seconds() -> None:
+    seconds = []
+    with processes() as server:
+        for serving in (3, 4, 5):
+            os.kill(workers_of(server)[0], signal.SIGKILL)
+            begun = time.monotonic()
+            until(partial(lambda count: server.log.count("Serving ") == count, serving), 10)
+            seconds.append(time.monotonic() - begun)
+            assert httpx.get(f"{server.url}/health/ready").status_code == 200
+    assert statistics.median(seconds) < 2, seconds
+
+
+@pytest.mark.slow
+def test_a_second_signal_ends_all_at_once() -> None:
+    with processes() as server, connected(server.url) as waiting:
+        workers = workers_of(server)
+        waiting.sendall(head(Content_Length=len(IMAGE)) + IMAGE[:1000])
+        time.sleep(0.3)
+        server.process.send_signal(signal.SIGTERM)
+        time.sleep(0.5)
+        assert server.process.poll() is None  # a request is in progress
+        server.process.send_signal(signal.SIGTERM)
+        assert server.process.wait(2) == 128 + signal.SIGTERM
+        until(lambda: not any(map(alive, workers)), 2)
+
+
+@pytest.mark.slow
+def test_a_process_that_grows_is_replaced_without_losing_a_request() -> None:
+    codes: Counter[int] = Counter()
+    with processes(2, "--max-process-bytes", "1") as server:
+        first = set(workers_of(server))
+        ended = time.monotonic() + 30
+        while first & set(workers_of(server)) and time.monotonic() < ended:
+            codes[httpx.post(f"{server.url}/predict", content=IMAGE).status_code] += 1
+        assert not first & set(workers_of(server))
+        assert set(codes) == {200}
+        assert figure(server, ANSWERED) == codes[200]
+        assert server.stop() == 0
+
+
+def test_without_their_supervisor_the_processes_end() -> None:
+    with processes() as server:
+        workers = workers_of(server)
+        server.process.kill()
+        until(lambda: not any(map(alive, workers)), 10)
