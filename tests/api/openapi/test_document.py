@@ -27,8 +27,10 @@ from resnet_service.api.problem_details import KINDS, is_foreign
 from resnet_service.api_keys import Keys
 from resnet_service.errors import DecodingTooLarge, InvalidModelOutput, OutputUnavailable
 from resnet_service.inference.classifier import Classifier
+from resnet_service.inference.decoding_budget import taken_from
 from resnet_service.inference.fake import FakeClassifier
 from resnet_service.settings import Settings
+from resnet_service.system.budget import SharedBudget
 from tests.support.images import encoded, noise
 from tests.support.servers import REPOSITORY, served
 from tests.support.wire import connected, head, read_answer
@@ -499,6 +501,12 @@ def slow() -> Iterator[dict[str, Ask]]:
         gate.set()
 
 
+def decoding_too_large() -> DecodingTooLarge:
+    with pytest.raises(DecodingTooLarge) as caught, taken_from(SharedBudget(2**20)) as take:
+        take(2**21)
+    return caught.value
+
+
 @contextmanager
 def broken() -> Iterator[dict[str, Ask]]:
     """A service that is not started, one whose network fails, and one that is shutting down."""
@@ -506,7 +514,7 @@ def broken() -> Iterator[dict[str, Ask]]:
     with (
         service(unsound) as (_, client),
         service(FakeClassifier(failure=MemoryError())) as (_, short),
-        service(FakeClassifier(failure=DecodingTooLarge("900 MB"))) as (_, small),
+        service(FakeClassifier(failure=decoding_too_large())) as (_, small),
         service() as (app, other),
         service() as (ending, last),
         service(Broken()) as (_, limited),

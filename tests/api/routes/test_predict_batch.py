@@ -194,7 +194,7 @@ def test_the_rest_is_skipped_when_the_client_has_left() -> None:
         with connected(str(server.client.base_url)) as leaver:
             leaver.sendall(whole + body)
             until(lambda: server.executor.running == 1)
-        assert server.client.get("/health/live").status_code == 200  # the loop has turned since
+        until(lambda: 'status="499"' in server.client.get("/metrics").text)
         server.gate.set()
         until(lambda: server.executor.running + server.executor.waiting == 0)
         assert server.classifier.started == 1
