@@ -21,6 +21,7 @@ from resnet_service.observability.tracing import Tracer
 from resnet_service.settings import Settings
 from tests.support.images import encoded, noise
 from tests.support.servers import REPOSITORY, START_SECONDS, cli, served, server_process
+from tests.support.waiting import until
 
 IMAGE = encoded(noise(40, 30), "JPEG")
 MODEL = REPOSITORY / "checkpoints" / "resnet18-fashion-mnist-int8.onnx"
@@ -36,7 +37,9 @@ def traced(classifier: FakeClassifier) -> Iterator[tuple[httpx.Client, InMemoryS
         yield client, exporter
 
 
-def named(exporter: InMemorySpanExporter) -> dict[str, ReadableSpan]:
+def named(exporter: InMemorySpanExporter, *awaited: str) -> dict[str, ReadableSpan]:
+    """Return the spans by name; they end after the response."""
+    until(lambda: {span.name for span in exporter.get_finished_spans()} >= set(awaited))
     return {span.name: span for span in exporter.get_finished_spans()}
 
 
@@ -44,7 +47,7 @@ def test_a_request_is_a_span_with_its_stages_in_it() -> None:
     with traced(FakeClassifier(seconds=0.01)) as (client, exporter):
         parent = f"00-{TRACE}-b7ad6b7169203331-01"
         client.post("/predict", content=IMAGE, headers={"traceparent": parent, "X-Request-ID": "mine"})
-        spans = named(exporter)
+        spans = named(exporter, "POST /predict")
     request = spans.pop("POST /predict")
     assert request.kind is SpanKind.SERVER
     assert request.context is not None
@@ -75,7 +78,7 @@ def test_failures_are_marked_by_whose_they_are() -> None:
     with traced(FakeClassifier(failure=RuntimeError("a secret"))) as (client, exporter):
         assert client.post("/predict", content=IMAGE).status_code == 500
         assert client.get("/nothing?a=secret").status_code == 404
-        spans = named(exporter)
+        spans = named(exporter, "POST /predict", "GET unmatched")
     failed, missed = spans["POST /predict"], spans["GET unmatched"]
     assert failed.status.status_code is StatusCode.ERROR
     assert failed.attributes is not None

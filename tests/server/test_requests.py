@@ -1,6 +1,7 @@
 """Random requests: every answer is a documented one."""
 
 import asyncio
+import gc
 import json
 import os
 import threading
@@ -61,6 +62,7 @@ def service() -> Iterator[InProcess]:
     try:
         yield service
         assert service.ask("POST", "/predict", content=IMAGES[0]).status_code == 200
+        gc.collect()  # other applications of this process
         assert len(os.listdir("/proc/self/fd")) <= descriptors
         assert threading.active_count() <= threads + 1  # the one worker
         executor = service.app.state.service.executor

@@ -9,7 +9,7 @@ from PIL import Image
 from resnet_service.imaging.avif import coded_pixels
 
 # What the codec's tables, rows and first use take, whatever the size.
-_FIXED = 6 << 20
+_FIXED = 8 << 20
 # Pillow's bytes a pixel by mode; 4 in all others, RGB too.
 _STORED = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16B": 2, "I;16L": 2, "I;16N": 2}
 _RGB = 4

@@ -4,6 +4,7 @@ import fcntl
 import mmap
 import os
 import threading
+import weakref
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Self
@@ -27,6 +28,7 @@ class SharedTable:
         size = rows * columns * _NUMBER_BYTES
         if descriptor is None:
             os.ftruncate(self.descriptor, size)
+        weakref.finalize(self, os.close, self.descriptor)
         self._numbers = memoryview(mmap.mmap(self.descriptor, size)).cast("d")
         self._thread_lock = threading.Lock()
 

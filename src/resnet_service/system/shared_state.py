@@ -4,6 +4,7 @@ import json
 import os
 import threading
 import time
+import weakref
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import IntEnum
@@ -140,6 +141,7 @@ class SharedKeys:
 
     def __init__(self, descriptor: int | None = None) -> None:
         self.descriptor = os.memfd_create("resnet-service-keys") if descriptor is None else descriptor
+        weakref.finalize(self, os.close, self.descriptor)
         self._thread_lock = threading.Lock()
         self._read = 0  # bytes
         self._columns: dict[tuple[str, ...], int] = {}
