@@ -2,10 +2,13 @@
 
 import http.client
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
+from pathlib import Path
 from typing import NamedTuple
 
 _POST = b"POST /predict HTTP/1.1\r\nHost: test\r\n"
@@ -76,24 +79,35 @@ def probe(port: int, timeout: float = 30.0) -> float:
 
 @contextmanager
 def _attacked(attack: str, port: int, clients: int) -> Iterator[None]:
+    """Attack from another process: its threads would delay the probe by Python's lock."""
+    command = [sys.executable, "-m", "fuzz.connections", attack, str(port), str(clients)]
+    with subprocess.Popen(command, cwd=Path(__file__).parents[1], stdout=subprocess.PIPE) as process:
+        try:
+            assert process.stdout is not None
+            process.stdout.readline()  # it has begun
+            yield
+        finally:
+            process.kill()
+
+
+def main() -> None:
+    """Attack until killed; the arguments are the attack, the port and the number of clients."""
+    attack, port, clients = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
     first, again = ENDLESS[attack]
-    over = threading.Event()
 
     def client() -> None:
-        while not over.is_set():
+        while True:
             with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=5) as connection:
                 connection.settimeout(0.2)
                 connection.sendall(first)
-                while not over.is_set():
+                while True:
                     with suppress(TimeoutError):
                         connection.sendall(again)
 
-    threads = [threading.Thread(target=client) for _ in range(clients)]
-    for thread in threads:
-        thread.start()
-    try:
-        yield
-    finally:
-        over.set()
-        for thread in threads:
-            thread.join(20)
+    for _ in range(clients):
+        threading.Thread(target=client).start()
+    print("begun", flush=True)
+
+
+if __name__ == "__main__":
+    main()
