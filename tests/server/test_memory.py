@@ -1,5 +1,9 @@
-"""The process survives the worst mixture of images and bodies in the memory that the files in `deploy/` give it."""
+"""The process survives the worst mixture of images and bodies in the memory that the files in `deploy/` give it.
 
+Without the budget for decoding, the same mixture ends the process.
+"""
+
+import signal
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -38,32 +42,66 @@ LARGEST: dict[str, Callable[[], bytes]] = {
 }
 
 
-@pytest.mark.slow
-def test_the_largest_images_and_bodies_together_stay_below_the_shipped_limit(tmp_path: Path) -> None:
-    images = {name: make() for name, make in LARGEST.items()}
+@pytest.fixture(scope="module")
+def images() -> dict[str, bytes]:
+    return {name: make() for name, make in LARGEST.items()}
+
+
+@pytest.fixture(scope="module")
+def mixture(images: dict[str, bytes]) -> list[bytes]:
     lossless = bombs.webp_of_the_most_pixels()
     assert len(lossless) < 3_000
     largest_body = CAT.read_bytes().ljust(bombs.BODY - 1, b"\0")
+    return [*images.values(), lossless, *[largest_body] * 6] * 5
+
+
+def send_all(url: str, bodies: list[bytes]) -> Counter[int]:
+    """Send all bodies at once; return how many were answered with each status, 0 for a connection that broke."""
+
+    def send(body: bytes) -> int:
+        try:
+            return httpx.post(f"{url}/predict", content=body, timeout=60).status_code
+        except httpx.TransportError:
+            return 0
+
+    with ThreadPoolExecutor(len(bodies)) as threads:
+        return Counter(threads.map(send, bodies))
+
+
+@pytest.mark.slow
+def test_the_largest_images_and_bodies_together_stay_below_the_shipped_limit(
+    images: dict[str, bytes], mixture: list[bytes], tmp_path: Path
+) -> None:
     with (
         memory_limit(LIMIT, tmp_path) as limited,
         server_process("--checkpoint", EXPORTED, "--workers", "2", python=limited.python) as server,
         httpx.Client(base_url=server.url, timeout=60) as client,
     ):
-
-        def send(body: bytes) -> int:
-            return httpx.post(f"{server.url}/predict", content=body, timeout=60).status_code
-
         for name, image in images.items():
             assert client.post("/predict", content=image).status_code == HTTPStatus.OK, name
         assert_problem(
-            client.post("/predict", content=lossless), HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "decoding_too_large"
+            client.post("/predict", content=bombs.webp_of_the_most_pixels()),
+            HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+            "decoding_too_large",
         )
-        mixture = [*images.values(), lossless, *[largest_body] * 6] * 5
-        with ThreadPoolExecutor(len(mixture)) as threads:
-            answers = Counter(status for _ in range(ROUNDS) for status in threads.map(send, mixture))
+        answers: Counter[int] = Counter()
+        for _ in range(ROUNDS):
+            answers += send_all(server.url, mixture)
         print(f"answers {dict(answers)}, peak {limited.peak(server.process.pid) / 1e6:.0f} of {LIMIT / 1e6:.0f} MB")
         assert set(answers) <= {200, 413, 429, 504}
         assert answers[200]
         assert server.process.poll() is None
         assert client.post("/predict", content=CAT.read_bytes()).status_code == HTTPStatus.OK
         assert limited.peak(server.process.pid) < LIMIT
+
+
+@pytest.mark.slow
+def test_the_same_load_ends_a_process_without_a_budget(mixture: list[bytes], tmp_path: Path) -> None:
+    unlimited = ("--max-decoding-bytes", str(2**50))
+    with memory_limit(LIMIT, tmp_path) as limited:
+        if limited.group is None:
+            pytest.skip("no control group can be made")
+        with server_process("--checkpoint", EXPORTED, "--workers", "2", *unlimited, python=limited.python) as server:
+            for _ in range(ROUNDS):  # the smallest files, which decode to the most, come first
+                print(f"answers {dict(send_all(server.url, sorted(mixture, key=len)))}")
+            assert server.process.wait(10) == -signal.SIGKILL, "killed by the kernel"

@@ -54,7 +54,7 @@ DRAFT_MARGIN = 2
 # libheif reports its own limits as errors of memory.
 _LIBRARY_LIMIT = "security limit"
 
-# libwebp reports a lack of memory as damage. It holds two frames with alpha, and Pillow a copy.
+# Pillow's WebP plugin allocates before the size is known: two frames with alpha, and a copy.
 _WEBP_BYTES = 12
 
 _EXIF_ORIENTATION = 0x0112
@@ -121,19 +121,19 @@ def decode(
     """
     file_format = _identify(data)
     check_file(data, file_format)
-    pixels = max_pixels
+    needed = _WEBP_BYTES * max_pixels if file_format == "WEBP" else 0
     try:
         with Image.open(BytesIO(data), formats=(file_format,)) as opened:
             _check_pixels(opened, max_pixels)
             check_opened(opened, data, max_pixels)
             width, height = opened.size
-            pixels = width * height
             if min_side is not None:
                 scale = min_side / min(opened.size)
                 # Only the JPEG plugin does anything here; it takes the smallest scale that is not below this size.
                 opened.draft(None, (math.ceil(width * scale), math.ceil(height * scale)))
+            needed = decoding_bytes(opened, data, (width, height))
             if reserve is not None:
-                reserve(decoding_bytes(opened, data, (width, height)), opened.size)
+                reserve(needed, opened.size)
             opened.load()
             turn = _turn_upright(opened)
             image = _to_rgb(opened)
@@ -149,7 +149,8 @@ def decode(
     except Exception as error:  # a decoder may raise anything on untrusted input; all else means "broken"
         if _LIBRARY_LIMIT in str(error).lower():
             raise TooManyPixels("Decoding the image would exceed a limit of its decoder.") from error
-        if is_exhaustion(error) or (file_format == "WEBP" and not _has_memory(_WEBP_BYTES * pixels)):
+        # libjpeg, libtiff and libwebp report a lack of memory as damage.
+        if is_exhaustion(error) or (needed and not _has_memory(needed)):
             raise OutOfResources from error
         raise BrokenImage(
             f"This looks like a {file_format} image, but it is damaged or incomplete and cannot be decoded."
