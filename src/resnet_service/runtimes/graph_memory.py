@@ -7,6 +7,7 @@ from typing import NamedTuple
 import openvino
 
 from resnet_service.errors import SuspiciousModel
+from resnet_service.runtimes.graph_constants import operations
 
 # Of an inference: an allowance, and an amount for each pixel of the image, up to a limit. ResNet-18 needs 120 bytes a
 # pixel, VGG16 500; for images of 4096 pixels, the largest that metadata allow, ResNet-18 needs half of the limit.
@@ -56,20 +57,14 @@ def check_memory(model: openvino.Model, file_bytes: int) -> None:
 
 def measure(model: openvino.Model) -> GraphMemory:
     """Compute the memory of a graph; raise ``SuspiciousModel`` if a shape is not fixed."""
-    constants: set[str] = set()  # names of operations that do not depend on the image
     sizes: dict[tuple[str, int], int] = {}  # bytes of each tensor that is still needed by an operation
     uses: dict[tuple[str, int], int] = {}
-    constant = live = most = 0
-    for operation in model.get_ordered_ops():
-        name, kind = operation.get_name(), operation.get_type_name()
-        sources = [(value.get_node().get_name(), value.get_index()) for value in operation.input_values()]
-        if kind == "Constant":  # in the file, and so bounded by its size
-            constants.add(name)
-            continue
-        if sources and kind != "Result" and all(source in constants for source, _ in sources):
-            constants.add(name)
+    constant = live = most = 0  # stored weights are in the file, and so bounded by its size
+    for operation, of_weights in operations(model):
+        if of_weights:
             constant += sum(size for size, _ in _outputs(operation))
             continue
+        name, kind = operation.get_name(), operation.get_type_name()
         unused = 0  # such as the positions that a pool returns beside the largest values
         if kind != "Result":
             for index, (size, users) in enumerate(_outputs(operation)):
@@ -78,7 +73,8 @@ def measure(model: openvino.Model) -> GraphMemory:
                 unused += 0 if users else size
         most = max(most, live)
         live -= unused
-        for source in sources:
+        for value in operation.input_values():
+            source = value.get_node().get_name(), value.get_index()
             if source in uses:
                 uses[source] -= 1
                 if uses[source] == 0:

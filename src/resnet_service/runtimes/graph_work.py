@@ -11,6 +11,7 @@ from typing import NamedTuple
 import openvino
 
 from resnet_service.errors import SuspiciousModel
+from resnet_service.runtimes.graph_constants import operations
 from resnet_service.runtimes.graph_memory import LIVE_ALLOWANCE_BYTES
 
 # Of an inference: an allowance; one operation for each pixel of the image and byte of the file, since a weight of a
@@ -94,19 +95,12 @@ def check_reference_work(model: openvino.Model) -> None:
 
 def measure(model: openvino.Model) -> GraphWork:
     """Compute the work of a graph whose shapes are fixed."""
-    constants: set[str] = set()  # names of operations that do not depend on the image
     constant = inference = 0
-    for operation in model.get_ordered_ops():
-        kind = operation.get_type_name()
-        if kind == "Constant":
-            constants.add(operation.get_name())
-        elif kind not in ("Parameter", "Result"):
-            sources = [value.get_node().get_name() for value in operation.input_values()]
-            if all(name in constants for name in sources):
-                constants.add(operation.get_name())
-                constant += _operations(operation)
-            else:
-                inference += _operations(operation)
+    for operation, of_weights in operations(model):
+        if of_weights:
+            constant += _operations(operation)
+        elif operation.get_type_name() not in ("Parameter", "Result"):
+            inference += _operations(operation)
     return GraphWork(constant, inference)
 
 
