@@ -15,6 +15,7 @@ from resnet_service.api import example_model
 from resnet_service.api.schemas import Problem
 from resnet_service.api.uploads import HOW_TO_SEND
 from resnet_service.imaging.formats import ACCEPTED_FORMATS
+from resnet_service.observability.metrics import Metrics
 from resnet_service.observability.request_context import note_problem
 from resnet_service.system.resources import EXHAUSTION, is_exhaustion
 
@@ -225,11 +226,16 @@ async def _service_error(request: Request, error: Exception) -> Response:
         raise error
     if isinstance(error, errors.OutOfResources):
         log.error("%s Cause: %s", error, error.__cause__ or "unknown")
-    elif isinstance(error, errors.BrokenImage) and (cause := _root(error)) is not None:
+    note_decoder_failure(error, request.app.state.service.metrics)
+    return respond_to(error, request.url.path)
+
+
+def note_decoder_failure(error: errors.ServiceError, metrics: Metrics) -> None:
+    """Log and count what a decoder raised, if that is the error's cause."""
+    if isinstance(error, errors.BrokenImage) and (cause := _root(error)) is not None:
         kind = type(cause).__name__
         log.info("The decoder failed: %s: %s", kind, cause)
-        request.app.state.service.metrics.decoder_failed(kind)
-    return respond_to(error, request.url.path)
+        metrics.decoder_failed(kind)
 
 
 async def _exhausted(request: Request, error: Exception) -> Response:

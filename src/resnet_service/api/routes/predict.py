@@ -8,7 +8,7 @@ from resnet_service.api.admission import Admitted, InferenceRoute
 from resnet_service.api.dependencies import StartedService
 from resnet_service.api.localization import RequestedLocale
 from resnet_service.api.openapi import bodies, document, responses
-from resnet_service.api.problem_details import problem_of
+from resnet_service.api.problem_details import note_decoder_failure, problem_of
 from resnet_service.api.schemas import BatchResponse, PredictResponse
 from resnet_service.api.units import megabytes
 from resnet_service.api.uploads import read_image, read_images
@@ -106,6 +106,9 @@ async def predict_batch(
     images = await read_images(request, settings.max_batch)
     pieces = [(classifier, image.data, count, settings.max_body_bytes) for image in images]
     answers = await admitted.run_each(_classify, pieces)
+    for answer in answers:
+        if isinstance(answer, ServiceError):
+            note_decoder_failure(answer, service.metrics)
     results = [problem_of(answer) if isinstance(answer, ServiceError) else answer for answer in answers]
     return BatchResponse.of([image.name for image in images], results, classifier, locale.names(classifier))
 
