@@ -56,10 +56,12 @@ def test_it_is_unready_while_a_thread_does_not_come_back(caplog: pytest.LogCaptu
     gate = threading.Event()
     caplog.set_level("INFO", "resnet_service")
     with served(create_app(Settings(workers=1, deadline=0.2), FakeClassifier(gate=gate))) as client:
-        assert client.post("/predict", content=IMAGE).status_code == 504
-        until(lambda: client.get("/health/ready").status_code == 503)
-        assert "has not come back for more than 0.4 s" in client.get("/health/ready").json()["detail"]
-        gate.set()
+        try:
+            assert client.post("/predict", content=IMAGE).status_code == 504
+            until(lambda: client.get("/health/ready").status_code == 503)
+            assert "has not come back for more than 0.4 s" in client.get("/health/ready").json()["detail"]
+        finally:
+            gate.set()
         until(lambda: client.get("/health/ready").status_code == 200)
         assert client.post("/predict", content=IMAGE).status_code == 200
     assert "All inference threads have come back." in caplog.messages

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import httpx
@@ -58,6 +58,11 @@ def ready(url: str) -> bool:
         return httpx.get(f"{url}/health/ready").status_code == 200
     except httpx.TransportError:
         return False
+
+
+def child_of(pid: int) -> int:
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return int(children[0])
 
 
 @contextmanager
@@ -120,6 +125,38 @@ def test_it_answers_and_ends_when_nobody_reads_what_native_libraries_write() -> 
         assert ready(url)
         process.send_signal(signal.SIGTERM)
         assert process.wait(20) == 0
+    os.close(reading)
+
+
+@pytest.mark.parametrize(("number", "said"), [(signal.SIGSEGV, "Segmentation fault"), (signal.SIGABRT, "Aborted")])
+@pytest.mark.parametrize("processes", ["1", "2"])
+def test_a_crash_says_where_on_the_real_stderr(
+    number: signal.Signals, said: str, processes: str, tmp_path: Path
+) -> None:
+    log = tmp_path / "log"
+    options = ("--processes", processes)
+    with (
+        log.open("wb") as file,
+        serving(sys.executable, "-m", "resnet_service", stderr=file.fileno(), options=options) as (_, process),
+    ):
+        crashed = process.pid if processes == "1" else child_of(process.pid)
+        os.kill(crashed, number)
+        until(lambda: "most recent call first" in log.read_text())
+        if processes == "1":
+            assert process.wait(10) == -number
+    assert f"Fatal Python error: {said}" in log.read_text()
+
+
+def test_a_crash_ends_the_process_when_nobody_reads_stderr() -> None:
+    reading, writing = os.pipe()
+    with serving(sys.executable, "-m", "resnet_service", stderr=writing) as (_, process):
+        os.set_blocking(writing, False)
+        with suppress(BlockingIOError):
+            while os.write(writing, b"x" * 4096):
+                pass
+        process.send_signal(signal.SIGSEGV)
+        assert process.wait(10) == -signal.SIGSEGV
+    os.close(writing)
     os.close(reading)
 
 

@@ -1,12 +1,14 @@
 """Standard descriptors: always open, and standard error out of the hands of native libraries."""
 
+import faulthandler
 import logging
 import os
+import stat
 import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 log = logging.getLogger("resnet_service.native")
 
@@ -48,8 +50,12 @@ def captured_stderr() -> Iterator[None]:
     Native libraries write there directly. That would tear the lines of the log, and block the writing threads as soon
     as nobody reads. The pipe that they write to instead never blocks: what does not fit is lost. So no writer waits for
     the reading thread, which needs the interpreter lock that the writer may hold.
+
+    If the process crashes, what is in the pipe is lost. So the traceback of a crash goes to the real standard error.
     """
     real = os.dup(_STDERR)
+    crash = _never_blocking(real)
+    faulthandler.enable(crash)
     reading, writing = os.pipe()
     os.set_blocking(writing, False)
     os.dup2(writing, _STDERR)
@@ -62,8 +68,19 @@ def captured_stderr() -> Iterator[None]:
         if sys.stderr is not None:
             sys.stderr.flush()
         os.dup2(real, _STDERR)  # closes the last writing end, so the reader ends
+        faulthandler.enable(_STDERR)
+        os.close(crash)
         os.close(real)
         reader.join(_END_SECONDS)
+
+
+def _never_blocking(descriptor: int) -> int:
+    """Return a descriptor for the same file; if it is a pipe that can be opened again, writes to it never block."""
+    if stat.S_ISFIFO(os.fstat(descriptor).st_mode):
+        with suppress(OSError):  # another user's
+            # The flag would also hold for other processes that share the opened pipe, so it is opened once more.
+            return os.open(f"/proc/self/fd/{descriptor}", os.O_WRONLY | os.O_NONBLOCK)
+    return os.dup(descriptor)
 
 
 def _log_lines(descriptor: int) -> None:
