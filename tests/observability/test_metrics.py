@@ -316,6 +316,13 @@ def test_the_dashboard_asks_for_metrics_and_labels_that_there_are() -> None:
     assert ours <= asked, "the dashboard leaves some out"
 
 
+def test_alerts_ask_for_metrics_that_there_are() -> None:
+    alerts = (REPOSITORY / "deploy" / "prometheus" / "alerts.yml").read_text()
+    asked = set(re.findall(r"\b(?:resnet_service|process)_\w+", alerts))
+    assert asked
+    assert asked <= set(names())
+
+
 def test_every_stage_is_one_of_the_timings() -> None:
     assert set(STAGES) == {"receive", "queue", *Timing._fields} - {"total"}
 

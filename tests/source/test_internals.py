@@ -5,6 +5,7 @@ above, so that such a release is tried before it is installed.
 """
 
 import asyncio
+import ctypes
 import importlib
 import inspect
 import re
@@ -85,10 +86,11 @@ USED = (
     # structlog: observability/logs.py
     Used("structlog.dev:plain_traceback", ("sio", "exc_info"), "prints tracebacks without local variables"),
     Used("structlog.dev:ConsoleRenderer.__init__", ("pad_event_to", "exception_formatter"), "sets that formatter"),
-    # Pillow: imaging/decoder_limits.py, imaging/decode.py
+    # Pillow: imaging/decoder_limits.py, imaging/decoding_memory.py, imaging/decode.py
     Used("PIL.BmpImagePlugin:BmpRleDecoder", (), "the slow decoder for which large run-length coded BMP are refused"),
-    Used("PIL.TiffImagePlugin:ImageFileDirectory_v2.get", (), "tile sizes of a TIFF before it is decoded"),
+    Used("PIL.TiffImagePlugin:ImageFileDirectory_v2.get", (), "tiles, strips and turn of a TIFF before it is decoded"),
     Used("PIL.JpegImagePlugin:JpegImageFile.draft", ("mode", "size"), "decodes a JPEG at a reduced scale"),
+    Used("PIL._imaging:__file__", (), "the library with libtiff, whose messages are silenced"),
     # OpenVINO: runtimes/openvino.py
     Used("openvino.utils:replace_output_update_name", (), "drops Identity nodes, which cannot be evaluated"),
     Used("openvino:Model.evaluate", (), "computes the last layer's weights without compiling"),
@@ -182,6 +184,13 @@ def test_starlettes_words_for_too_many_files() -> None:
     from starlette import formparsers
 
     assert "Too many files" in inspect.getsource(formparsers)
+
+
+def test_pillows_libtiff_can_be_silenced() -> None:
+    """imaging/decode.py takes away its handler of errors; a library that hides the function would write again."""
+    from PIL import _imaging
+
+    assert ctypes.CDLL(_imaging.__file__).TIFFSetErrorHandler
 
 
 def test_pillows_name_of_the_run_length_decoder() -> None:

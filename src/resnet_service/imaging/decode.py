@@ -35,7 +35,7 @@ warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
 def _silence_libtiff() -> None:
-    """Stop libtiff from writing messages to standard error: 48 kB of unknown tags become 1.1 MB of them.
+    """Stop libtiff from writing messages to standard error: two lines about each of thousands of unknown tags.
 
     Pillow itself takes only the warnings away. The loaded library is reached through Pillow's module.
     """
