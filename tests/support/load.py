@@ -69,10 +69,13 @@ class Clients:
         """Send a request over a free connection, or a new one."""
         connection = self._free.pop() if self._free else await Connection.open(self._url)
         try:
-            return await connection.ask(request, **how)
-        finally:
-            if not connection.closed:
-                self._free.append(connection)
+            answer = await connection.ask(request, **how)
+        except BaseException:
+            connection.close()
+            raise
+        if not connection.closed:
+            self._free.append(connection)
+        return answer
 
     def close(self) -> None:
         for connection in self._free:
