@@ -54,6 +54,7 @@ class Catalogue:
         return [
             *(self._exported(precision) for precision in PRECISIONS),
             self._exported("int8", raw=True),
+            self._processes(),
             *(self._checkpoint(runtime) for runtime in ("torch", "torchscript", "torch-dynamic-int8")),
             self._flask(),
             self._litserve("torch", apart),
@@ -92,6 +93,14 @@ class Catalogue:
         about = f"exported in {precision.upper()}, OpenVINO" + ("; images sent as raw bodies" if raw else "")
         name, title = (f"{precision}-raw", f"{precision.upper()}, raw body") if raw else (precision, precision.upper())
         return self._ours(name, title, about, self._files.exported[precision], "openvino", precision, raw=raw)
+
+    def _processes(self) -> Server:
+        server = self._exported("int8")
+        command = (*server.command, "--processes", self._cpus)
+        about = f"exported in INT8, OpenVINO; {self._cpus} processes"
+        return replace(
+            server, name="int8-processes", title=f"{server.title}, {self._cpus} processes", command=command, about=about
+        )
 
     def _streams(self, workers: str, threads: str) -> Server:
         server = self._exported("int8")

@@ -1,16 +1,20 @@
 """Thousands of valid and invalid requests, and the resources that remain in use. ``-s`` prints the figures."""
 
 import asyncio
+import itertools
+import os
 import random
+import signal
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 
+import httpx
 import pytest
 
 from tests.support.images import EXAMPLES, encoded, noise
 from tests.support.load import Clients, Connection, run
-from tests.support.processes import holdings
+from tests.support.processes import children, holdings
 from tests.support.servers import REPOSITORY, server_process
 from tests.support.waiting import until
 from tests.support.wire import head
@@ -19,6 +23,8 @@ MODEL = REPOSITORY / "checkpoints" / "resnet18-fashion-mnist-int8.onnx"
 REQUESTS, WARM_UP = 10_000, 2_000
 AT_ONCE = 32
 MEGABYTES = 20
+KILL_SECONDS = 7
+LOST = 0  # instead of the status of a request that got no answer
 FORM = "multipart/form-data; boundary=soak"
 
 Exchange = Callable[[str, Clients], Awaitable[int | None]]
@@ -120,27 +126,44 @@ def mixture() -> list[tuple[Exchange, int | None]]:
     return mixed
 
 
-def exchange_many(url: str, count: int, seed: int) -> Counter[int | None]:
-    """Run ``count`` exchanges, ``AT_ONCE`` at a time; check and count their statuses."""
-    mixed = mixture()
-    turns = random.Random(seed).choices(mixed, k=count)  # noqa: S311 - a mixture, not a secret
+def counted(url: str) -> Counter[int]:
+    """Return the service's own count of each status, but for the reading of its metrics."""
+    counts: Counter[int] = Counter()
+    for line in httpx.get(f"{url}/metrics").raise_for_status().text.splitlines():
+        if line.startswith("resnet_service_requests_total{") and 'route="/metrics"' not in line:
+            counts[int(line.split('status="')[1][:3])] += int(float(line.rpartition(" ")[2]))
+    return counts
 
-    async def main() -> Counter[int | None]:
-        clients = Clients(url)
-        seen: Counter[int | None] = Counter()
 
-        async def one() -> None:
-            while turns:
-                exchange, expected = turns.pop()
+def mixed(seed: int) -> Iterator[tuple[Exchange, int | None]]:
+    turns = mixture()
+    generator = random.Random(seed)  # noqa: S311 - a mixture, not a secret
+    while True:
+        yield generator.choice(turns)
+
+
+async def exchange_many(
+    url: str, turns: Iterator[tuple[Exchange, int | None]], *, may_be_lost: bool = False
+) -> Counter[int | None]:
+    """Run the exchanges, ``AT_ONCE`` at a time; check and count their statuses, and those that are lost."""
+    clients = Clients(url)
+    seen: Counter[int | None] = Counter()
+
+    async def one() -> None:
+        for exchange, expected in turns:
+            try:
                 status = await exchange(url, clients)
-                assert status == expected, (status, expected)
-                seen[expected] += 1
+            except (ConnectionError, asyncio.IncompleteReadError):
+                if not may_be_lost:
+                    raise
+                seen[LOST] += 1
+                continue
+            assert status == expected, (status, expected)
+            seen[expected] += 1
 
-        await asyncio.gather(*(one() for _ in range(AT_ONCE)))
-        clients.close()
-        return seen
-
-    return run(main())
+    await asyncio.gather(*(one() for _ in range(AT_ONCE)))
+    clients.close()
+    return seen
 
 
 @pytest.mark.slow
@@ -149,11 +172,11 @@ def test_ten_thousand_mixed_requests_leave_nothing_behind() -> None:
     with server_process("--checkpoint", MODEL) as server:
         pid = server.process.pid
         idle = holdings(pid)
-        exchange_many(server.url, WARM_UP, seed=0)
+        run(exchange_many(server.url, itertools.islice(mixed(0), WARM_UP)))
         until(lambda: holdings(pid).descriptors <= idle.descriptors)
         before = holdings(pid)
         begun = time.monotonic()
-        seen = exchange_many(server.url, REQUESTS, seed=1)
+        seen = run(exchange_many(server.url, itertools.islice(mixed(1), REQUESTS)))
         seconds = time.monotonic() - begun
         until(lambda: holdings(pid).descriptors <= idle.descriptors)
         after = holdings(pid)
@@ -166,4 +189,59 @@ def test_ten_thousand_mixed_requests_leave_nothing_behind() -> None:
         assert after.descriptors <= before.descriptors
         assert after.threads <= before.threads
         server.stop()
+        assert "Traceback" not in server.log
+
+
+@pytest.mark.slow
+def test_processes_that_die_lose_what_they_held_and_no_count() -> None:
+    """As long as ``SOAK_SECONDS`` says, one minute by default."""
+    seconds = float(os.environ.get("SOAK_SECONDS", "60"))
+    with server_process("--checkpoint", MODEL, "--processes", "2", "--workers", "2", "--queue", "64") as server:
+        supervisor = server.process.pid
+        run(exchange_many(server.url, itertools.islice(mixed(0), WARM_UP)))
+        counted_before = counted(server.url)
+        before = holdings(supervisor)
+        largest = max(holdings(worker).megabytes for worker in children(supervisor))
+        deaths = 0
+
+        async def kill_one_after_the_other() -> None:
+            nonlocal deaths
+            while True:
+                await asyncio.sleep(KILL_SECONDS)
+                victims = children(supervisor)
+                os.kill(victims[deaths % len(victims)], signal.SIGKILL)
+                deaths += 1
+
+        async def main() -> Counter[int | None]:
+            end = time.monotonic() + seconds
+            killer = asyncio.create_task(kill_one_after_the_other())
+            turns = itertools.takewhile(lambda _: time.monotonic() < end, mixed(1))
+            seen = await exchange_many(server.url, turns, may_be_lost=True)
+            killer.cancel()
+            return seen
+
+        seen = run(main())
+        lost = seen.pop(LOST, 0)
+        until(lambda: len(children(supervisor)) == 2)
+        # One process more keeps its numbers in a table, and a request that ends while ``/metrics`` is read comes later.
+        until(
+            lambda: sum(counted(server.url).values()) - sum(counted_before.values()) >= sum(seen.values()) - seen[None]
+        )
+        counts = counted(server.url) - counted_before
+        after = holdings(supervisor)
+        sizes = [holdings(worker).megabytes for worker in children(supervisor)]
+        print(
+            f"\n{deaths} deaths in {seconds:.0f} s: {dict(seen)}, {lost} lost; counted {dict(counts)}; "
+            f"supervisor {before.megabytes:.1f} MB, {after.megabytes:.1f} MB, descriptors {before.descriptors}, "
+            f"{after.descriptors}; the largest process {largest:.0f} MB, then {sizes}"
+        )
+        assert deaths > 0
+        assert lost <= deaths * AT_ONCE
+        for status, count in seen.items():
+            if status is not None:
+                assert count <= counts[status] <= count + lost, status
+        assert after.megabytes - before.megabytes < 1
+        assert after.descriptors <= before.descriptors
+        assert max(sizes) - largest < MEGABYTES
+        assert server.stop() == 0
         assert "Traceback" not in server.log

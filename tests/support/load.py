@@ -28,7 +28,11 @@ class Connection:
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader = reader
         self._writer = writer
-        self.closed = False
+
+    @property
+    def closed(self) -> bool:
+        """Whether either side has closed it, as far as is known."""
+        return self._writer.is_closing()
 
     @classmethod
     async def open(cls, url: str) -> Self:
@@ -43,6 +47,8 @@ class Connection:
             for start in range(0, len(request), size):
                 if start:
                     await asyncio.sleep(pause)
+                if self.closed:
+                    raise ConnectionResetError
                 self._writer.write(request[start : start + size])
             head = (await self._reader.readuntil(b"\r\n\r\n")).lower()
             await self._reader.readexactly(int(head.split(b"content-length: ")[1].split(b"\r\n")[0]))
@@ -54,7 +60,6 @@ class Connection:
         self._writer.write(data)
 
     def close(self) -> None:
-        self.closed = True
         self._writer.close()
 
 
@@ -69,10 +74,13 @@ class Clients:
         """Send a request over a free connection, or a new one."""
         connection = self._free.pop() if self._free else await Connection.open(self._url)
         try:
-            return await connection.ask(request, **how)
-        finally:
-            if not connection.closed:
-                self._free.append(connection)
+            answer = await connection.ask(request, **how)
+        except BaseException:
+            connection.close()
+            raise
+        if not connection.closed:
+            self._free.append(connection)
+        return answer
 
     def close(self) -> None:
         for connection in self._free:

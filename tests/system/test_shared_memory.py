@@ -16,7 +16,7 @@ table = SharedTable(3, 2, int(sys.argv[1]))
 mine, shared = table.row(int(sys.argv[2])), table.row(0)
 for _ in range(2000):
     mine[1] += 1
-    with table.lock():
+    with table.lock:
         shared[0] += 1
 """
 
@@ -33,8 +33,23 @@ time.sleep(60)
 DIE = """
 import os, signal, sys
 from resnet_service.system.shared_memory import SharedTable
-with SharedTable(1, 1, int(sys.argv[1])).lock():
+with SharedTable(1, 1, int(sys.argv[1])).lock:
     os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+TWO = """
+import sys, threading, time
+from resnet_service.system.shared_memory import SharedTable
+
+def use(table):
+    for _ in range(200):
+        with table.lock:
+            time.sleep(0.0005)
+
+threads = [threading.Thread(target=use, args=(SharedTable(1, 1, int(one)),)) for one in sys.argv[1:]]
+for thread in threads:
+    thread.start()
 """
 
 
@@ -45,6 +60,15 @@ def child(program: str, *arguments: object, descriptor: int) -> subprocess.Popen
         stdout=subprocess.PIPE,
         text=True,
     )
+
+
+def test_threads_of_two_processes_that_use_two_locks_are_no_deadlock() -> None:
+    """With record locks, ``lockf`` failed here: their owner is the process, whichever thread waits."""
+    tables = [SharedTable(1, 1) for _ in range(2)]
+    descriptors = [table.descriptor for table in tables]
+    command = [sys.executable, "-c", TWO, *map(str, descriptors)]
+    processes = [subprocess.Popen(command, pass_fds=descriptors, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    assert [process.communicate(timeout=60)[1] for process in processes] == ["", ""]
 
 
 def test_processes_count_without_losing_one() -> None:
@@ -79,7 +103,7 @@ def test_a_process_that_dies_within_the_lock_releases_it() -> None:
     locked = threading.Event()
 
     def lock() -> None:
-        with table.lock():
+        with table.lock:
             locked.set()
 
     threading.Thread(target=lock, daemon=True).start()

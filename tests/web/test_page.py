@@ -8,16 +8,16 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import pytest
-from fastapi import FastAPI, Request
 from playwright.sync_api import Browser, FilePayload, Locator, Page, Route, expect
-from starlette import routing
-from starlette.responses import JSONResponse, Response
 
 from resnet_service.api.app import create_app
 from resnet_service.inference.fake import FakeClassifier
+from resnet_service.inference.results import Explanation
 from resnet_service.models.labels import read_label_set
 from resnet_service.settings import Settings
+from resnet_service.types import MapForm
 from tests.support.browser import Visit, chromium, visit
 from tests.support.images import CAT, encoded, noise
 from tests.support.servers import REPOSITORY, served
@@ -35,7 +35,7 @@ MAP = [[0.0, 0.5, 1.0, 1.0], [0.0, 0.5, 9.0, 1.0], [-1.0, 0.5, 9.0, 1.0], [0.0, 
 
 
 class Imagenet(FakeClassifier):
-    """A fake that knows ImageNet's classes in both languages, and of whose metadata the page shows all."""
+    """A fake that knows ImageNet's classes in both languages, has a map, and of whose metadata the page shows all."""
 
     def __init__(self) -> None:
         super().__init__(labels=IMAGENET, translations={"zh": tuple(CHINESE)})
@@ -50,20 +50,9 @@ class Imagenet(FakeClassifier):
         metadata = metadata.model_validate({**metadata.model_dump(), **changes})
         self.model = dataclasses.replace(self.model, metadata=metadata)
 
-
-def with_maps(app: FastAPI) -> FastAPI:
-    """Give an app a route that answers every image of 60x40 with ``MAP``, for the square in its middle."""
-
-    async def explain(request: Request) -> Response:
-        assert await request.body()
-        assert request.query_params["format"] == "json"
-        class_id = int(request.query_params["class_id"])
-        region = {"left": 10, "top": 0, "width": 40, "height": 40}
-        image = {"format": "PNG", "width": 60, "height": 40}
-        return JSONResponse({"class_id": class_id, "map": MAP, "region": region, "image": image})
-
-    app.router.routes.insert(0, routing.Route("/explain", explain, methods=["POST"]))  # the first that fits is asked
-    return app
+    def explain(self, data: bytes, class_id: int | None = None, form: MapForm = "json") -> Explanation:
+        """Return ``MAP`` for the square in the image's middle."""
+        return super().explain(data, class_id, form)._replace(values=np.array(MAP, np.float32))
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +63,7 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture(scope="module")
 def url() -> Iterator[str]:
-    with served(with_maps(create_app(Settings(max_body_bytes=LIMIT), Imagenet()))) as client:
+    with served(create_app(Settings(max_body_bytes=LIMIT), Imagenet())) as client:
         yield str(client.base_url)
 
 

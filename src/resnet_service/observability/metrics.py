@@ -253,7 +253,7 @@ def _process_metrics(shared: SharedState) -> Iterator[Metric]:
     """Yield the metrics of ``prometheus_client.ProcessCollector``, summed over the processes of the service."""
     ticks, page = os.sysconf("SC_CLK_TCK"), os.sysconf("SC_PAGE_SIZE")
     cpu, virtual, resident, open_fds, max_fds = 0.0, 0.0, 0.0, 0.0, 0.0
-    with shared.processes.lock():  # a process's CPU time is counted either as its own or as a dead one's
+    with shared.processes.lock:  # a process's CPU time is counted either as its own or as a dead one's
         cpu += shared.processes.sum(Column.DEAD_CPU)
         for pid in shared.pids():
             folder = Path(f"/proc/{pid}")

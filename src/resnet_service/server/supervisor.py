@@ -262,7 +262,7 @@ class Supervisor:
     def _bury(self, each: _Worker) -> None:
         """Forget a worker that has ended; what it has counted stays, and what it held comes back."""
         row = self._shared.processes.row(each.index)
-        with self._shared.processes.lock():
+        with self._shared.processes.lock:
             _, status, usage = os.wait4(each.process.pid, 0)
             dead_cpu = row[Column.DEAD_CPU] + usage.ru_utime + usage.ru_stime
             for column in Column:

@@ -36,7 +36,7 @@ class SharedBudget:
 
     def try_acquire(self, size: int) -> bool:
         """Take ``size`` bytes, or none if they are not free."""
-        with self._table.lock():
+        with self._table.lock:
             if self.used + size > self.limit:
                 return False
             self._held[0] += size
@@ -65,11 +65,12 @@ class SharedBudget:
             yield got
         finally:
             if got:
-                fcntl.lockf(self._table.descriptor, fcntl.LOCK_UN, 1, 1)
+                fcntl.lockf(self._table.descriptor, fcntl.LOCK_UN)
 
     def _try_turn(self) -> bool:
+        # A record lock, which ``SharedTable.lock`` of the same file does not meet. It is never waited for.
         try:
-            fcntl.lockf(self._table.descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, 1)
+            fcntl.lockf(self._table.descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             if error.errno in (errno.EACCES, errno.EAGAIN):
                 return False
@@ -78,7 +79,7 @@ class SharedBudget:
 
     def release(self, size: int) -> None:
         """Give ``size`` bytes back that this process holds."""
-        with self._table.lock():
+        with self._table.lock:
             self._held[0] -= size
 
 

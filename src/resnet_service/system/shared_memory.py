@@ -5,8 +5,7 @@ import mmap
 import os
 import threading
 import weakref
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from types import TracebackType
 from typing import Self
 
 _NUMBER_BYTES = 8
@@ -16,7 +15,7 @@ class SharedTable:
     """A table of float64 numbers, all 0 at first; each process has a row of its own.
 
     A process changes its own row without a lock, since nobody else writes there, and reads all rows at any time: an
-    aligned number of eight bytes is read and written whole. What depends on several rows is done within ``lock``.
+    aligned number of eight bytes is read and written whole. What depends on several rows is done with ``lock`` held.
 
     The memory outlives a process that dies, so its row keeps what it has counted. A child process that runs a new
     program opens the table by its inherited ``descriptor``.
@@ -30,7 +29,7 @@ class SharedTable:
             os.ftruncate(self.descriptor, size)
         weakref.finalize(self, os.close, self.descriptor)
         self._numbers = memoryview(mmap.mmap(self.descriptor, size)).cast("d")
-        self._thread_lock = threading.Lock()
+        self.lock = SharedLock(self.descriptor)
 
     @classmethod
     def local(cls, columns: int) -> Self:
@@ -46,18 +45,31 @@ class SharedTable:
         """Return the sum of one column over all rows."""
         return sum(self._numbers[column :: self.columns])
 
-    def lock(self) -> AbstractContextManager[None]:
-        """Exclude all other threads and processes while the block runs; a process that dies releases the lock."""
-        return locked(self.descriptor, self._thread_lock)
 
+class SharedLock:
+    """Excludes all other threads and processes that lock the same file; a process that dies releases it.
 
-@contextmanager
-def locked(descriptor: int, threads: threading.Lock) -> Iterator[None]:
-    """Exclude all other threads and processes that lock the same descriptor while the block runs."""
-    # Only the first byte; ``system.budget`` locks the second.
-    with threads:  # a record lock excludes processes, but not the threads of one
-        fcntl.lockf(descriptor, fcntl.LOCK_EX, 1)
+    The lock belongs to an open file description of its own. Record locks (``lockf``) belong to a process, and where
+    threads of two processes wait for two of them, the kernel takes for a deadlock what is none (EDEADLK).
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = os.open(f"/proc/self/fd/{descriptor}", os.O_RDWR | os.O_CLOEXEC)
+        weakref.finalize(self, os.close, self._descriptor)
+        self._threads = threading.Lock()
+
+    def __enter__(self) -> None:
+        """Wait for the lock."""
+        self._threads.acquire()
         try:
-            yield
-        finally:
-            fcntl.lockf(descriptor, fcntl.LOCK_UN, 1)
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX)
+        except BaseException:
+            self._threads.release()
+            raise
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Release the lock."""
+        fcntl.flock(self._descriptor, fcntl.LOCK_UN)
+        self._threads.release()

@@ -2,7 +2,6 @@
 
 import json
 import os
-import threading
 import time
 import weakref
 from collections.abc import Iterator
@@ -10,7 +9,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import NamedTuple, Self
 
-from resnet_service.system.shared_memory import SharedTable, locked
+from resnet_service.system.shared_memory import SharedLock, SharedTable
 
 # Label values are bounded by routes, statuses and error codes; memory that no metric uses is never touched.
 _METRIC_COLUMNS = 1 << 16
@@ -126,7 +125,7 @@ class SharedState:
     def release(self, index: int) -> None:
         """Give back what a process held that has ended; its counters stay."""
         for table in (self.bodies, self.decoding):
-            with table.lock():
+            with table.lock:
                 table.row(index)[0] = 0
         for column in range(GAUGES):
             self.metrics.row(index)[column] = 0
@@ -142,7 +141,7 @@ class SharedKeys:
     def __init__(self, descriptor: int | None = None) -> None:
         self.descriptor = os.memfd_create("resnet-service-keys") if descriptor is None else descriptor
         weakref.finalize(self, os.close, self.descriptor)
-        self._thread_lock = threading.Lock()
+        self._lock = SharedLock(self.descriptor)
         self._read = 0  # bytes
         self._columns: dict[tuple[str, ...], int] = {}
         self._next = 0
@@ -150,7 +149,7 @@ class SharedKeys:
     def columns(self, key: tuple[str, ...], width: int) -> int:
         """Return the first of ``width`` columns of ``key``; they are its own from the first call on."""
         if key not in self._columns:
-            with locked(self.descriptor, self._thread_lock):
+            with self._lock:
                 self._update()
                 if key not in self._columns:
                     # A process that died while it wrote has left half a line, which this overwrites.
