@@ -127,6 +127,10 @@ def _variants() -> dict[str, Make]:
         for planes in ("4:2:0", "4:4:4"):
             name = f"avif {mode} {planes}"
             made[name] = _variant(mode, "AVIF", subsampling=planes, speed=10, quality=50)
+    grain = {"film-grain-test": "1"}
+    made["avif RGB 4:4:4 film grain"] = _variant(
+        "RGB", "AVIF", subsampling="4:4:4", speed=10, quality=50, codec="aom", advanced=grain
+    )
     made["avif RGB turned"] = _variant("RGB", "AVIF", speed=10, quality=50, turn=6)
     return made
 

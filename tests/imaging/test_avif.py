@@ -1,6 +1,8 @@
-"""The coded pixels of AVIF files, written by encoders and crafted."""
+"""The coded pixels of AVIF files and their bytes, written by encoders and crafted."""
 
 import struct
+from collections.abc import Sequence
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -8,7 +10,7 @@ from PIL import Image
 from fuzz import bombs
 from resnet_service.errors import BrokenImage, TooManyPixels
 from resnet_service.imaging import avif
-from resnet_service.imaging.avif import coded_pixels
+from resnet_service.imaging.avif import coded_images, coded_pixels
 from resnet_service.imaging.decode import decode
 from tests.support.images import encoded, noise
 
@@ -41,6 +43,9 @@ def test_more_pixels_than_the_container_says_are_refused_before_they_are_decoded
         decode(bombs._avif_saying(honest, 16, 16))
 
 
+Fields = Sequence[tuple[int, int]]  # numbers, and the bits of each
+
+
 def bits(*fields: tuple[int, int]) -> bytes:
     """Write numbers with the given bits each, padded with zeros."""
     text = "".join(f"{value:0{width}b}" for value, width in fields)
@@ -52,9 +57,18 @@ def unit(kind: int, data: bytes, *, sized: bool = True) -> bytes:
     return bytes([kind << 3 | 2, len(data)]) + data if sized else bytes([kind << 3]) + data
 
 
-def sequence(width: int, height: int, *, size_bits: int = 16, timing: bool = False, ids: bool = False) -> bytes:
+def sequence(
+    width: int,
+    height: int,
+    *,
+    size_bits: int = 16,
+    timing: bool = False,
+    ids: bool = False,
+    profile: int = 0,
+    end: Fields = (),
+) -> bytes:
     """Write a sequence header with every optional field, whose frames may declare their own sizes."""
-    fields = [(0, 3), (0, 1), (0, 1)]
+    fields = [(profile, 3), (0, 1), (0, 1)]
     if timing:
         # ticks, time scale, not equal intervals; a decoder model with delays of 10 bits and times of 7
         fields += [(1, 1), (1, 32), (25, 32), (0, 1), (1, 1), (9, 5), (1, 32), (4, 5), (6, 5)]
@@ -67,7 +81,7 @@ def sequence(width: int, height: int, *, size_bits: int = 16, timing: bool = Fal
     fields += [(1, 1), (3, 4), (4, 3)] if ids else [(0, 1)]
     fields += [(0, 3), (0, 4), (0, 1)]  # no order hints
     # Either each frame header has the fields for screen content and integer motion vectors, or none has.
-    return bits(*fields, *([(1, 1), (1, 1)] if ids else [(0, 1), (0, 1)]))
+    return bits(*fields, *([(1, 1), (1, 1)] if ids else [(0, 1), (0, 1)]), *end)
 
 
 def frame(*, own_size: bool, timing: bool = False, ids: bool = False) -> bytes:
@@ -117,6 +131,54 @@ def test_the_largest_sequence_of_an_item_counts_wherever_it_is() -> None:
 def test_a_switch_frame_always_brings_its_own_size() -> None:
     switch = bits((0, 1), (3, 2), (1, 1), (0, 20))
     assert coded_pixels(container(unit(1, sequence(16, 16)) + unit(6, switch))) == 2**32
+
+
+OFF, ON = (0, 1), (1, 1)
+PLAIN = (OFF, (0, 2))  # no change of scale; two filters
+SRGB = (ON, (1, 8), (13, 8), (0, 8))
+
+
+@pytest.mark.parametrize(
+    ("profile", "end", "planes"),
+    [
+        (0, (*PLAIN, OFF, OFF, OFF, OFF, (0, 2), OFF), 1.5),
+        (0, (*PLAIN, ON, OFF, OFF, OFF, (0, 2), OFF), 3),
+        (0, (*PLAIN, OFF, ON, OFF, OFF), 1),
+        (0, (*PLAIN, ON, ON, OFF, OFF), 2),
+        (1, (*PLAIN, OFF, OFF, OFF, OFF), 3),
+        (1, (*PLAIN, ON, *SRGB, OFF), 6),
+        (2, (*PLAIN, OFF, OFF, OFF, OFF, OFF), 2),
+        (2, (*PLAIN, ON, ON, OFF, OFF, OFF, ON, ON, (0, 2), OFF), 3),
+        (2, (*PLAIN, ON, ON, OFF, OFF, OFF, OFF, OFF), 6),
+    ],
+    ids=["420", "deep 420", "grey", "deep grey", "444", "deep sRGB", "422", "12 bits, 420", "12 bits, 444"],
+)
+@pytest.mark.parametrize("grain", [False, True])
+@pytest.mark.parametrize("scaled", [False, True])
+def test_samples_depth_film_grain_and_scale_count(
+    profile: int, end: Fields, planes: float, grain: bool, scaled: bool
+) -> None:
+    said = ((int(scaled), 1), *end[1:], (int(grain), 1))
+    item = unit(1, sequence(16, 16, profile=profile, end=said)) + unit(6, frame(own_size=False))
+    assert coded_images(container(item)) == ([(256, planes * (1 + grain + scaled) + 1)], [])
+
+
+@pytest.mark.parametrize(
+    ("mode", "options", "planes"),
+    [
+        ("RGB", {"subsampling": "4:2:0"}, 1.5),
+        ("RGB", {"subsampling": "4:2:2"}, 2),
+        ("RGB", {"subsampling": "4:4:4"}, 3),
+        ("L", {"subsampling": "4:0:0"}, 1),
+        ("RGB", {"subsampling": "4:4:4", "advanced": {"film-grain-test": "1"}}, 6),
+    ],
+    ids=str,
+)
+def test_what_encoders_write_has_the_samples_that_were_asked_for(
+    mode: str, options: dict[str, Any], planes: float
+) -> None:
+    images, _ = coded_images(encoded(noise(64, 48).convert(mode), "AVIF", codec="aom", **options))
+    assert images == [(64 * 48, planes + 1)]
 
 
 def test_items_that_overlap_or_have_endless_units_are_refused() -> None:

@@ -22,6 +22,8 @@ NAMES = (
     "tiff LA tiff_lzw one strip",
     "tiff RGBA one strip turned",
     "avif RGBA 4:4:4",
+    "avif RGB 4:2:0",
+    "avif RGB 4:4:4 film grain",
 )
 
 

@@ -1,4 +1,4 @@
-"""The number of pixels that the AV1 data in an AVIF file decode to, whatever the container declares.
+"""What the AV1 data in an AVIF file decode to: pixels and their bytes, whatever the container declares.
 
 The container declares a size (`ispe`), and the coded images have sizes of their own. If they differ, libavif decodes
 the coded size, however large, and scales the result down. So this module reads the coded sizes of each coded item
@@ -24,6 +24,7 @@ _SEQUENCE_HEADER_BYTES, _FRAME_HEADER_BYTES = 1024, 64
 
 _SEQUENCE_HEADER, _FRAME_HEADER, _FRAME, _REDUNDANT_FRAME_HEADER = 1, 3, 6, 7
 _KEY_FRAME, _SWITCH_FRAME = 0, 3
+_SRGB = (1, 13, 0)
 _SELECT = 2  # value of seq_force_screen_content_tools and seq_force_integer_mv: each frame header decides
 
 
@@ -48,11 +49,27 @@ def boxes(data: bytes, position: int, end: int) -> Iterator[tuple[bytes, int, in
     raise too_many("boxes", MAX_BOXES)
 
 
+class CodedImage(NamedTuple):
+    """The pixels of a coded image, and the bytes that decoding takes for each of them, with 8 or 16 bits a sample."""
+
+    pixels: int
+    pixel_bytes: float
+
+
 def coded_pixels(data: bytes) -> int:
     """Return an upper bound of the pixels that libavif decodes, over all coded images of the file.
 
-    libavif decodes the items or, of an animation, the first samples of its tracks; the larger sum counts. An image and
-    its alpha plane are two coded images.
+    Raises:
+        BrokenImage: The file has more boxes or coded units than any valid file.
+
+    """
+    return max(sum(image.pixels for image in images) for images in coded_images(data))
+
+
+def coded_images(data: bytes) -> tuple[list[CodedImage], list[CodedImage]]:
+    """Return upper bounds of what libavif decodes: the items or, of an animation, the first samples of its tracks.
+
+    An image and its alpha plane are two coded images.
 
     Raises:
         BrokenImage: The file has more boxes or coded units than any valid file.
@@ -67,19 +84,20 @@ def coded_pixels(data: bytes) -> int:
             samples += [
                 _first_sample(data, begin, stop) for box, begin, stop in boxes(data, start, end) if box == b"trak"
             ]
-    return max(_pixels_of(data, items), _pixels_of(data, samples))
+    return _images(data, items), _images(data, samples)
 
 
-def _pixels_of(data: bytes, coded: list[_Extents]) -> int:
+def _images(data: bytes, coded: list[_Extents]) -> list[CodedImage]:
     # In a valid file, extents do not overlap. If they did, a small table could refer to gigabytes.
     if sum(end - start for extents in coded for start, end in extents) > len(data):
         raise BrokenImage("The image file has coded images that overlap; no camera or program writes such files.")
-    units = pixels = 0
+    units = 0
+    images: list[CodedImage] = []
     for extents in coded:
-        largest, count = _largest_frame(b"".join(data[start:end] for start, end in extents), MAX_UNITS - units)
-        pixels += largest
+        image, count = _largest_frame(b"".join(data[start:end] for start, end in extents), MAX_UNITS - units)
+        images.append(image)
         units += count
-    return pixels
+    return images
 
 
 def _items(data: bytes, start: int, end: int) -> list[_Extents]:
@@ -162,6 +180,7 @@ class _Bits:
 class _Sequence(NamedTuple):
     """The fields of a sequence header that give a frame's size or are needed to find it in a frame header."""
 
+    pixel_bytes: float
     pixels: int
     max_pixels: int  # of a frame that declares its own size
     reduced: bool
@@ -175,7 +194,8 @@ class _Sequence(NamedTuple):
         """Read a sequence header (5.5)."""
         bits = _Bits(data)
         take = bits.take
-        take(3 + 1)
+        profile = take(3)
+        take(1)
         reduced = bool(take(1))
         time_bits = 0
         if reduced:
@@ -205,19 +225,27 @@ class _Sequence(NamedTuple):
         pixels = (take(wide) + 1) * (take(high) + 1)
         screen_content = integer_mv = _SELECT
         id_bits = 0
+        if not reduced and take(1):
+            id_bits = take(4) + 2
+            id_bits += take(3) + 1
+        take(3)
         if not reduced:
-            if take(1):
-                id_bits = take(4) + 2
-                id_bits += take(3) + 1
-            take(3)
             take(4)
-            if take(1):  # order hints
+            order_hints = take(1)
+            if order_hints:
                 take(2)
             if not take(1):
                 screen_content = take(1)
             if screen_content and not take(1):
                 integer_mv = take(1)
-        return cls(pixels, 1 << wide + high, reduced, time_bits, screen_content, integer_mv, id_bits)
+            if order_hints:
+                take(3)
+        scaled = take(1)
+        take(2)
+        planes = _plane_bytes(bits, profile)
+        # Each step that changes a frame makes another. All that the decoder keeps besides takes a byte a pixel.
+        pixel_bytes = planes * (1 + scaled + take(1)) + 1
+        return cls(pixel_bytes, pixels, 1 << wide + high, reduced, time_bits, screen_content, integer_mv, id_bits)
 
     def pixels_of(self, frame: bytes) -> int:
         """Return the pixels of the frame that this header starts, or their upper bound (5.9.2)."""
@@ -242,6 +270,32 @@ class _Sequence(NamedTuple):
         return self.max_pixels if own_size else self.pixels
 
 
+def _plane_bytes(bits: _Bits, profile: int) -> float:
+    """Read the colours of a sequence header (5.5.2); return the bytes that all planes of a frame take for a pixel."""
+    take = bits.take
+    deep = take(1)
+    twelve = profile == 2 and deep and take(1)
+    grey = profile != 1 and take(1)
+    colours = (take(8), take(8), take(8)) if take(1) else None
+    if grey:
+        take(1)
+        samples = 1.0
+    elif colours == _SRGB:
+        samples = 3.0
+    else:
+        take(1)
+        across, down = {0: (1, 1), 1: (0, 0)}.get(profile, (1, 0))
+        if twelve:
+            across = take(1)
+            down = across and take(1)
+        if across and down:
+            take(2)
+        samples = 1 + 2 / ((1 + across) * (1 + down))
+    if not grey:
+        take(1)
+    return samples * (1 + deep)
+
+
 def _skip_uvlc(bits: _Bits) -> None:
     zeros = 0
     while zeros < 32 and not bits.take(1):
@@ -250,15 +304,16 @@ def _skip_uvlc(bits: _Bits) -> None:
         bits.take(zeros)
 
 
-def _largest_frame(data: bytes, max_units: int) -> tuple[int, int]:
-    """Return the pixels of the largest frame in a sequence of coded units (5.3), and the number of units.
+def _largest_frame(data: bytes, max_units: int) -> tuple[CodedImage, int]:
+    """Return the largest frame in a sequence of coded units (5.3), and the number of units.
 
     Raises:
         BrokenImage: There are more than ``max_units``.
 
     """
     sequence: _Sequence | None = None
-    position = count = largest = 0
+    position = count = pixels = 0
+    pixel_bytes = 0.0
     while position < len(data):
         count += 1
         if count > max_units:
@@ -279,6 +334,7 @@ def _largest_frame(data: bytes, max_units: int) -> tuple[int, int]:
         if kind == _SEQUENCE_HEADER:
             sequence = _Sequence.read(data[position : min(end, position + _SEQUENCE_HEADER_BYTES)])
         elif kind in (_FRAME_HEADER, _FRAME, _REDUNDANT_FRAME_HEADER) and sequence is not None:
-            largest = max(largest, sequence.pixels_of(data[position : min(end, position + _FRAME_HEADER_BYTES)]))
+            pixels = max(pixels, sequence.pixels_of(data[position : min(end, position + _FRAME_HEADER_BYTES)]))
+            pixel_bytes = max(pixel_bytes, sequence.pixel_bytes)
         position = end
-    return largest, count
+    return CodedImage(pixels, pixel_bytes), count

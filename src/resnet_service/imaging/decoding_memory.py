@@ -6,7 +6,7 @@ since the memory limit of a container rests on it.
 
 from PIL import Image
 
-from resnet_service.imaging.avif import coded_pixels
+from resnet_service.imaging.avif import coded_images
 
 # What the codec's tables, rows and first use take, whatever the size.
 _FIXED = 8 << 20
@@ -19,8 +19,8 @@ _METADATA = 7
 # libwebp's animation decoder keeps two canvases; its output, and Pillow's image, are two more. A lossless frame is
 # decoded to a buffer of its own.
 _WEBP = 18
-# libavif's output and Pillow's image; and planes without subsampling, in 16 bits, for each coded pixel.
-_AVIF_OUTPUT, _AVIF_PLANES = 9, 7
+# libavif's output and Pillow's image; and a plane of alpha in 16 bits.
+_AVIF_OUTPUT, _AVIF_ALPHA = 9, 2
 # NumPy's copies, while 16 bits become 8.
 _DEEP = 10
 
@@ -52,9 +52,8 @@ def decoding_bytes(image: Image.Image, data: bytes, size: tuple[int, int]) -> in
         case "WEBP":
             before, metadata = pixels * _WEBP, len(data)
         case "AVIF":
-            # An image that is scaled exists in both sizes.
             # Its tables are bounded; of the rest, Pillow and libavif have a copy each, and EXIF two.
-            before = pixels * _AVIF_OUTPUT + coded_pixels(data) * _AVIF_PLANES + 4 * len(data)
+            before = pixels * _AVIF_OUTPUT + _avif_planes(data, pixels) + 4 * len(data)
         case "TIFF":
             # Pillow turns it upright itself, while libtiff still holds its strip or tile.
             copies = 2 if _turned(image) else 1
@@ -112,6 +111,17 @@ def _jpeg(image: Image.Image, data: bytes, size: tuple[int, int]) -> tuple[int, 
     # Rounded up to whole blocks of all components.
     width, height = size[0] + 8 * across, size[1] + 8 * down
     return int(2 * width * height * share), position
+
+
+def _avif_planes(data: bytes, pixels: int) -> int:
+    """Return the bytes of the planes that libavif decodes to; they exist again if it scales them or joins tiles."""
+    most = 0.0
+    for images in coded_images(data):
+        planes = sum(image.pixels * image.pixel_bytes for image in images)
+        if any(image.pixels != pixels for image in images):
+            planes += pixels * (max(image.pixel_bytes for image in images) + _AVIF_ALPHA)
+        most = max(most, planes)
+    return int(most)
 
 
 def _turned(image: Image.Image) -> bool:
