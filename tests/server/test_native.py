@@ -154,6 +154,7 @@ def test_a_crash_ends_the_process_when_nobody_reads_stderr() -> None:
         with suppress(BlockingIOError):
             while os.write(writing, b"x" * 4096):
                 pass
+        os.set_blocking(writing, True)  # it is the server's descriptor, too
         process.send_signal(signal.SIGSEGV)
         assert process.wait(10) == -signal.SIGSEGV
     os.close(writing)

@@ -30,6 +30,17 @@ print("held", flush=True)
 time.sleep(60)
 """
 
+WAIT = """
+import sys
+from resnet_service.system.budget import SharedBudget
+from resnet_service.system.shared_memory import SharedTable
+budget = SharedBudget(100, SharedTable(2, 1, int(sys.argv[1])), 1)
+print("waits", flush=True)
+assert budget.acquire(100, 30)
+print("has it", flush=True)
+budget.release(100)
+"""
+
 DIE = """
 import os, signal, sys
 from resnet_service.system.shared_memory import SharedTable
@@ -95,6 +106,34 @@ def test_what_a_dead_process_held_comes_back_with_its_row() -> None:
     assert not budget.try_acquire(30)
     table.row(1)[0] = 0
     assert budget.try_acquire(30)
+
+
+def test_no_process_overtakes_another_that_waits() -> None:
+    table = SharedTable(2, 1)
+    budget = SharedBudget(100, table, 0)
+    assert budget.try_acquire(50)
+    process = child(WAIT, descriptor=table.descriptor)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "waits\n"
+    time.sleep(0.1)
+    assert not budget.acquire(10, 0.1)
+    budget.release(50)
+    assert process.communicate(timeout=20)[0] == "has it\n"
+    assert budget.acquire(10, 0)
+
+
+def test_a_process_that_dies_gives_up_its_turn() -> None:
+    table = SharedTable(2, 1)
+    budget = SharedBudget(100, table, 0)
+    assert budget.try_acquire(50)
+    process = child(WAIT, descriptor=table.descriptor)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "waits\n"
+    time.sleep(0.1)
+    assert not budget.acquire(10, 0.1)
+    process.kill()
+    process.communicate(timeout=20)
+    assert budget.acquire(10, 5)
 
 
 def test_a_process_that_dies_within_the_lock_releases_it() -> None:

@@ -61,8 +61,6 @@ def decoding_bytes(image: Image.Image, data: bytes, size: tuple[int, int]) -> in
             before, after = before + len(data), after + len(data)
         case "GIF":
             before, metadata = 3 * pixels * stored, len(data) // _METADATA
-        case "BMP" if any(tile[0] == "bmp_rle" for tile in getattr(image, "tile", ())):  # Pillow unpacks it in Python
-            before = 4 * pixels * stored
         case "PNG":
             before, metadata = pixels * stored, len(data) // _METADATA
         case _:
