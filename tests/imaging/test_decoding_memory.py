@@ -16,6 +16,8 @@ from resnet_service.imaging.decoding_memory import decoding_bytes
 NAMES = (
     "jpeg RGB baseline subsampling 2",
     "jpeg CMYK progressive subsampling 0",
+    "jpeg RGB turned",
+    "png RGB turned",
     "png RGBA turned",
     "png I;16 turned",
     "png LA",

@@ -59,9 +59,7 @@ def decoding_bytes(image: Image.Image, data: bytes, size: tuple[int, int]) -> in
             copies = 2 if _turned(image) else 1
             before = copies * pixels * stored + _strip(image)
             before, after = before + len(data), after + len(data)
-        case "GIF":
-            before, metadata = 3 * pixels * stored, len(data) // _METADATA
-        case "PNG":
+        case "PNG" | "GIF":
             before, metadata = pixels * stored, len(data) // _METADATA
         case _:
             before = pixels * stored
