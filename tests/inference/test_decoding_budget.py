@@ -3,15 +3,21 @@
 import io
 import threading
 import time
+from collections.abc import Callable
 
 import pytest
 from PIL import Image
 
 from resnet_service.errors import DeadlineExceeded, DecodingTooLarge
 from resnet_service.imaging.decode import decode
+from resnet_service.inference.classifier import Classifier, ClassifierConfig
 from resnet_service.inference.deadline import set_deadline
 from resnet_service.inference.decoding_budget import taken_from
 from resnet_service.system.budget import SharedBudget
+from tests.support.images import encoded, noise
+from tests.support.servers import REPOSITORY
+
+IMAGE = encoded(noise(64, 64), "PNG")
 
 
 def test_what_was_taken_comes_back_even_after_an_error() -> None:
@@ -84,3 +90,34 @@ def test_an_error_of_the_reservation_is_not_a_broken_image() -> None:
     Image.new("RGB", (8, 8)).save(buffer, "PNG")
     with pytest.raises(DecodingTooLarge), taken_from(SharedBudget(1)) as take:
         decode(buffer.getvalue(), reserve=lambda size, _: take(size))
+
+
+class Recording(SharedBudget):
+    """Remembers what was taken."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(limit)
+        self.taken: list[int] = []
+
+    def acquire(self, size: int, seconds: float) -> bool:
+        self.taken.append(size)
+        return super().acquire(size, seconds)
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda classifier: classifier.classify(IMAGE),
+        lambda classifier: classifier.score([IMAGE]),
+        lambda classifier: classifier.embed(IMAGE),
+        lambda classifier: classifier.explain(IMAGE),
+    ],
+    ids=["classify", "score", "embed", "explain"],
+)
+def test_every_answer_takes_its_memory_from_the_budget_and_gives_it_back(ask: Callable[[Classifier], object]) -> None:
+    path = REPOSITORY / "checkpoints" / "resnet18-fashion-mnist-int8.onnx"
+    budget = Recording(2**40)
+    ask(Classifier.open(path, ClassifierConfig(budget=budget)))
+    assert len(budget.taken) == 1
+    assert budget.taken[0] > 2**20
+    assert budget.used == 0

@@ -1,4 +1,5 @@
 import asyncio
+import math
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -7,6 +8,7 @@ from contextlib import contextmanager
 import pytest
 
 from resnet_service.errors import DeadlineExceeded, Overloaded
+from resnet_service.inference.deadline import remaining_seconds
 from resnet_service.inference.executor import InferenceExecutor
 
 
@@ -34,6 +36,20 @@ def test_as_many_at_once_as_there_are_threads_and_no_more() -> None:
 
     assert asyncio.run(main()) == list(range(8))
     assert most == 2
+
+
+def test_a_thread_knows_how_long_its_request_may_take() -> None:
+    async def main() -> tuple[float, float]:
+        executor = InferenceExecutor(1)
+        try:
+            with executor.admit() as permit:
+                return await permit.run(remaining_seconds, deadline=5), await executor.run(remaining_seconds)
+        finally:
+            executor.close()
+
+    of_request, of_service = asyncio.run(main())
+    assert 4 < of_request <= 5
+    assert of_service == math.inf
 
 
 def test_what_is_raised_arrives() -> None:

@@ -11,7 +11,7 @@ from resnet_service.batch.shards import Shard
 from resnet_service.errors import InvalidModelOutput, OutOfResources, RequestError, ServiceError
 from resnet_service.inference.base import ImageClassifier
 from resnet_service.inference.results import Classification
-from resnet_service.system.resources import is_exhaustion
+from resnet_service.system.resources import EXHAUSTION, is_exhaustion
 
 _MAX_EXAMPLES = 3
 # Seconds before each new attempt at an image for which memory, descriptors or threads were missing: other workers may
@@ -66,7 +66,7 @@ def _answer(read: Read, classifier: ImageClassifier, top_k: int | None) -> Class
             return classifier.classify(read.data, top_k)
         except (RequestError, InvalidModelOutput) as error:  # permanent errors of this image
             return error
-        except Exception as error:
+        except (OutOfResources, *EXHAUSTION) as error:
             if not (isinstance(error, OutOfResources) or is_exhaustion(error)):
                 raise
             if seconds is None:
