@@ -5,11 +5,13 @@ import os
 import re
 import signal
 import statistics
+import subprocess
+import sys
 import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
@@ -85,16 +87,85 @@ def test_connections_spread_and_counts_are_exact_before_and_after_a_death() -> N
         assert figure(server, "resnet_service_requests_in_flight") == 1
 
 
+# Lets a signal hang the event loop of any process that has this module in its path.
+HANGING = """
+import signal, time
+signal.signal(signal.SIGUSR1, lambda number, frame: time.sleep(60))
+def spin(number, frame):
+    while True:
+        pass
+signal.signal(signal.SIGUSR2, spin)
+"""
+
+
 @pytest.mark.slow
-def test_a_process_that_is_killed_or_hangs_is_replaced() -> None:
-    with processes() as server:
-        for number, serving in ((signal.SIGKILL, 3), (signal.SIGSTOP, 4)):
+@pytest.mark.parametrize("number", [signal.SIGSTOP, signal.SIGUSR1, signal.SIGUSR2])
+def test_a_process_that_hangs_is_ended_within_two_seconds_and_keeps_no_connection_out(
+    number: int, tmp_path: Path
+) -> None:
+    (tmp_path / "sitecustomize.py").write_text(HANGING)
+    ended_after, slowest = [], []
+    with processes(PYTHONPATH=str(tmp_path)) as server:
+        for serving in (3, 4, 5):
             victim = workers_of(server)[0]
+            begun, before = time.monotonic(), seconds_waited(victim)
             os.kill(victim, number)
-            until(partial(lambda pid: not alive(pid), victim), 10)
+            answers, waited = [], 0.0
+            while alive(victim):
+                asked = time.monotonic()
+                assert asked < begun + 20
+                with suppress(OSError):  # it has just ended
+                    waited = seconds_waited(victim) - before
+                assert httpx.get(f"{server.url}/health/ready").status_code == 200
+                answers.append(time.monotonic() - asked)
+                time.sleep(0.02)
+            # On a busy machine, a process that computes has the time that it waits for a CPU in addition.
+            ended_after.append(time.monotonic() - begun - waited)
+            slowest.append(max(answers))
             until(partial(lambda count: server.log.count("Serving ") == count, serving), 15)
-            assert httpx.get(f"{server.url}/health/ready").status_code == 200
+        assert figure(server, RESTARTS) == 3
         assert server.stop() == 0
+    print(f"signal {number}: ended after {ended_after} s, the slowest new connections took {slowest} s")
+    assert statistics.median(ended_after) < 2, ended_after
+    assert statistics.median(slowest) < 0.5, slowest
+
+
+def seconds_waited(pid: int) -> float:
+    """Return for how long a process's first thread has waited for a CPU."""
+    return int(Path(f"/proc/{pid}/schedstat").read_text().split()[1]) / 1e9
+
+
+@contextmanager
+def starved(pid: int) -> Iterator[None]:
+    """Leave a process next to nothing of one CPU, as its group's quota or its neighbours may."""
+    cpu = {min(os.sched_getaffinity(0))}
+    threads = [int(entry.name) for entry in Path(f"/proc/{pid}/task").iterdir()]
+    for thread in threads:
+        os.sched_setaffinity(thread, cpu)
+        os.setpriority(os.PRIO_PROCESS, thread, 19)
+    burn = f"import os; os.sched_setaffinity(0, {cpu}); exec('while True: pass')"
+    burners = [subprocess.Popen([sys.executable, "-c", burn]) for _ in range(3)]
+    try:
+        yield
+    finally:
+        for burner in burners:
+            burner.kill()
+            burner.wait(10)
+
+
+@pytest.mark.slow
+def test_a_process_that_only_waits_for_a_cpu_is_left_alone() -> None:
+    with processes() as server, ExitStack() as stack:
+        victim = workers_of(server)[0]
+        sockets = [stack.enter_context(connected(server.url)) for _ in range(8)]
+        with starved(victim):
+            for each in sockets:
+                each.sendall(head(Content_Length=len(IMAGE)) + IMAGE)
+            time.sleep(8)
+        for each in sockets:
+            assert read_answer(each).startswith(b"HTTP/1.1 200 ")
+        assert alive(victim), server.log
+        assert figure(server, RESTARTS) == 0
 
 
 @pytest.mark.slow
