@@ -32,7 +32,9 @@ class Silence:
             return
         if self.seconds > _COMMON_SECONDS:
             before, self._threads = self._threads, _threads(self._pid)
-            waits = [after.waited_since(before[name], seconds) for name, after in self._threads.items() if name in before]
+            waits = [
+                after.waited_since(before[name], seconds) for name, after in self._threads.items() if name in before
+            ]
             seconds -= max(waits, default=0.0)
         self.seconds += max(0.0, seconds)
 
