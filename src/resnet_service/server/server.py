@@ -20,6 +20,7 @@ from resnet_service.errors import ServiceError
 from resnet_service.inference.loader import ModelLoader
 from resnet_service.server.http_protocol import BoundedProtocol, sweep
 from resnet_service.settings import Settings
+from resnet_service.system.signals import end_at_once
 
 # After the last answer and the end of the inference threads, or the limit for it, the process has this time to end.
 _EXIT_SECONDS = 3.0
@@ -36,15 +37,23 @@ def serve(listener: socket.socket, settings: Settings, loader: ModelLoader) -> N
     """
     app = create_app(settings, loader=loader)
     quiet_uvicorn(app, settings)
-    # Uvicorn shuts down gracefully on SIGTERM and then raises it again; a successful shutdown must exit with 0.
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(0))
-    # A script starts its background jobs with SIGINT ignored, and Python keeps that. Uvicorn ends on SIGINT all the
-    # same; this handler makes the exit code 130 there too.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+    server = Server(app, settings)
+
+    def end(number: int, frame: FrameType | None) -> None:
+        """End as Python does by default, but with 0 on SIGTERM: uvicorn raises the signal again when it has drained."""
+        if not server.started:
+            end_at_once(number)
+        if number == signal.SIGINT:
+            raise KeyboardInterrupt
+        sys.exit(0)
+
+    # A script starts its background jobs with SIGINT ignored, and Python keeps that; this changes it there, too.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, end)
     # Until a model is loaded there is nothing to reload, and an unhandled SIGHUP would end the process.
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
-        Server(app, settings).run(sockets=[listener])
+        server.run(sockets=[listener])
     except SystemExit:
         error: ServiceError | None = app.state.startup_error
         if error is not None:
@@ -120,9 +129,10 @@ class Server(uvicorn.Server):
             logging.shutdown()  # writes the queued log lines
             # sys.exit would wait for the threads.
             os._exit(128 + sig)
-        if self.started:
-            self.service.health.draining = True
-        delay = self._drain_delay if self.started and sig == signal.SIGTERM else 0
+        if not self.started:
+            end_at_once(sig)
+        self.service.health.draining = True
+        delay = self._drain_delay if sig == signal.SIGTERM else 0
         if delay:
             self._drain = time.monotonic() + delay, sig
         else:
