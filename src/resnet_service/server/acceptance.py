@@ -13,8 +13,8 @@ from resnet_service.system.shared_state import Column, SharedState
 log = logging.getLogger("resnet_service")
 
 _BACKLOG = 2048
-# Connections accepted in one turn of the event loop. Uvloop's servers accept one, so a new connection would wait as many
-# turns as there are others before it.
+# Connections accepted in one turn of the event loop. Uvloop's servers accept one, so that a new connection waits for as
+# many turns as there are others before it.
 _AT_ONCE = 100
 # A process with more connections than another leaves new ones to that one for so long, and looks again so often.
 _PATIENCE_SECONDS = 0.02
