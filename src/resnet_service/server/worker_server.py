@@ -12,7 +12,7 @@ from fastapi import FastAPI
 from resnet_service.api.app import create_app
 from resnet_service.errors import ServiceError
 from resnet_service.inference.loader import ModelLoader
-from resnet_service.server.acceptance import Acceptor, CountedConnections
+from resnet_service.server.acceptance import CountedConnections
 from resnet_service.server.server import Server, quiet_uvicorn
 from resnet_service.server.worker import (
     DONE,
@@ -75,20 +75,13 @@ class WorkerServer(Server):
         self._control.setblocking(False)
         loop.add_reader(self._control.fileno(), self._obey)
         self.service.reloader.finished = self._reloaded
-
-        def make_protocol() -> asyncio.Protocol:
-            return self.config.http_protocol_class(  # type: ignore[call-arg]
-                config=self.config, server_state=self.server_state, app_state=self.lifespan.state
-            )
-
-        self._acceptor = Acceptor(self._listener, make_protocol, self._shared)
+        self.accept_from(self._listener, self._shared)
         self._shared.tell(ready=self.service.health.ready)
         self._heart = asyncio.create_task(self._beat())
         self._control.send(READY)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Stop accepting, finish the accepted requests, and end."""
-        self._acceptor.close()
         await super().shutdown(sockets=[])
         self._limit_exit()
         self._heart.cancel()
