@@ -28,6 +28,9 @@ T = TypeVar("T")
 # A client of normal speed sends an image within this time. A slower request releases its slot until its body has
 # arrived, so that clients cannot hold slots by announcing a body and not sending it.
 _PROMPT_SECONDS = 0.25
+# Most work ends within this time. To watch whether the client leaves meanwhile takes a task, as costly as a tenth of the
+# HTTP path.
+_UNWATCHED_SECONDS = 0.05
 
 
 class Admission:
@@ -148,18 +151,23 @@ class Admission:
 
     async def _while_client_stays(self, awaited: Coroutine[Any, Any, T]) -> T:
         task = asyncio.current_task()
-        departure = asyncio.ensure_future(self._departure())
-        working = True
+        departure: asyncio.Task[None] | None = None
+
+        def watch() -> None:
+            nonlocal departure
+            departure = asyncio.ensure_future(self._departure())
+            departure.add_done_callback(stop)
 
         def stop(_: object) -> None:
             if working and task is not None:  # else the work has ended since the client left
                 task.cancel()
 
-        departure.add_done_callback(stop)
+        watching = asyncio.get_running_loop().call_later(_UNWATCHED_SECONDS, watch)
+        working = True
         try:
             result = await awaited
         except asyncio.CancelledError:
-            if departure.done() and task is not None and task.uncancel() == 0:
+            if departure is not None and departure.done() and task is not None and task.uncancel() == 0:
                 raise ClientDisconnect from None
             raise
         except (RequestError, DeadlineExceeded):
@@ -171,7 +179,9 @@ class Admission:
             raise
         finally:
             working = False
-            departure.cancel()
+            watching.cancel()
+            if departure is not None:
+                departure.cancel()
         for timing in _timings(result):
             for stage in ("decode", "preprocess", "inference"):
                 if spent := getattr(timing, stage):  # 0 if there was no such stage: tensors need no decoding
