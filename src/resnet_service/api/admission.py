@@ -14,7 +14,7 @@ from pydantic import TypeAdapter
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
-from resnet_service.api.arguments import arguments_of
+from resnet_service.api.arguments import Arguments
 from resnet_service.api.content_negotiation import JSON
 from resnet_service.api.dependencies import Service, started_service
 from resnet_service.errors import DeadlineExceeded, InvalidModelOutput, Overloaded, RequestError, ServiceError
@@ -28,8 +28,7 @@ T = TypeVar("T")
 # A client of normal speed sends an image within this time. A slower request releases its slot until its body has
 # arrived, so that clients cannot hold slots by announcing a body and not sending it.
 _PROMPT_SECONDS = 0.25
-# Most work ends within this time. To watch whether the client leaves meanwhile takes a task, as costly as a tenth of the
-# HTTP path.
+# Most work ends within this time, and to watch for the client's leaving would cost more than it could save.
 _UNWATCHED_SECONDS = 0.05
 
 
@@ -232,7 +231,7 @@ class InferenceRoute(APIRoute):
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """Return the handler of a request."""
         serializer = TypeAdapter(self.response_model)
-        endpoint, dependant = self.endpoint, self.dependant
+        endpoint, parameters = self.endpoint, Arguments(self.dependant)
 
         async def handle(request: Request) -> Response:
             with Admission(started_service(request), request) as admission:
@@ -240,7 +239,7 @@ class InferenceRoute(APIRoute):
                 fields = Response()  # for what dependencies add to the header
                 del fields.headers["content-length"]
                 errors: list[Any] = []
-                arguments = await arguments_of(dependant, request, fields, errors)
+                arguments = await parameters.of(request, fields, errors)
                 if errors:
                     raise RequestValidationError(errors)
                 answer = await endpoint(**arguments)
