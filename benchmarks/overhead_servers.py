@@ -22,6 +22,7 @@ from resnet_service.inference.results import Classification, Timing
 from resnet_service.observability.logs import writing
 from resnet_service.server.server import Server
 from resnet_service.settings import Settings
+from resnet_service.system.memory import gc_frozen, limit_gc, limit_heap
 
 KEY = "benchmark-key-0123456789abcdef"
 # The references answer as much as this service does.
@@ -51,7 +52,7 @@ class FreeClassifier(FakeClassifier):
 
 
 def service(port: int, app: ASGIApp | None = None) -> None:
-    """Serve this service with all its protections, and its log written to ``/dev/null``.
+    """Serve this service with all its protections, as ``resnet-service serve`` does, and its log to ``/dev/null``.
 
     Args:
         port: The port.
@@ -65,7 +66,10 @@ def service(port: int, app: ASGIApp | None = None) -> None:
         log_format="json",
     )
     with writing("json", "info", os.open(os.devnull, os.O_WRONLY)):
-        own = create_app(settings, classifier=FreeClassifier())
+        limit_heap()
+        limit_gc()
+        with gc_frozen():
+            own = create_app(settings, classifier=FreeClassifier())
         server = Server(own, settings)
         if app is not None:
             server.config.app = _replaced(own, app)
