@@ -236,17 +236,16 @@ class InferenceRoute(APIRoute):
         async def handle(request: Request) -> Response:
             with Admission(started_service(request), request) as admission:
                 request.state.admission = admission
-                fields = Response()  # for what dependencies add to the header
-                del fields.headers["content-length"]
+                response = Response(media_type=JSON)  # to whose header dependencies add
                 errors: list[Any] = []
-                arguments = await parameters.of(request, fields, errors)
+                arguments = await parameters.of(request, response, errors)
                 if errors:
                     raise RequestValidationError(errors)
                 answer = await endpoint(**arguments)
             if isinstance(answer, Response):
                 return answer
-            response = Response(serializer.dump_json(answer), media_type=JSON)
-            response.raw_headers += fields.raw_headers
+            response.body = serializer.dump_json(answer)
+            response.headers["content-length"] = str(len(response.body))
             return response
 
         return handle
