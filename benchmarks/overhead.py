@@ -19,7 +19,7 @@ from typing import NamedTuple
 from benchmarks.client import Upload, upload
 from benchmarks.images import PHOTOGRAPHS, make
 from benchmarks.machine import describe
-from benchmarks.overhead_servers import KEY
+from benchmarks.overhead_servers import H11, KEY
 from benchmarks.paths import CACHE, REPOSITORY
 from benchmarks.processes import ProcessTree, await_port, free_port
 
@@ -44,22 +44,25 @@ A form costs python-multipart in addition, as it does FastAPI's tutorial.
 
 
 class Row(NamedTuple):
-    """One way to send an image to one server, the row that it is compared with, and the largest ratio wanted."""
+    """One way to send an image to one server, the rows that it is compared with, and the largest ratio to the first."""
 
     server: str
     field: str | None
-    against: str | None = None
+    against: tuple[str, ...] = ()
     bar: float | None = None
 
 
 ROWS = {
-    "this service, form": Row("service", "file", "FastAPI's tutorial, form", 1.0),
-    "this service, raw body": Row("service", None, "FastAPI, raw body", 1.3),
+    "this service, form": Row("service", "file", ("FastAPI's tutorial, form", "FastAPI's tutorial, form, on h11"), 1.0),
+    "this service, raw body": Row("service", None, ("FastAPI, raw body", "FastAPI, raw body, on h11"), 1.3),
     "FastAPI's tutorial, form": Row("form", "file"),
+    "FastAPI's tutorial, form, on h11": Row(f"form{H11}", "file"),
     "FastAPI, raw body": Row("raw", None),
+    "FastAPI, raw body, on h11": Row(f"raw{H11}", None),
     "ASGI alone, raw body": Row("asgi", None),
+    "ASGI alone, raw body, on h11": Row(f"asgi{H11}", None),
+    "ASGI alone, raw body, on this service's server": Row("server", None),
 }
-SERVERS = ("service", "form", "raw", "asgi")
 
 
 def main() -> None:
@@ -79,7 +82,7 @@ def main() -> None:
 def measure(image: bytes, rounds: int, requests: int) -> dict[str, list[float]]:
     """Return the CPU milliseconds a request of each row, one value a round."""
     costs: dict[str, list[float]] = {name: [] for name in ROWS}
-    ports = {name: free_port() for name in SERVERS}
+    ports = {row.server: free_port() for row in ROWS.values()}
     with tempfile.TemporaryFile() as log:
         trees = {
             name: ProcessTree([sys.executable, "-m", "benchmarks.overhead_servers", name, str(port)], {}, log)
@@ -102,22 +105,18 @@ def measure(image: bytes, rounds: int, requests: int) -> dict[str, list[float]]:
     return costs
 
 
-def ratios(costs: Mapping[str, list[float]], name: str) -> list[float]:
-    """Return, for each round, the cost of a row over that of the row it is compared with."""
-    against = ROWS[name].against
-    if against is None:
-        return []
+def ratios(costs: Mapping[str, list[float]], name: str, against: str) -> list[float]:
+    """Return, for each round, the cost of a row over that of another."""
     return [own / other for own, other in zip(costs[name], costs[against], strict=True)]
 
 
 def table(costs: Mapping[str, list[float]]) -> str:
     """Return the medians as a Markdown table."""
-    lines = ["| handler | CPU ms a request | ratio | bar |", "|---|---|---|---|"]
+    lines = ["| handler | CPU ms a request | ratio | bar | ratio on h11 |", "|---|--:|--:|--:|--:|"]
     for name, row in ROWS.items():
-        found = ratios(costs, name)
-        ratio = f"{statistics.median(found):.2f} of {row.against}" if found else ""
+        found = [f"{statistics.median(ratios(costs, name, other)):.2f}" for other in row.against] or ["", ""]
         bar = f"{row.bar:g}" if row.bar is not None else ""
-        lines.append(f"| {name} | {statistics.median(costs[name]):.2f} | {ratio} | {bar} |")
+        lines.append(f"| {name} | {statistics.median(costs[name]):.2f} | {found[0]} | {bar} | {found[1]} |")
     return "\n".join(lines)
 
 
@@ -127,7 +126,9 @@ def _page(text: str, rounds: int, requests: int, size: int) -> str:
         "# The cost of the HTTP path\n\n"
         f"CPU time (user and system) of the server for each `POST /predict` with a JPEG of {size:,} bytes and a\n"
         "classifier that costs nothing: medians, and medians of the ratios within a round. This service has all its\n"
-        "protections on; the other handlers have none. Written by `python -m benchmarks.overhead`\n"
+        "protections on; the other handlers have none. They run on uvicorn with httptools, its default, and with h11,\n"
+        "the parser of this service's server: the ratios on h11 are what its application costs beside theirs.\n"
+        "Written by `python -m benchmarks.overhead`\n"
         f"({rounds} rounds of {requests} requests over {_CONNECTIONS} connections;\n"
         f"{machine['processor']}, {machine['cores']} CPUs).\n\n"
         f"{text}\n\n{_MISSED}"

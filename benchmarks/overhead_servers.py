@@ -22,6 +22,7 @@ from resnet_service.inference.results import Classification, Timing
 from resnet_service.observability.logs import writing
 from resnet_service.server.server import Server
 from resnet_service.settings import Settings
+from resnet_service.system.memory import gc_frozen, limit_gc, limit_heap
 
 KEY = "benchmark-key-0123456789abcdef"
 # The references answer as much as this service does.
@@ -50,8 +51,14 @@ class FreeClassifier(FakeClassifier):
         return self._answer
 
 
-def service(port: int) -> None:
-    """Serve this service with all its protections, and its log written to ``/dev/null``."""
+def service(port: int, app: ASGIApp | None = None) -> None:
+    """Serve this service with all its protections, as ``resnet-service serve`` does, and its log to ``/dev/null``.
+
+    Args:
+        port: The port.
+        app: Answers the requests instead of this service's application, whose server remains.
+
+    """
     settings = Settings(
         port=port,
         api_keys=Keys([KEY]),
@@ -59,7 +66,21 @@ def service(port: int) -> None:
         log_format="json",
     )
     with writing("json", "info", os.open(os.devnull, os.O_WRONLY)):
-        Server(create_app(settings, classifier=FreeClassifier()), settings).run()
+        limit_heap()
+        limit_gc()
+        with gc_frozen():
+            own = create_app(settings, classifier=FreeClassifier())
+        server = Server(own, settings)
+        if app is not None:
+            server.config.app = _replaced(own, app)
+        server.run()
+
+
+def _replaced(own: ASGIApp, app: ASGIApp) -> ASGIApp:
+    async def call(scope: Scope, receive: Receive, send: Send) -> None:
+        await (own if scope["type"] == "lifespan" else app)(scope, receive, send)
+
+    return call
 
 
 def _classify(data: bytes) -> dict[str, Any]:
@@ -103,6 +124,7 @@ def asgi() -> ASGIApp:
 
 
 REFERENCES: dict[str, Callable[[], ASGIApp]] = {"form": form, "raw": raw, "asgi": asgi}
+H11 = "-h11"  # ends the name of a reference that uvicorn serves with h11 instead of its default, httptools
 
 
 def main(arguments: Sequence[str] = ()) -> None:
@@ -110,9 +132,17 @@ def main(arguments: Sequence[str] = ()) -> None:
     name, port = arguments or sys.argv[1:]
     if name == "service":
         service(int(port))
+    elif name == "server":
+        service(int(port), asgi())
     else:
         config = uvicorn.Config(
-            REFERENCES[name](), port=int(port), loop="uvloop", access_log=False, lifespan="off", log_level="warning"
+            REFERENCES[name.removesuffix(H11)](),
+            port=int(port),
+            loop="uvloop",
+            http="h11" if name.endswith(H11) else "auto",
+            access_log=False,
+            lifespan="off",
+            log_level="warning",
         )
         uvicorn.Server(config).run()
 

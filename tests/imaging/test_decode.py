@@ -312,3 +312,11 @@ def test_without_memory_no_image_is_broken(name: str) -> None:
     answers = set(done.stdout.decode().splitlines())
     assert "out_of_resources" in answers
     assert answers <= {"out_of_resources", "read"}
+
+
+def test_an_error_while_memory_is_reserved_is_not_the_images() -> None:
+    def reserve(size: int, pixels: tuple[int, int]) -> None:
+        raise OSError(errno.EDEADLK, "no decoder's")
+
+    with pytest.raises(OSError, match="no decoder's"):
+        decode(encoded(noise(8, 8), "PNG"), reserve=reserve)

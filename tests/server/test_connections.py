@@ -28,7 +28,8 @@ KEY = "a-key-for-the-tests-only"
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[ServerProcess]:
-    process = ServerProcess(RESNET_SERVICE_LOG_FORMAT="json")
+    # Bodies may take as much memory as this allows.
+    process = ServerProcess("--max-receiving-bytes", str(32 * 2**20), RESNET_SERVICE_LOG_FORMAT="json")
     try:
         yield process
     finally:
@@ -51,11 +52,10 @@ def test_one_client_neither_stops_the_service_nor_fills_its_memory(server: Serve
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["one-byte chunks", "pipelined requests", "header fields", "empty lines"])
-def test_a_hundred_clients_delay_it_and_fill_no_memory(server: ServerProcess, name: str) -> None:
+@pytest.mark.parametrize("name", ENDLESS)
+def test_a_hundred_clients_neither_stop_it_nor_fill_its_memory(server: ServerProcess, name: str) -> None:
     impacts = impacts_of(server, name, 100)
-    # A new connection waits for a few turns of the event loop, in each of which all attackers are served.
-    assert statistics.median(impact.milliseconds for impact in impacts) < 20_000
+    assert statistics.median(impact.milliseconds for impact in impacts) < 500
     assert max(impact.megabytes for impact in impacts) < 80
 
 

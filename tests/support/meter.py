@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import httpx
-from fastapi import FastAPI
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from resnet_service.api.application import Application
 from tests.support.servers import served
 
 
@@ -44,11 +44,8 @@ class LoopMeter:
 
 
 @contextmanager
-def served_and_metered(app: FastAPI) -> Iterator[tuple[httpx.Client, LoopMeter]]:
+def served_and_metered(app: Application) -> Iterator[tuple[httpx.Client, LoopMeter]]:
     """Serve ``app`` as ``served`` does; yield a client for it, and the meter of its loop."""
-    app.add_middleware(LoopMeter)
+    app.entry = meter = LoopMeter(app.entry)
     with served(app) as client:
-        meter = app.middleware_stack
-        while not isinstance(meter, LoopMeter):
-            meter = meter.app  # type: ignore[union-attr]  # Starlette's own, which are around all others
         yield client, meter

@@ -8,6 +8,7 @@ import time
 
 from resnet_service.system.budget import SharedBudget
 from resnet_service.system.shared_memory import SharedTable
+from resnet_service.system.shared_state import Column, SharedState
 
 COUNT = """
 import sys
@@ -178,3 +179,19 @@ def test_threads_never_hold_more_than_the_limit() -> None:
         worker.join(30)
     assert not exceeded
     assert budget.used == 0
+
+
+def test_the_service_is_ready_while_at_most_one_process_is_not() -> None:
+    state = SharedState.open(4, 0)  # three that serve, and one that takes another's place
+    rows = [state.processes.row(index) for index in range(3)]
+    for row in rows:
+        row[Column.READY] = 1
+    assert not state.ready, "not all of them have been ready yet"
+    state.supervisor[Column.STARTED] = 1
+    assert state.ready
+    rows[0][Column.READY] = 0
+    assert state.ready
+    rows[1][Column.READY] = 0
+    assert not state.ready
+    rows[1][Column.READY] = state.supervisor[Column.DRAINING] = 1
+    assert not state.ready

@@ -14,7 +14,7 @@ from pydantic import TypeAdapter
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
-from resnet_service.api.arguments import arguments_of
+from resnet_service.api.arguments import Arguments
 from resnet_service.api.content_negotiation import JSON
 from resnet_service.api.dependencies import Service, started_service
 from resnet_service.errors import DeadlineExceeded, InvalidModelOutput, Overloaded, RequestError, ServiceError
@@ -28,6 +28,8 @@ T = TypeVar("T")
 # A client of normal speed sends an image within this time. A slower request releases its slot until its body has
 # arrived, so that clients cannot hold slots by announcing a body and not sending it.
 _PROMPT_SECONDS = 0.25
+# Most work ends within this time, and to watch for the client's leaving would cost more than it could save.
+_UNWATCHED_SECONDS = 0.05
 
 
 class Admission:
@@ -148,18 +150,23 @@ class Admission:
 
     async def _while_client_stays(self, awaited: Coroutine[Any, Any, T]) -> T:
         task = asyncio.current_task()
-        departure = asyncio.ensure_future(self._departure())
-        working = True
+        departure: asyncio.Task[None] | None = None
+
+        def watch() -> None:
+            nonlocal departure
+            departure = asyncio.ensure_future(self._departure())
+            departure.add_done_callback(stop)
 
         def stop(_: object) -> None:
             if working and task is not None:  # else the work has ended since the client left
                 task.cancel()
 
-        departure.add_done_callback(stop)
+        watching = asyncio.get_running_loop().call_later(_UNWATCHED_SECONDS, watch)
+        working = True
         try:
             result = await awaited
         except asyncio.CancelledError:
-            if departure.done() and task is not None and task.uncancel() == 0:
+            if departure is not None and departure.done() and task is not None and task.uncancel() == 0:
                 raise ClientDisconnect from None
             raise
         except (RequestError, DeadlineExceeded):
@@ -171,7 +178,9 @@ class Admission:
             raise
         finally:
             working = False
-            departure.cancel()
+            watching.cancel()
+            if departure is not None:
+                departure.cancel()
         for timing in _timings(result):
             for stage in ("decode", "preprocess", "inference"):
                 if spent := getattr(timing, stage):  # 0 if there was no such stage: tensors need no decoding
@@ -222,22 +231,21 @@ class InferenceRoute(APIRoute):
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """Return the handler of a request."""
         serializer = TypeAdapter(self.response_model)
-        endpoint, dependant = self.endpoint, self.dependant
+        endpoint, parameters = self.endpoint, Arguments(self.dependant)
 
         async def handle(request: Request) -> Response:
             with Admission(started_service(request), request) as admission:
                 request.state.admission = admission
-                fields = Response()  # for what dependencies add to the header
-                del fields.headers["content-length"]
+                response = Response(media_type=JSON)  # to whose header dependencies add
                 errors: list[Any] = []
-                arguments = await arguments_of(dependant, request, fields, errors)
+                arguments = await parameters.of(request, response, errors)
                 if errors:
                     raise RequestValidationError(errors)
                 answer = await endpoint(**arguments)
             if isinstance(answer, Response):
                 return answer
-            response = Response(serializer.dump_json(answer), media_type=JSON)
-            response.raw_headers += fields.raw_headers
+            response.body = serializer.dump_json(answer)
+            response.headers["content-length"] = str(len(response.body))
             return response
 
         return handle

@@ -1,11 +1,11 @@
 """The application: ``create_app`` puts routes, middleware, error handlers and documentation together."""
 
-from fastapi import FastAPI
 from fastapi.routing import APIRoute
 
 from resnet_service import __version__
 from resnet_service.api import problem_details, static
 from resnet_service.api.admission import InferenceRoute
+from resnet_service.api.application import Application
 from resnet_service.api.lifespan import lifespan_of
 from resnet_service.api.middleware.body_limits import BodyBudget
 from resnet_service.api.middleware.direct_routes import DirectRoute
@@ -43,7 +43,7 @@ def create_app(
     loader: ModelLoader | None = None,
     tracer: Tracer | None = None,
     shared: SharedState | None = None,
-) -> FastAPI:
+) -> Application:
     """Make the application; the model is loaded when the server starts it.
 
     Args:
@@ -70,7 +70,7 @@ def create_app(
     )
     open_paths = _open_paths(settings)
 
-    app = FastAPI(
+    app = Application(
         title="resnet-service",
         version=__version__,
         description=document.DESCRIPTION,
@@ -92,7 +92,7 @@ def create_app(
             tracer=tracer,
             shared=shared,
         ),
-        middleware=middleware(
+        outer=middleware(
             settings,
             body_budget=bodies,
             max_bytes_by_path={predict.BATCH_PATH: settings.max_batch_bytes},

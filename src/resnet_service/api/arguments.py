@@ -1,6 +1,6 @@
 """The arguments of an endpoint, from what FastAPI found in its signature."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fastapi._compat import ModelField
@@ -11,8 +11,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 
-async def arguments_of(dependant: Dependant, request: Request, response: Response, errors: list[Any]) -> dict[str, Any]:
-    """Return the arguments with which to call an endpoint or a dependency.
+class Arguments:
+    """The arguments with which to call an endpoint or a dependency.
 
     For endpoints and dependencies that are coroutine functions, take the request, the response, and parameters of path,
     query and header fields, and nothing else. FastAPI's own ``solve_dependencies`` is for all others, too, and costs
@@ -20,37 +20,57 @@ async def arguments_of(dependant: Dependant, request: Request, response: Respons
 
     Args:
         dependant: What FastAPI found in the signature.
-        request: The request.
-        response: The response whose header fields dependencies may set.
-        errors: Gets the invalid parameters, as ``RequestValidationError`` takes them; their arguments are left out.
 
     """
-    arguments: dict[str, Any] = {}
-    for dependency in dependant.dependencies:
-        invalid = len(errors)
-        values = await arguments_of(dependency, request, response, errors)
-        if len(errors) == invalid and dependency.call is not None and dependency.name is not None:
-            arguments[dependency.name] = await dependency.call(**values)
-    if dependant.request_param_name is not None:
-        arguments[dependant.request_param_name] = request
-    if dependant.response_param_name is not None:
-        arguments[dependant.response_param_name] = response
-    for fields, received in (
-        (dependant.path_params, request.path_params),
-        (dependant.query_params, request.query_params),
-        (dependant.header_params, request.headers),
-    ):
-        if fields:
-            values, invalid_values = _parameters(fields, received)
-            arguments.update(values)
-            errors.extend(invalid_values)
-    return arguments
 
+    def __init__(self, dependant: Dependant) -> None:
+        self._dependencies = [
+            (dependency.name, dependency.call, Arguments(dependency))
+            for dependency in dependant.dependencies
+            if dependency.name is not None and dependency.call is not None
+        ]
+        self._request, self._response = dependant.request_param_name, dependant.response_param_name
+        self._path, self._query, self._header = dependant.path_params, dependant.query_params, dependant.header_params
+        # Most requests have no query, and to find that out for each parameter costs more than all defaults.
+        optional = not any(field.field_info.is_required() for field in self._query)
+        self._defaults = {field.name: field.get_default() for field in self._query} if optional else None
 
-def _parameters(
-    fields: Sequence[ModelField], received: dict[str, Any] | QueryParams | Headers
-) -> tuple[dict[str, Any], list[Any]]:
-    if received or any(field.field_info.is_required() for field in fields):
-        return request_params_to_args(fields, received)
-    # Most requests have no query, and to find that out for each parameter costs more than all defaults.
-    return {field.name: field.get_default() for field in fields}, []
+    async def of(self, request: Request, response: Response, errors: list[Any]) -> dict[str, Any]:
+        """Return the arguments for one request.
+
+        Args:
+            request: The request.
+            response: The response whose header fields dependencies may set.
+            errors: Gets the invalid parameters, as ``RequestValidationError`` takes them; their arguments are left out.
+
+        """
+        arguments: dict[str, Any] = {}
+        for name, call, parameters in self._dependencies:
+            invalid = len(errors)
+            values = await parameters.of(request, response, errors)
+            if len(errors) == invalid:
+                arguments[name] = await call(**values)
+        if self._request is not None:
+            arguments[self._request] = request
+        if self._response is not None:
+            arguments[self._response] = response
+        if self._path:
+            self._add(arguments, errors, self._path, request.path_params)
+        if self._defaults is not None and not request.scope["query_string"]:
+            arguments.update(self._defaults)
+        elif self._query:
+            self._add(arguments, errors, self._query, request.query_params)
+        if self._header:
+            self._add(arguments, errors, self._header, request.headers)
+        return arguments
+
+    @staticmethod
+    def _add(
+        arguments: dict[str, Any],
+        errors: list[Any],
+        fields: Sequence[ModelField],
+        received: Mapping[str, Any] | QueryParams | Headers,
+    ) -> None:
+        values, invalid = request_params_to_args(fields, received)
+        arguments.update(values)
+        errors.extend(invalid)

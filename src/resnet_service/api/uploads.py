@@ -45,12 +45,20 @@ async def read_image(request: Request) -> bytes:
     if media_type == FORM:
         data = await _from_form(request)
     elif media_type in ("", BINARY) or media_type.startswith("image/"):
-        data = await request.body()
+        data = await read_body(request)
     else:
         raise UnsupportedMediaType(f"The content type {media_type[:100]} is not accepted. {HOW_TO_SEND}")
     if not data:
         raise MissingImage(f"The request contains no image. {HOW_TO_SEND}")
     return data
+
+
+async def read_body(request: Request) -> bytes:
+    """Return the whole body; if it arrived at once, without a copy.
+
+    Starlette's ``Request.body`` copies it, since each of its streams ends with an empty piece.
+    """
+    return b"".join([piece async for piece in request.stream() if piece])
 
 
 async def read_images(request: Request, max_images: int) -> list[NamedImage]:

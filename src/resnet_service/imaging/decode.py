@@ -8,7 +8,8 @@ import ctypes
 import math
 import mmap
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from io import BytesIO
 from typing import NamedTuple
 
@@ -121,9 +122,10 @@ def decode(
     """
     file_format = _identify(data)
     check_file(data, file_format)
-    needed = _WEBP_BYTES * max_pixels if file_format == "WEBP" else 0
-    try:
-        with Image.open(BytesIO(data), formats=(file_format,)) as opened:
+    with _decoder_errors(file_format, max_pixels, needed=_WEBP_BYTES * max_pixels if file_format == "WEBP" else 0):
+        opened = Image.open(BytesIO(data), formats=(file_format,))
+    with opened:
+        with _decoder_errors(file_format, max_pixels):
             _check_pixels(opened, max_pixels)
             check_opened(opened, data, max_pixels)
             width, height = opened.size
@@ -132,20 +134,30 @@ def decode(
                 # Only the JPEG plugin does anything here; it takes the smallest scale that is not below this size.
                 opened.draft(None, (math.ceil(width * scale), math.ceil(height * scale)))
             needed = decoding_bytes(opened, data, (width, height))
-            if reserve is not None:
-                reserve(needed, opened.size)
+        if reserve is not None:
+            reserve(needed, opened.size)
+        with _decoder_errors(file_format, max_pixels, needed=needed):
             opened.load()
             turn = _turn_upright(opened)
             image = _to_rgb(opened)
-        del opened  # its pixels are freed before the copy that the transposition makes
-        if turn is not None:
+    del opened  # its pixels are freed before the copy that the transposition makes
+    if turn is not None:
+        with _decoder_errors(file_format, max_pixels, needed=needed):
             image = image.transpose(turn)
-        if turn in _SIDEWAYS:
-            width, height = height, width
-    except Image.DecompressionBombError as error:
-        raise TooManyPixels(f"The image has more pixels than the limit of {max_pixels:,}.") from error
+    if turn in _SIDEWAYS:
+        width, height = height, width
+    return DecodedImage(image, ImageInfo(file_format, width, height))
+
+
+@contextmanager
+def _decoder_errors(file_format: str, max_pixels: int, *, needed: int = 0) -> Iterator[None]:
+    """Raise what a decoder raises as this service's errors; ``needed`` is the memory that it takes, in bytes."""
+    try:
+        yield
     except ServiceError:
         raise
+    except Image.DecompressionBombError as error:
+        raise TooManyPixels(f"The image has more pixels than the limit of {max_pixels:,}.") from error
     except Exception as error:  # a decoder may raise anything on untrusted input; all else means "broken"
         if _LIBRARY_LIMIT in str(error).lower():
             raise TooManyPixels("Decoding the image would exceed a limit of its decoder.") from error
@@ -155,7 +167,6 @@ def decode(
         raise BrokenImage(
             f"This looks like a {file_format} image, but it is damaged or incomplete and cannot be decoded."
         ) from error
-    return DecodedImage(image, ImageInfo(file_format, width, height))
 
 
 def _identify(data: bytes) -> str:

@@ -162,6 +162,10 @@ class Metrics(Collector):
     def refused(self, status: int, reason: str) -> None:
         """Count a request that was refused before its path was read."""
         self._numbers[self._answer(UNPARSED, OTHER_METHOD, status)[0]] += 1
+        self.failed(reason)
+
+    def failed(self, reason: str) -> None:
+        """Count a failure that is not, or not yet, one of a request."""
         self._numbers[self._column("failures", reason)] += 1
 
     def rejected(self) -> None:

@@ -16,9 +16,9 @@ _HOST = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|[\w.~!$&'()*+,;=%-]*)(?::\d*)?", re.
 _ABSOLUTE = re.compile(rb"https?://[^/?#]*", re.IGNORECASE)
 _LONGEST_BODY = 2**63 - 1
 # Bytes of a chunked body that the parser gets at once. The rest waits here, since it may hold the next request.
-_PIECE = 4096
+_PIECE = 16_384
 # Events of one turn: a chunk of one byte costs about ten microseconds, and a hundred clients may send such chunks.
-_EVENTS = 50
+_EVENTS = 10
 # Bytes of empty lines before a request that may arrive at once.
 _EMPTY_LINES = 16
 _PROBES = (b"/health/", b"/v2/health/", b"/metrics")
@@ -73,8 +73,9 @@ class BoundedConnection(h11.Connection):
         self._events_left = _EVENTS
 
     def receive_data(self, data: bytes) -> None:
-        """Keep received bytes for ``next_event``."""
+        """Keep received bytes for ``next_event``, and begin a turn."""
         self._unparsed += data
+        self.begin_turn()
 
     def next_event(self) -> Any:
         """Return the next event, or ``NEED_DATA``, also when the turn is over.

@@ -34,6 +34,8 @@ _uvicorn_log.setLevel(logging.ERROR)
 _BYTES_ACKED = slice(120, 128)
 _TCP_CLOSE = 7
 _SWEEP_SECONDS = 0.5
+# After a read of so many bytes, other connections are served first: uvloop would read megabytes in one turn.
+_LARGE_READ = 65_536
 # At shutdown, an idle connection stays open for this time: a client may just have sent a request, and could not know
 # whether it was processed.
 _LAST_REQUEST_SECONDS = 0.5
@@ -86,6 +88,10 @@ class BoundedProtocol(H11Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Parse received bytes within the limits."""
+        if len(data) >= _LARGE_READ:
+            self.flow.yields = True
+            self.flow.pause_reading()
+            self.loop.call_soon(self._end_yield)
         if self._refused:
             return
         if self._head_since is None and self._idle():
@@ -107,21 +113,19 @@ class BoundedProtocol(H11Protocol):
 
     def handle_events(self) -> None:
         """Handle what can be parsed in this turn of the event loop."""
-        if self._refused or self.transport.is_closing():
+        if self._refused or self.transport.is_closing() or self.conn.turn_is_over:
             return
         latest = self.cycle
-        self.conn.begin_turn()
         super().handle_events()
         if self.cycle is not latest:
             self._head_since = None
             if self.service.health.draining or self._beyond_limit:
                 self._close_after_response()
         if self.conn.turn_is_over:
-            self.loop.call_soon(self.handle_events)
+            self.loop.call_soon(self._next_turn)
         # Bytes of later requests are not read before their time.
         self.flow.hold(self.conn.turn_is_over or self.conn.waits)
-        if not self.flow.held and (self.cycle is None or len(self.cycle.body) <= HIGH_WATER_LIMIT):
-            self.flow.resume_reading()
+        self._read_on()
 
     def on_response_complete(self) -> None:
         """Go on with the next request, if it has arrived."""
@@ -171,6 +175,19 @@ class BoundedProtocol(H11Protocol):
             self._to_acknowledge = acknowledged + unsent
         elif now - self._unsent_since > self._settings.send_seconds:
             self._abort()
+
+    def _next_turn(self) -> None:
+        self.conn.begin_turn()
+        self.handle_events()
+
+    def _end_yield(self) -> None:
+        self.flow.yields = False
+        if not self.transport.is_closing():
+            self._read_on()
+
+    def _read_on(self) -> None:
+        if self._refused or self.cycle is None or len(self.cycle.body) <= HIGH_WATER_LIMIT:
+            self.flow.resume_reading()
 
     def _close_after_response(self) -> None:
         """Tell the client with the response, unless it has begun, that the connection closes after it."""
@@ -234,6 +251,7 @@ class BoundedProtocol(H11Protocol):
     def _refuse(self, error: ServiceError) -> None:
         """Respond with an error below the application, and close."""
         self._refused = True
+        self.flow.hold(False)
         self._head_since = None
         self._unset_keepalive_if_required()
         ctx: RequestContext | None = None
@@ -276,9 +294,10 @@ class BoundedProtocol(H11Protocol):
 
 
 class _Flow(FlowControl):
-    """Uvicorn's flow control, which resumes reading whenever an application receives, with a hold against that."""
+    """Uvicorn's flow control, which resumes reading whenever an application receives, with holds against that."""
 
-    held = False
+    held = False  # until what has been received is parsed
+    yields = False  # until other connections have had their turn
 
     def hold(self, held: bool) -> None:
         """Stop reading until the hold ends, or end it; reading does not resume by itself."""
@@ -288,7 +307,7 @@ class _Flow(FlowControl):
 
     def resume_reading(self) -> None:
         """Read on, unless there is a hold."""
-        if not self.held:
+        if not self.held and not self.yields:
             super().resume_reading()
 
 

@@ -18,8 +18,11 @@ from resnet_service.api.dependencies import Service
 from resnet_service.api.response_headers import RESPONSE_HEADERS
 from resnet_service.errors import ServiceError
 from resnet_service.inference.loader import ModelLoader
+from resnet_service.server.acceptance import Acceptor
 from resnet_service.server.http_protocol import BoundedProtocol, sweep
 from resnet_service.settings import Settings
+from resnet_service.system.shared_state import SharedState
+from resnet_service.system.signals import end_at_once
 
 # After the last answer and the end of the inference threads, or the limit for it, the process has this time to end.
 _EXIT_SECONDS = 3.0
@@ -36,15 +39,23 @@ def serve(listener: socket.socket, settings: Settings, loader: ModelLoader) -> N
     """
     app = create_app(settings, loader=loader)
     quiet_uvicorn(app, settings)
-    # Uvicorn shuts down gracefully on SIGTERM and then raises it again; a successful shutdown must exit with 0.
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(0))
-    # A script starts its background jobs with SIGINT ignored, and Python keeps that. Uvicorn ends on SIGINT all the
-    # same; this handler makes the exit code 130 there too.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+    server = Server(app, settings)
+
+    def end(number: int, frame: FrameType | None) -> None:
+        """End as Python does by default, but with 0 on SIGTERM: uvicorn raises the signal again when it has drained."""
+        if not server.started:
+            end_at_once(number)
+        if number == signal.SIGINT:
+            raise KeyboardInterrupt
+        sys.exit(0)
+
+    # A script starts its background jobs with SIGINT ignored, and Python keeps that; this changes it there, too.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, end)
     # Until a model is loaded there is nothing to reload, and an unhandled SIGHUP would end the process.
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
-        Server(app, settings).run(sockets=[listener])
+        server.run(sockets=[listener])
     except SystemExit:
         error: ServiceError | None = app.state.startup_error
         if error is not None:
@@ -84,6 +95,7 @@ class Server(uvicorn.Server):
         )
         self._drain_delay = settings.drain_delay
         self._drain: tuple[float, int] | None = None  # time to start the shutdown, and its signal
+        self._acceptors: list[Acceptor] = []
 
     @property
     def service(self) -> Service:
@@ -93,17 +105,30 @@ class Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Load the model, listen, and log the address."""
-        await super().startup(sockets)
+        await super().startup(None if sockets is None else [])
         self._sweeping = asyncio.create_task(sweep(self.server_state.connections))
         if sockets:  # without sockets, the server is embedded, and signals belong to its host
             asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self.service.reload)
         for listener in sockets or ():
+            self.accept_from(listener)
             host, port = listener.getsockname()[:2]
             log.info("Ready on http://%s:%d/", f"[{host}]" if ":" in host else host, port)
+
+    def accept_from(self, listener: socket.socket, shared: SharedState | None = None) -> None:
+        """Accept connections; ``shared`` is what several processes that do so share."""
+
+        def make_protocol() -> asyncio.Protocol:
+            return self.config.http_protocol_class(  # type: ignore[call-arg]
+                config=self.config, server_state=self.server_state, app_state=self.lifespan.state
+            )
+
+        self._acceptors.append(Acceptor(listener, make_protocol, self.service.metrics, shared))
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Close the listening sockets, finish the accepted requests, and end."""
         self.service.health.draining = True
+        for acceptor in self._acceptors:
+            acceptor.close()
         await super().shutdown(sockets)
         self._sweeping.cancel()
         if sockets:
@@ -120,9 +145,10 @@ class Server(uvicorn.Server):
             logging.shutdown()  # writes the queued log lines
             # sys.exit would wait for the threads.
             os._exit(128 + sig)
-        if self.started:
-            self.service.health.draining = True
-        delay = self._drain_delay if self.started and sig == signal.SIGTERM else 0
+        if not self.started:
+            end_at_once(sig)
+        self.service.health.draining = True
+        delay = self._drain_delay if sig == signal.SIGTERM else 0
         if delay:
             self._drain = time.monotonic() + delay, sig
         else:

@@ -1,15 +1,19 @@
 """Start-up: bind the port, then load the model while the web framework is imported."""
 
+import math
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from resnet_service.errors import AddressUnavailable
+from resnet_service.errors import AddressUnavailable, InvalidSettings
 from resnet_service.server.supervisor import process_count, supervise
 from resnet_service.settings import Settings
-from resnet_service.system.descriptors import captured_stderr
+from resnet_service.system.descriptors import allow_descriptors, captured_stderr
 from resnet_service.system.imports import block_import
 from resnet_service.system.memory import gc_frozen, limit_gc, limit_heap
+
+# Descriptors of a process beside those of ``max_connections``: of the few connections beyond, files, and the log.
+_OTHER_DESCRIPTORS = 128
 
 
 def start(settings: Settings) -> None:
@@ -21,6 +25,7 @@ def start(settings: Settings) -> None:
 
     Raises:
         AddressUnavailable: The address cannot be bound.
+        InvalidSettings: The system does not allow that many connections.
         ServiceError: The model cannot be served; no request was accepted.
 
     """
@@ -30,6 +35,7 @@ def start(settings: Settings) -> None:
     block_import("pydantic.v1")
     with _bound(settings.host, settings.port) as listener:
         count = process_count(settings)
+        _allow_connections(math.ceil(settings.max_connections / count))
         if count > 1:
             supervise(listener, settings, count)
             return
@@ -42,6 +48,16 @@ def start(settings: Settings) -> None:
                 from resnet_service.server.server import serve
 
             serve(listener, settings, loader)
+
+
+def _allow_connections(count: int) -> None:
+    needed = count + _OTHER_DESCRIPTORS
+    allowed = allow_descriptors(needed)
+    if allowed < needed:
+        raise InvalidSettings(
+            f"{count} connections need {needed} file descriptors, and a process may open {allowed}. "
+            "Raise that limit (ulimit -n), or lower --max-connections."
+        )
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from types import FrameType
 
 from resnet_service.errors import ServiceError
 from resnet_service.server import worker
+from resnet_service.server.silence import Silence
 from resnet_service.server.worker import MESSAGE_BYTES, SIGNALS, Assignment
 from resnet_service.settings import Settings
 from resnet_service.system.cpus import available_cpus
@@ -24,9 +25,12 @@ log = logging.getLogger("resnet_service")
 
 _CPUS_PER_PROCESS = 4
 _TICK_SECONDS = 0.1
-# A worker whose event loop is silent for so long is replaced.
-_HUNG_SECONDS = 5.0
+# A worker whose event loop is silent for so long is replaced; the longer limit, where the kernel does not tell whether
+# a busy machine is the reason.
+_HUNG_SECONDS, _UNEXPLAINED_SECONDS = 1.0, 5.0
 _START_SECONDS = 120.0
+# A worker that has answered all requests ends by itself; this is longer than that takes.
+_END_SECONDS = 10.0
 # A worker that ends sooner after its start has failed at once; starts are then delayed, more each time.
 _SOON_SECONDS = 10.0
 _FIRST_DELAY, _LAST_DELAY = 0.2, 30.0
@@ -62,9 +66,8 @@ class _Worker:
         self.index, self.process, self.control = index, process, control
         self.reloads = reloads  # signals to reload that came before its start
         self.begun = time.monotonic()
-        self.silent_since = self.begun
-        self.heartbeat = 0.0
-        self.ready = self.retiring = False
+        self.silence = Silence(process.pid)
+        self.ready = self.retiring = self.done = False
         self.failure = ""
 
     def send(self, message: bytes) -> None:
@@ -101,11 +104,8 @@ class Supervisor:
         last = time.monotonic()
         while True:
             now = time.monotonic()
-            if now - last > 1:  # this process was stopped, so the workers may have been, too
-                for each in self._workers:
-                    each.silent_since = now
+            self._tick(now, now - last)
             last = now
-            self._tick(now)
             if self._ending and not self._workers:
                 break
             for key, _ in self._selector.select(_TICK_SECONDS):
@@ -162,27 +162,40 @@ class Supervisor:
         if self._to_reload:
             self._to_reload[0].send(worker.RELOAD_MODEL)
 
-    def _tick(self, now: float) -> None:
+    def _tick(self, now: float, seconds: float) -> None:
         for each in list(self._workers):
             if os.waitid(os.P_PID, each.process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None:
                 self._bury(each)
+        self._end_hung(seconds)
         for each in self._workers:
-            self._watch(each, now)
+            self._watch_memory(each)
         lasting = [each for each in self._workers if not each.retiring]
         if not self._ending and now >= self._next_start:
             for _ in range(self._count - len(lasting)):
                 self._start()
         self._reap_orphans()
 
-    def _watch(self, each: _Worker, now: float) -> None:
-        row = self._shared.processes.row(each.index)
-        if row[Column.HEARTBEAT] != each.heartbeat:
-            each.heartbeat, each.silent_since = row[Column.HEARTBEAT], now
-        started = bool(self._shared.supervisor[Column.STARTED])
-        limit = _HUNG_SECONDS if each.ready else _START_SECONDS if started else math.inf
-        if now - each.silent_since > limit:
-            log.error("Process %d does not respond for %g s; it is replaced.", each.index, limit)
-            each.process.kill()
+    def _end_hung(self, seconds: float) -> None:
+        """End the worker that has been silent for longest, if that is too long."""
+        for each in self._workers:
+            # If this process comes late, the machine is busy or was stopped, and the workers could not run, either.
+            each.silence.note(self._shared.processes.row(each.index)[Column.HEARTBEAT], min(seconds, 2 * _TICK_SECONDS))
+        silent = [each for each in self._workers if each.silence.seconds > self._longest_silence(each)]
+        if silent:
+            hung = max(silent, key=lambda each: each.silence.seconds)
+            log.error("Process %d does not respond for %.1f s; it is ended.", hung.index, hung.silence.seconds)
+            hung.process.kill()
+            for each in self._workers:  # they may have waited for what it held
+                each.silence.reset()
+
+    def _longest_silence(self, each: _Worker) -> float:
+        if each.done:
+            return _END_SECONDS
+        if each.ready:
+            return _HUNG_SECONDS if each.silence.explained else _UNEXPLAINED_SECONDS
+        return _START_SECONDS if self._shared.supervisor[Column.STARTED] else math.inf
+
+    def _watch_memory(self, each: _Worker) -> None:
         bound = self._settings.max_process_bytes
         alone = self._free and not self._ending and all(other.ready and not other.retiring for other in self._workers)
         if bound and alone and each.ready and _resident_bytes(each.process.pid) > bound:
@@ -233,6 +246,8 @@ class Supervisor:
             self._selector.unregister(each.control)
         elif message == worker.READY:
             self._welcome(each)
+        elif message == worker.DONE:
+            each.done = True
         elif message.startswith(worker.FAILED):
             each.failure = message.removeprefix(worker.FAILED).decode(errors="replace")
         elif self._to_reload and self._to_reload[0] is each:
@@ -244,7 +259,8 @@ class Supervisor:
                 self._to_reload.clear()
 
     def _welcome(self, each: _Worker) -> None:
-        each.ready, each.silent_since = True, time.monotonic()
+        each.ready = True
+        each.silence.reset()
         if each.reloads != self._reloads:
             each.send(worker.RELOAD_KEYS)
             self._to_reload.append(each)

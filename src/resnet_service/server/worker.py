@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 # What is said over the control socket, one message each. ``FAILED`` is followed by the sentence.
-READY, FAILED, RELOADED, RELOAD_FAILED = b"ready", b"failed:", b"reloaded", b"reload failed"
+READY, FAILED, RELOADED, RELOAD_FAILED, DONE = b"ready", b"failed:", b"reloaded", b"reload failed", b"done"
 DRAIN, STOP, RELOAD_KEYS, RELOAD_MODEL, RETIRE = b"drain", b"stop", b"keys", b"model", b"retire"
 MESSAGE_BYTES = 1 << 16
 

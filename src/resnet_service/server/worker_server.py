@@ -5,16 +5,17 @@ import os
 import signal
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from fastapi import FastAPI
 
 from resnet_service.api.app import create_app
 from resnet_service.errors import ServiceError
 from resnet_service.inference.loader import ModelLoader
-from resnet_service.server.acceptance import Acceptor, CountedConnections
+from resnet_service.server.acceptance import CountedConnections
 from resnet_service.server.server import Server, quiet_uvicorn
 from resnet_service.server.worker import (
+    DONE,
     DRAIN,
     MESSAGE_BYTES,
     READY,
@@ -28,6 +29,8 @@ from resnet_service.server.worker import (
 )
 from resnet_service.settings import Settings
 from resnet_service.system.shared_state import Column, SharedState
+
+_BEAT_SECONDS = 0.1
 
 
 def serve_assigned(control: socket.socket, assignment: Assignment, shared: SharedState, loader: ModelLoader) -> None:
@@ -72,27 +75,25 @@ class WorkerServer(Server):
         self._control.setblocking(False)
         loop.add_reader(self._control.fileno(), self._obey)
         self.service.reloader.finished = self._reloaded
-
-        def make_protocol() -> asyncio.Protocol:
-            return self.config.http_protocol_class(  # type: ignore[call-arg]
-                config=self.config, server_state=self.server_state, app_state=self.lifespan.state
-            )
-
-        self._acceptor = Acceptor(self._listener, make_protocol, self._shared)
+        self.accept_from(self._listener, self._shared)
         self._shared.tell(ready=self.service.health.ready)
+        self._heart = asyncio.create_task(self._beat())
         self._control.send(READY)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Stop accepting, finish the accepted requests, and end."""
-        self._acceptor.close()
         await super().shutdown(sockets=[])
         self._limit_exit()
+        self._heart.cancel()
+        with suppress(OSError):  # the supervisor has ended
+            self._control.send(DONE)
 
-    async def on_tick(self, counter: int) -> bool:
-        """Tell the others ten times a second that this process lives, and what it does."""
-        self._shared.tell(ready=self.service.health.ready)
-        self.service.metrics.publish()
-        return await super().on_tick(counter)
+    async def _beat(self) -> None:
+        """Tell the others ten times a second that this process lives, and what it does; also while it drains."""
+        while True:
+            self._shared.tell(ready=self.service.health.ready)
+            self.service.metrics.publish()
+            await asyncio.sleep(_BEAT_SECONDS)
 
     def _obey(self) -> None:
         try:

@@ -1,8 +1,9 @@
-"""Standard descriptors: always open, and standard error out of the hands of native libraries."""
+"""Descriptors: enough of them, the standard ones open, and standard error out of the hands of native libraries."""
 
 import faulthandler
 import logging
 import os
+import resource
 import stat
 import sys
 import threading
@@ -17,6 +18,18 @@ _MAX_LINES = 20  # logged in each interval; the others are counted
 _INTERVAL_SECONDS = 60.0
 _PIECE_BYTES = 65_536
 _END_SECONDS = 1.0
+
+
+def allow_descriptors(count: int) -> int:
+    """Let this process, and those that it starts, open ``count`` descriptors; return how many they may open.
+
+    Only root may exceed the hard limit, and this function does not.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < count and hard != soft:
+        soft = min(count, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    return soft
 
 
 def open_standard_descriptors() -> None:

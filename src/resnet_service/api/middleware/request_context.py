@@ -29,7 +29,7 @@ class RequestContextMiddleware:
     """Give each request an ID, count and time it, and log one line when it ends.
 
     Every response gets ``X-Request-ID``, and ``Server-Timing`` if the request went through stages. This middleware
-    answers unhandled exceptions itself, since Starlette's response to them does not pass through middleware.
+    answers unhandled exceptions of direct routes and of other middleware.
     """
 
     def __init__(

@@ -11,7 +11,7 @@ from resnet_service.api.base64_text import decode_base64
 from resnet_service.api.content_negotiation import BINARY, JSON, media_type_of
 from resnet_service.api.dependencies import StartedService
 from resnet_service.api.openapi import bodies, document, examples, responses
-from resnet_service.api.uploads import read_image
+from resnet_service.api.uploads import read_body, read_image
 from resnet_service.defaults import DEFAULT_TOP_K
 from resnet_service.errors import InvalidTopK, MalformedJSON
 from resnet_service.inference.base import ImageClassifier
@@ -81,7 +81,7 @@ async def image_classification(request: Request, service: StartedService, admitt
     """
     classifier = service.classifier
     if media_type_of(request) == JSON:
-        answer = await admitted.run(_classify_json, classifier, await request.body())
+        answer = await admitted.run(_classify_json, classifier, await read_body(request))
     else:
         data = await read_image(request)
         answer = await admitted.run(_classify, classifier, data, Parameters())

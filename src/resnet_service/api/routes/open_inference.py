@@ -15,6 +15,7 @@ from resnet_service.api.open_inference.tensors import HEADER, InferenceRequest, 
 from resnet_service.api.openapi import bodies, document, examples
 from resnet_service.api.openapi.document import path_parameters
 from resnet_service.api.openapi.responses import BODY, IMAGE, INFERENCE, failures, success
+from resnet_service.api.uploads import read_body
 from resnet_service.errors import (
     InvalidTensor,
     MalformedJSON,
@@ -253,7 +254,7 @@ async def answer(request: Request, classifier: NamedModel, service: StartedServi
     """
     if request.headers.get("content-encoding", "identity") != "identity":
         raise UnsupportedMediaType("Compressed bodies are not accepted; images are already compressed.")
-    body = await request.body()
+    body = await read_body(request)
     result = await admitted.run(infer, classifier, body, request.headers.get(HEADER), service.settings.max_batch)
     if result.json_length is None:
         return Response(result.body, media_type=JSON)
