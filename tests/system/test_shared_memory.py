@@ -31,6 +31,20 @@ print("held", flush=True)
 time.sleep(60)
 """
 
+CONTEND = """
+import sys, time
+from resnet_service.system.budget import SharedBudget
+from resnet_service.system.shared_memory import SharedTable
+budget = SharedBudget(1, SharedTable(2, 1, int(sys.argv[1])), int(sys.argv[2]))
+exceeded = 0
+end = time.monotonic() + 1
+while time.monotonic() < end:
+    if budget.try_acquire(1):
+        exceeded += budget.used > 1
+        budget.release(1)
+print(exceeded)
+"""
+
 WAIT = """
 import sys
 from resnet_service.system.budget import SharedBudget
@@ -107,6 +121,12 @@ def test_what_a_dead_process_held_comes_back_with_its_row() -> None:
     assert not budget.try_acquire(30)
     table.row(1)[0] = 0
     assert budget.try_acquire(30)
+
+
+def test_processes_never_hold_more_than_the_limit() -> None:
+    table = SharedTable(2, 1)
+    children = [child(CONTEND, row, descriptor=table.descriptor) for row in range(2)]
+    assert [process.communicate(timeout=60)[0] for process in children] == ["0\n", "0\n"]
 
 
 def test_no_process_overtakes_another_that_waits() -> None:
