@@ -28,16 +28,19 @@ _START_SECONDS, _ANSWER_SECONDS = 60.0, 30.0
 _CONNECTIONS = 4
 
 
-# From a profile of the application: what it does beside the references, the most expensive first.
+# From a profile of the server's process.
 _MISSED = """\
-What keeps the ratios above their bars is what the references do without, the most expensive first in a profile of a
-request with a raw body:
+Two things keep the ratios above their bars. The first is the parser. h11 is written in Python, and what it adds to
+FastAPI's handler of raw bodies is about as much as the bar allows for all protections together;
+[decision 0036](../decisions/0036-h11-parses-requests.md) says why it is there. The second is what the references do
+without, the most expensive first in a profile of a request with a raw body:
 
-- the line in the log and the metrics: a record, its JSON, and counters and histograms that take locks;
-- the wait for the inference: the permit, the deadline, and the task that notices when the client leaves;
-- the limits of the body: a timer and three wrappers for each message;
+- the line in the log: a record, its JSON, and the thread that writes it;
+- the response: h11 validates and encodes a header with twice as many fields;
+- the wait for the inference: the permit, the deadline, and their timers;
 - parameters that are validated, and an answer that is made of models;
-- the middleware itself: context, CORS, early responses, keys.
+- the limits of the body: a timer and three wrappers for each message;
+- the metrics and the middleware itself: context, CORS, early responses, keys.
 
 A form costs python-multipart in addition, as it does FastAPI's tutorial.
 """

@@ -46,6 +46,7 @@ class BoundedConnection(h11.Connection):
         self._unparsed = bytearray()
         self._searched = 0  # bytes of ``_unparsed`` in which no head ends
         self._body_left = 0  # bytes of a body with a length
+        self._response_head: Any = None  # not yet written
         self._events_left = _EVENTS
 
     @property
@@ -106,6 +107,15 @@ class BoundedConnection(h11.Connection):
             super().receive_data(bytes(self._unparsed[:size]))
             del self._unparsed[:size]
         return h11.NEED_DATA
+
+    def send(self, event: Any) -> Any:
+        """Return the bytes to write; those of a response's head come with the first of its body, in one write."""
+        data = super().send(event)
+        if type(event) is h11.Response:
+            self._response_head, data = data, b""
+        elif self._response_head is not None and data is not None:
+            data, self._response_head = self._response_head + data, None
+        return data
 
     def start_next_cycle(self) -> None:
         """Begin with the next request: like a new connection, which first gets the bytes that belong to it."""
