@@ -53,7 +53,22 @@ class RequestContextMiddleware:
         current.set(ctx)
         self._metrics.begin()
         status = received = sent = 0
-        left = broken = False
+        left = broken = ended = False
+
+        def end() -> None:
+            nonlocal status, ended
+            if ended:
+                return
+            ended = True
+            if left:
+                status, ctx.code = ctx.refused or (CLIENT_LEFT, "client_disconnected")
+            elif broken:
+                ctx.code = "internal_error"
+            elif status < 400:
+                ctx.code = None
+            elif ctx.code is None:
+                ctx.code = f"http_{status}"
+            self._record(scope, ctx, status, received, sent)
 
         async def counting_receive() -> Message:
             nonlocal received, left
@@ -71,6 +86,9 @@ class RequestContextMiddleware:
                 message["headers"] = [*message.get("headers", ()), *_headers(ctx)]
             else:
                 sent += len(message.get("body", b""))
+                if not message.get("more_body", False):
+                    # Before the last byte leaves: who has an answer finds it counted, even if this process dies now.
+                    end()
             await send(message)
 
         try:
@@ -82,15 +100,7 @@ class RequestContextMiddleware:
             # The server logs the exception, and closes the connection.
             raise
         finally:
-            if left:
-                status, ctx.code = ctx.refused or (CLIENT_LEFT, "client_disconnected")
-            elif broken:
-                ctx.code = "internal_error"
-            elif status < 400:
-                ctx.code = None
-            elif ctx.code is None:
-                ctx.code = f"http_{status}"
-            self._record(scope, ctx, status, received, sent)
+            end()
 
     def _record(self, scope: Scope, ctx: RequestContext, status: int, received: int, sent: int) -> None:
         route = _template(scope)
