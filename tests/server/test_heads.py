@@ -76,3 +76,10 @@ def test_trailer_fields_are_bounded(url: str) -> None:
     with connected(url) as connection:
         connection.sendall(head(Transfer_Encoding="chunked") + b"1\r\nx\r\n0\r\n" + trailer)
         assert read_answer(connection).startswith(b"HTTP/1.1 431 ")
+
+
+def test_what_follows_a_malformed_body_is_read_and_dropped(url: str) -> None:
+    with connected(url) as connection:
+        connection.sendall(head(Transfer_Encoding="chunked") + b"1\r\nx\r\n" * 100 + b"malformed\r\n")
+        connection.sendall(b"x" * 10_000_000)
+        assert read_answer(connection).startswith(b"HTTP/1.1 400 ")
