@@ -72,6 +72,20 @@ def test_bytes_of_later_requests_stay_with_the_kernel_until_their_time(server: S
         assert holdings(server.process.pid).megabytes - before < 60
 
 
+def test_what_follows_a_request_in_work_is_not_read() -> None:
+    gate, sent = threading.Event(), 0
+    app = create_app(Settings(workers=1), FakeClassifier(gate=gate))
+    with served(app) as client, connected(str(client.base_url)) as connection:
+        connection.sendall(head(Content_Length=len(IMAGE)) + IMAGE)
+        until(lambda: app.state.service.executor.running == 1)
+        connection.settimeout(0.5)
+        with suppress(TimeoutError):
+            while sent < 50_000_000:
+                sent += connection.send(PIPELINED * 2000)
+        gate.set()
+    assert sent < 30_000_000  # the kernel's buffers hold some megabytes
+
+
 @contextmanager
 def locked() -> Iterator[str]:
     with served(create_app(Settings(api_keys=KEY), FakeClassifier())) as client:
@@ -94,7 +108,10 @@ def test_a_new_connection_takes_the_place_of_the_longest_idle() -> None:
         for connection in idle:
             connection.sendall(head("GET", "/health/live"))
             assert read_answer(connection).startswith(b"HTTP/1.1 200 ")
-        time.sleep(0.3)  # a connection that has just become idle keeps its place
+        with connected(url) as early:  # a connection that has just become idle keeps its place
+            early.sendall(head("GET", "/labels"))
+            assert read_answer(early).startswith(b"HTTP/1.1 503 ")
+        time.sleep(0.3)
         with connected(url) as late:
             late.sendall(head("GET", "/labels"))
             assert read_answer(late).startswith(b"HTTP/1.1 200 ")
@@ -117,6 +134,7 @@ def busy(connections: int) -> Iterator[tuple[str, httpx.Client]]:
                 connection = open_.enter_context(connected(url))
                 connection.sendall(head(Content_Length=len(IMAGE)) + IMAGE)
             until(lambda: app.state.service.executor.running + app.state.service.executor.waiting == connections)
+            time.sleep(0.3)  # so long, an idle connection would keep its place
             yield url, client
         finally:
             gate.set()
@@ -131,6 +149,13 @@ def test_if_all_are_busy_only_probes_are_answered() -> None:
             assert answer.startswith(b"HTTP/1.1 %d " % status), path
             assert b"connection: close" in answer.lower()
             assert (b'"code":"too_many_connections"' in answer) == (status == 503)
+
+
+def test_silent_connections_beyond_the_reserve_are_closed_for_new_ones() -> None:
+    with busy(1) as (url, _), ExitStack() as open_:
+        silent = [open_.enter_context(connected(url)) for _ in range(70)]
+        silent[0].settimeout(5)
+        assert silent[0].recv(1) == b""
 
 
 def test_probes_are_answered_at_2000_idle_connections(server: ServerProcess) -> None:

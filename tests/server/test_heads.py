@@ -15,8 +15,15 @@ REFUSED = {
     "no host": b"GET /labels HTTP/1.1\r\n\r\n",
     "two hosts": b"GET /labels HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n",
     "two hosts in HTTP/1.0": b"GET /labels HTTP/1.0\r\nHost: a\r\nHost: b\r\n\r\n",
+    "a bare CR behind the method": b"GET\r /labels HTTP/1.1\r\nHost: a\r\n\r\n",
+    "a bare CR at the end of a line": b"GET /labels HTTP/1.1\r\nHost: a\r\r\n\r\n",
     "a host with a space": b"GET /labels HTTP/1.1\r\nHost: a b\r\n\r\n",
     "a host with a path": b"GET /labels HTTP/1.1\r\nHost: a/b\r\n\r\n",
+    "a line that ends with LF": b"GET /labels HTTP/1.1\nHost: a\r\n\r\n",
+    "only lines that end with LF": b"GET /labels HTTP/1.1\nHost: a\n\n",
+    "TLS": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+    "chunks in HTTP/1.0": b"POST /predict HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    "many empty lines": b"\r\n" * 9 + b"GET /labels HTTP/1.1\r\nHost: a\r\n\r\n",
     "HTTP/2.0": b"GET /labels HTTP/2.0\r\nHost: a\r\n\r\n",
     "HTTP/0.9": b"GET /labels HTTP/0.9\r\nHost: a\r\n\r\n",
     "gzip": b"POST /predict HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
@@ -25,6 +32,7 @@ ACCEPTED = {
     "HTTP/1.0 without host": b"GET /labels HTTP/1.0\r\n\r\n",
     "a port": b"GET /labels HTTP/1.1\r\nHost: a.example:8000\r\n\r\n",
     "IPv6": b"GET /labels HTTP/1.1\r\nHost: [::1]:8000\r\n\r\n",
+    "empty lines before it": b"\r\n\r\nGET /labels HTTP/1.1\r\nHost: a\r\n\r\n",
     "an empty host": b"GET /labels HTTP/1.1\r\nHost:\r\n\r\n",
 }
 
@@ -68,3 +76,10 @@ def test_trailer_fields_are_bounded(url: str) -> None:
     with connected(url) as connection:
         connection.sendall(head(Transfer_Encoding="chunked") + b"1\r\nx\r\n0\r\n" + trailer)
         assert read_answer(connection).startswith(b"HTTP/1.1 431 ")
+
+
+def test_what_follows_a_malformed_body_is_read_and_dropped(url: str) -> None:
+    with connected(url) as connection:
+        connection.sendall(head(Transfer_Encoding="chunked") + b"1\r\nx\r\n" * 100 + b"malformed\r\n")
+        connection.sendall(b"x" * 10_000_000)
+        assert read_answer(connection).startswith(b"HTTP/1.1 400 ")

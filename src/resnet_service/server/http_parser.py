@@ -11,7 +11,7 @@ from resnet_service.errors import HeadTooLarge, MalformedRequest, ServiceError, 
 _MAX_FIELDS = 100
 _HEAD_END = b"\r\n\r\n"
 # h11 accepts lines that end with LF alone, and fields that continue on the next line; a proxy may read them otherwise.
-_AMBIGUOUS_LINES = re.compile(rb"(?<!\r)\n|\r(?!\n)|\n[ \t]")
+_AMBIGUOUS_LINES = re.compile(rb"(?<!\r)\n|\n[ \t]")
 _HOST = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|[\w.~!$&'()*+,;=%-]*)(?::\d*)?", re.ASCII)
 _ABSOLUTE = re.compile(rb"https?://[^/?#]*", re.IGNORECASE)
 _LONGEST_BODY = 2**63 - 1
@@ -44,7 +44,6 @@ class BoundedConnection(h11.Connection):
         self._max_head = max_head
         self._probes_only = probes_only
         self._unparsed = bytearray()
-        self._searched = 0  # bytes of ``_unparsed`` in which no head ends
         self._body_left = 0  # bytes of a body with a length
         self._response_head: Any = None  # not yet written
         self._events_left = _EVENTS
@@ -125,22 +124,19 @@ class BoundedConnection(h11.Connection):
     def _head(self) -> Any:
         """Parse a head if it has arrived in full."""
         unparsed = self._unparsed
-        if not self._searched:
-            # Some clients send an empty line behind a body (RFC 9112, section 2.2).
-            begin = unparsed[:_EMPTY_LINES]
-            del unparsed[: len(begin) - len(begin.lstrip(b"\r\n"))]
-            if len(begin) == _EMPTY_LINES and unparsed.startswith((b"\r", b"\n")):
-                self._refuse(MalformedRequest())
-        end = unparsed.find(_HEAD_END, max(0, self._searched - len(_HEAD_END)))
+        # Some clients send an empty line behind a body (RFC 9112, section 2.2).
+        begin = unparsed[:_EMPTY_LINES]
+        del unparsed[: len(begin) - len(begin.lstrip(b"\r\n"))]
+        if len(begin) == _EMPTY_LINES and unparsed.startswith((b"\r", b"\n")):
+            self._refuse(MalformedRequest())
+        end = unparsed.find(_HEAD_END)
         size = len(unparsed) if end < 0 else end + len(_HEAD_END)
         if size > self._max_head + len(_HEAD_END):
             self._refuse(HeadTooLarge(self._max_head, _MAX_FIELDS))
         if end < 0:
-            self._searched = size
             if not unparsed.isascii() or b"\n\n" in unparsed:
                 self._refuse(MalformedRequest())
             return h11.NEED_DATA
-        self._searched = 0
         head = bytes(unparsed[:size])
         del unparsed[:size]
         if head.count(b"\n") > _MAX_FIELDS + 2:  # request line and empty line
@@ -148,9 +144,7 @@ class BoundedConnection(h11.Connection):
         if _AMBIGUOUS_LINES.search(head):
             self._refuse(MalformedRequest())
         super().receive_data(head)
-        request = super().next_event()
-        if not isinstance(request, h11.Request):  # a head without its request line
-            self._refuse(MalformedRequest())
+        request: Any = super().next_event()
         self._check(request)
         if _ABSOLUTE.match(request.target):  # to a proxy; RFC 9112, section 3.2.2, wants servers to accept it
             target = _ABSOLUTE.sub(b"", request.target, count=1)
