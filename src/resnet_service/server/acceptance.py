@@ -16,6 +16,8 @@ _LOOK_SECONDS = 0.002
 # After an error such as too many open files, it does not accept for so long.
 _PAUSE_SECONDS = 0.1
 
+_BACKLOG = 2048
+
 
 class CountedConnections(set[Any]):
     """Uvicorn's set of open connections; it tells the other processes how many there are."""
@@ -51,6 +53,8 @@ class Acceptor:
         self._timer: asyncio.TimerHandle | None = None
         self._starting: set[asyncio.Task[Any]] = set()
         listener.setblocking(False)
+        # The first process that is ready opens the port: load balancers that only connect take an open one for ready.
+        listener.listen(_BACKLOG)
         self._loop.add_reader(listener.fileno(), self._accept)
 
     def close(self) -> None:

@@ -23,6 +23,7 @@ from resnet_service.system.shared_state import Column, SharedState
 
 log = logging.getLogger("resnet_service")
 
+WORKER = "resnet_service.server.worker"  # the module that each process runs
 _CPUS_PER_PROCESS = 4
 _TICK_SECONDS = 0.1
 # A worker whose event loop is silent for so long is replaced; the longer limit, where the kernel does not tell whether
@@ -51,7 +52,6 @@ def supervise(listener: socket.socket, settings: Settings, count: int) -> None:
         ServiceError: A process could not be started; no request was accepted.
 
     """
-    listener.listen(2048)
     supervisor = Supervisor(listener, settings, count)
     try:
         supervisor.run()
@@ -220,7 +220,7 @@ class Supervisor:
         signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
         try:
             process = subprocess.Popen(  # noqa: S603 - our own module
-                [sys.executable, "-m", "resnet_service.server.worker", str(theirs.fileno())],
+                [sys.executable, "-m", WORKER, str(theirs.fileno())],
                 stdin=subprocess.DEVNULL,
                 stderr=subprocess.STDOUT if sys.__stderr__ is None else None,  # as the log of this process
                 pass_fds=(theirs.fileno(), self._listener.fileno(), *shared),
