@@ -273,7 +273,7 @@ def test_the_port_is_closed_until_a_process_can_serve(tmp_path: Path) -> None:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     flags = ("--port", str(port), "--checkpoint", EXPORTED, "--processes", "2", "--workers", "2")
-    command = [sys.executable, "-m", "resnet_service", "serve", *flags]
+    command = [sys.executable, "-m", "resnet_service", "serve", *map(str, flags)]
     with log.open("wb") as writing, subprocess.Popen(command, stderr=writing) as process:
         try:
             until(lambda: opens(port), 60)
