@@ -14,6 +14,7 @@ from collections import deque
 from types import FrameType
 
 from resnet_service.errors import ServiceError
+from resnet_service.observability.logs import share_log
 from resnet_service.server import worker
 from resnet_service.server.silence import Silence
 from resnet_service.server.worker import MESSAGE_BYTES, SIGNALS, Assignment
@@ -81,6 +82,7 @@ class Supervisor:
     def __init__(self, listener: socket.socket, settings: Settings, count: int) -> None:
         self._listener, self._settings, self._count = listener, settings, count
         self._shared = SharedState.open(count + 1, count + 1)
+        share_log(self._shared.log.lock)
         self._shared.own[Column.PID] = os.getpid()
         self._workers: list[_Worker] = []
         self._free = deque(range(count + 1))
