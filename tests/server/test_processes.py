@@ -97,7 +97,7 @@ def test_connections_spread_and_counts_are_exact_before_and_after_a_death() -> N
             with suppress(OSError):  # it was in the hands of the dead process
                 each.sendall(IMAGE[1000:])
                 answered += read_answer(each).startswith(b"HTTP/1.1 200 ")
-        assert 1 <= 8 - answered <= 3
+        assert 0 < answered < 8
         assert answered == in_flight
         assert figure(server, ANSWERED) == 16 + answered
         assert figure(server, RESTARTS) == 1
