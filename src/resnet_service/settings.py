@@ -77,7 +77,9 @@ class Settings(BaseSettings):
     )
     arch: str | None = Field(None, description="Architecture, for a bare state_dict, which does not name its own.")
     labels: Path | None = Field(None, description="Label set file; by default the one that the model names.")
-    workers: int = Field(0, ge=0, le=256, description="Images classified at once; 0 for one per available CPU.")
+    workers: int = Field(
+        0, ge=0, le=256, description="Images classified at once by all processes; 0 for one per available CPU."
+    )
     processes: int = Field(
         0,
         ge=0,
@@ -98,7 +100,13 @@ class Settings(BaseSettings):
         "fast",
         description="exact: pixels equal to the reference transforms; fast: near-identical pixels, decoded faster.",
     )
-    queue: int = Field(32, ge=0, le=1024, description="Requests that may wait for each worker; further ones get 429.")
+    queue: int = Field(
+        32,
+        ge=0,
+        le=1024,
+        description="Requests that may wait for each worker; further ones get 429. Each process has the queue of "
+        "its own workers.",
+    )
     deadline: float = Field(
         30, gt=0, le=3600, description="Seconds from an image's arrival to its response; 504 after that."
     )

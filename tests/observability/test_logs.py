@@ -20,6 +20,7 @@ from PIL import Image
 
 from resnet_service.observability.logs import BackgroundWriter, count_lost_lines, formatter, printable, writing
 from resnet_service.observability.request_context import RequestContext, current
+from resnet_service.system.shared_memory import SharedTable
 from tests.support.images import encoded, noise
 from tests.support.servers import REPOSITORY, ServerProcess, server_process
 from tests.support.waiting import until
@@ -339,3 +340,26 @@ def test_an_unread_log_does_not_stop_the_service(tmp_path: Path) -> None:
         process.kill()
         process.wait(20)
         process.stderr.close()
+
+
+WRITE_LONG_LINES = """
+import logging, os, sys
+from resnet_service.observability.logs import share_log, writing
+from resnet_service.system.shared_memory import SharedTable
+with writing("json", "info", 1):
+    share_log(SharedTable(1, 1, int(sys.argv[1])).lock)
+    for _ in range(100):
+        logging.getLogger("resnet_service").info(sys.argv[2] * 1000, exc_info=ValueError(sys.argv[2] * 1500))
+"""
+
+
+def test_processes_do_not_tear_each_others_lines() -> None:
+    table = SharedTable(1, 1)
+    reading, written = os.pipe()
+    commands = [[sys.executable, "-c", WRITE_LONG_LINES, str(table.descriptor), letter] for letter in ("é", "ü")]
+    writers = [subprocess.Popen(command, stdout=written, pass_fds=(table.descriptor,)) for command in commands]
+    os.close(written)
+    with open(reading) as lines:
+        events = [json.loads(line) for line in lines]
+    assert [writer.wait(20) for writer in writers] == [0, 0]
+    assert len(events) == 200

@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import statistics
 import subprocess
 import sys
@@ -96,7 +97,7 @@ def test_connections_spread_and_counts_are_exact_before_and_after_a_death() -> N
             with suppress(OSError):  # it was in the hands of the dead process
                 each.sendall(IMAGE[1000:])
                 answered += read_answer(each).startswith(b"HTTP/1.1 200 ")
-        assert 1 <= 8 - answered <= 3
+        assert 0 < answered < 8
         assert answered == in_flight
         assert figure(server, ANSWERED) == 16 + answered
         assert figure(server, RESTARTS) == 1
@@ -164,7 +165,7 @@ def test_a_process_that_hangs_is_ended_within_two_seconds_and_keeps_no_connectio
         assert server.stop() == 0
     print(f"signal {number}: ended after {ended_after} s, the slowest new connections took {slowest} s")
     assert statistics.median(ended_after) < 2, ended_after
-    assert statistics.median(slowest) < 0.5, slowest
+    assert statistics.median(slowest) < 0.3, slowest
 
 
 def seconds_waited(pid: int) -> float:
@@ -261,6 +262,26 @@ def test_models_reload_one_after_the_other_until_one_fails_and_without_any_the_s
         assert server.log.splitlines()[-1].startswith("error: No process stays alive; the last one: ")
 
 
+def opens(port: int) -> bool:
+    with socket.socket() as connection:
+        return connection.connect_ex(("127.0.0.1", port)) == 0
+
+
+def test_the_port_is_closed_until_a_process_can_serve(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    flags = ("--port", str(port), "--checkpoint", EXPORTED, "--processes", "2", "--workers", "2")
+    command = [sys.executable, "-m", "resnet_service", "serve", *map(str, flags)]
+    with log.open("wb") as writing, subprocess.Popen(command, stderr=writing) as process:
+        try:
+            until(lambda: opens(port), 60)
+            until(lambda: "Serving " in log.read_text(), 0.5)  # its thread writes it soon
+        finally:
+            process.terminate()
+
+
 def test_a_start_that_fails_is_one_sentence(tmp_path: Path) -> None:
     broken = tmp_path / "broken.onnx"
     broken.write_bytes(b"no model")
@@ -318,8 +339,15 @@ def test_a_second_signal_ends_all_at_once() -> None:
 @pytest.mark.slow
 def test_a_process_that_grows_is_replaced_without_losing_a_request() -> None:
     codes: Counter[int] = Counter()
-    with processes(2, "--max-process-bytes", "1") as server:
+    with processes(2, "--max-process-bytes", "1") as server, ExitStack() as stack:
         first = set(workers_of(server))
+        halves = [stack.enter_context(connected(server.url)) for _ in range(4)]
+        for each in halves:
+            each.sendall(head(Content_Length=len(IMAGE)) + IMAGE[:1000])
+        until(lambda: server.log.count("Serving ") > 2, 20)
+        for each in halves:
+            each.sendall(IMAGE[1000:])
+            codes[int(read_answer(each)[9:12] or 0)] += 1
         ended = time.monotonic() + 30
         while first & set(workers_of(server)) and time.monotonic() < ended:
             codes[httpx.post(f"{server.url}/predict", content=IMAGE).status_code] += 1

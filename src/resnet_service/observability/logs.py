@@ -8,12 +8,11 @@ import json
 import logging
 import os
 import queue
-import select
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from datetime import UTC, datetime
 from typing import Literal
 
@@ -55,7 +54,7 @@ def writing(
     """
     target = sys.stderr.fileno() if descriptor is None else descriptor
     terminal = os.isatty(target)
-    handler = BackgroundWriter(target, largest_write=None if process is None else select.PIPE_BUF)
+    handler = BackgroundWriter(target)
     handler.setFormatter(
         formatter("console" if terminal else "json", colors=terminal)
         if log_format == "auto"
@@ -85,6 +84,13 @@ def count_lost_lines(count: Callable[[int], None]) -> None:
     for handler in logging.getLogger().handlers:
         if isinstance(handler, BackgroundWriter):
             handler.on_lost = count
+
+
+def share_log(lock: Callable[[], AbstractContextManager[None]]) -> None:
+    """Write only within ``lock()``, which excludes other processes: a pipe may mix long lines of several writers."""
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler, BackgroundWriter):
+            handler.lock_out_others = lock
 
 
 def formatter(log_format: Literal["json", "console"], *, colors: bool = False) -> logging.Formatter:
@@ -171,11 +177,11 @@ class BackgroundWriter(logging.Handler):
     ``logging.shutdown`` wait for ever; it also wakes for each line, which nearly doubles the CPU time of one.
     """
 
-    def __init__(self, descriptor: int, capacity: int = _CAPACITY, largest_write: int | None = None) -> None:
+    def __init__(self, descriptor: int, capacity: int = _CAPACITY) -> None:
         super().__init__()
         self._descriptor = descriptor
         self._capacity = capacity
-        self._largest_write = largest_write
+        self.lock_out_others: Callable[[], AbstractContextManager[None]] = nullcontext
         self.on_lost: Callable[[int], None] | None = None
         self._dropped = 0  # counted by the threads that log, one at a time
         self._unwritten = self._counted = self._reported = 0  # counted by the thread that writes
@@ -229,30 +235,18 @@ class BackgroundWriter(logging.Handler):
             while len(batch) < _BATCH_LINES and not self._lines.empty():
                 batch.append(self._lines.get())
             # Without this thread there is no log, so it survives whatever fails.
-            for lines in self._pieces([line for line in batch if isinstance(line, bytes)]):
-                try:
-                    unwritten = self._write(lines)
-                except Exception:  # noqa: BLE001
-                    unwritten = len(lines)
-                self._unwritten += unwritten
+            lines = [line for line in batch if isinstance(line, bytes)]
+            try:
+                unwritten = self._write(lines)
+            except Exception:  # noqa: BLE001
+                unwritten = len(lines)
+            self._unwritten += unwritten
             with suppress(Exception):
                 self._report_lost()
             for waiting in batch:
                 if isinstance(waiting, threading.Event):
                     waiting.set()
             ended = None in batch
-
-    def _pieces(self, lines: list[bytes]) -> Iterator[list[bytes]]:
-        """Group lines; up to the largest write, a pipe takes them whole, whatever other processes write to it."""
-        piece: list[bytes] = []
-        size = 0
-        for line in lines:
-            if piece and self._largest_write is not None and size + len(line) > self._largest_write:
-                yield piece
-                piece, size = [], 0
-            piece.append(line)
-            size += len(line)
-        yield piece
 
     def _report_lost(self) -> None:
         """Count the lines that were lost since the last call, and write their number as soon as that succeeds."""
@@ -271,8 +265,9 @@ class BackgroundWriter(logging.Handler):
         """Write lines; return how many of the last are not, or not wholly, written, as on a full disk."""
         left = b"\n" * self._torn + b"".join(lines)
         try:
-            while left:
-                left = left[os.write(self._descriptor, left) :]
+            with self.lock_out_others():
+                while left:
+                    left = left[os.write(self._descriptor, left) :]
         except OSError:  # there is nowhere to report it yet
             pass
         missing, unwritten = len(left), 0

@@ -70,6 +70,7 @@ class Acceptor:
         self._timer: asyncio.TimerHandle | None = None
         self._starting: set[asyncio.Task[Any]] = set()
         listener.setblocking(False)
+        # The first process that is ready opens the port: load balancers that only connect take an open one for ready.
         listener.listen(_BACKLOG)
         self._loop.add_reader(listener.fileno(), self._accept)
 

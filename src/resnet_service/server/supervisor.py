@@ -14,6 +14,7 @@ from collections import deque
 from types import FrameType
 
 from resnet_service.errors import ServiceError
+from resnet_service.observability.logs import share_log
 from resnet_service.server import worker
 from resnet_service.server.silence import Silence
 from resnet_service.server.worker import MESSAGE_BYTES, SIGNALS, Assignment
@@ -23,6 +24,7 @@ from resnet_service.system.shared_state import Column, SharedState
 
 log = logging.getLogger("resnet_service")
 
+WORKER = "resnet_service.server.worker"  # the module that each process runs
 _CPUS_PER_PROCESS = 4
 _TICK_SECONDS = 0.1
 # A worker whose event loop is silent for so long is replaced; the longer limit, where the kernel does not tell whether
@@ -51,7 +53,6 @@ def supervise(listener: socket.socket, settings: Settings, count: int) -> None:
         ServiceError: A process could not be started; no request was accepted.
 
     """
-    listener.listen(2048)
     supervisor = Supervisor(listener, settings, count)
     try:
         supervisor.run()
@@ -81,6 +82,7 @@ class Supervisor:
     def __init__(self, listener: socket.socket, settings: Settings, count: int) -> None:
         self._listener, self._settings, self._count = listener, settings, count
         self._shared = SharedState.open(count + 1, count + 1)
+        share_log(self._shared.log.lock)
         self._shared.own[Column.PID] = os.getpid()
         self._workers: list[_Worker] = []
         self._free = deque(range(count + 1))
@@ -220,7 +222,7 @@ class Supervisor:
         signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
         try:
             process = subprocess.Popen(  # noqa: S603 - our own module
-                [sys.executable, "-m", "resnet_service.server.worker", str(theirs.fileno())],
+                [sys.executable, "-m", WORKER, str(theirs.fileno())],
                 stdin=subprocess.DEVNULL,
                 stderr=subprocess.STDOUT if sys.__stderr__ is None else None,  # as the log of this process
                 pass_fds=(theirs.fileno(), self._listener.fileno(), *shared),

@@ -76,6 +76,7 @@ def main() -> None:
 
 def _serve(control: socket.socket, assignment: Assignment) -> None:
     from resnet_service.errors import ServiceError
+    from resnet_service.observability.logs import share_log
     from resnet_service.system.imports import block_import
 
     limit_heap()
@@ -86,6 +87,7 @@ def _serve(control: socket.socket, assignment: Assignment) -> None:
             from resnet_service.inference.loader import ModelLoader
 
             shared = SharedState.open(assignment.count, assignment.index, assignment.shared)
+            share_log(shared.log.lock)
             decoding = SharedBudget(assignment.settings.max_decoding_bytes, shared.decoding, shared.index)
             loader = ModelLoader(assignment.settings, decoding)
             from resnet_service.server.worker_server import serve_assigned

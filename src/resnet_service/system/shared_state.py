@@ -41,6 +41,7 @@ class Descriptors(NamedTuple):
     keys: int
     bodies: int
     decoding: int
+    log: int
 
 
 @dataclass
@@ -49,7 +50,7 @@ class SharedState:
 
     Tables have a row for each of ``count`` processes: one more than serve at a time, so that a process can be started
     before the one that it replaces ends. The table of processes has one more, the supervisor's.
-    ``bodies`` and ``decoding`` are tables for ``SharedBudget``.
+    ``bodies`` and ``decoding`` are tables for ``SharedBudget``; of ``log``, only the lock is used.
     """
 
     count: int
@@ -59,12 +60,13 @@ class SharedState:
     keys: "SharedKeys"
     bodies: SharedTable
     decoding: SharedTable
+    log: SharedTable
 
     @classmethod
     def open(cls, count: int, index: int, descriptors: Descriptors | None = None) -> Self:
         """Create the memory, or open what another process has created."""
         given = descriptors or (None,) * len(Descriptors._fields)
-        processes, metrics, keys, bodies, decoding = given
+        processes, metrics, keys, bodies, decoding, log = given
         state = cls(
             count,
             index,
@@ -73,6 +75,7 @@ class SharedState:
             SharedKeys(keys),
             SharedTable(count, 1, bodies),
             SharedTable(count, 1, decoding),
+            SharedTable(1, 1, log),
         )
         if descriptors is None:
             state.supervisor[Column.BEGUN] = time.time()
@@ -89,7 +92,7 @@ class SharedState:
     @property
     def descriptors(self) -> Descriptors:
         """What another process needs for ``open``."""
-        tables = (self.processes, self.metrics, self.keys, self.bodies, self.decoding)
+        tables = (self.processes, self.metrics, self.keys, self.bodies, self.decoding, self.log)
         return Descriptors(*(table.descriptor for table in tables))
 
     @property
