@@ -86,8 +86,8 @@ def count_lost_lines(count: Callable[[int], None]) -> None:
             handler.on_lost = count
 
 
-def share_log(lock: Callable[[], AbstractContextManager[None]]) -> None:
-    """Write only within ``lock()``, which excludes other processes: a pipe may mix long lines of several writers."""
+def share_log(lock: AbstractContextManager[None]) -> None:
+    """Write only with ``lock`` held, which excludes other processes: a pipe may mix long lines of several writers."""
     for handler in logging.getLogger().handlers:
         if isinstance(handler, BackgroundWriter):
             handler.lock_out_others = lock
@@ -181,7 +181,7 @@ class BackgroundWriter(logging.Handler):
         super().__init__()
         self._descriptor = descriptor
         self._capacity = capacity
-        self.lock_out_others: Callable[[], AbstractContextManager[None]] = nullcontext
+        self.lock_out_others: AbstractContextManager[None] = nullcontext()
         self.on_lost: Callable[[int], None] | None = None
         self._dropped = 0  # counted by the threads that log, one at a time
         self._unwritten = self._counted = self._reported = 0  # counted by the thread that writes
@@ -265,7 +265,7 @@ class BackgroundWriter(logging.Handler):
         """Write lines; return how many of the last are not, or not wholly, written, as on a full disk."""
         left = b"\n" * self._torn + b"".join(lines)
         try:
-            with self.lock_out_others():
+            with self.lock_out_others:
                 while left:
                     left = left[os.write(self._descriptor, left) :]
         except OSError:  # there is nowhere to report it yet
