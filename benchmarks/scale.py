@@ -1,21 +1,30 @@
-"""The throughput of 1, 10 and 1,000 nodes, calculated from measurements on one.
+"""The throughput of larger machines, and of 1, 10 and 1,000 nodes, calculated from measurements on one machine.
 
 python -m benchmarks.scale [docs/benchmarks/batch.json]
 
-Prints the table of docs/scale.md and the figures in its text. The constants of this module are assumptions, not
-measurements.
+Prints the tables of docs/scale.md and the figures in its text. The constants of this module are assumptions, not
+measurements, except for ``HTTP_MS``.
 """
 
 import json
+import math
 import statistics
 import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from benchmarks.bars import BUSY
 from benchmarks.paths import REPOSITORY
+from benchmarks.results import Results
 from resnet_service.batch.shards import shard_size, task_count
+from resnet_service.server.supervisor import CPUS_PER_PROCESS
 
 FIGURES = REPOSITORY / "docs" / "benchmarks" / "batch.json"
+SERVED = REPOSITORY / "docs" / "benchmarks" / "results.json"
+
+# CPU time of HTTP for one form, which a process spends on one CPU; docs/benchmarks/overhead.md.
+HTTP_MS = 0.69
+CPUS = (2, 4, 16, 64)
 
 NODES = (1, 10, 1000)
 CORES = 16  # a node
@@ -51,6 +60,22 @@ def bounds(figures: dict[str, Any], nodes: int) -> list[Bound]:
         ],
         key=lambda bound: bound.per_second,
     )
+
+
+def machines(results: Results) -> str:
+    """Return the table of docs/scale.md for one machine that serves the exported INT8 model to all of its CPUs."""
+    cpus = int(results.machine["cores"])
+    measured = statistics.median(results.loads("int8", "per_second", BUSY, "photographs").values())
+    lines = [
+        "| CPUs | processes | CPUs allow | event loops allow | requests per second |",
+        "|--:|--:|--:|--:|--:|",
+    ]
+    for count in CPUS:
+        processes = math.ceil(count / CPUS_PER_PROCESS)
+        computed, looped = measured * count / cpus, processes * 1000 / HTTP_MS
+        figure = f"{_number(min(computed, looped))} ({'measured' if count == cpus else 'calculated'})"
+        lines.append(f"| {count} | {processes} | {_number(computed)} | {_number(looped)} | {figure} |")
+    return "\n".join(lines)
 
 
 def table(figures: dict[str, Any]) -> str:
@@ -98,4 +123,4 @@ def _number(value: float) -> str:
 
 if __name__ == "__main__":
     measured = json.loads(Path(sys.argv[1] if len(sys.argv) > 1 else FIGURES).read_text())
-    print(around(measured), table(measured), sep="\n\n")
+    print(machines(Results.read(SERVED)), around(measured), table(measured), sep="\n\n")

@@ -145,6 +145,9 @@ def test_the_page_about_scale_shows_what_its_command_prints() -> None:
     page = (REPOSITORY / "docs" / "scale.md").read_text()
     assert scale.around(figures) in page
     assert scale.table(figures) in page
+    assert scale.machines(Results.read(scale.SERVED)) in page
+    overhead = (REPOSITORY / "docs" / "benchmarks" / "overhead.md").read_text()
+    assert f"| this service, form | {scale.HTTP_MS} |" in overhead
 
 
 def test_a_bound_is_lifted_by_what_it_depends_on() -> None:

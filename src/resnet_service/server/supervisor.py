@@ -25,7 +25,7 @@ from resnet_service.system.shared_state import Column, SharedState
 log = logging.getLogger("resnet_service")
 
 WORKER = "resnet_service.server.worker"  # the module that each process runs
-_CPUS_PER_PROCESS = 4
+CPUS_PER_PROCESS = 4
 _TICK_SECONDS = 0.1
 # A worker whose event loop is silent for so long is replaced; the longer limit, where the kernel does not tell whether
 # a busy machine is the reason.
@@ -43,7 +43,7 @@ _MAX_FAILURES = 6
 def process_count(settings: Settings) -> int:
     """Return the number of processes: one for every four CPUs, but no more than images classified at once."""
     workers = settings.workers or available_cpus()
-    return min(settings.processes or math.ceil(available_cpus() / _CPUS_PER_PROCESS), workers)
+    return min(settings.processes or math.ceil(available_cpus() / CPUS_PER_PROCESS), workers)
 
 
 def supervise(listener: socket.socket, settings: Settings, count: int) -> None:
