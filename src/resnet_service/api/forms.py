@@ -128,5 +128,5 @@ class _Reader:
     def _decoded(self, name: bytes) -> str:
         try:
             return name.decode(self._charset)
-        except (UnicodeDecodeError, LookupError):
+        except (UnicodeError, LookupError):
             return name.decode("latin-1")

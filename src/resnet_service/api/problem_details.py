@@ -225,8 +225,9 @@ async def _service_error(request: Request, error: Exception) -> Response:
     if not isinstance(error, errors.ServiceError):  # Starlette's signature is wider than its calls
         raise error
     if isinstance(error, errors.OutOfResources):
-        log.error("%s Cause: %s", error, error.__cause__ or "unknown")
-    note_decoder_failure(error, request.app.state.service.metrics)
+        log.error("%s Cause: %s", error, _described(error.__cause__))
+    if isinstance(error, errors.BrokenImage):  # some others are raised before there is a service
+        note_decoder_failure(error, request.app.state.service.metrics)
     return respond_to(error, request.url.path)
 
 
@@ -238,10 +239,17 @@ def note_decoder_failure(error: errors.ServiceError, metrics: Metrics) -> None:
         metrics.decoder_failed(kind)
 
 
+def _described(cause: BaseException | None) -> str:
+    """Return an exception's type and text; a ``MemoryError`` mostly has no text."""
+    if cause is None:
+        return "unknown"
+    return f"{type(cause).__name__}: {cause}".removesuffix(": ")
+
+
 async def _exhausted(request: Request, error: Exception) -> Response:
     if not is_exhaustion(error):
         raise error
-    log.error("The service is out of resources: %s: %s", type(error).__name__, error)
+    log.error("The service is out of resources: %s", _described(error))
     return respond_to(errors.OutOfResources(), request.url.path)
 
 

@@ -81,7 +81,10 @@ async def read_images(request: Request, max_images: int) -> list[NamedImage]:
         raise UnsupportedMediaType(
             f"The content type {media_type[:100] or 'unknown'} is not accepted. {_HOW_TO_SEND_SEVERAL}"
         )
-    form = await _parse(request, max_images, _HOW_TO_SEND_SEVERAL)
+    try:
+        form = await _parse(request, max_images, _HOW_TO_SEND_SEVERAL)
+    except TooManyFilesError as error:
+        raise TooManyImages("form", max_images) from error
     images: list[NamedImage] = []
     for part in form:
         if part.name != FIELDS:
@@ -95,7 +98,10 @@ async def read_images(request: Request, max_images: int) -> list[NamedImage]:
 
 
 async def _from_form(request: Request) -> bytes:
-    form = await _parse(request, 1, HOW_TO_SEND)
+    try:
+        form = await _parse(request, 1, HOW_TO_SEND)
+    except TooManyFilesError as error:
+        raise _malformed(error, HOW_TO_SEND) from error
     part = next((part for part in reversed(form) if part.name == FIELD), None)
     if part is None or part.filename is None:
         raise MissingImage(f"The form has no file in the field {FIELD!r}. {HOW_TO_SEND}")
@@ -105,7 +111,11 @@ async def _from_form(request: Request) -> bytes:
 async def _parse(request: Request, max_files: int, how: str) -> list[Part]:
     try:
         return await read_form(request, max_files=max_files, max_fields=_MAX_FIELDS)
+    except TooManyFilesError:
+        raise
     except InvalidFormError as error:
-        if max_files > 1 and isinstance(error, TooManyFilesError):
-            raise TooManyImages("form", max_files) from error
-        raise MalformedForm(f"The form cannot be parsed: {error} {how}") from error
+        raise _malformed(error, how) from error
+
+
+def _malformed(error: InvalidFormError, how: str) -> MalformedForm:
+    return MalformedForm(f"The form cannot be parsed: {error} {how}")

@@ -89,8 +89,8 @@ class Metrics(Collector):
     Labels are bounded: ``route`` is a route's template, ``unmatched``, or ``unparsed`` for a request that was refused
     before its path was read; ``method`` is one of seven or ``other``; ``reason`` is an error code.
 
-    Call everything but ``exposition`` and ``log_lines_lost`` from one thread, the event loop's: values are changed
-    without a lock. Only the log's thread changes the number of lost lines.
+    Call everything but ``log_lines_lost`` from one thread, the event loop's: values are changed without a lock. Only
+    the log's thread changes the number of lost lines.
     """
 
     def __init__(self, shared: SharedState | None = None) -> None:

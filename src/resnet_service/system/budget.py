@@ -45,8 +45,8 @@ class SharedBudget:
     def acquire(self, size: int, seconds: float) -> bool:
         """Take ``size`` bytes; wait for them at most ``seconds``, and return whether they were free in time.
 
-        Blocks the calling thread. Whoever waits has the turn: nobody who came later overtakes it, so that a large
-        size is not starved by small ones. ``size`` must not exceed ``limit``.
+        Blocks the calling thread. Calls are served in order, so that a large size is
+        not starved by small ones. ``size`` must not exceed ``limit``.
         """
         end = time.monotonic() + seconds
         if not self._turn.acquire(timeout=max(0, min(seconds, threading.TIMEOUT_MAX))):

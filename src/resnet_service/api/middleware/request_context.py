@@ -87,7 +87,8 @@ class RequestContextMiddleware:
             else:
                 sent += len(message.get("body", b""))
                 if not message.get("more_body", False):
-                    # Before the last byte leaves: who has an answer finds it counted, even if this process dies now.
+                    # Before the last byte leaves: a client that has its answer finds it counted, even if this process
+                    # dies now.
                     end()
             await send(message)
 
