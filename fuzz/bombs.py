@@ -405,6 +405,19 @@ def tiff_of_overlapping_values() -> bytes:
     return _tiff(entries, b"x" * 9_000_000)
 
 
+def tiff_of_fewer_overlapping_values() -> bytes:
+    """4,000 tags that share one value of 9 MB, of which each would get a copy."""
+    entries = {**_grey(1, 1), 273: (4, 1, 8), 278: (4, 1, 1), 279: (4, 1, 1)}
+    entries.update({30_000 + number: (7, 9_000_000, 8) for number in range(4000)})
+    return _tiff(entries, b"x" * 9_000_000)
+
+
+def tiff_of_many_fractions() -> bytes:
+    """A resolution of a million fractions, each of which becomes an object."""
+    entries = {**_grey(1, 1), 273: (4, 1, 8), 278: (4, 1, 1), 279: (4, 1, 1), 282: (5, 1_000_000, 8)}
+    return _tiff(entries, struct.pack("<II", 7, 3) * 1_000_000)
+
+
 def tiff_of_nested_directories() -> bytes:
     """EXIF, GPS and interoperability directories that refer to the main one."""
     entries = {**_grey(1, 1), 273: (4, 1, 8), 278: (4, 1, 1), 279: (4, 1, 1)}

@@ -20,6 +20,8 @@ from PIL import Image
 
 Make = Callable[[int, int], bytes]
 
+_TURNED = b'<x tiff:Orientation="6"/>'
+
 
 def _pixels(width: int, height: int, mode: str) -> Image.Image:
     """Return an image without zero bytes, since memory that is not written to is not counted; it packs well."""
@@ -45,6 +47,18 @@ def _variant(mode: str, file_format: str, **options: Any) -> Make:
             settings["exif"] = exif.tobytes()
         _pixels(width, height, mode).save(buffer, file_format, **settings)
         return buffer.getvalue()
+
+    return make
+
+
+def _transparent_late(mode: str) -> Make:
+    """Build a PNG whose transparent colour comes after its pixels."""
+
+    def make(width: int, height: int) -> bytes:
+        data = _variant(mode, "PNG", compress_level=1)(width, height)
+        content = b"tRNS" + b"\0\1" * (3 if mode == "RGB" else 1)
+        chunk = struct.pack(">I", len(content) - 4) + content + struct.pack(">I", zlib.crc32(content))
+        return data[:-12] + chunk + data[-12:]
 
     return make
 
@@ -84,6 +98,8 @@ def _variants() -> dict[str, Make]:
                 name = f"jpeg {mode} {'progressive' if progressive else 'baseline'} subsampling {subsampling}"
                 made[name] = _variant(mode, "JPEG", progressive=progressive, subsampling=subsampling)
     made["jpeg RGB turned"] = _variant("RGB", "JPEG", turn=6)
+    made["jpeg RGB turned by XMP"] = _variant("RGB", "JPEG", xmp=_TURNED)
+    made["jpeg L turned by XMP"] = _variant("L", "JPEG", xmp=_TURNED)
     made["jpeg RGB progressive turned"] = _variant("RGB", "JPEG", progressive=True, subsampling=0, turn=6)
     made["jpeg CMYK progressive turned"] = _variant("CMYK", "JPEG", progressive=True, subsampling=0, turn=6)
     for mode in ("1", "L", "P", "RGB", "RGBA", "LA", "I;16"):
@@ -92,6 +108,8 @@ def _variants() -> dict[str, Make]:
     made["png P transparent"] = _variant("P", "PNG", compress_level=1, transparency=3)
     made["png P transparent turned"] = _variant("P", "PNG", compress_level=1, transparency=3, turn=6)
     made["png RGB transparent"] = _variant("RGB", "PNG", compress_level=1, transparency=(1, 2, 3))
+    made["png RGB transparent after its pixels"] = _transparent_late("RGB")
+    made["png L transparent after its pixels"] = _transparent_late("L")
     made["png L transparent"] = _variant("L", "PNG", compress_level=1, transparency=3)
     for depth, colour in ((8, 0), (8, 2), (8, 3), (8, 4), (8, 6), (16, 0), (16, 2), (16, 4), (16, 6)):
         for interlaced in (0, 1):
@@ -106,6 +124,7 @@ def _variants() -> dict[str, Make]:
         made[f"gif {mode}"] = _variant(mode, "GIF")
         made[f"gif {mode} interlaced"] = _variant(mode, "GIF", interlace=1)
         made[f"gif {mode} transparent"] = _variant(mode, "GIF", transparency=3)
+        made[f"gif {mode} transparent, disposed of"] = _variant(mode, "GIF", transparency=3, disposal=2)
     for mode in ("1", "L", "P", "RGB", "RGBA"):
         made[f"bmp {mode}"] = _variant(mode, "BMP")
     for compression in ("raw", "tiff_lzw", "tiff_adobe_deflate", "packbits"):

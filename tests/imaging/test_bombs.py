@@ -37,6 +37,8 @@ STRUCTURAL = {
     "tiff_of_a_large_tile": "tiles",
     "bmp_of_a_long_leap": "run-length",
     "bmp_of_single_pixels": "run-length",
+    "tiff_of_fewer_overlapping_values": "overlap",
+    "tiff_of_many_fractions": "numbers in its fields",
     "bmp_of_ends_of_lines": "run-length",
     "bmp_of_nibbles": "run-length",
 }

@@ -36,9 +36,12 @@ MAX_FRAME_TABLE_BYTES = 262_144
 # Ratio of coded to declared pixels: 2 with an alpha plane; thumbnails and rounded-up sizes add less than 2.
 MAX_CODED_RATIO, MAX_CODED_EXTRA = 4, 1_000_000
 
-# TIFF: Pillow reads fields and strips one by one, in Python.
+# TIFF: Pillow reads fields and strips one by one, in Python, and makes an object of each number.
 MAX_FIELDS = 4_096
 MAX_STRIPS = 65_536
+# Strips have two numbers each. A fraction counts as four, since it is an object of several numbers.
+MAX_NUMBERS = 200_000
+_FRACTION = 4
 
 # BMP: Pillow decodes run lengths in Python, and pads lines pixel by pixel.
 MAX_RUN_LENGTH_PIXELS = 4_000_000
@@ -47,6 +50,9 @@ MAX_RUN_LENGTH_BYTES = 1_000_000
 # TIFF 6.0, sections 8 and 15
 _STRIP_OFFSETS, _TILE_OFFSETS = 273, 324
 _TILE_WIDTH, _TILE_LENGTH = 322, 323
+# TIFF 6.0, section 2, and BigTIFF: the bytes of a value by its type.
+_VALUE_BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
+_BYTES, _FRACTIONS = (1, 2, 7), (5, 10)
 
 _SCAN = b"\xff\xda"
 _AFTER_ENTROPY = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
@@ -181,10 +187,23 @@ def _check_tiff(data: bytes) -> None:
     head, each = (8, 20) if large else (2, 12)
     if number(directory, head) > MAX_FIELDS:
         raise too_many("fields", MAX_FIELDS)
+    width = 8 if large else 4
+    numbers = size = 0
     for index in range(number(directory, head)):
         field = directory + head + index * each
-        if number(field, 2) in (_STRIP_OFFSETS, _TILE_OFFSETS) and number(field + 4, 8 if large else 4) > MAX_STRIPS:
+        tag, kind, count = number(field, 2), number(field + 2, 2), number(field + 4, width)
+        if tag in (_STRIP_OFFSETS, _TILE_OFFSETS) and count > MAX_STRIPS:
             raise too_many("strips", MAX_STRIPS)
+        bytes_ = count * _VALUE_BYTES.get(kind, 0)
+        if bytes_ <= width or number(field + 4 + width, width) + bytes_ > len(data):  # Pillow skips what is cut off
+            continue
+        size += bytes_
+        if kind not in _BYTES:
+            numbers += count * (_FRACTION if kind in _FRACTIONS else 1)
+    if numbers > MAX_NUMBERS:
+        raise too_many("numbers in its fields", MAX_NUMBERS)
+    if size > len(data):  # each field would have a copy of the same bytes
+        raise BrokenImage("The fields of this TIFF image overlap.")
 
 
 def _check_bmp(data: bytes) -> None:

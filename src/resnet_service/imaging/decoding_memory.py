@@ -16,6 +16,9 @@ _RGB = 4
 # Metadata that Pillow parses takes this many times its own bytes; the bombs of small chunks take 6.
 _METADATA = 7
 
+# The numbers of a TIFF's fields, at the limit of ``decoder_limits``.
+_TIFF_NUMBERS = 10 << 20
+
 # libwebp's animation decoder keeps two canvases; its output, and Pillow's image, are two more. A lossless frame is
 # decoded to a buffer of its own.
 _WEBP = 18
@@ -59,8 +62,15 @@ def decoding_bytes(image: Image.Image, data: bytes, size: tuple[int, int]) -> in
             copies = 2 if _turned(image) else 1
             before = copies * pixels * stored + _strip(image)
             before, after = before + len(data), after + len(data)
-        case "PNG" | "GIF":
+            before, after = before + _TIFF_NUMBERS, after + _TIFF_NUMBERS
+        case "PNG":
             before, metadata = pixels * stored, len(data) // _METADATA
+            if image.mode in ("1", "L", "P", "RGB") and b"tRNS" in data:  # also after the pixels
+                after = pixels * (stored + 2 * _RGB)
+        case "GIF":
+            # A frame that is disposed of is kept beside the image.
+            before, metadata = 2 * pixels * stored, len(data) // _METADATA
+            after += pixels * stored
         case _:
             before = pixels * stored
     return _FIXED + max(before, after) + _METADATA * metadata
@@ -68,8 +78,8 @@ def decoding_bytes(image: Image.Image, data: bytes, size: tuple[int, int]) -> in
 
 def _converted(image: Image.Image, stored: int) -> int:
     """Return the bytes a pixel while a loaded image becomes RGB, and then is turned upright."""
-    # A PNG may have its EXIF after its pixels.
-    turned = 2 * _RGB if image.format == "PNG" or "exif" in image.info else _RGB
+    # A PNG may have its EXIF after its pixels. Pillow finds an orientation in XMP, too.
+    turned = 2 * _RGB if image.format == "PNG" or "exif" in image.info or "xmp" in image.info else _RGB
     if stored == 2:
         return _DEEP
     if image.mode == "RGBA":
