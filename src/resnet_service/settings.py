@@ -119,7 +119,7 @@ class Settings(BaseSettings):
     max_pixels: int = Field(DEFAULT_MAX_PIXELS, ge=1, description="Largest image, in pixels; checked before decoding.")
     max_decoding_bytes: int = Field(
         DEFAULT_MAX_DECODING_BYTES,
-        ge=2**20,
+        ge=2**25,  # less would refuse nearly all photographs
         description="Memory, in bytes, of all images while they are decoded; an image waits until its part is free.",
     )
     max_batch: int = Field(

@@ -37,6 +37,7 @@ def slow(route: str) -> dict[str, str]:
 
 
 PROBES = requests("200", "0+7x240", "/health/ready") | requests("200", "0+3x240", "/metrics")
+RESTARTS = f"resnet_service_worker_restarts_total{{{TARGET}}}"
 STARTS = f"process_start_time_seconds{{{TARGET}}}"
 RELOADS = f'resnet_service_reloads_total{{{TARGET},what="model",outcome="%s"}}'
 LIMIT = {f"resnet_service_memory_limit_bytes{{{TARGET}}}": "1000x240"}
@@ -65,6 +66,11 @@ CASES: list[tuple[str, dict[str, str], dict[str, str]]] = [
         "Restarting",
         {STARTS: "1x20 2x20 3x20 4x200"} | READY,
         {STARTS: "1x20 2x20 2x200"} | READY,
+    ),
+    (
+        "Restarting",
+        {RESTARTS: "0x20 1x20 2x10 3x200"} | READY,
+        {RESTARTS: "0x20 1x20 2x200"} | READY,
     ),
     ("Unready", {f"resnet_service_ready{{{TARGET}}}": "0x240"}, READY),
     (
