@@ -30,10 +30,10 @@ _CONNECTIONS = 4
 
 # From a profile of the server's process.
 _MISSED = """\
-Two things keep the ratios above their bars. The first is the parser. h11 is written in Python, and what it adds to
-FastAPI's handler of raw bodies is about as much as the bar allows for all protections together;
-[decision 0036](../decisions/0036-h11-parses-requests.md) says why it is there. The second is what the references do
-without, the most expensive first in a profile of a request with a raw body:
+The bars are what this project aims at. Two things keep the ratios above them. The first is the parser. h11 is written
+in Python, and what it adds to FastAPI's handler of raw bodies is about as much as the bar allows for all protections
+together; [decision 0036](../decisions/0036-h11-parses-requests.md) says why it is there. The second is what the
+references do without, the most expensive first in a profile of a request with a raw body:
 
 - the line in the log: a record, its JSON, and the thread that writes it;
 - the response: h11 validates and encodes a header with twice as many fields;

@@ -34,8 +34,7 @@ def free_port() -> int:
 def place(tmp_path: Path) -> Path:
     """Return a folder with what the commands name."""
     (tmp_path / "checkpoints").symlink_to(REPOSITORY / "checkpoints")
-    image = sorted((REPOSITORY / "tests" / "data" / "fashion-mnist" / "bag").glob("*.png"))[0]
-    (tmp_path / "image.png").symlink_to(image)
+    (tmp_path / "examples").symlink_to(REPOSITORY / "examples")
     tools = tmp_path / "bin"
     tools.mkdir()
     (tools / "python").symlink_to(sys.executable)

@@ -15,8 +15,8 @@ class Arguments:
     """The arguments with which to call an endpoint or a dependency.
 
     For endpoints and dependencies that are coroutine functions, take the request, the response, and parameters of path,
-    query and header fields, and nothing else. FastAPI's own ``solve_dependencies`` is for all others, too, and costs
-    about ten times as much.
+    query and header fields, and nothing else. FastAPI's own ``solve_dependencies`` is for all others, too, and enters a
+    stack of contexts for each request, which costs more than the arguments themselves.
 
     Args:
         dependant: What FastAPI found in the signature.
