@@ -1,6 +1,7 @@
 """What one connection, or many, can hold and stop: attacks on a real process while its health is probed."""
 
 import json
+import os
 import resource
 import socket
 import statistics
@@ -151,6 +152,28 @@ def test_if_all_are_busy_only_probes_are_answered() -> None:
             assert (b'"code":"too_many_connections"' in answer) == (status == 503)
 
 
+def test_a_probe_is_known_by_its_whole_path() -> None:
+    paths = {"http://h/health/live": 200, "/metrics?x=1": 200, "/metricsfoo": 503, "http://h/labels": 503}
+    with busy(1) as (url, _):
+        for path, status in paths.items():
+            with connected(url) as connection:
+                connection.sendall(head("GET", path))
+                assert read_to_end(connection).startswith(b"HTTP/1.1 %d " % status), path
+
+
+def test_an_evicted_client_that_reads_nothing_holds_no_descriptor() -> None:
+    app = create_app(Settings(max_connections=1), FakeClassifier())
+    with served(app) as client, ExitStack() as open_:
+        url = str(client.base_url)
+        before = len(os.listdir("/proc/self/fd"))
+        for _ in range(4):
+            connection = open_.enter_context(connected(url, receive_buffer=4096))
+            connection.sendall(head("GET", "/docs/swagger-ui-bundle.js") * 4)
+            time.sleep(0.5)
+        # Each client has a descriptor in this process, and the last one's connection another.
+        until(lambda: len(os.listdir("/proc/self/fd")) <= before + 5, seconds=2)
+
+
 def test_silent_connections_beyond_the_reserve_are_closed_for_new_ones() -> None:
     with busy(1) as (url, _), ExitStack() as open_:
         silent = [open_.enter_context(connected(url)) for _ in range(70)]
@@ -177,6 +200,18 @@ def test_a_client_that_sends_no_more_gets_all_its_answers(server: ServerProcess)
         received = read_to_end(connection)
     assert received.count(b"HTTP/1.1 200 ") == 2
     assert b'"classes"' in received
+
+
+@pytest.mark.parametrize("path", ["/predict", "/labels"])
+def test_no_request_is_lost_where_a_turn_ends(server: ServerProcess, path: str) -> None:
+    """Whether the application reads the body before them, or refuses the request before it has arrived."""
+    begin = head("POST", path, Transfer_Encoding="chunked") + b"%x\r\n%b\r\n0\r\n\r\n" % (len(IMAGE), IMAGE)
+    for number in range(1, 14):
+        with connected(server.url) as connection:
+            connection.sendall(begin + head("GET", "/labels") * number)
+            connection.shutdown(socket.SHUT_WR)
+            answers = read_to_end(connection).count(b"HTTP/1.1 200 ")
+        assert answers == number + (path == "/predict")
 
 
 def test_a_client_that_has_closed_is_not_one_that_sends_no_more() -> None:
