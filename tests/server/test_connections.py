@@ -1,5 +1,6 @@
 """What one connection, or many, can hold and stop: attacks on a real process while its health is probed."""
 
+import asyncio
 import json
 import os
 import resource
@@ -16,6 +17,9 @@ import pytest
 from fuzz.connections import ENDLESS, PIPELINED, Impact, impact_of
 from resnet_service.api.app import create_app
 from resnet_service.inference.fake import FakeClassifier
+from resnet_service.observability.metrics import Metrics
+from resnet_service.server.acceptance import Acceptor
+from resnet_service.server.http_protocol import BoundedProtocol
 from resnet_service.settings import Settings
 from tests.support.images import encoded, noise
 from tests.support.processes import holdings
@@ -161,7 +165,15 @@ def test_a_probe_is_known_by_its_whole_path() -> None:
                 assert read_to_end(connection).startswith(b"HTTP/1.1 %d " % status), path
 
 
-def test_an_evicted_client_that_reads_nothing_holds_no_descriptor() -> None:
+def test_an_evicted_client_that_reads_nothing_holds_no_descriptor(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = BoundedProtocol.connection_made
+
+    def small(self: BoundedProtocol, transport: asyncio.Transport) -> None:
+        """Keep the response out of the kernel's buffer, which may hold all of it."""
+        transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        made(self, transport)
+
+    monkeypatch.setattr(BoundedProtocol, "connection_made", small)
     app = create_app(Settings(max_connections=1), FakeClassifier())
     with served(app) as client, ExitStack() as open_:
         url = str(client.base_url)
@@ -172,6 +184,24 @@ def test_an_evicted_client_that_reads_nothing_holds_no_descriptor() -> None:
             time.sleep(0.5)
         # Each client has a descriptor in this process, and the last one's connection another.
         until(lambda: len(os.listdir("/proc/self/fd")) <= before + 5, seconds=2)
+
+
+def test_what_was_accepted_just_before_the_end_is_known_to_it() -> None:
+    """Otherwise a client that sends nothing would delay the end: it is told to close only if it is known."""
+    made: list[asyncio.Protocol] = []
+
+    class Protocol(asyncio.Protocol):
+        def connection_made(self, transport: asyncio.BaseTransport) -> None:
+            made.append(self)
+
+    async def accept_and_close() -> None:
+        with socket.create_server(("127.0.0.1", 0)) as listener, socket.create_connection(listener.getsockname()):
+            acceptor = Acceptor(listener, Protocol, Metrics())
+            acceptor._accept()
+            await acceptor.close()
+            assert len(made) == 1
+
+    asyncio.run(accept_and_close())
 
 
 def test_silent_connections_beyond_the_reserve_are_closed_for_new_ones() -> None:
