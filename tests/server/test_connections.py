@@ -1,6 +1,7 @@
 """What one connection, or many, can hold and stop: attacks on a real process while its health is probed."""
 
 import asyncio
+import errno
 import json
 import os
 import resource
@@ -10,6 +11,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from typing import NoReturn
 
 import httpx
 import pytest
@@ -200,6 +202,27 @@ def test_what_was_accepted_just_before_the_end_is_known_to_it() -> None:
             acceptor._accept()
             await acceptor.close()
             assert len(made) == 1
+
+    asyncio.run(accept_and_close())
+
+
+def test_the_error_of_one_connection_does_not_stop_accepting() -> None:
+    """accept(2) passes on errors of the network; only used-up resources are worth a pause."""
+    errors: list[OSError] = [OSError(errno.EPROTO, "Protocol error"), BlockingIOError()]
+
+    class Listener(socket.socket):
+        def accept(self) -> NoReturn:
+            raise errors.pop(0)
+
+    async def accept_and_close() -> None:
+        with Listener() as listener:
+            listener.bind(("127.0.0.1", 0))
+            metrics = Metrics()
+            acceptor = Acceptor(listener, asyncio.Protocol, metrics)
+            acceptor._accept()
+            await acceptor.close()
+            assert b'reason="out_of_resources"} 1' not in metrics.exposition("")[0]
+            assert not errors
 
     asyncio.run(accept_and_close())
 
