@@ -1,6 +1,9 @@
 """What one connection, or many, can hold and stop: attacks on a real process while its health is probed."""
 
+import asyncio
+import errno
 import json
+import os
 import resource
 import socket
 import statistics
@@ -8,6 +11,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from typing import NoReturn
 
 import httpx
 import pytest
@@ -15,6 +19,9 @@ import pytest
 from fuzz.connections import ENDLESS, PIPELINED, Impact, impact_of
 from resnet_service.api.app import create_app
 from resnet_service.inference.fake import FakeClassifier
+from resnet_service.observability.metrics import Metrics
+from resnet_service.server.acceptance import Acceptor
+from resnet_service.server.http_protocol import BoundedProtocol
 from resnet_service.settings import Settings
 from tests.support.images import encoded, noise
 from tests.support.processes import holdings
@@ -151,6 +158,75 @@ def test_if_all_are_busy_only_probes_are_answered() -> None:
             assert (b'"code":"too_many_connections"' in answer) == (status == 503)
 
 
+def test_a_probe_is_known_by_its_whole_path() -> None:
+    paths = {"http://h/health/live": 200, "/metrics?x=1": 200, "/metricsfoo": 503, "http://h/labels": 503}
+    with busy(1) as (url, _):
+        for path, status in paths.items():
+            with connected(url) as connection:
+                connection.sendall(head("GET", path))
+                assert read_to_end(connection).startswith(b"HTTP/1.1 %d " % status), path
+
+
+def test_an_evicted_client_that_reads_nothing_holds_no_descriptor(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = BoundedProtocol.connection_made
+
+    def small(self: BoundedProtocol, transport: asyncio.Transport) -> None:
+        """Keep the response out of the kernel's buffer, which may hold all of it."""
+        transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        made(self, transport)
+
+    monkeypatch.setattr(BoundedProtocol, "connection_made", small)
+    app = create_app(Settings(max_connections=1), FakeClassifier())
+    with served(app) as client, ExitStack() as open_:
+        url = str(client.base_url)
+        before = len(os.listdir("/proc/self/fd"))
+        for _ in range(4):
+            connection = open_.enter_context(connected(url, receive_buffer=4096))
+            connection.sendall(head("GET", "/docs/swagger-ui-bundle.js"))
+            time.sleep(0.5)
+        # Each client has a descriptor in this process, and the last one's connection another.
+        until(lambda: len(os.listdir("/proc/self/fd")) <= before + 5, seconds=2)
+
+
+def test_what_was_accepted_just_before_the_end_is_known_to_it() -> None:
+    """Otherwise a client that sends nothing would delay the end: it is told to close only if it is known."""
+    made: list[asyncio.Protocol] = []
+
+    class Protocol(asyncio.Protocol):
+        def connection_made(self, transport: asyncio.BaseTransport) -> None:
+            made.append(self)
+
+    async def accept_and_close() -> None:
+        with socket.create_server(("127.0.0.1", 0)) as listener, socket.create_connection(listener.getsockname()):
+            acceptor = Acceptor(listener, Protocol, Metrics())
+            acceptor._accept()
+            await acceptor.close()
+            assert len(made) == 1
+
+    asyncio.run(accept_and_close())
+
+
+def test_the_error_of_one_connection_does_not_stop_accepting() -> None:
+    """accept(2) passes on errors of the network; only used-up resources are worth a pause."""
+    errors: list[OSError] = [OSError(errno.EPROTO, "Protocol error"), BlockingIOError()]
+
+    class Listener(socket.socket):
+        def accept(self) -> NoReturn:
+            raise errors.pop(0)
+
+    async def accept_and_close() -> None:
+        with Listener() as listener:
+            listener.bind(("127.0.0.1", 0))
+            metrics = Metrics()
+            acceptor = Acceptor(listener, asyncio.Protocol, metrics)
+            acceptor._accept()
+            await acceptor.close()
+            assert b'reason="out_of_resources"} 1' not in metrics.exposition("")[0]
+            assert not errors
+
+    asyncio.run(accept_and_close())
+
+
 def test_silent_connections_beyond_the_reserve_are_closed_for_new_ones() -> None:
     with busy(1) as (url, _), ExitStack() as open_:
         silent = [open_.enter_context(connected(url)) for _ in range(70)]
@@ -177,6 +253,18 @@ def test_a_client_that_sends_no_more_gets_all_its_answers(server: ServerProcess)
         received = read_to_end(connection)
     assert received.count(b"HTTP/1.1 200 ") == 2
     assert b'"classes"' in received
+
+
+@pytest.mark.parametrize("path", ["/predict", "/labels"])
+def test_no_request_is_lost_where_a_turn_ends(server: ServerProcess, path: str) -> None:
+    """Whether the application reads the body before them, or refuses the request before it has arrived."""
+    begin = head("POST", path, Transfer_Encoding="chunked") + b"%x\r\n%b\r\n0\r\n\r\n" % (len(IMAGE), IMAGE)
+    for number in range(1, 14):
+        with connected(server.url) as connection:
+            connection.sendall(begin + head("GET", "/labels") * number)
+            connection.shutdown(socket.SHUT_WR)
+            answers = read_to_end(connection).count(b"HTTP/1.1 200 ")
+        assert answers == number + (path == "/predict")
 
 
 def test_a_client_that_has_closed_is_not_one_that_sends_no_more() -> None:

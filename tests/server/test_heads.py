@@ -1,6 +1,7 @@
 """Request heads that a server must refuse, and trailer fields, which it must not take for header fields."""
 
 import re
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -82,4 +83,11 @@ def test_what_follows_a_malformed_body_is_read_and_dropped(url: str) -> None:
     with connected(url) as connection:
         connection.sendall(head(Transfer_Encoding="chunked") + b"1\r\nx\r\n" * 100 + b"malformed\r\n")
         connection.sendall(b"x" * 10_000_000)
+        assert read_answer(connection).startswith(b"HTTP/1.1 400 ")
+
+
+def test_what_follows_a_malformed_chunk_at_once_does_not_reset_the_connection(url: str) -> None:
+    with connected(url) as connection:
+        connection.sendall(head(Transfer_Encoding="chunked") + b"malformed\r\n" + b"x" * 10_000_000)
+        time.sleep(3)  # longer than the server waits for the client to close
         assert read_answer(connection).startswith(b"HTTP/1.1 400 ")

@@ -24,6 +24,9 @@ from resnet_service.system.shared_state import SharedState
 
 # Orchestrators and load balancers, which have no key, ask these.
 _PROBES = (operations.probes, open_inference.probes)
+_HEALTH_PATHS = frozenset(route.path for router in _PROBES for route in router.routes if isinstance(route, APIRoute))
+# Answered also if no connection is left for other requests.
+PROBE_PATHS = _HEALTH_PATHS | {operations.METRICS_PATH}
 ROUTERS = (
     predict.router,
     explain.router,
@@ -138,6 +141,5 @@ def _open_paths(settings: Settings) -> frozenset[str]:
 
     The page sends the visitor's key with its own requests. The OpenAPI document has nothing that is not public.
     """
-    probes = {route.path for router in _PROBES for route in router.routes if isinstance(route, APIRoute)}
     metrics = {operations.METRICS_PATH} if settings.metrics_open else set()
-    return static.PATHS | {document.PATH} | probes | metrics
+    return static.PATHS | {document.PATH} | _HEALTH_PATHS | metrics

@@ -8,6 +8,7 @@ from typing import Any
 
 from resnet_service.errors import OutOfResources
 from resnet_service.observability.metrics import Metrics
+from resnet_service.system.resources import is_exhaustion
 from resnet_service.system.shared_state import Column, SharedState
 
 log = logging.getLogger("resnet_service")
@@ -74,12 +75,13 @@ class Acceptor:
         listener.listen(_BACKLOG)
         self._loop.add_reader(listener.fileno(), self._accept)
 
-    def close(self) -> None:
-        """Stop listening, in this process."""
+    async def close(self) -> None:
+        """Stop listening, in this process, and return when all accepted connections have their protocol."""
         if self._timer is not None:
             self._timer.cancel()
         self._loop.remove_reader(self._listener.fileno())
         self._listener.close()
+        await asyncio.gather(*self._starting, return_exceptions=True)
 
     def _accept(self) -> None:
         for _ in range(_AT_ONCE):
@@ -88,11 +90,13 @@ class Acceptor:
                 return
             try:
                 accepted, _ = self._listener.accept()
-            except (BlockingIOError, InterruptedError, ConnectionAbortedError):  # none, or another process has it
+            except BlockingIOError:  # none, or another process has it
                 return
             except OSError as error:
-                self._failed(error)
-                return
+                if is_exhaustion(error):
+                    self._failed(error)
+                    return
+                continue  # the error of one connection: accept(2)
             accepted.setblocking(False)
             if self._shared is not None:
                 # Counted at once; the set counts it again, as the same one, when the protocol has it.

@@ -21,7 +21,6 @@ _PIECE = 16_384
 _EVENTS = 10
 # Bytes of empty lines before a request that may arrive at once.
 _EMPTY_LINES = 16
-_PROBES = (b"/health/", b"/v2/health/", b"/metrics")
 
 
 class BoundedConnection(h11.Connection):
@@ -29,20 +28,21 @@ class BoundedConnection(h11.Connection):
 
     h11 bounds the lines of chunks and the trailers by ``max_head``, and stops after each request until it has been
     answered. This class adds what h11 leaves open: a head is given to it only when it is complete and within its bounds
-    of bytes and fields, it never gets bytes of the next request, and it is strict where readers of HTTP differ.
+    of bytes and fields, and it is strict where readers of HTTP differ. What a piece of a chunked body holds of the next
+    request, ``start_next_cycle`` takes back.
 
     Args:
         max_head: Bytes of a request line with its fields, of one chunk's line, and of all trailers.
-        probes_only: Refuse all requests but those of health checks and of the metrics.
+        paths: Refuse requests of other paths; ``None`` allows all.
 
     """
 
-    def __init__(self, max_head: int, *, probes_only: bool = False) -> None:
+    def __init__(self, max_head: int, paths: frozenset[str] | None = None) -> None:
         super().__init__(h11.SERVER, max_head)
         self.error: ServiceError = MalformedRequest()  # why ``next_event`` has raised
         self.body_was_malformed = False
         self._max_head = max_head
-        self._probes_only = probes_only
+        self._paths = paths
         self._unparsed = bytearray()
         self._body_left = 0  # bytes of a body with a length
         self._response_head: Any = None  # not yet written
@@ -60,11 +60,11 @@ class BoundedConnection(h11.Connection):
 
     @property
     def turn_is_over(self) -> bool:
-        """Whether there is more to parse, which has to wait for the next turn."""
+        """Whether this turn's events are used up."""
         return self._events_left == 0
 
     @property
-    def waits(self) -> bool:
+    def has_deferred_bytes(self) -> bool:
         """Whether bytes wait until the request before them has been answered."""
         return bool(self._unparsed) and self.their_state not in (h11.IDLE, h11.SEND_BODY)
 
@@ -102,7 +102,7 @@ class BoundedConnection(h11.Connection):
             if not self.in_body or not self._unparsed:
                 self._events_left += 1
                 return event
-            size = max(self._body_left, _PIECE)
+            size = self._body_left if self._body_left > 0 else _PIECE
             super().receive_data(bytes(self._unparsed[:size]))
             del self._unparsed[:size]
         return h11.NEED_DATA
@@ -148,12 +148,14 @@ class BoundedConnection(h11.Connection):
         self._check(request)
         if _ABSOLUTE.match(request.target):  # to a proxy; RFC 9112, section 3.2.2, wants servers to accept it
             target = _ABSOLUTE.sub(b"", request.target, count=1)
-            return h11.Request(
+            request = h11.Request(
                 method=request.method,
                 headers=request.headers,
                 target=target if target.startswith(b"/") else b"/" + target,
                 http_version=request.http_version,
             )
+        if self._paths is not None and request.target.partition(b"?")[0].decode("ascii") not in self._paths:
+            self._refuse(TooManyConnections())
         return request
 
     def _check(self, request: h11.Request) -> None:
@@ -170,8 +172,6 @@ class BoundedConnection(h11.Connection):
             self._refuse(MalformedRequest())
         if request.method == b"CONNECT":
             self._refuse(MalformedRequest("This server does not support CONNECT."))
-        if self._probes_only and not request.target.startswith(_PROBES):
-            self._refuse(TooManyConnections())
         self._body_left = length
 
     def _refuse(self, error: ServiceError) -> NoReturn:

@@ -14,6 +14,7 @@ from typing import Any
 from uvicorn.protocols.http.flow_control import CLOSE_HEADER, HIGH_WATER_LIMIT, FlowControl
 from uvicorn.protocols.http.h11_impl import STATUS_PHRASES, H11Protocol
 
+from resnet_service.api.app import PROBE_PATHS
 from resnet_service.api.dependencies import Service
 from resnet_service.api.problem_details import respond_to
 from resnet_service.errors import RequestTooSlow, ServiceError, TooManyConnections
@@ -77,7 +78,7 @@ class BoundedProtocol(H11Protocol):
         self._to_acknowledge = 0  # they have arrived when the client has acknowledged this many bytes
         limit = self._settings.max_connections
         self._beyond_limit = len(self.connections) > limit and not self._evict_idle(_SILENT_SECONDS)
-        self.conn = BoundedConnection(self._settings.max_header_bytes, probes_only=self._beyond_limit)
+        self.conn = BoundedConnection(self._settings.max_header_bytes, PROBE_PATHS if self._beyond_limit else None)
         if len(self.connections) > limit + _RESERVED and not self._evict_idle(0):
             self._refuse(TooManyConnections())
 
@@ -117,6 +118,8 @@ class BoundedProtocol(H11Protocol):
             return
         latest = self.cycle
         super().handle_events()
+        if self._refused:
+            return
         if self.cycle is not latest:
             self._head_since = None
             if self.service.health.draining or self._beyond_limit:
@@ -124,7 +127,7 @@ class BoundedProtocol(H11Protocol):
         if self.conn.turn_is_over:
             self.loop.call_soon(self._next_turn)
         # Bytes of later requests are not read before their time.
-        self.flow.hold(self.conn.turn_is_over or self.conn.waits)
+        self.flow.hold(self.conn.turn_is_over or self.conn.has_deferred_bytes)
         self._read_on()
 
     def on_response_complete(self) -> None:
@@ -135,8 +138,7 @@ class BoundedProtocol(H11Protocol):
         if self._idle():
             if self.conn.in_head:
                 self._head_since = now
-            if self._half_closed:
-                self.transport.close()
+            self._end_if_half_closed()
 
     def send_400_response(self, msg: str) -> None:
         """Refuse a request with the problem document of ``conn.error``."""
@@ -179,6 +181,12 @@ class BoundedProtocol(H11Protocol):
     def _next_turn(self) -> None:
         self.conn.begin_turn()
         self.handle_events()
+        self._end_if_half_closed()
+
+    def _end_if_half_closed(self) -> None:
+        """Close if the client sends no more and all that it has sent is answered."""
+        if self._half_closed and self._idle() and not self.conn.turn_is_over:
+            self.transport.close()
 
     def _end_yield(self) -> None:
         self.flow.yields = False
@@ -208,7 +216,7 @@ class BoundedProtocol(H11Protocol):
         if not idle:
             return False
         oldest = min(idle, key=lambda other: other._idle_since)
-        oldest.transport.close()
+        oldest._abort()  # closing would wait for a client that reads nothing, and no sweep would end that
         self.connections.discard(oldest)  # now, since more may come before it is lost
         return True
 
@@ -252,6 +260,7 @@ class BoundedProtocol(H11Protocol):
         """Respond with an error below the application, and close."""
         self._refused = True
         self.flow.hold(False)
+        self.flow.resume_reading()  # what comes is dropped
         self._head_since = None
         self._unset_keepalive_if_required()
         ctx: RequestContext | None = None
@@ -303,7 +312,9 @@ class _Flow(FlowControl):
         """Stop reading until the hold ends, or end it; reading does not resume by itself."""
         self.held = held
         if held:
-            self.pause_reading()
+            # In any case: uvicorn resumes the transport itself behind a body that the application did not read.
+            self.read_paused = True
+            self._transport.pause_reading()
 
     def resume_reading(self) -> None:
         """Read on, unless there is a hold."""

@@ -128,7 +128,7 @@ class Server(uvicorn.Server):
         """Close the listening sockets, finish the accepted requests, and end."""
         self.service.health.draining = True
         for acceptor in self._acceptors:
-            acceptor.close()
+            await acceptor.close()
         await super().shutdown(sockets)
         self._sweeping.cancel()
         if sockets:
