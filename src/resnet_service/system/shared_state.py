@@ -33,8 +33,8 @@ class Column(IntEnum):
     BEGUN = 8  # the supervisor's row: seconds since the epoch
 
 
-class Descriptors(NamedTuple):
-    """Descriptors by which a started process opens what it shares."""
+class SharedDescriptors(NamedTuple):
+    """SharedDescriptors by which a started process opens what it shares."""
 
     processes: int
     metrics: int
@@ -63,9 +63,9 @@ class SharedState:
     log: SharedTable
 
     @classmethod
-    def open(cls, count: int, index: int, descriptors: Descriptors | None = None) -> Self:
+    def open(cls, count: int, index: int, descriptors: SharedDescriptors | None = None) -> Self:
         """Create the memory, or open what another process has created."""
-        given = descriptors or (None,) * len(Descriptors._fields)
+        given = descriptors or (None,) * len(SharedDescriptors._fields)
         processes, metrics, keys, bodies, decoding, log = given
         state = cls(
             count,
@@ -90,10 +90,10 @@ class SharedState:
         return state
 
     @property
-    def descriptors(self) -> Descriptors:
+    def descriptors(self) -> SharedDescriptors:
         """What another process needs for ``open``."""
         tables = (self.processes, self.metrics, self.keys, self.bodies, self.decoding, self.log)
-        return Descriptors(*(table.descriptor for table in tables))
+        return SharedDescriptors(*(table.descriptor for table in tables))
 
     @property
     def own(self) -> "memoryview[float]":
@@ -126,10 +126,12 @@ class SharedState:
         )
 
     def release(self, index: int) -> None:
-        """Give back what a process held that has ended; its counters stay."""
+        """Give back what a process held that has ended; its counters stay.
+
+        Nobody else writes the row, so that needs no lock, which a process that hangs might hold.
+        """
         for table in (self.bodies, self.decoding):
-            with table.lock:
-                table.row(index)[0] = 0
+            table.row(index)[0] = 0
         for column in range(GAUGES):
             self.metrics.row(index)[column] = 0
 
