@@ -95,11 +95,11 @@ class Supervisor:
 
     def __init__(self, listener: socket.socket, settings: Settings, count: int) -> None:
         self._listener, self._settings, self._count = listener, settings, count
-        self._shared = SharedState.open(count + 1, count + 1)
+        self._shared = SharedState.open(count, count + 1)
         share_log(self._shared.log.lock)
         self._shared.own[Column.PID] = os.getpid()
         self._workers: list[Worker] = []
-        self._free = deque(range(count + 1))
+        self._free = deque(range(self._shared.rows))
         self._reloads = 0
         self._to_reload: deque[Worker] = deque()
         self._failures = 0
@@ -248,7 +248,7 @@ class Supervisor:
 
     def _started(self, index: int) -> Worker:
         shared, listener = self._shared.descriptors, self._listener.fileno()
-        assignment = Assignment(self._share(), index, self._shared.count, listener, shared)
+        assignment = Assignment(self._share(), index, self._count, listener, shared)
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
             ours.setblocking(False)

@@ -48,12 +48,12 @@ class SharedDescriptors(NamedTuple):
 class SharedState:
     """The shared memory, as one process sees it.
 
-    Tables have a row for each of ``count`` processes: one more than serve at a time, so that a process can be started
-    before the one that it replaces ends. The table of processes has one more, the supervisor's.
+    Of several processes, ``serving`` serve at a time. Tables have one more row, so that a process can be started before
+    the one that it replaces ends. The table of processes has one more still, the supervisor's.
     ``bodies`` and ``decoding`` are tables for ``SharedBudget``; of ``log``, only the lock is used.
     """
 
-    count: int
+    serving: int
     index: int
     processes: SharedTable
     metrics: SharedTable
@@ -63,18 +63,19 @@ class SharedState:
     log: SharedTable
 
     @classmethod
-    def open(cls, count: int, index: int, descriptors: SharedDescriptors | None = None) -> Self:
+    def open(cls, serving: int, index: int, descriptors: SharedDescriptors | None = None) -> Self:
         """Create the memory, or open what another process has created."""
         given = descriptors or (None,) * len(SharedDescriptors._fields)
         processes, metrics, keys, bodies, decoding, log = given
+        rows = serving + 1
         state = cls(
-            count,
+            serving,
             index,
-            SharedTable(count + 1, len(Column), processes),
-            SharedTable(count, _METRIC_COLUMNS, metrics),
+            SharedTable(rows + 1, len(Column), processes),
+            SharedTable(rows, _METRIC_COLUMNS, metrics),
             SharedKeys(keys),
-            SharedTable(count, 1, bodies),
-            SharedTable(count, 1, decoding),
+            SharedTable(rows, 1, bodies),
+            SharedTable(rows, 1, decoding),
             SharedTable(1, 1, log),
         )
         if descriptors is None:
@@ -96,6 +97,11 @@ class SharedState:
         return SharedDescriptors(*(table.descriptor for table in tables))
 
     @property
+    def rows(self) -> int:
+        """Number of rows for processes that serve; the supervisor's follows."""
+        return self.serving + 1
+
+    @property
     def own(self) -> "memoryview[float]":
         """This process's row of the table of processes."""
         return self.processes.row(self.index)
@@ -103,7 +109,7 @@ class SharedState:
     @property
     def supervisor(self) -> "memoryview[float]":
         """The supervisor's row of the table of processes."""
-        return self.processes.row(self.count)
+        return self.processes.row(self.rows)
 
     def tell(self, *, ready: bool) -> None:
         """Tell the others that this process's event loop runs, and whether it is ready."""
@@ -115,14 +121,14 @@ class SharedState:
         """Whether the service is: all were ready once, it does not end, and at most one process is not ready now."""
         if not self.supervisor[Column.STARTED] or self.supervisor[Column.DRAINING]:
             return False
-        return self.processes.sum(Column.READY) >= max(1, self.count - 2)
+        return self.processes.sum(Column.READY) >= max(1, self.serving - 1)
 
     def may_accept(self) -> bool:
         """Return whether no other responsive process has fewer open connections than this one."""
         own, now = self.own[Column.CONNECTIONS], time.monotonic()
         return not any(
             row[Column.CONNECTIONS] < own and now - row[Column.HEARTBEAT] < _RESPONSIVE_SECONDS
-            for row in map(self.processes.row, range(self.count))
+            for row in map(self.processes.row, range(self.rows))
         )
 
     def release(self, index: int) -> None:
@@ -137,7 +143,7 @@ class SharedState:
 
     def pids(self) -> list[int]:
         """Return the processes that live, the supervisor included."""
-        return [int(pid) for index in range(self.count + 1) if (pid := self.processes.row(index)[Column.PID])]
+        return [int(pid) for index in range(self.rows + 1) if (pid := self.processes.row(index)[Column.PID])]
 
 
 class SharedKeys:
