@@ -11,6 +11,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from resnet_service.api_keys import Keys
 from resnet_service.defaults import DEFAULT_MAX_DECODING_BYTES, DEFAULT_MAX_PIXELS
 from resnet_service.errors import InvalidSettings
+from resnet_service.system.cpus import available_cpus
 from resnet_service.types import Fidelity, LogFormat, RuntimeName
 from resnet_service.validation import describe
 
@@ -84,10 +85,14 @@ class Settings(BaseSettings):
         0,
         ge=0,
         le=64,
-        description="Processes that share workers and connections; 0 for one per four available CPUs.",
+        description="Processes that share workers and connections, at most one per worker; 0 for one per four "
+        "available CPUs.",
     )
     max_process_bytes: int = Field(
-        0, ge=0, description="Resident memory in bytes at which one of several processes is replaced; 0 for any."
+        0,
+        ge=0,
+        description="Resident memory in bytes beyond which one of several processes is replaced, unless it needs as "
+        "much from the start; 0 for no limit.",
     )
     threads: int = Field(
         0,
@@ -175,6 +180,11 @@ class Settings(BaseSettings):
     tracing: bool = Field(
         False, description="Send OpenTelemetry spans, configured by the variables OTEL_*; needs the extra otel."
     )
+
+    @property
+    def worker_count(self) -> int:
+        """Number of images classified at once."""
+        return self.workers or available_cpus()
 
     @model_validator(mode="after")
     def _budget_holds_one_body(self) -> Self:

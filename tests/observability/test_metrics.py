@@ -24,6 +24,7 @@ from resnet_service.observability.metrics import BUCKETS, OTHER_METHOD, STAGES, 
 from resnet_service.observability.request_context import current
 from resnet_service.settings import Settings
 from resnet_service.system.memory_limit import memory_limit
+from resnet_service.system.shared_state import GAUGES, SharedState
 from tests.support.gated import gated
 from tests.support.images import encoded, noise
 from tests.support.servers import REPOSITORY, served
@@ -400,3 +401,11 @@ def test_the_thread_that_infers_knows_the_request() -> None:
         for number in range(3):
             client.post("/predict", content=IMAGE, headers={"X-Request-ID": f"mine-{number}"}).raise_for_status()
     assert [name for name in ctx if name is not None] == ["mine-0", "mine-1", "mine-2"]
+
+
+def test_the_first_columns_and_no_others_are_gauges() -> None:
+    shared = SharedState.local()
+    metrics = Metrics(shared)
+    kinds = {row.name: row.kind for row in metrics.rows}
+    of_processes = {column: kinds.get(f"resnet_service_{key[0]}") for key, column in shared.keys}
+    assert [column for column, kind in of_processes.items() if kind == "gauge"] == list(range(GAUGES))

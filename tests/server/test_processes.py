@@ -1,8 +1,12 @@
 """A service of several processes: the real ones, under one supervisor."""
 
+import errno
+import fcntl
+import gc
 import json
 import os
 import re
+import selectors
 import shutil
 import signal
 import socket
@@ -20,10 +24,13 @@ from pathlib import Path
 import httpx
 import pytest
 
-from resnet_service.server.supervisor import process_count
+from resnet_service.errors import ServiceError
+from resnet_service.server.supervisor import Supervisor, Worker, process_count
+from resnet_service.server.worker import READY, SIGNALS
 from resnet_service.settings import Settings
 from resnet_service.system.cpus import available_cpus
-from tests.support.images import CAT
+from resnet_service.system.shared_state import Column
+from tests.support.images import CAT, encoded, noise
 from tests.support.servers import REPOSITORY, ServerProcess, cli, server_process
 from tests.support.waiting import until
 from tests.support.wire import connected, head, read_answer
@@ -336,11 +343,23 @@ def test_a_second_signal_ends_all_at_once() -> None:
         until(lambda: not any(map(alive, workers)), 2)
 
 
+# A signal makes a process that has this module in its path 300 MB larger.
+GROWING = """
+import signal
+held = []
+signal.signal(signal.SIGUSR1, lambda number, frame: held.append(b"x" * 300_000_000))
+"""
+
+
 @pytest.mark.slow
-def test_a_process_that_grows_is_replaced_without_losing_a_request() -> None:
+def test_a_process_that_grows_is_replaced_without_losing_a_request(tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text(GROWING)
     codes: Counter[int] = Counter()
-    with processes(2, "--max-process-bytes", "1") as server, ExitStack() as stack:
+    limit = ("--max-process-bytes", "400000000")
+    with processes(2, *limit, PYTHONPATH=str(tmp_path)) as server, ExitStack() as stack:
         first = set(workers_of(server))
+        for pid in first:
+            os.kill(pid, signal.SIGUSR1)
         halves = [stack.enter_context(connected(server.url)) for _ in range(4)]
         for each in halves:
             each.sendall(head(Content_Length=len(IMAGE)) + IMAGE[:1000])
@@ -355,6 +374,16 @@ def test_a_process_that_grows_is_replaced_without_losing_a_request() -> None:
         assert set(codes) == {200}
         assert figure(server, ANSWERED) == codes[200]
         assert server.stop() == 0
+
+
+@pytest.mark.slow
+def test_a_process_that_is_too_large_from_the_start_is_not_replaced_again_and_again() -> None:
+    with processes(2, "--max-process-bytes", "1") as server:
+        first = set(workers_of(server))
+        until(lambda: server.log.count("it is not replaced for that") == 2)
+        time.sleep(2)  # the start of another takes about as long
+        assert set(workers_of(server)) == first
+        assert server.log.count("Serving ") == 2
 
 
 def test_without_their_supervisor_the_processes_end() -> None:
@@ -398,3 +427,155 @@ def test_it_needs_no_place_to_write(tmp_path: Path) -> None:
         until(lambda: server.log.count("Serving ") == 5, 20)
         assert figure(server, ANSWERED) == 4
         assert server.stop() == 0
+
+
+# Ends the service of a container: there, the supervisor is the first process, and gets what others leave.
+FIRST_PROCESS = """#!/bin/sh
+exec unshare --pid --fork --mount-proc --kill-child {python} "$@"
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or shutil.which("unshare") is None, reason="needs root and unshare")
+def test_as_the_first_process_of_a_container_it_ends_with_0(tmp_path: Path) -> None:
+    python = tmp_path / "python"
+    python.write_text(FIRST_PROCESS.format(python=sys.executable))
+    python.chmod(0o755)
+    flags = ("--checkpoint", EXPORTED, "--processes", "2", "--workers", "2")
+    with server_process(*flags, python=python) as server:
+        [supervisor] = workers_of(server)  # of unshare
+        os.kill(supervisor, signal.SIGTERM)
+        assert server.process.wait(20) == 0
+        server.stop()
+        assert "Traceback" not in server.log
+
+
+# An inference of a PNG file never comes back.
+STUCK = """
+import threading
+from resnet_service.inference.classifier import Classifier
+classify = Classifier.classify
+def stuck(self, data, top_k=None):
+    if data[:4] == b"\\x89PNG":
+        threading.Event().wait()
+    return classify(self, data, top_k)
+Classifier.classify = stuck
+"""
+
+
+@pytest.mark.slow
+def test_a_process_whose_thread_does_not_come_back_ends_as_a_single_one_does(tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text(STUCK)
+    with processes(PYTHONPATH=str(tmp_path)) as server:
+        with suppress(httpx.ReadTimeout):
+            httpx.post(f"{server.url}/predict", content=encoded(noise(8, 8), "PNG"), timeout=0.5)
+        assert server.stop() == 0
+        assert "Threads have not come back" in server.log
+        assert "does not respond" not in server.log
+
+
+def test_any_number_of_keys_reaches_the_processes() -> None:
+    keys = [f"key-{number:016}" for number in range(5000)]
+    with processes(RESNET_SERVICE_API_KEYS=",".join(keys)) as server:
+        headers = {"Authorization": f"Bearer {keys[-1]}"}
+        assert httpx.get(f"{server.url}/metadata", headers=headers).status_code == 200
+
+
+def test_processes_whose_supervisor_ends_while_they_start_end_without_a_traceback() -> None:
+    flags = ("--port", "0", "--checkpoint", str(EXPORTED), "--processes", "2", "--workers", "2")
+    command = [sys.executable, "-m", "resnet_service", "serve", *flags]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=REPOSITORY) as process:
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+        until(lambda: len(children.read_text().split()) == 2, 20)
+        process.kill()
+        _, said = process.communicate(timeout=30)  # until the last of them has ended
+        assert "Traceback" not in said
+
+
+@pytest.mark.slow
+def test_a_hanging_process_is_ended_even_if_it_holds_a_lock() -> None:
+    with processes(3) as server:
+        folder = Path(f"/proc/{server.process.pid}/fd")
+        tables = [int(entry.name) for entry in folder.iterdir() if "memfd:resnet-service " in str(entry.readlink())]
+        dies, hangs, _ = workers_of(server)
+        with (folder / str(min(tables))).open() as processes_table:  # the first that it creates
+            fcntl.flock(processes_table, fcntl.LOCK_EX)  # in the place of the one that hangs
+            os.kill(hangs, signal.SIGSTOP)
+            os.kill(dies, signal.SIGKILL)
+            until(lambda: not alive(hangs), 10)
+        until(lambda: server.log.count("Serving ") == 5, 20)
+
+
+@pytest.fixture
+def supervisor() -> Iterator[Supervisor]:
+    """A supervisor of one process that has not started it."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        yield Supervisor(listener, Settings(), 1)
+
+
+@contextmanager
+def ended(supervisor: Supervisor, message: bytes) -> Iterator[Worker]:
+    """Yield a process that has said ``message`` and ended; somebody else still has its end of the control socket."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    ours.setblocking(False)
+    with theirs, subprocess.Popen(["true"]) as process:
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+        theirs.send(message)
+        each = Worker(supervisor._free.popleft(), process, ours, 0)
+        supervisor._workers.append(each)
+        supervisor._selector.register(ours, selectors.EVENT_READ, each)
+        yield each
+
+
+def test_a_process_that_has_ended_is_neither_ready_nor_reaped_by_its_kill(supervisor: Supervisor) -> None:
+    with ended(supervisor, READY) as each:
+        supervisor.kill()
+        supervisor._on_signal(signal.SIGTERM)
+        supervisor._tick(time.monotonic(), 0.1)
+        assert supervisor._workers == []
+        assert not each.ready
+        assert each.process.returncode == 0
+
+
+def test_a_process_that_becomes_ready_after_the_signal_to_end_is_not(supervisor: Supervisor) -> None:
+    with ended(supervisor, READY) as each:
+        supervisor._on_signal(signal.SIGTERM)
+        supervisor._on_message(each)
+        assert not each.ready
+        supervisor._tick(time.monotonic(), 0.1)
+
+
+@pytest.mark.parametrize("started", [False, True])
+def test_a_start_that_the_system_does_not_allow_is_tried_again_later(
+    supervisor: Supervisor, started: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(*args: object, **kwargs: object) -> None:
+        raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+    monkeypatch.setattr(subprocess, "Popen", refuse)
+    supervisor._shared.supervisor[Column.STARTED] = started
+    gc.collect()  # closes what earlier tests have left
+    before = os.listdir("/proc/self/fd")
+    if started:
+        for _ in range(3):
+            supervisor._tick(time.monotonic(), 0.1)
+        assert [supervisor._next_start > time.monotonic(), len(supervisor._free)] == [True, 2]
+        assert caplog.text.count("A process could not be started: Resource temporarily unavailable") == 2
+    else:
+        with pytest.raises(ServiceError, match=r"^A process could not be started: Resource temporarily unavailable\.$"):
+            supervisor._tick(time.monotonic(), 0.1)
+    assert len(os.listdir("/proc/self/fd")) == len(before)
+
+
+def test_after_its_end_signals_are_written_nowhere() -> None:
+    handlers = {number: signal.getsignal(number) for number in SIGNALS}
+    try:
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            supervisor = Supervisor(listener, Settings(), 0)
+            supervisor._signals.append(signal.SIGTERM)
+            with pytest.raises(SystemExit) as raised:
+                supervisor.run()
+        assert raised.value.code == 0
+        assert signal.set_wakeup_fd(-1) == -1
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)

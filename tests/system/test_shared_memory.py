@@ -202,7 +202,7 @@ def test_threads_never_hold_more_than_the_limit() -> None:
 
 
 def test_the_service_is_ready_while_at_most_one_process_is_not() -> None:
-    state = SharedState.open(4, 0)  # three that serve, and one that takes another's place
+    state = SharedState.open(3, 0)
     rows = [state.processes.row(index) for index in range(3)]
     for row in rows:
         row[Column.READY] = 1

@@ -69,7 +69,7 @@ def create_app(
     metrics = Metrics(shared)
     bodies = BodyBudget(
         settings.max_receiving_bytes,
-        SharedBudget(settings.max_receiving_bytes, shared.bodies, shared.index) if shared.count > 1 else None,
+        SharedBudget(settings.max_receiving_bytes, shared.bodies, shared.index) if shared.serving > 1 else None,
     )
     open_paths = _open_paths(settings)
 

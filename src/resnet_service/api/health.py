@@ -15,8 +15,8 @@ class Health:
     """Ready until it is marked unhealthy; ready again when ``check``, a real forward pass, succeeds.
 
     An unready service still answers requests: every output is checked, and one image on which the network fails must
-    not block other clients. The service recovers by itself, without waiting for a readiness probe. While an inference
-    thread has not come back for ``limit`` seconds, by ``longest_seconds``, it is unready, too.
+    not block other clients. The service recovers by itself, without waiting for a readiness probe. It is also unready
+    while ``longest_seconds``, the time of the oldest running task, exceeds ``limit``.
     """
 
     def __init__(

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 
 from fastapi import FastAPI
@@ -14,7 +14,7 @@ from resnet_service.api_keys import KeyRing
 from resnet_service.errors import ServiceError
 from resnet_service.inference.base import ImageClassifier
 from resnet_service.inference.executor import InferenceExecutor
-from resnet_service.inference.loader import ModelLoader, open_classifier, worker_count
+from resnet_service.inference.loader import ModelLoader, open_classifier
 from resnet_service.models.label_translations import ORIGINAL
 from resnet_service.observability.logs import count_lost_lines
 from resnet_service.observability.metrics import Metrics
@@ -74,11 +74,12 @@ async def _running(
     shared: SharedState,
 ) -> AsyncIterator[Service]:
     """Load the model and start the threads; at the end, stop the threads, the checks and the reloads."""
-    workers = worker_count(settings)
+    workers = settings.worker_count
     classifier = await (asyncio.to_thread(open_model) if loader is None else loader.result())
     # Prefetch threads add no slots: they only keep the next image ready.
     threads, slots = workers + classifier.model.prefetch, workers * (1 + settings.queue)
-    with closing(InferenceExecutor(threads, slots)) as executor:
+    executor = InferenceExecutor(threads, slots)
+    try:
 
         async def install(opened: ImageClassifier) -> None:
             await executor.run_on_each(opened.warm_thread)
@@ -107,6 +108,9 @@ async def _running(
         watching.cancel()
         service.health.close()
         service.reloader.close()
+    finally:
+        # A thread may not come back, and meanwhile the event loop tells the supervisor that this process lives.
+        await asyncio.to_thread(executor.close)
 
 
 def _announce(classifier: ImageClassifier, workers: int, metrics: Metrics) -> None:

@@ -198,12 +198,11 @@ class Permit:
         """
         if not self._holds_slot:
             raise RuntimeError("a permit is for one task at a time")
-        queued = time.perf_counter()
-
-        end = time.monotonic() + deadline
+        queued = time.monotonic()
+        end = queued + deadline
 
         def begin() -> T:
-            self.waited = time.perf_counter() - queued
+            self.waited = time.monotonic() - queued
             set_deadline(end)
             return function(*args)
 

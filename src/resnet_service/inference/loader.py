@@ -11,12 +11,6 @@ from resnet_service.models.discovery import choose_model
 from resnet_service.runtimes.registry import find_runtime
 from resnet_service.settings import Settings
 from resnet_service.system.budget import SharedBudget
-from resnet_service.system.cpus import available_cpus
-
-
-def worker_count(settings: Settings) -> int:
-    """Return the number of images to process at once."""
-    return settings.workers or available_cpus()
 
 
 def open_classifier(settings: Settings, budget: SharedBudget | None = None) -> Classifier:
@@ -30,7 +24,7 @@ def open_classifier(settings: Settings, budget: SharedBudget | None = None) -> C
             runtime=settings.runtime,
             arch=settings.arch,
             label_file=settings.labels,
-            workers=worker_count(settings),
+            workers=settings.worker_count,
             threads=settings.threads,
             max_pixels=settings.max_pixels,
             decoding=settings.decode,

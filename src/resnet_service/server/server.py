@@ -20,6 +20,7 @@ from resnet_service.errors import ServiceError
 from resnet_service.inference.loader import ModelLoader
 from resnet_service.server.acceptance import Acceptor
 from resnet_service.server.http_protocol import BoundedProtocol, sweep
+from resnet_service.server.process import log_address
 from resnet_service.settings import Settings
 from resnet_service.system.shared_state import SharedState
 from resnet_service.system.signals import end_at_once
@@ -33,12 +34,13 @@ log = logging.getLogger("resnet_service")
 def serve(listener: socket.socket, settings: Settings, loader: ModelLoader) -> None:
     """Serve the model that ``loader`` loads, until a signal ends the process.
 
+    After SIGTERM, this raises ``SystemExit(0)``; after SIGINT, ``KeyboardInterrupt``.
+
     Raises:
         ServiceError: The model cannot be served; no request was accepted.
 
     """
     app = create_app(settings, loader=loader)
-    quiet_uvicorn(app, settings)
     server = Server(app, settings)
 
     def end(number: int, frame: FrameType | None) -> None:
@@ -54,8 +56,23 @@ def serve(listener: socket.socket, settings: Settings, loader: ModelLoader) -> N
         signal.signal(number, end)
     # Until a model is loaded there is nothing to reload, and an unhandled SIGHUP would end the process.
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    run(server, app, [listener])
+
+
+def run(server: "Server", app: FastAPI, sockets: list[socket.socket] | None = None) -> None:
+    """Run a server, and raise the error with which a start fails; uvicorn would print its traceback, and exit.
+
+    Raises:
+        ServiceError: The model cannot be served; no request was accepted.
+
+    """
+
+    def no_startup_error(record: logging.LogRecord) -> bool:
+        return app.state.startup_error is None
+
+    logging.getLogger("uvicorn.error").addFilter(no_startup_error)
     try:
-        server.run(sockets=[listener])
+        server.run(sockets)
     except SystemExit:
         error: ServiceError | None = app.state.startup_error
         if error is not None:
@@ -63,20 +80,11 @@ def serve(listener: socket.socket, settings: Settings, loader: ModelLoader) -> N
         raise
 
 
-def quiet_uvicorn(app: FastAPI, settings: Settings) -> None:
-    """Keep uvicorn's traceback of a service error out of the log; the caller prints the error in one line."""
-
-    def no_startup_error(record: logging.LogRecord) -> bool:
-        return app.state.startup_error is None
-
-    logging.getLogger("uvicorn.error").addFilter(no_startup_error)
-    logging.getLogger("uvicorn.error").setLevel(logging.DEBUG if settings.log_level == "debug" else logging.WARNING)
-
-
 class Server(uvicorn.Server):
     """Uvicorn with bounded connections, a delayed drain, and a reload."""
 
     def __init__(self, app: FastAPI, settings: Settings, port: int | None = None) -> None:
+        logging.getLogger("uvicorn.error").setLevel(logging.DEBUG if settings.log_level == "debug" else logging.WARNING)
         super().__init__(
             uvicorn.Config(
                 app,
@@ -111,8 +119,7 @@ class Server(uvicorn.Server):
             asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self.service.reload)
         for listener in sockets or ():
             self.accept_from(listener)
-            host, port = listener.getsockname()[:2]
-            log.info("Ready on http://%s:%d/", f"[{host}]" if ":" in host else host, port)
+            log_address(listener)
 
     def accept_from(self, listener: socket.socket, shared: SharedState | None = None) -> None:
         """Accept connections; ``shared`` is what several processes that do so share."""
@@ -162,8 +169,7 @@ class Server(uvicorn.Server):
     def _end(self) -> None:
         """End the process, which should have ended by itself: Python waits for all threads, without a limit."""
         log.error("Threads have not come back; exiting without them.")
-        logging.shutdown()
-        os._exit(128 + signal.SIGINT if signal.SIGINT in self._captured_signals else 0)
+        end_at_once(signal.SIGINT if signal.SIGINT in self._captured_signals else signal.SIGTERM)
 
     async def on_tick(self, counter: int) -> bool:
         """Start a delayed shutdown when it is due; uvicorn calls this ten times a second."""

@@ -47,7 +47,7 @@ class Silence:
 class _Thread(NamedTuple):
     state: str
     ran: int  # nanoseconds
-    waited: int  # nanoseconds that it could have run, until it did
+    waited: int  # nanoseconds spent runnable but not running
 
     def waited_since(self, before: "_Thread", seconds: float) -> float:
         """Return for how many of the last ``seconds`` it waited for a CPU, or for a disk."""

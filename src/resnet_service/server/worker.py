@@ -1,16 +1,18 @@
 """One process of a service of several: it serves until its supervisor tells it to end, or has ended itself."""
 
+import contextlib
 import json
 import logging
+import os
 import signal
 import socket
 import sys
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Self, TextIO
 
 from resnet_service.system.budget import SharedBudget
-from resnet_service.system.memory import gc_frozen, limit_gc, limit_heap, limit_malloc_arenas
-from resnet_service.system.shared_state import Descriptors, SharedState
+from resnet_service.system.memory import gc_frozen, limit_malloc_arenas
+from resnet_service.system.shared_state import SharedDescriptors, SharedState
 
 if TYPE_CHECKING:
     from resnet_service.settings import Settings
@@ -24,44 +26,54 @@ MESSAGE_BYTES = 1 << 16
 
 @dataclass(frozen=True)
 class Assignment:
-    """The first message to a worker: what it serves. It holds secrets, so it is no argument and no variable."""
+    """What a worker serves. It holds secrets, so it is not passed on the command line or in the environment.
+
+    It is passed in a file in memory: the keys alone may be larger than any message.
+    """
 
     settings: "Settings"
     index: int
     count: int
     listener: int
-    shared: Descriptors
+    shared: SharedDescriptors
 
-    def written(self) -> bytes:
-        """Return the message, in JSON."""
+    def written(self) -> TextIO:
+        """Return a file in memory that holds the assignment in JSON, for a started process to read."""
         keys = self.settings.api_keys
         digests = None if keys is None else [digest.hex() for digest in keys.digests]
         settings = self.settings.model_dump(mode="json", exclude={"api_keys"})
-        return json.dumps([settings, digests, self.index, self.count, self.listener, self.shared]).encode()
+        file = open(os.memfd_create("resnet-service-assignment"), "w+")  # noqa: SIM115 - the caller closes it
+        json.dump([settings, digests, self.index, self.count, self.listener, self.shared], file)
+        file.seek(0)
+        return file
 
     @classmethod
-    def read(cls, message: bytes) -> Self:
-        """Return the assignment that a message holds."""
+    def read(cls, descriptor: int) -> Self:
+        """Return the assignment that a file holds, and close it."""
         from resnet_service.api_keys import Keys
         from resnet_service.settings import Settings
 
-        values, digests, index, count, listener, shared = json.loads(message)
+        with open(descriptor) as file:
+            values, digests, index, count, listener, shared = json.load(file)
         keys = None if digests is None else Keys.of_digests(map(bytes.fromhex, digests))
-        return cls(Settings(**values, api_keys=keys), index, count, listener, Descriptors(*shared))
+        return cls(Settings(**values, api_keys=keys), index, count, listener, SharedDescriptors(*shared))
+
+
+def report(control: socket.socket, message: bytes) -> None:
+    """Tell the supervisor something, unless it has ended."""
+    with contextlib.suppress(OSError):
+        control.send(message)
 
 
 def main() -> None:
-    """Serve what the supervisor assigns; the control socket's descriptor is the argument."""
+    """Serve what the supervisor assigns; the descriptors of control socket and assignment are the arguments."""
     # A terminal and some service managers send signals to all processes; the supervisor alone decides what follows.
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
     limit_malloc_arenas()
     control = socket.socket(fileno=int(sys.argv[1]))
-    message = control.recv(MESSAGE_BYTES)
-    if not message:  # the supervisor has ended already
-        return
-    assignment = Assignment.read(message)
+    assignment = Assignment.read(int(sys.argv[2]))
     from resnet_service.observability.logs import writing
     from resnet_service.system.descriptors import captured_stderr, log_descriptor
 
@@ -77,11 +89,9 @@ def main() -> None:
 def _serve(control: socket.socket, assignment: Assignment) -> None:
     from resnet_service.errors import ServiceError
     from resnet_service.observability.logs import share_log
-    from resnet_service.system.imports import block_import
+    from resnet_service.server.process import prepare
 
-    limit_heap()
-    limit_gc()
-    block_import("pydantic.v1")
+    prepare()
     try:
         with gc_frozen():
             from resnet_service.inference.loader import ModelLoader
@@ -94,7 +104,7 @@ def _serve(control: socket.socket, assignment: Assignment) -> None:
 
         serve_assigned(control, assignment, shared, loader)
     except ServiceError as error:
-        control.send(FAILED + str(error).encode(errors="replace")[: MESSAGE_BYTES // 2])
+        report(control, FAILED + str(error).encode(errors="replace")[: MESSAGE_BYTES // 2])
         logging.shutdown()
         sys.exit(1)
 

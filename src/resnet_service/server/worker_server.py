@@ -5,15 +5,14 @@ import os
 import signal
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 
 from fastapi import FastAPI
 
 from resnet_service.api.app import create_app
-from resnet_service.errors import ServiceError
 from resnet_service.inference.loader import ModelLoader
 from resnet_service.server.acceptance import CountedConnections
-from resnet_service.server.server import Server, quiet_uvicorn
+from resnet_service.server.server import Server, run
 from resnet_service.server.worker import (
     DONE,
     DRAIN,
@@ -26,6 +25,7 @@ from resnet_service.server.worker import (
     RETIRE,
     STOP,
     Assignment,
+    report,
 )
 from resnet_service.settings import Settings
 from resnet_service.system.shared_state import Column, SharedState
@@ -34,7 +34,7 @@ _BEAT_SECONDS = 0.1
 
 
 def serve_assigned(control: socket.socket, assignment: Assignment, shared: SharedState, loader: ModelLoader) -> None:
-    """Serve until the supervisor says otherwise.
+    """Serve until the supervisor says otherwise; after a drain, this returns.
 
     Raises:
         ServiceError: The model cannot be served.
@@ -42,15 +42,8 @@ def serve_assigned(control: socket.socket, assignment: Assignment, shared: Share
     """
     shared.own[Column.PID] = os.getpid()
     app = create_app(assignment.settings, loader=loader, shared=shared)
-    quiet_uvicorn(app, assignment.settings)
     listener = socket.socket(fileno=assignment.listener)
-    try:
-        WorkerServer(app, assignment.settings, shared, control, listener).run()
-    except SystemExit:
-        error: ServiceError | None = app.state.startup_error
-        if error is not None:
-            raise error from None
-        raise
+    run(WorkerServer(app, assignment.settings, shared, control, listener), app)
 
 
 class WorkerServer(Server):
@@ -78,15 +71,14 @@ class WorkerServer(Server):
         self.accept_from(self._listener, self._shared)
         self._shared.tell(ready=self.service.health.ready)
         self._heart = asyncio.create_task(self._beat())
-        self._control.send(READY)
+        report(self._control, READY)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Stop accepting, finish the accepted requests, and end."""
         await super().shutdown(sockets=[])
         self._limit_exit()
         self._heart.cancel()
-        with suppress(OSError):  # the supervisor has ended
-            self._control.send(DONE)
+        report(self._control, DONE)
 
     async def _beat(self) -> None:
         """Tell the others ten times a second that this process lives, and what it does; also while it drains."""
@@ -115,4 +107,4 @@ class WorkerServer(Server):
             self.should_exit = True
 
     def _reloaded(self, succeeded: bool) -> None:
-        self._control.send(RELOADED if succeeded else RELOAD_FAILED)
+        report(self._control, RELOADED if succeeded else RELOAD_FAILED)

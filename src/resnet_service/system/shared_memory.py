@@ -5,6 +5,8 @@ import mmap
 import os
 import threading
 import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Self
 
@@ -73,3 +75,19 @@ class SharedLock:
         """Release the lock."""
         fcntl.flock(self._descriptor, fcntl.LOCK_UN)
         self._threads.release()
+
+    @contextmanager
+    def attempted(self) -> Iterator[bool]:
+        """Hold the lock while the block runs, if it is free now; yield whether it was."""
+        locked = self._threads.acquire(blocking=False)
+        try:
+            if locked:
+                try:
+                    fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    self._threads.release()
+                    locked = False
+            yield locked
+        finally:
+            if locked:
+                self.__exit__(None, None, None)

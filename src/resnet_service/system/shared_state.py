@@ -33,8 +33,8 @@ class Column(IntEnum):
     BEGUN = 8  # the supervisor's row: seconds since the epoch
 
 
-class Descriptors(NamedTuple):
-    """Descriptors by which a started process opens what it shares."""
+class SharedDescriptors(NamedTuple):
+    """SharedDescriptors by which a started process opens what it shares."""
 
     processes: int
     metrics: int
@@ -48,12 +48,12 @@ class Descriptors(NamedTuple):
 class SharedState:
     """The shared memory, as one process sees it.
 
-    Tables have a row for each of ``count`` processes: one more than serve at a time, so that a process can be started
-    before the one that it replaces ends. The table of processes has one more, the supervisor's.
+    Of several processes, ``serving`` serve at a time. Tables have one more row, so that a process can be started before
+    the one that it replaces ends. The table of processes has one more still, the supervisor's.
     ``bodies`` and ``decoding`` are tables for ``SharedBudget``; of ``log``, only the lock is used.
     """
 
-    count: int
+    serving: int
     index: int
     processes: SharedTable
     metrics: SharedTable
@@ -63,18 +63,19 @@ class SharedState:
     log: SharedTable
 
     @classmethod
-    def open(cls, count: int, index: int, descriptors: Descriptors | None = None) -> Self:
+    def open(cls, serving: int, index: int, descriptors: SharedDescriptors | None = None) -> Self:
         """Create the memory, or open what another process has created."""
-        given = descriptors or (None,) * len(Descriptors._fields)
+        given = descriptors or (None,) * len(SharedDescriptors._fields)
         processes, metrics, keys, bodies, decoding, log = given
+        rows = serving + 1
         state = cls(
-            count,
+            serving,
             index,
-            SharedTable(count + 1, len(Column), processes),
-            SharedTable(count, _METRIC_COLUMNS, metrics),
+            SharedTable(rows + 1, len(Column), processes),
+            SharedTable(rows, _METRIC_COLUMNS, metrics),
             SharedKeys(keys),
-            SharedTable(count, 1, bodies),
-            SharedTable(count, 1, decoding),
+            SharedTable(rows, 1, bodies),
+            SharedTable(rows, 1, decoding),
             SharedTable(1, 1, log),
         )
         if descriptors is None:
@@ -90,10 +91,15 @@ class SharedState:
         return state
 
     @property
-    def descriptors(self) -> Descriptors:
+    def descriptors(self) -> SharedDescriptors:
         """What another process needs for ``open``."""
         tables = (self.processes, self.metrics, self.keys, self.bodies, self.decoding, self.log)
-        return Descriptors(*(table.descriptor for table in tables))
+        return SharedDescriptors(*(table.descriptor for table in tables))
+
+    @property
+    def rows(self) -> int:
+        """Number of rows for processes that serve; the supervisor's follows."""
+        return self.serving + 1
 
     @property
     def own(self) -> "memoryview[float]":
@@ -103,7 +109,7 @@ class SharedState:
     @property
     def supervisor(self) -> "memoryview[float]":
         """The supervisor's row of the table of processes."""
-        return self.processes.row(self.count)
+        return self.processes.row(self.rows)
 
     def tell(self, *, ready: bool) -> None:
         """Tell the others that this process's event loop runs, and whether it is ready."""
@@ -115,27 +121,29 @@ class SharedState:
         """Whether the service is: all were ready once, it does not end, and at most one process is not ready now."""
         if not self.supervisor[Column.STARTED] or self.supervisor[Column.DRAINING]:
             return False
-        return self.processes.sum(Column.READY) >= max(1, self.count - 2)
+        return self.processes.sum(Column.READY) >= max(1, self.serving - 1)
 
     def may_accept(self) -> bool:
         """Return whether no other responsive process has fewer open connections than this one."""
         own, now = self.own[Column.CONNECTIONS], time.monotonic()
         return not any(
             row[Column.CONNECTIONS] < own and now - row[Column.HEARTBEAT] < _RESPONSIVE_SECONDS
-            for row in map(self.processes.row, range(self.count))
+            for row in map(self.processes.row, range(self.rows))
         )
 
     def release(self, index: int) -> None:
-        """Give back what a process held that has ended; its counters stay."""
+        """Give back what a process held that has ended; its counters stay.
+
+        Nobody else writes the row, so that needs no lock, which a process that hangs might hold.
+        """
         for table in (self.bodies, self.decoding):
-            with table.lock:
-                table.row(index)[0] = 0
+            table.row(index)[0] = 0
         for column in range(GAUGES):
             self.metrics.row(index)[column] = 0
 
     def pids(self) -> list[int]:
         """Return the processes that live, the supervisor included."""
-        return [int(pid) for index in range(self.count + 1) if (pid := self.processes.row(index)[Column.PID])]
+        return [int(pid) for index in range(self.rows + 1) if (pid := self.processes.row(index)[Column.PID])]
 
 
 class SharedKeys:

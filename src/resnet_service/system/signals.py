@@ -18,7 +18,7 @@ def handle_early_signals() -> None:
 
 
 def end_at_once(number: int) -> Never:
-    """End a process that has accepted no request, with the exit code of one that has drained."""
+    """End a process with the exit code of one that has drained, without waiting for its threads."""
     logging.shutdown()  # writes the queued log lines
     os._exit(128 + number if number == signal.SIGINT else 0)
 
