@@ -167,6 +167,19 @@ def test_a_probe_is_known_by_its_whole_path() -> None:
                 assert read_to_end(connection).startswith(b"HTTP/1.1 %d " % status), path
 
 
+def test_nothing_but_reading_a_probe_holds_a_reserved_connection() -> None:
+    requests = (
+        head("POST", "/health/live"),
+        head("GET", "/health/live", Content_Length=9),
+        head("GET", "/metrics", Transfer_Encoding="chunked"),
+    )
+    with busy(1) as (url, _):
+        for request in requests:
+            with connected(url) as connection:
+                connection.sendall(request)
+                assert read_to_end(connection).startswith(b"HTTP/1.1 503 "), request
+
+
 def test_an_evicted_client_that_reads_nothing_holds_no_descriptor(monkeypatch: pytest.MonkeyPatch) -> None:
     made = BoundedProtocol.connection_made
 

@@ -87,6 +87,9 @@ AMBIGUOUS = {
     "no end of a chunk": field(CHUNKED, body=b"1\r\nx0\r\n\r\n" + HIDDEN),
     "chunk longer than its size": field(CHUNKED, body=b"1\r\nxx\r\n0\r\n\r\n" + HIDDEN),
     "bare LF in a chunk's end": field(CHUNKED, body=b"1\r\nx\n0\r\n\r\n" + HIDDEN),
+    "bare LF in a trailer": field(CHUNKED, body=b"0\r\nA: b\n\n" + HIDDEN),
+    "bare LF instead of trailers": field(CHUNKED, body=b"0\r\n\n" + HIDDEN),
+    "folded trailer": field(CHUNKED, body=b"0\r\nA: b\r\n c\r\n\r\n" + HIDDEN),
     "LF in an extension": field(CHUNKED, body=b"0;a\nb\r\n\r\n" + HIDDEN),
     "bad trailer": field(CHUNKED, body=b"0\r\nX : y\r\n\r\n" + HIDDEN),
     "HTTP/1.0 with chunks and length": b"POST /predict HTTP/1.0\r\nContent-Length: 5\r\n"

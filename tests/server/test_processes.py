@@ -22,6 +22,7 @@ from functools import partial
 from pathlib import Path
 
 import httpx
+import onnx
 import pytest
 
 from resnet_service.errors import ServiceError
@@ -267,6 +268,25 @@ def test_models_reload_one_after_the_other_until_one_fails_and_without_any_the_s
         server.stop()
         assert "Traceback" not in server.log
         assert server.log.splitlines()[-1].startswith("error: No process stays alive; the last one: ")
+
+
+@pytest.mark.slow
+def test_after_a_replacement_with_another_file_all_serve_that_file(tmp_path: Path) -> None:
+    model = tmp_path / "model.onnx"
+    model.write_bytes(EXPORTED.read_bytes())
+    other = onnx.load(model)
+    other.producer_version += " or later"
+    onnx.save(other, tmp_path / "other.onnx")
+
+    def versions() -> set[str]:
+        return {httpx.get(f"{server.url}/metadata").json()["model"]["version"] for _ in range(8)}
+
+    with processes(2, "--checkpoint", model) as server:
+        (before,) = versions()
+        os.replace(tmp_path / "other.onnx", model)
+        os.kill(workers_of(server)[0], signal.SIGKILL)
+        until(lambda: len(versions()) == 1 and before not in versions(), 30)
+        assert "the file has changed; all reload" in server.log
 
 
 def opens(port: int) -> bool:

@@ -67,6 +67,7 @@ USED = (
     Used("uvicorn.protocols.http.flow_control:HIGH_WATER_LIMIT", (), "does not resume reading above it"),
     Used("h11:Connection.__init__", ("our_role", "max_incomplete_event_size"), "starts again for each request"),
     Used("h11:Connection.trailing_data", (), "takes back bytes of the next request"),
+    Used("h11._receivebuffer:ReceiveBuffer.maybe_extract_lines", (), "is strict about lines of heads and trailers"),
     Used("uvicorn:Server.startup", ("sockets",), "begins the sweep, and says that the service is ready"),
     Used("uvicorn:Server.shutdown", ("sockets",), "marks the service as draining first"),
     Used("uvicorn:Server.handle_exit", ("sig", "frame"), "delays the drain; ends at once at a second signal"),

@@ -5,6 +5,7 @@ from http import HTTPStatus
 from typing import Any, NoReturn
 
 import h11
+from h11._receivebuffer import ReceiveBuffer
 
 from resnet_service.errors import HeadTooLarge, MalformedRequest, ServiceError, TooManyConnections
 
@@ -33,15 +34,15 @@ class BoundedConnection(h11.Connection):
 
     Args:
         max_head: Bytes of a request line with its fields, of one chunk's line, and of all trailers.
-        paths: Refuse requests of other paths; ``None`` allows all.
+        paths: Refuse all requests but those that read one of these paths; ``None`` allows all.
 
     """
 
     def __init__(self, max_head: int, paths: frozenset[str] | None = None) -> None:
-        super().__init__(h11.SERVER, max_head)
+        self._max_head = max_head
+        self._begin()
         self.error: ServiceError = MalformedRequest()  # why ``next_event`` has raised
         self.body_was_malformed = False
-        self._max_head = max_head
         self._paths = paths
         self._unparsed = bytearray()
         self._body_left = 0  # bytes of a body with a length
@@ -119,7 +120,11 @@ class BoundedConnection(h11.Connection):
     def start_next_cycle(self) -> None:
         """Begin with the next request: like a new connection, which first gets the bytes that belong to it."""
         self._unparsed[:0] = self.trailing_data[0]
+        self._begin()
+
+    def _begin(self) -> None:
         super().__init__(h11.SERVER, self._max_head)
+        self._receive_buffer = _StrictBuffer()
 
     def _head(self) -> Any:
         """Parse a head if it has arrived in full."""
@@ -141,8 +146,6 @@ class BoundedConnection(h11.Connection):
         del unparsed[:size]
         if head.count(b"\n") > _MAX_FIELDS + 2:  # request line and empty line
             self._refuse(HeadTooLarge(self._max_head, _MAX_FIELDS))
-        if _AMBIGUOUS_LINES.search(head):
-            self._refuse(MalformedRequest())
         super().receive_data(head)
         request: Any = super().next_event()
         self._check(request)
@@ -154,9 +157,15 @@ class BoundedConnection(h11.Connection):
                 target=target if target.startswith(b"/") else b"/" + target,
                 http_version=request.http_version,
             )
-        if self._paths is not None and request.target.partition(b"?")[0].decode("ascii") not in self._paths:
+        if self._paths is not None and not self._is_probe(request):
             self._refuse(TooManyConnections())
         return request
+
+    def _is_probe(self, request: h11.Request) -> bool:
+        """Return whether the request reads one of the paths, without a body that would have to be waited for."""
+        path = request.target.partition(b"?")[0].decode("ascii")
+        has_body = self._body_left or any(name == b"transfer-encoding" for name, _ in request.headers)
+        return path in (self._paths or ()) and request.method in (b"GET", b"HEAD") and not has_body
 
     def _check(self, request: h11.Request) -> None:
         """Refuse what h11 accepts and this service, or another reader, may take for something else."""
@@ -177,3 +186,15 @@ class BoundedConnection(h11.Connection):
     def _refuse(self, error: ServiceError) -> NoReturn:
         self.error = error
         raise h11.RemoteProtocolError(str(error))
+
+
+class _StrictBuffer(ReceiveBuffer):
+    """h11's buffer, which takes only unambiguous lines for those of a head or of trailers."""
+
+    def maybe_extract_lines(self) -> list[bytearray] | None:
+        """Extract the lines up to the first empty one, if that has arrived."""
+        before = bytes(self)
+        lines: list[bytearray] | None = super().maybe_extract_lines()
+        if lines is not None and _AMBIGUOUS_LINES.search(before, 0, len(before) - len(self)):
+            raise h11.RemoteProtocolError("a line that other readers may take for something else")
+        return lines

@@ -101,6 +101,7 @@ class Supervisor:
         self._workers: list[Worker] = []
         self._free = deque(range(self._shared.rows))
         self._reloads = 0
+        self._version = b""  # of the model that the latest process has loaded
         self._to_reload: deque[Worker] = deque()
         self._failures = 0
         self._next_start = 0.0
@@ -290,14 +291,15 @@ class Supervisor:
             message = b""
         if not message:
             self._selector.unregister(each.control)
-        elif message == worker.READY:
-            self._on_ready(each)
+        elif message.startswith(worker.READY):
+            self._on_ready(each, message.removeprefix(worker.READY))
         elif message == worker.DONE:
             each.done = True
         elif message.startswith(worker.FAILED):
             each.failure = message.removeprefix(worker.FAILED).decode(errors="replace")
         elif self._to_reload and self._to_reload[0] is each:
-            if message == worker.RELOADED:
+            if message.startswith(worker.RELOADED):
+                self._version = message.removeprefix(worker.RELOADED)
                 self._to_reload.popleft()
                 self._reload_next()
             else:
@@ -305,7 +307,7 @@ class Supervisor:
                 self._to_reload.clear()
         return bool(message)
 
-    def _on_ready(self, each: Worker) -> None:
+    def _on_ready(self, each: Worker, version: bytes) -> None:
         if self._ending or each.process.returncode is not None:  # it is being ended, or has ended
             return
         each.ready = True
@@ -316,6 +318,10 @@ class Supervisor:
             self._to_reload.append(each)
             if len(self._to_reload) == 1:
                 self._reload_next()
+        elif self._version not in (b"", version):
+            log.warning("Process %d serves another model, since the file has changed; all reload.", each.index)
+            self._reload()
+        self._version = version
         for other in self._workers:
             if other.retiring:
                 other.send(worker.RETIRE)

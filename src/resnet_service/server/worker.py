@@ -18,8 +18,9 @@ if TYPE_CHECKING:
     from resnet_service.settings import Settings
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-# What is said over the control socket, one message each. ``FAILED`` is followed by the sentence.
-READY, FAILED, RELOADED, RELOAD_FAILED, DONE = b"ready", b"failed:", b"reloaded", b"reload failed", b"done"
+# What is said over the control socket, one message each. ``READY`` and ``RELOADED`` are followed by the model's
+# version, ``FAILED`` by the sentence.
+READY, FAILED, RELOADED, RELOAD_FAILED, DONE = b"ready:", b"failed:", b"reloaded:", b"reload failed", b"done"
 DRAIN, STOP, RELOAD_KEYS, RELOAD_MODEL, RETIRE = b"drain", b"stop", b"keys", b"model", b"retire"
 MESSAGE_BYTES = 1 << 16
 

@@ -71,7 +71,7 @@ class WorkerServer(Server):
         self.accept_from(self._listener, self._shared)
         self._shared.tell(ready=self.service.health.ready)
         self._heart = asyncio.create_task(self._beat())
-        report(self._control, READY)
+        self._report_model(READY)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Stop accepting, finish the accepted requests, and end."""
@@ -107,4 +107,10 @@ class WorkerServer(Server):
             self.should_exit = True
 
     def _reloaded(self, succeeded: bool) -> None:
-        report(self._control, RELOADED if succeeded else RELOAD_FAILED)
+        if succeeded:
+            self._report_model(RELOADED)
+        else:
+            report(self._control, RELOAD_FAILED)
+
+    def _report_model(self, message: bytes) -> None:
+        report(self._control, message + self.service.classifier.model.version.encode())
