@@ -282,7 +282,7 @@ def names() -> dict[str, set[str]]:
 
 def test_rows_are_what_is_exposed() -> None:
     metrics = Metrics()
-    metrics.serve(name="n", arch="a", version="v", runtime="r", precision="p")
+    metrics.set_model(name="n", arch="a", version="v", runtime="r", precision="p")
     metrics.begin()
     metrics.answered("/predict", "POST", 500, 0.1, "internal_error")
     metrics.decoder_failed("OSError")

@@ -46,7 +46,7 @@ class Service:
 
     @property
     def ready(self) -> bool:
-        """Whether a load balancer should send requests to the service, of which this is one process."""
+        """Whether a load balancer should send requests to the service; this also tells the other processes."""
         self.shared.tell(ready=self.health.ready)
         return self.shared.ready and not self.health.draining
 
@@ -55,7 +55,7 @@ class Service:
 
         Raises:
             NotReady: The service is shutting down, a thread is stuck, or an inference failed and the model is being
-                checked.
+                checked; or, of several processes, not all have started, or more than one is not ready.
 
         """
         if not self.ready:

@@ -93,7 +93,7 @@ async def _running(
         reloader = Reloader(open_model, install, partial(metrics.reloaded, "model"))
         service = Service(settings, classifier, executor, reloader, key_ring, metrics, shared)
         count_lost_lines(metrics.log_lines_lost)
-        metrics.watch(
+        metrics.set_gauges(
             running=lambda: executor.running,
             waiting=lambda: executor.waiting,
             ready=lambda: service.ready,
@@ -116,7 +116,7 @@ async def _running(
 def _announce(classifier: ImageClassifier, workers: int, metrics: Metrics) -> None:
     """Show in metrics and log which model is served, where its weights come from, and which classes it knows."""
     model = classifier.model
-    metrics.serve(
+    metrics.set_model(
         name=model.name, arch=model.arch, version=model.version, runtime=model.runtime, precision=model.precision
     )
     provenance = model.metadata.provenance

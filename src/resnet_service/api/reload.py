@@ -17,7 +17,7 @@ class Reloader:
         open_model: Loads, checks and warms up a classifier, or raises; called in a thread of its own, so that neither
             the inference threads nor the event loop wait for it.
         install: Makes the service use the classifier; if it raises, the old one continues to serve.
-        ended: Called after each reload with whether it succeeded.
+        on_attempt: Called after each reload with whether it succeeded.
 
     """
 
@@ -25,15 +25,15 @@ class Reloader:
         self,
         open_model: Callable[[], ImageClassifier],
         install: Callable[[ImageClassifier], Awaitable[None]],
-        ended: Callable[[bool], None],
+        on_attempt: Callable[[bool], None],
     ) -> None:
         self._open_model = open_model
         self._install = install
-        self._ended = ended
+        self._on_attempt = on_attempt
         self._reloading: asyncio.Task[None] | None = None
         self._again = False
-        # Called with whether the latest reload succeeded.
-        self.finished: Callable[[bool], None] = lambda succeeded: None
+        # Called when no more reloads are requested, with whether the last one succeeded.
+        self.on_idle: Callable[[bool], None] = lambda succeeded: None
 
     @property
     def busy(self) -> bool:
@@ -62,8 +62,8 @@ class Reloader:
                 log.error("Reload failed; the old model keeps serving: %s", error)
             except Exception as error:  # noqa: BLE001 - whatever fails, the old model keeps serving
                 log.error("Reload failed; the old model keeps serving: %s", type(error).__name__)
-            self._ended(succeeded)
+            self._on_attempt(succeeded)
             if not self._again:
                 break
         self._reloading = None
-        self.finished(succeeded)
+        self.on_idle(succeeded)

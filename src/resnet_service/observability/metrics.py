@@ -132,17 +132,17 @@ class Metrics(Collector):
             for family in self.collect()
         ]
 
-    def watch(self, *, running: Callable[[], int], waiting: Callable[[], int], ready: Callable[[], bool]) -> None:
-        """Read these gauges of this process from the given functions, at each ``publish``."""
+    def set_gauges(self, *, running: Callable[[], int], waiting: Callable[[], int], ready: Callable[[], bool]) -> None:
+        """Set the functions from which ``publish`` reads the gauges of this process."""
         self._gauges = {self._running: running, self._waiting: waiting}
         self._ready = ready
 
     def publish(self) -> None:
-        """Show the watched gauges to the other processes."""
+        """Show the gauges of this process to the others."""
         for column, read in self._gauges.items():
             self._numbers[column] = read()
 
-    def serve(self, *, name: str, arch: str, version: str, runtime: str, precision: str) -> None:
+    def set_model(self, *, name: str, arch: str, version: str, runtime: str, precision: str) -> None:
         """Set the labels of the served model."""
         self._model = {"name": name, "arch": arch, "version": version, "runtime": runtime, "precision": precision}
 

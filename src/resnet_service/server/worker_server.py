@@ -67,7 +67,7 @@ class WorkerServer(Server):
         loop = asyncio.get_running_loop()
         self._control.setblocking(False)
         loop.add_reader(self._control.fileno(), self._obey)
-        self.service.reloader.finished = self._reloaded
+        self.service.reloader.on_idle = self._reloaded
         self.accept_from(self._listener, self._shared)
         self._shared.tell(ready=self.service.health.ready)
         self._heart = asyncio.create_task(self._beat())
