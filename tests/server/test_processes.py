@@ -525,6 +525,33 @@ def test_a_hanging_process_is_ended_even_if_it_holds_a_lock() -> None:
         until(lambda: server.log.count("Serving ") == 5, 20)
 
 
+@pytest.mark.slow
+def test_a_process_that_waits_for_a_stopped_one_survives() -> None:
+    with processes(2) as server, connected(server.url) as client:
+        folder = Path(f"/proc/{server.process.pid}/fd")
+        tables = {
+            os.stat(entry).st_ino: entry
+            for entry in folder.iterdir()
+            if "memfd:resnet-service " in str(entry.readlink())
+        }
+
+        def waiting() -> list[int]:
+            waiters = [line.split() for line in Path("/proc/locks").read_text().splitlines() if "->" in line]
+            return [worker for worker in workers_of(server) if any(str(worker) in line for line in waiters)]
+
+        with tables[sorted(tables)[2]].open() as bodies:  # created after those of processes and metrics
+            fcntl.flock(bodies, fcntl.LOCK_EX)  # in the place of the stopped process
+            client.sendall(head(Content_Length=len(IMAGE)) + IMAGE)
+            until(lambda: bool(waiting()))
+            (waits,) = waiting()
+            (stopped,) = set(workers_of(server)) - {waits}
+            time.sleep(0.3)
+            os.kill(stopped, signal.SIGSTOP)
+            until(lambda: not alive(stopped) or not alive(waits), 10)
+            assert alive(waits)
+        assert read_answer(client).startswith(b"HTTP/1.1 200 ")
+
+
 @pytest.fixture
 def supervisor() -> Iterator[Supervisor]:
     """A supervisor of one process that has not started it."""

@@ -39,6 +39,11 @@ class Silence:
         self.seconds += max(0.0, seconds)
 
     @property
+    def stopped(self) -> bool:
+        """Whether a signal has stopped the process, once it has been silent for longer than is common."""
+        return any(thread.state in "Tt" for thread in self._threads.values())
+
+    @property
     def explained(self) -> bool:
         """Whether the kernel tells how long threads waited; some sandboxes do not."""
         return bool(self._threads)

@@ -202,7 +202,7 @@ class Supervisor:
         self._reap_orphans()
 
     def _end_hung(self, seconds: float) -> None:
-        """End the worker that has been silent for longest, if that is too long."""
+        """End the worker that has been silent for longest, if that is too long, or one that was stopped meanwhile."""
         for each in self._workers:
             # If this process comes late, the machine is busy or was stopped, and the workers could not run, either.
             each.silence.note(self._shared.processes.row(each.index)[Column.HEARTBEAT], min(seconds, 2 * _TICK_SECONDS))
@@ -210,7 +210,9 @@ class Supervisor:
             each for each in self._workers if each.silence.seconds > self._longest_silence(each) and not each.ended
         ]
         if silent:
-            hung = max(silent, key=lambda each: each.silence.seconds)
+            # The others may only wait for what a stopped one holds.
+            stopped = [each for each in self._workers if each.silence.stopped]
+            hung = max(stopped or silent, key=lambda each: each.silence.seconds)
             log.error("Process %d does not respond for %.1f s; it is ended.", hung.index, hung.silence.seconds)
             hung.kill()
             for each in self._workers:  # they may have waited for what it held
