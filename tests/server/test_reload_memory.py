@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from tests.support.images import CAT
-from tests.support.processes import holdings
+from tests.support.processes import holdings, idle_holdings
 from tests.support.servers import REPOSITORY, server_process
 from tests.support.waiting import until
 
@@ -32,7 +32,7 @@ def test_ten_reloads_under_load_fail_no_request_and_keep_no_memory() -> None:
 
     with ThreadPoolExecutor(4) as clients, server_process("--checkpoint", MODEL) as server:
         pid = server.process.pid
-        idle = holdings(pid)
+        idle = idle_holdings(server.url, pid)
         asked = [clients.submit(ask, server.url) for _ in range(4)]
         try:
             seen = []

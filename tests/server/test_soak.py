@@ -14,7 +14,7 @@ import pytest
 
 from tests.support.images import EXAMPLES, encoded, noise
 from tests.support.load import Clients, Connection, run
-from tests.support.processes import children, holdings
+from tests.support.processes import children, holdings, idle_holdings
 from tests.support.servers import REPOSITORY, server_process
 from tests.support.waiting import until
 from tests.support.wire import head
@@ -171,7 +171,7 @@ def test_ten_thousand_mixed_requests_leave_nothing_behind() -> None:
     """One to two minutes."""
     with server_process("--checkpoint", MODEL) as server:
         pid = server.process.pid
-        idle = holdings(pid)
+        idle = idle_holdings(server.url, pid)
         run(exchange_many(server.url, itertools.islice(mixed(0), WARM_UP)))
         until(lambda: holdings(pid).descriptors <= idle.descriptors)
         before = holdings(pid)
