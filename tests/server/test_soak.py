@@ -235,7 +235,8 @@ def test_processes_that_die_lose_what_they_held_and_no_count() -> None:
         assert lost <= deaths * AT_ONCE
         for status, count in seen.items():
             if status is not None:
-                assert count <= counts[status] <= count + lost, status
+                # A client that left may have been answered all the same.
+                assert count <= counts[status] <= count + lost + seen[None], status
         assert after.megabytes - before.megabytes < 1
         assert after.descriptors <= before.descriptors
         assert max(sizes) - largest < MEGABYTES
