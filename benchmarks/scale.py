@@ -23,7 +23,7 @@ FIGURES = REPOSITORY / "docs" / "benchmarks" / "batch.json"
 SERVED = REPOSITORY / "docs" / "benchmarks" / "results.json"
 
 # CPU time of HTTP for one form, which a process spends on one CPU; docs/benchmarks/overhead.md.
-HTTP_MS = 0.69
+HTTP_MS = 0.71
 CPUS = (2, 4, 16, 64)
 
 NODES = (1, 10, 1000)
