@@ -32,6 +32,7 @@ from resnet_service.settings import Settings
 from resnet_service.system.cpus import available_cpus
 from resnet_service.system.shared_state import Column
 from tests.support.images import CAT, encoded, noise
+from tests.support.processes import children, running
 from tests.support.servers import REPOSITORY, ServerProcess, cli, server_process
 from tests.support.waiting import until
 from tests.support.wire import connected, head, read_answer
@@ -41,17 +42,7 @@ IMAGE = CAT.read_bytes()
 
 
 def workers_of(server: ServerProcess) -> list[int]:
-    """Return the children that run, not those that have ended and wait to be reaped."""
-    pid = server.process.pid
-    children = map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())
-    return [child for child in children if alive(child)]
-
-
-def alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
+    return children(server.process.pid)
 
 
 @contextmanager
@@ -125,7 +116,7 @@ def test_bytes_that_a_dead_process_held_are_free_again() -> None:
         until(lambda: status() == 429)
         for victim in workers_of(server):
             os.kill(victim, signal.SIGKILL)
-            until(partial(lambda pid: not alive(pid), victim))
+            until(partial(lambda pid: not running(pid), victim))
         until(lambda: status() == 415, 30)  # it is no image, and was read
 
 
@@ -154,7 +145,7 @@ def test_a_process_that_hangs_is_ended_within_two_seconds_and_keeps_no_connectio
             os.kill(victim, number)
             answers, waited = [], 0.0
             with ExitStack() as stack:
-                while alive(victim):
+                while running(victim):
                     asked = time.monotonic()
                     assert asked < begun + 20
                     with suppress(OSError):  # it has just ended
@@ -210,7 +201,7 @@ def test_a_process_that_only_waits_for_a_cpu_is_left_alone() -> None:
             time.sleep(8)
         for each in sockets:
             assert read_answer(each).startswith(b"HTTP/1.1 200 ")
-        assert alive(victim), server.log
+        assert running(victim), server.log
         assert figure(server, RESTARTS) == 0
 
 
@@ -333,7 +324,7 @@ def test_a_signal_drains_all_even_if_the_whole_group_gets_it(number: int, code: 
             waiting.sendall(IMAGE[1000:])
             assert read_answer(waiting).startswith(b"HTTP/1.1 200 ")
         assert server.process.wait(20) == code
-        assert not any(map(alive, everyone[1:]))
+        assert not any(map(running, everyone[1:]))
 
 
 @pytest.mark.slow
@@ -360,7 +351,7 @@ def test_a_second_signal_ends_all_at_once() -> None:
         assert server.process.poll() is None  # a request is in progress
         server.process.send_signal(signal.SIGTERM)
         assert server.process.wait(2) == 128 + signal.SIGTERM
-        until(lambda: not any(map(alive, workers)), 2)
+        until(lambda: not any(map(running, workers)), 2)
 
 
 # A signal makes a process that has this module in its path 300 MB larger.
@@ -410,7 +401,7 @@ def test_without_their_supervisor_the_processes_end() -> None:
     with processes() as server:
         workers = workers_of(server)
         server.process.kill()
-        until(lambda: not any(map(alive, workers)), 10)
+        until(lambda: not any(map(running, workers)), 10)
 
 
 # Leaves a process no place in which it could write a file, and says so if there is one.
@@ -521,7 +512,7 @@ def test_a_hanging_process_is_ended_even_if_it_holds_a_lock() -> None:
             fcntl.flock(processes_table, fcntl.LOCK_EX)  # in the place of the one that hangs
             os.kill(hangs, signal.SIGSTOP)
             os.kill(dies, signal.SIGKILL)
-            until(lambda: not alive(hangs), 10)
+            until(lambda: not running(hangs), 10)
         until(lambda: server.log.count("Serving ") == 5, 20)
 
 
@@ -547,8 +538,8 @@ def test_a_process_that_waits_for_a_stopped_one_survives() -> None:
             (stopped,) = set(workers_of(server)) - {waits}
             time.sleep(0.3)
             os.kill(stopped, signal.SIGSTOP)
-            until(lambda: not alive(stopped) or not alive(waits), 10)
-            assert alive(waits)
+            until(lambda: not running(stopped) or not running(waits), 10)
+            assert running(waits)
         assert read_answer(client).startswith(b"HTTP/1.1 200 ")
 
 

@@ -234,11 +234,10 @@ class BackgroundWriter(logging.Handler):
             time.sleep(_GATHER_SECONDS)
             while len(batch) < _BATCH_LINES and not self._lines.empty():
                 batch.append(self._lines.get())
-            # Without this thread there is no log, so it survives whatever fails.
             lines = [line for line in batch if isinstance(line, bytes)]
             try:
                 unwritten = self._write(lines)
-            except Exception:  # noqa: BLE001
+            except Exception:  # noqa: BLE001 - without this thread there is no log, so it survives whatever fails
                 unwritten = len(lines)
             self._unwritten += unwritten
             with suppress(Exception):

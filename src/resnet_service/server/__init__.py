@@ -1,1 +1,1 @@
-"""One server process: start-up, sockets, signals, health check."""
+"""The server, of one process or several: start-up, sockets, HTTP/1.1, signals, health check."""
