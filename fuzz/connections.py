@@ -28,7 +28,10 @@ ENDLESS = {
     "header fields": (b"GET / HTTP/1.1\r\nHost: x\r\n", b"X: x\r\n" * 10_000),
     "pipelined requests": (b"", PIPELINED * 2000),
     "pipelined behind a body": (_POST + b"Content-Length: 10000000\r\n\r\n", PIPELINED * 2000),
+    "pipelined scrapes": (b"", b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n" * 10),
 }
+# An attack on the event loop's time, not on memory: the client reads its responses, so that it gets more of them.
+_READ = {"pipelined scrapes"}
 
 
 class Impact(NamedTuple):
@@ -43,7 +46,7 @@ def impact_of(
 ) -> Impact:
     """Attack a server on this machine, and ask it for its health meanwhile.
 
-    A client connects again whenever the server closes its connection, and reads no response.
+    A client connects again whenever the server closes its connection, and reads no response, except in ``_READ``.
 
     Args:
         attack: A name in ``ENDLESS``.
@@ -90,6 +93,15 @@ def _attacked(attack: str, port: int, clients: int) -> Iterator[None]:
             process.kill()
 
 
+def _read_responses(connection: socket.socket, responses: int) -> None:
+    """Read until the last of some responses has begun."""
+    with connection.makefile("rb") as stream:
+        for line in stream:
+            responses -= line.startswith(b"HTTP/1.1 ")
+            if not responses:
+                return
+
+
 def main() -> None:
     """Attack until killed; the arguments are the attack, the port and the number of clients."""
     attack, port, clients = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
@@ -98,11 +110,13 @@ def main() -> None:
     def client() -> None:
         while True:
             with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=5) as connection:
-                connection.settimeout(0.2)
+                connection.settimeout(0.2 if attack not in _READ else 20)
                 connection.sendall(first)
                 while True:
                     with suppress(TimeoutError):
                         connection.sendall(again)
+                    if attack in _READ:
+                        _read_responses(connection, again.count(b"\r\n\r\n"))
 
     for _ in range(clients):
         threading.Thread(target=client).start()

@@ -16,6 +16,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.support.faults import STUCK
 from tests.support.images import CAT, encoded, noise
 from tests.support.servers import REPOSITORY
 from tests.support.waiting import until
@@ -34,16 +35,6 @@ def chatty(self, data, top_k=None):
         libc.dprintf(2, b"native library: %s\\n", b"x" * 100)
     return classify(self, data, top_k)
 Classifier.classify = chatty
-"""
-STUCK = """
-import threading
-from resnet_service.inference.classifier import Classifier
-classify = Classifier.classify
-def stuck(self, data, top_k=None):
-    if data[:4] == b"\\x89PNG":
-        threading.Event().wait()
-    return classify(self, data, top_k)
-Classifier.classify = stuck
 """
 RUN = "\nfrom resnet_service.__main__ import main\nmain()\n"
 

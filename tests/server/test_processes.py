@@ -31,6 +31,7 @@ from resnet_service.server.worker import READY, SIGNALS
 from resnet_service.settings import Settings
 from resnet_service.system.cpus import available_cpus
 from resnet_service.system.shared_state import Column
+from tests.support.faults import STUCK
 from tests.support.images import CAT, encoded, noise
 from tests.support.processes import children, running
 from tests.support.servers import REPOSITORY, ServerProcess, cli, server_process
@@ -46,10 +47,20 @@ def workers_of(server: ServerProcess) -> list[int]:
 
 
 @contextmanager
-def processes(count: int = 2, *arguments: str | Path, **environment: str) -> Iterator[ServerProcess]:
+def processes(
+    count: int = 2, *arguments: str | Path, python: Path | None = None, **environment: str
+) -> Iterator[ServerProcess]:
     flags = ("--checkpoint", EXPORTED, "--processes", str(count), "--workers", str(count))
-    with server_process(*flags, *arguments, **environment) as server:
+    with server_process(*flags, *arguments, python=python, **environment) as server:
         yield server
+
+
+def python_under(script: str, folder: Path) -> Path:
+    """Write a shell script that runs Python in other namespaces."""
+    python = folder / "python"
+    python.write_text(script.format(python=sys.executable))
+    python.chmod(0o755)
+    return python
 
 
 def figure(server: ServerProcess, series: str) -> float:
@@ -419,11 +430,7 @@ exec unshare --mount --propagation private sh -c '
 @pytest.mark.slow
 @pytest.mark.skipif(os.geteuid() != 0 or shutil.which("unshare") is None, reason="needs root and unshare")
 def test_it_needs_no_place_to_write(tmp_path: Path) -> None:
-    python = tmp_path / "python"
-    python.write_text(READ_ONLY.format(python=sys.executable))
-    python.chmod(0o755)
-    flags = ("--checkpoint", EXPORTED, "--processes", "2", "--workers", "2")
-    with server_process(*flags, python=python) as server, ExitStack() as stack:
+    with processes(python=python_under(READ_ONLY, tmp_path)) as server, ExitStack() as stack:
         assert "can be written to" not in server.log
         for each in [stack.enter_context(connected(server.url)) for _ in range(4)]:
             each.sendall(head(Content_Length=len(IMAGE)) + IMAGE)
@@ -448,29 +455,12 @@ exec unshare --pid --fork --mount-proc --kill-child {python} "$@"
 
 @pytest.mark.skipif(os.geteuid() != 0 or shutil.which("unshare") is None, reason="needs root and unshare")
 def test_as_the_first_process_of_a_container_it_ends_with_0(tmp_path: Path) -> None:
-    python = tmp_path / "python"
-    python.write_text(FIRST_PROCESS.format(python=sys.executable))
-    python.chmod(0o755)
-    flags = ("--checkpoint", EXPORTED, "--processes", "2", "--workers", "2")
-    with server_process(*flags, python=python) as server:
+    with processes(python=python_under(FIRST_PROCESS, tmp_path)) as server:
         [supervisor] = workers_of(server)  # of unshare
         os.kill(supervisor, signal.SIGTERM)
         assert server.process.wait(20) == 0
         server.stop()
         assert "Traceback" not in server.log
-
-
-# An inference of a PNG file never comes back.
-STUCK = """
-import threading
-from resnet_service.inference.classifier import Classifier
-classify = Classifier.classify
-def stuck(self, data, top_k=None):
-    if data[:4] == b"\\x89PNG":
-        threading.Event().wait()
-    return classify(self, data, top_k)
-Classifier.classify = stuck
-"""
 
 
 @pytest.mark.slow

@@ -129,7 +129,8 @@ def test_processes_never_hold_more_than_the_limit() -> None:
     assert [process.communicate(timeout=60)[0] for process in children] == ["0\n", "0\n"]
 
 
-def test_no_process_overtakes_another_that_waits() -> None:
+def budget_for_which_another_waits() -> tuple[SharedBudget, subprocess.Popen[str]]:
+    """Return a budget of 100, 50 of it taken, and a process that waits for more than what is left."""
     table = SharedTable(2, 1)
     budget = SharedBudget(100, table, 0)
     assert budget.try_acquire(50)
@@ -137,6 +138,11 @@ def test_no_process_overtakes_another_that_waits() -> None:
     assert process.stdout is not None
     assert process.stdout.readline() == "waits\n"
     time.sleep(0.1)
+    return budget, process
+
+
+def test_no_process_overtakes_another_that_waits() -> None:
+    budget, process = budget_for_which_another_waits()
     assert not budget.acquire(10, 0.1)
     budget.release(50)
     assert process.communicate(timeout=20)[0] == "has it\n"
@@ -144,13 +150,7 @@ def test_no_process_overtakes_another_that_waits() -> None:
 
 
 def test_a_process_that_dies_gives_up_its_turn() -> None:
-    table = SharedTable(2, 1)
-    budget = SharedBudget(100, table, 0)
-    assert budget.try_acquire(50)
-    process = child(WAIT, descriptor=table.descriptor)
-    assert process.stdout is not None
-    assert process.stdout.readline() == "waits\n"
-    time.sleep(0.1)
+    budget, process = budget_for_which_another_waits()
     assert not budget.acquire(10, 0.1)
     process.kill()
     process.communicate(timeout=20)

@@ -12,6 +12,7 @@ from resnet_service.api_keys import KeyRing
 from resnet_service.errors import NotReady
 from resnet_service.inference.base import ImageClassifier
 from resnet_service.inference.executor import InferenceExecutor
+from resnet_service.observability.exposition import Exposition
 from resnet_service.observability.metrics import Metrics
 from resnet_service.settings import Settings
 from resnet_service.system.shared_state import SharedState
@@ -32,11 +33,13 @@ class Service:
     keys: KeyRing | None = None
     metrics: Metrics = field(default_factory=Metrics)
     shared: SharedState = field(default_factory=SharedState.local)
+    exposition: Exposition = field(init=False)
     health: Health = field(init=False)
     serving_since: datetime = field(init=False)
 
     def __post_init__(self) -> None:
         self.serving_since = _now()
+        self.exposition = Exposition(self.metrics)
         self.health = Health(
             lambda: self.executor.run(self.classifier.warm_up),
             lambda: self.executor.longest_seconds,

@@ -66,5 +66,5 @@ async def metrics(request: Request, service: StartedService) -> Response:
     $ curl http://localhost:8080/metrics
     ```
     """
-    text, media_type = service.metrics.exposition(request.headers.get("accept", ""))
+    text, media_type = await service.exposition.render(request.headers.get("accept", ""))
     return Response(text, media_type=media_type)
