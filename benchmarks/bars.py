@@ -64,6 +64,9 @@ def _throughput(results: Results) -> Iterable[Bar]:
 def _same_model(results: Results) -> Iterable[Bar]:
     name = "the same INT8 model inside other servers"
     yield _more(results, f"{name}: requests/s, {BUSY} connections", 1.15, "int8", SAME_MODEL)
+    # The others have a process for each CPU too.
+    own = f"{name}, a process per CPU: requests/s, {BUSY} connections"
+    yield _more(results, own, 1.15, "int8-processes", SAME_MODEL)
     yield _faster(results, f"{name}: median latency, {ALONE} connection", 1.4, "int8", SAME_MODEL, "p50", ALONE)
 
 

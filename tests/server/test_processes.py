@@ -48,7 +48,7 @@ def workers_of(server: ServerProcess) -> list[int]:
 
 @contextmanager
 def processes(
-    count: int = 2, *arguments: str | Path, python: Path | None = None, **environment: str
+    count: int = 2, *arguments: str | Path, python: str | Path = sys.executable, **environment: str
 ) -> Iterator[ServerProcess]:
     flags = ("--checkpoint", EXPORTED, "--processes", str(count), "--workers", str(count))
     with server_process(*flags, *arguments, python=python, **environment) as server:
