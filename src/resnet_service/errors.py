@@ -110,6 +110,12 @@ class BrokenImage(RequestError):
     code = "broken_image"
 
 
+class UnsupportedImage(RequestError):
+    """The image is intact, but of a kind of its format that is not supported."""
+
+    code = "unsupported_image"
+
+
 class BodyTooLarge(RequestError):
     """The body, or one image of a batch, is larger than the limit."""
 

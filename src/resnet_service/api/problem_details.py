@@ -63,6 +63,10 @@ _TABLE: dict[type[errors.ServiceError], tuple[HTTPStatus, str]] = {
         HTTPStatus.UNPROCESSABLE_ENTITY,
         "This looks like a PNG image, but it is damaged or incomplete and cannot be decoded.",
     ),
+    errors.UnsupportedImage: (
+        HTTPStatus.UNPROCESSABLE_ENTITY,
+        "This is an intact JPEG image with 12-bit samples, which is not supported. Save it as JPEG or PNG, with 8 bits.",
+    ),
     errors.BodyTooLarge: (
         HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
         "The request body has at least 31.0 MB; the limit is 10.0 MB.",

@@ -24,10 +24,12 @@ from resnet_service.errors import (
     OutOfResources,
     ServiceError,
     TooManyPixels,
+    UnsupportedImage,
 )
 from resnet_service.imaging.decoder_limits import check_file, check_opened
 from resnet_service.imaging.decoding_memory import decoding_bytes
 from resnet_service.imaging.formats import ACCEPTED_FORMATS, REFUSED_BY_NAME, SIGNATURES
+from resnet_service.imaging.tiff import bits_of, correct_planes, is_negative
 from resnet_service.system.resources import is_exhaustion
 
 # Pillow's warnings of corrupt metadata differ from file to file, and Python remembers each one to show it only once:
@@ -115,7 +117,8 @@ def decode(
     Raises:
         MissingImage: ``data`` is empty.
         NotAnImage: The signature is none of ``ACCEPTED_FORMATS``.
-        BrokenImage: The file is damaged, built to exhaust the decoder, or has pixels that cannot become RGB.
+        BrokenImage: The file is damaged, or built to exhaust the decoder.
+        UnsupportedImage: The file is intact, but of a kind that is not supported.
         TooManyPixels: More than ``max_pixels``; raised before decoding. Also beyond a limit of the decoder's own.
         OutOfResources: There was no memory to decode it.
 
@@ -128,6 +131,7 @@ def decode(
         with _decoder_errors(file_format, max_pixels):
             _check_pixels(opened, max_pixels)
             check_opened(opened, data, max_pixels)
+            correct_planes(opened)
             width, height = opened.size
             if min_side is not None:
                 scale = min_side / min(opened.size)
@@ -202,9 +206,12 @@ def _has_memory(size: int) -> bool:
 def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I;16"):
         # Pillow's own conversion clips: every value above 255, and so nearly every pixel, would become white.
-        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
+        grey = (np.asarray(image) >> bits_of(image) - 8).astype(np.uint8)
+        if is_negative(image):
+            np.invert(grey, out=grey)
+        return Image.fromarray(grey).convert("RGB")
     if image.mode in ("I", "F"):
-        raise BrokenImage("The image has 32-bit pixels, whose range is not defined; save it with 8 or 16 bits.")
+        raise UnsupportedImage("The image has 32-bit pixels, whose range is not defined; save it with 8 or 16 bits.")
     if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
         # As its own mask, and without a copy if it already is RGBA: each copy takes 4 bytes a pixel.
         with_alpha = image if image.mode == "RGBA" else image.convert("RGBA")

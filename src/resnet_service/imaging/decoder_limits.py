@@ -9,13 +9,13 @@ limits. Files that are only damaged pass here; the decoder reports them.
 import re
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import Literal
 
 from PIL import Image
 
 from resnet_service.errors import BrokenImage, TooManyPixels
 from resnet_service.imaging.avif import boxes, coded_pixels
 from resnet_service.imaging.refusals import too_many
+from resnet_service.imaging.tiff import Directory, check_kind
 
 # JPEG: each scan of a progressive image passes over all of its pixels, however few bytes the scan has. Encoders write
 # about 10; libtiff has the same limit for JPEG within TIFF. Pillow joins EXIF segments one by one, in quadratic time.
@@ -50,8 +50,7 @@ MAX_RUN_LENGTH_BYTES = 1_000_000
 # TIFF 6.0, sections 8 and 15
 _STRIP_OFFSETS, _TILE_OFFSETS = 273, 324
 _TILE_WIDTH, _TILE_LENGTH = 322, 323
-# TIFF 6.0, section 2, and BigTIFF: the bytes of a value by its type.
-_VALUE_BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
+# TIFF 6.0, section 2
 _BYTES, _FRACTIONS = (1, 2, 7), (5, 10)
 
 _SCAN = b"\xff\xda"
@@ -63,6 +62,7 @@ def check_file(data: bytes, file_format: str) -> None:
 
     Raises:
         BrokenImage: The file exceeds a limit of its format.
+        UnsupportedImage: The file is of a kind that its decoder would read otherwise, or not at all.
 
     """
     check = _CHECKS.get(file_format)
@@ -176,34 +176,23 @@ def _check_gif(data: bytes) -> None:
 
 
 def _check_tiff(data: bytes) -> None:
-    """Walk the first directory (TIFF 6.0, section 2, and BigTIFF), the only one that Pillow reads here."""
-    order: Literal["little", "big"] = "little" if data[:1] == b"I" else "big"
-    large = 43 in data[2:4]
-
-    def number(position: int, size: int) -> int:
-        return int.from_bytes(data[position : position + size], order)
-
-    directory = number(8, 8) if large else number(4, 4)
-    head, each = (8, 20) if large else (2, 12)
-    if number(directory, head) > MAX_FIELDS:
+    directory = Directory(data)
+    if directory.count > MAX_FIELDS:
         raise too_many("fields", MAX_FIELDS)
-    width = 8 if large else 4
     numbers = size = 0
-    for index in range(number(directory, head)):
-        field = directory + head + index * each
-        tag, kind, count = number(field, 2), number(field + 2, 2), number(field + 4, width)
-        if tag in (_STRIP_OFFSETS, _TILE_OFFSETS) and count > MAX_STRIPS:
+    for field in directory.fields():
+        if field.tag in (_STRIP_OFFSETS, _TILE_OFFSETS) and field.count > MAX_STRIPS:
             raise too_many("strips", MAX_STRIPS)
-        bytes_ = count * _VALUE_BYTES.get(kind, 0)
-        if bytes_ <= width or number(field + 4 + width, width) + bytes_ > len(data):  # Pillow skips what is cut off
+        if directory.is_within(field) or field.start + field.bytes > len(data):  # Pillow skips what is cut off
             continue
-        size += bytes_
-        if kind not in _BYTES:
-            numbers += count * (_FRACTION if kind in _FRACTIONS else 1)
+        size += field.bytes
+        if field.type not in _BYTES:
+            numbers += field.count * (_FRACTION if field.type in _FRACTIONS else 1)
     if numbers > MAX_NUMBERS:
         raise too_many("numbers in its fields", MAX_NUMBERS)
     if size > len(data):  # each field would have a copy of the same bytes
         raise BrokenImage("The fields of this TIFF image overlap.")
+    check_kind(directory)
 
 
 def _check_bmp(data: bytes) -> None:

@@ -15,6 +15,7 @@ IMAGE = (
     errors.MissingImage,
     errors.NotAnImage,
     errors.BrokenImage,
+    errors.UnsupportedImage,
     errors.TooManyPixels,
     errors.DecodingTooLarge,
     errors.InvalidModelOutput,

@@ -1,0 +1,184 @@
+"""Kinds of TIFF images: those that are read as their fields say, and those that are refused by name.
+
+A TIFF may combine any numbers of bits, planes, colours and compressions. Pillow refuses most combinations that it does
+not know as damaged, and misreads some. So the kind is judged here, before Pillow sees the file, by the fields of its
+first directory; ``tests/imaging/test_tiff.py`` compares every combination with another decoder.
+"""
+
+from collections.abc import Iterator
+from typing import Literal, NamedTuple
+
+from PIL import Image, TiffImagePlugin
+
+from resnet_service.errors import UnsupportedImage
+
+# TIFF 6.0, section 8, and for the sample format section 19.
+BITS, COMPRESSION, COLOURS, SAMPLES, PLANES, PREDICTOR, SAMPLE_FORMAT = 258, 259, 262, 277, 284, 317, 339
+_WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _PALETTE, _CMYK = 0, 1, 2, 3, 5
+_GREY = (_WHITE_IS_ZERO, _BLACK_IS_ZERO)
+_UNCOMPRESSED, _PACK_BITS = 1, 32773
+_SEPARATE = 2
+
+# TIFF 6.0, section 2, and BigTIFF: the bytes of a value by its type.
+VALUE_BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
+_BYTE, _SHORT, _LONG = 1, 3, 4
+# A field of more samples is of no kind that is supported.
+_MAX_VALUES = 8
+
+_COMPRESSIONS = {
+    33003: "JPEG 2000",
+    33004: "JPEG 2000",
+    33005: "JPEG 2000",
+    34712: "JPEG 2000",
+    34887: "LERC",
+    34892: "lossy JPEG",
+    34676: "LogLuv",
+    34677: "LogLuv",
+    50001: "WebP",
+    50002: "JPEG XL",
+    52546: "JPEG XL",
+}
+_SUPPORTED_COMPRESSIONS = {1, 2, 3, 4, 5, 6, 7, 8, 32771, _PACK_BITS, 32809, 32946, 34925, 50000}
+_FORMATS = {2: "signed", 3: "floating-point", 5: "complex", 6: "complex"}
+# Bits of each sample that are supported, by what the samples mean. All others mean what Pillow says that they mean.
+_SUPPORTED_BITS = {
+    _WHITE_IS_ZERO: {1, 2, 4, 8, 16},
+    _BLACK_IS_ZERO: {1, 2, 4, 8, 12, 16},
+    _RGB: {8, 16},
+    _PALETTE: {1, 2, 4, 8},
+    _CMYK: {8, 16},
+}
+_RARE_COLOURS = {
+    4: "a mask",
+    32803: "a camera's raw data",
+    32844: "LogL",
+    32845: "LogLuv",
+    34892: "a camera's raw data",
+}
+
+# Pillow knows these two kinds in the other byte order alone.
+TiffImagePlugin.OPEN_INFO[(b"MM", _WHITE_IS_ZERO, (1,), 1, (16,), ())] = ("I;16B", "I;16B")
+TiffImagePlugin.OPEN_INFO[(b"MM", _BLACK_IS_ZERO, (1,), 1, (12,), ())] = ("I;16", "I;12")
+
+
+class Field(NamedTuple):
+    """A field of a directory: its tag, the type and number of its values, and where in the file they begin."""
+
+    tag: int
+    type: int
+    count: int
+    start: int
+
+    @property
+    def bytes(self) -> int:
+        """Length of all values."""
+        return self.count * VALUE_BYTES.get(self.type, 0)
+
+
+class Directory:
+    """The first directory of a TIFF (TIFF 6.0, section 2, and BigTIFF), the only one that Pillow reads here."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+        self._order: Literal["little", "big"] = "little" if data[:1] == b"I" else "big"
+        large = 43 in data[2:4]
+        self._width = 8 if large else 4
+        self._head, self._each = (8, 20) if large else (2, 12)
+        self._start = self.number(8, 8) if large else self.number(4, 4)
+        self.count = self.number(self._start, self._head)
+
+    def number(self, position: int, size: int) -> int:
+        """Return the integer of so many bytes."""
+        return int.from_bytes(self._data[position : position + size], self._order)
+
+    def is_within(self, field: Field) -> bool:
+        """Whether a field's values are in the directory itself; otherwise they are elsewhere in the file."""
+        return field.bytes <= self._width
+
+    def fields(self) -> Iterator[Field]:
+        """Yield the fields in order."""
+        for index in range(self.count):
+            begin = self._start + self._head + index * self._each
+            field = Field(self.number(begin, 2), self.number(begin + 2, 2), self.number(begin + 4, self._width), begin)
+            value = begin + 4 + self._width
+            start = value if self.is_within(field) else self.number(value, self._width)
+            yield field._replace(start=start)
+
+    def values(self, field: Field) -> tuple[int, ...]:
+        """Return a field's first integers; none if it has others."""
+        if field.type not in (_BYTE, _SHORT, _LONG):
+            return ()
+        size = VALUE_BYTES[field.type]
+        return tuple(self.number(field.start + index * size, size) for index in range(min(field.count, _MAX_VALUES)))
+
+
+def check_kind(directory: Directory) -> None:
+    """Refuse an image whose pixels Pillow would not read as its fields say.
+
+    Raises:
+        UnsupportedImage: The message names the kind.
+
+    """
+    wanted = {BITS, COMPRESSION, COLOURS, SAMPLES, PLANES, PREDICTOR, SAMPLE_FORMAT}
+    found = {
+        field.tag: values for field in directory.fields() if field.tag in wanted and (values := directory.values(field))
+    }
+    kind = _unsupported(found)
+    if kind is not None:
+        raise UnsupportedImage(
+            f"This is an intact TIFF image with {kind}, which is not supported. Save it as JPEG or PNG, or with 8 bits."
+        )
+
+
+def _unsupported(found: dict[int, tuple[int, ...]]) -> str | None:
+    """Return what is not supported of an image with these values of fields, by their tags."""
+
+    def one(tag: int, otherwise: int) -> int:
+        return found.get(tag, (otherwise,))[0]
+
+    compression, colours, samples = one(COMPRESSION, _UNCOMPRESSED), one(COLOURS, _WHITE_IS_ZERO), one(SAMPLES, 1)
+    bits = found.get(BITS, (1,))
+    if compression not in _SUPPORTED_COMPRESSIONS:
+        return f"{_COMPRESSIONS.get(compression, f'compression {compression}')} data"
+    for code in found.get(SAMPLE_FORMAT, ()):
+        if code in _FORMATS:
+            return f"{bits[0]}-bit {_FORMATS[code]} samples"
+    if colours in _RARE_COLOURS:
+        return f"{_RARE_COLOURS[colours]} as pixels"
+    if len(set(bits)) > 1:
+        return "samples of different numbers of bits"
+    if bits[0] not in _SUPPORTED_BITS.get(colours, bits):
+        return f"{bits[0]}-bit samples"
+    separate = one(PLANES, 1) == _SEPARATE and samples > 1
+    if colours in _GREY and samples > 1 and (separate or bits[0] != 8):  # noqa: PLR2004 - Pillow's LA has 8 bits
+        return f"{samples} {'planes' if separate else 'samples'} of {bits[0]} bits for each grey pixel"
+    if colours == _CMYK and separate and bits[0] > 8 and compression == _UNCOMPRESSED:  # noqa: PLR2004
+        return f"uncompressed {bits[0]}-bit planes of CMYK"
+    if compression == _PACK_BITS and one(PREDICTOR, 1) != 1:
+        return "a predictor for PackBits, which decoders read differently"
+    return None
+
+
+def correct_planes(image: Image.Image) -> None:
+    """Make Pillow read an uncompressed image of 16-bit planes by two bytes a sample, not one, before it is loaded."""
+    tags = getattr(image, "tag_v2", {})
+    if tags.get(PLANES) != _SEPARATE or set(tags.get(BITS, ())) != {16}:
+        return
+    suffix = ";16B" if tags.prefix == b"MM" else ";16L"
+    image.tile = [
+        tile._replace(args=(tile.args[0] + suffix, *tile.args[1:]))
+        if tile.codec_name == "raw" and len(tile.args[0]) == 1
+        else tile
+        for tile in image.tile
+    ]
+
+
+def is_negative(image: Image.Image) -> bool:
+    """Whether 0 is white in an image whose 16 bits Pillow has not inverted, as it does with 8."""
+    return image.mode.startswith("I;16") and getattr(image, "tag_v2", {}).get(COLOURS) == _WHITE_IS_ZERO
+
+
+def bits_of(image: Image.Image) -> int:
+    """Return the bits of each sample of a grey image whose pixels have 16."""
+    found = getattr(image, "tag_v2", {}).get(BITS, (16,))
+    return int(found[0])

@@ -1,0 +1,188 @@
+"""TIFF images of every combination of colours, bits, planes, compression, predictor, byte order and tiles.
+
+tifffile writes them and is the other decoder. Each is read as tifffile reads it, or refused by name.
+"""
+
+import io
+import itertools
+import warnings
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+import tifffile
+from numpy.typing import NDArray
+
+from resnet_service.errors import UnsupportedImage
+from resnet_service.imaging.decode import decode
+
+HEIGHT, WIDTH = 40, 48
+COMPRESSIONS = (None, "lzw", "zlib", "packbits", "zstd", "lzma")
+Array = NDArray[Any]
+
+
+class Kind(NamedTuple):
+    """What a pixel is made of: the colours, the number of samples, and each sample's type and bits."""
+
+    colours: str
+    samples: int
+    type: str
+    bits: int
+    planes: str = "contig"
+
+
+# These must be read in every storage that tifffile can write, but for predictors of PackBits.
+READ = [
+    *(Kind(colours, 1, "u", bits) for colours in ("miniswhite", "minisblack") for bits in (1, 2, 4, 8, 16)),
+    Kind("minisblack", 1, "u", 12),
+    Kind("minisblack", 2, "u", 8),
+    Kind("palette", 1, "u", 8),
+    *(
+        Kind("rgb", samples, "u", bits, planes)
+        for samples, bits, planes in itertools.product((3, 4), (8, 16), ("contig", "separate"))
+    ),
+    *(Kind("separated", 4, "u", bits) for bits in (8, 16)),
+    Kind("separated", 4, "u", 8, "separate"),
+]
+TYPES = [("u", bits) for bits in (1, 2, 4, 8, 10, 12, 14, 16, 32)]
+TYPES += [("i", bits) for bits in (8, 16, 32)] + [("f", bits) for bits in (16, 32, 64)]
+COLOURS = [
+    ("miniswhite", 1),
+    ("minisblack", 1),
+    ("minisblack", 2),
+    ("palette", 1),
+    ("rgb", 3),
+    ("rgb", 4),
+    ("separated", 4),
+]
+OTHERS = [
+    kind
+    for (colours, samples), type_, planes in itertools.product(COLOURS, TYPES, ("contig", "separate"))
+    if (kind := Kind(colours, samples, *type_, planes)) not in READ
+    and not (samples == 1 and planes == "separate")
+    and not (colours == "palette" and (type_[0] != "u" or type_[1] > 8))
+]
+
+
+def samples_of(kind: Kind) -> Array:
+    """Return an image of gradients, [height, width, samples] or [height, width], in the range of its type."""
+    y, x = np.mgrid[:HEIGHT, :WIDTH]
+    unit = np.stack([x / WIDTH, y / HEIGHT, (x + y) / (HEIGHT + WIDTH), 0.2 + 0.6 * y / HEIGHT], -1)[
+        ..., : kind.samples
+    ]
+    if kind.samples == 1:
+        unit = unit[..., 0]
+    if kind.type == "f":
+        return unit.astype(f"f{kind.bits // 8}")
+    most = 2 ** (kind.bits - (kind.type == "i")) - 1
+    store = next(size for size in (8, 16, 32) if size >= kind.bits)
+    return np.round(unit * most).astype(f"{kind.type}{store // 8}")
+
+
+def files_of(kind: Kind) -> list[tuple[str, bytes]]:
+    """Return the files of a kind in every storage that tifffile can write, with a name of each."""
+    pixels = samples_of(kind)
+    options: dict[str, Any] = {"photometric": kind.colours, "metadata": None}
+    if kind.samples > 1:
+        options["planarconfig"] = kind.planes
+        pixels = np.moveaxis(pixels, -1, 0) if kind.planes == "separate" else pixels
+    if kind.samples == 2 or (kind.colours, kind.samples) == ("rgb", 4):
+        options["extrasamples"] = ["unassalpha"]
+    if kind.colours == "palette":
+        ramp = np.linspace(0, 65535, 2**kind.bits).astype(np.uint16)
+        options["colormap"] = np.stack([ramp, ramp[::-1], ramp])
+    if kind.bits not in (8, 16, 32, 64):
+        options["bitspersample"] = kind.bits
+    files = []
+    for storage in itertools.product(COMPRESSIONS, (False, True), "<>", (None, (16, 16))):
+        compression, predictor, order, tile = storage
+        file = io.BytesIO()
+        try:
+            tifffile.imwrite(
+                file,
+                pixels,
+                compression=compression,
+                predictor=predictor,
+                byteorder=order,
+                tile=tile,
+                rowsperstrip=None if tile else 8,
+                **options,
+            )
+        except (ValueError, NotImplementedError, TypeError, RuntimeError):
+            continue  # tifffile cannot write this
+        if not (predictor and compression in (None, "packbits")):
+            files.append((str(storage), file.getvalue()))
+    return files
+
+
+def expected(file: bytes, kind: Kind) -> Array:
+    """Return the colours that tifffile reads, 0 to 1, as float64 [height, width, 3], on white."""
+    with tifffile.TiffFile(io.BytesIO(file)) as opened:
+        pixels = opened.asarray()
+        page = opened.pages.first
+        colours = None if kind.colours != "palette" else np.moveaxis(page.colormap, 0, -1) / 65535  # type: ignore[union-attr]
+    if colours is not None:
+        return colours[pixels]
+    if kind.planes == "separate":
+        pixels = np.moveaxis(pixels, 0, -1)
+    unit = pixels.reshape(HEIGHT, WIDTH, -1).astype(float) / (2**kind.bits - 1)
+    if kind.colours == "separated":
+        return (1 - unit[..., :3]) * (1 - unit[..., 3:])
+    alpha = unit[..., -1:] if kind.samples in (2, 4) else 1.0
+    colours = unit[..., :3] if kind.colours == "rgb" else np.repeat(unit[..., :1], 3, -1)
+    return (1 - colours if kind.colours == "miniswhite" else colours) * alpha + 1 - alpha
+
+
+def difference(file: bytes, kind: Kind) -> float:
+    return float(np.abs(np.asarray(decode(file).image) / 255 - expected(file, kind)).max())
+
+
+@pytest.mark.parametrize("kind", READ, ids=str)
+def test_kinds_that_are_read_are_read_as_another_decoder_does(kind: Kind) -> None:
+    files = files_of(kind)
+    assert files
+    assert {storage: difference(file, kind) < 0.02 for storage, file in files} == dict.fromkeys(
+        (storage for storage, _ in files), True
+    )
+
+
+@pytest.mark.parametrize("kind", OTHERS, ids=str)
+def test_other_kinds_are_read_rightly_or_refused_by_name(kind: Kind) -> None:
+    for storage, file in files_of(kind):
+        try:
+            assert difference(file, kind) < 0.02, storage
+        except UnsupportedImage as error:
+            assert str(error).startswith("This is an intact TIFF image with "), storage
+
+
+@pytest.mark.parametrize(
+    ("kind", "named"),
+    [
+        (Kind("rgb", 3, "f", 32), "32-bit floating-point samples"),
+        (Kind("minisblack", 1, "i", 16), "16-bit signed samples"),
+        (Kind("minisblack", 1, "u", 32), "32-bit samples"),
+        (Kind("separated", 4, "u", 16, "separate"), "uncompressed 16-bit planes of CMYK"),
+    ],
+)
+def test_a_kind_that_is_not_supported_is_named(kind: Kind, named: str) -> None:
+    with pytest.raises(UnsupportedImage, match=named):
+        decode(files_of(kind)[0][1])
+
+
+@pytest.mark.parametrize("compression", ["webp", "jpeg2000", "jpegxl"])
+def test_a_compression_that_is_not_supported_is_named(compression: str) -> None:
+    file = io.BytesIO()
+    with warnings.catch_warnings(action="ignore"):
+        tifffile.imwrite(
+            file, samples_of(Kind("rgb", 3, "u", 8)), photometric="rgb", compression=compression, metadata=None
+        )
+    with pytest.raises(UnsupportedImage, match=r"with (WebP|JPEG 2000|JPEG XL) data, which is not supported"):
+        decode(file.getvalue())
+
+
+def test_a_predictor_that_decoders_read_differently_is_refused() -> None:
+    file = io.BytesIO()
+    pixels = samples_of(Kind("rgb", 3, "u", 8))
+    tifffile.imwrite(file, pixels, photometric="rgb", compression="packbits", predictor=True, metadata=None)
+    with pytest.raises(UnsupportedImage, match="predictor"):
+        decode(file.getvalue())
