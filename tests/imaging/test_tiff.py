@@ -169,6 +169,27 @@ def test_a_kind_that_is_not_supported_is_named(kind: Kind, named: str) -> None:
         decode(files_of(kind)[0][1])
 
 
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("compression", [None, "zlib"])
+def test_bigtiff_is_read_in_both_byte_orders(order: Any, compression: str | None) -> None:
+    kind = Kind("rgb", 3, "u", 8)
+    file = io.BytesIO()
+    tifffile.imwrite(
+        file, samples_of(kind), photometric="rgb", bigtiff=True, byteorder=order, compression=compression, metadata=None
+    )
+    assert difference(file.getvalue(), kind) < 0.02
+
+
+def test_a_big_endian_bigtiff_is_turned_upright() -> None:
+    file = io.BytesIO()
+    pixels = samples_of(Kind("rgb", 3, "u", 8))
+    orientation = (274, "H", 1, 6, True)
+    tifffile.imwrite(
+        file, pixels, photometric="rgb", bigtiff=True, byteorder=">", metadata=None, extratags=[orientation]
+    )
+    assert (np.asarray(decode(file.getvalue()).image) == np.rot90(pixels, 3)).all()
+
+
 @pytest.mark.parametrize("compression", ["webp", "jpeg2000", "jpegxl"])
 def test_a_compression_that_is_not_supported_is_named(compression: str) -> None:
     file = io.BytesIO()

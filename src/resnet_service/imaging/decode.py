@@ -29,7 +29,8 @@ from resnet_service.errors import (
 from resnet_service.imaging.decoder_limits import check_file, check_opened
 from resnet_service.imaging.decoding_memory import decoding_bytes
 from resnet_service.imaging.formats import ACCEPTED_FORMATS, REFUSED_BY_NAME, SIGNATURES
-from resnet_service.imaging.tiff import bits_of, correct_planes, is_negative
+from resnet_service.imaging.jpeg import load_without_end
+from resnet_service.imaging.tiff import bits_of, correct_planes, is_negative, open_tiff
 from resnet_service.system.resources import is_exhaustion
 
 # Pillow's warnings of corrupt metadata differ from file to file, and Python remembers each one to show it only once:
@@ -126,7 +127,7 @@ def decode(
     file_format = _identify(data)
     check_file(data, file_format)
     with _decoder_errors(file_format, max_pixels, needed=_WEBP_BYTES * max_pixels if file_format == "WEBP" else 0):
-        opened = Image.open(BytesIO(data), formats=(file_format,))
+        opened = open_tiff(data) if file_format == "TIFF" else Image.open(BytesIO(data), formats=(file_format,))
     with opened:
         with _decoder_errors(file_format, max_pixels):
             _check_pixels(opened, max_pixels)
@@ -141,7 +142,12 @@ def decode(
         if reserve is not None:
             reserve(needed, opened.size)
         with _decoder_errors(file_format, max_pixels, needed=needed):
-            opened.load()
+            try:
+                opened.load()
+            except OSError as error:
+                if file_format != "JPEG" or is_exhaustion(error):
+                    raise
+                opened = load_without_end(opened, data, height)
             turn = _turn_upright(opened)
             image = _to_rgb(opened)
     del opened  # its pixels are freed before the copy that the transposition makes
@@ -213,6 +219,9 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode in ("I", "F"):
         raise UnsupportedImage("The image has 32-bit pixels, whose range is not defined; save it with 8 or 16 bits.")
     if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
+        if image.format == "BMP" and image.mode == "RGBA" and image.getextrema()[3] == (0, 0):
+            # Programs that do not know of alpha leave these bytes 0; nothing would be seen.
+            return image.convert("RGB")
         # As its own mask, and without a copy if it already is RGBA: each copy takes 4 bytes a pixel.
         with_alpha = image if image.mode == "RGBA" else image.convert("RGBA")
         flat = Image.new("RGB", image.size, "white")

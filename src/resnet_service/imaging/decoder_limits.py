@@ -12,8 +12,9 @@ from types import MappingProxyType
 
 from PIL import Image
 
-from resnet_service.errors import BrokenImage, TooManyPixels
+from resnet_service.errors import BrokenImage, TooManyPixels, UnsupportedImage
 from resnet_service.imaging.avif import boxes, coded_pixels
+from resnet_service.imaging.jpeg import check_frame
 from resnet_service.imaging.refusals import too_many
 from resnet_service.imaging.tiff import Directory, check_kind
 
@@ -46,6 +47,7 @@ _FRACTION = 4
 # BMP: Pillow decodes run lengths in Python, and pads lines pixel by pixel.
 MAX_RUN_LENGTH_PIXELS = 4_000_000
 MAX_RUN_LENGTH_BYTES = 1_000_000
+_BMP_RUN_LENGTHS, _BMP_CONTENTS = (1, 2), {4: "JPEG", 5: "PNG"}
 
 # TIFF 6.0, sections 8 and 15
 _STRIP_OFFSETS, _TILE_OFFSETS = 273, 324
@@ -111,6 +113,8 @@ def _check_jpeg(data: bytes) -> None:
             segments -= 1
             position = marker + 1
         elif not (kind in b"\x00\x01" or b"\xd0" <= kind <= b"\xd9"):
+            if len(data) > position + 2:
+                check_frame(kind[0], data[position + 2])
             position += max(int.from_bytes(data[position : position + 2]), 2)
         if segments > MAX_SEGMENTS:
             raise too_many("segments", MAX_SEGMENTS)
@@ -196,8 +200,13 @@ def _check_tiff(data: bytes) -> None:
 
 
 def _check_bmp(data: bytes) -> None:
-    run_length = int.from_bytes(data[14:18], "little") >= 40 and int.from_bytes(data[30:34], "little") in (1, 2)
-    if run_length and len(data) > MAX_RUN_LENGTH_BYTES:
+    """Judge the kind of compression (BITMAPINFOHEADER, biCompression)."""
+    compression = int.from_bytes(data[30:34], "little") if int.from_bytes(data[14:18], "little") >= 40 else 0
+    if compression in _BMP_CONTENTS:
+        raise UnsupportedImage(
+            f"This is an intact BMP image that contains a {_BMP_CONTENTS[compression]}, which is not supported."
+        )
+    if compression in _BMP_RUN_LENGTHS and len(data) > MAX_RUN_LENGTH_BYTES:
         raise BrokenImage(
             f"A run-length encoded BMP image may have {MAX_RUN_LENGTH_BYTES:,} bytes; save it uncompressed."
         )

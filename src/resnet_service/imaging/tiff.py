@@ -6,14 +6,24 @@ first directory; ``tests/imaging/test_tiff.py`` compares every combination with 
 """
 
 from collections.abc import Iterator
+from io import BytesIO
 from typing import Literal, NamedTuple
 
-from PIL import Image, TiffImagePlugin
+from PIL import Image, ImageFile, TiffImagePlugin
 
 from resnet_service.errors import UnsupportedImage
 
 # TIFF 6.0, section 8, and for the sample format section 19.
-BITS, COMPRESSION, COLOURS, SAMPLES, PLANES, PREDICTOR, SAMPLE_FORMAT = 258, 259, 262, 277, 284, 317, 339
+BITS, COMPRESSION, COLOURS, ORIENTATION, SAMPLES, PLANES, PREDICTOR, SAMPLE_FORMAT = (
+    258,
+    259,
+    262,
+    274,
+    277,
+    284,
+    317,
+    339,
+)
 _WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _PALETTE, _CMYK = 0, 1, 2, 3, 5
 _GREY = (_WHITE_IS_ZERO, _BLACK_IS_ZERO)
 _UNCOMPRESSED, _PACK_BITS = 1, 32773
@@ -59,6 +69,9 @@ _RARE_COLOURS = {
 # Pillow knows these two kinds in the other byte order alone.
 TiffImagePlugin.OPEN_INFO[(b"MM", _WHITE_IS_ZERO, (1,), 1, (16,), ())] = ("I;16B", "I;16B")
 TiffImagePlugin.OPEN_INFO[(b"MM", _BLACK_IS_ZERO, (1,), 1, (12,), ())] = ("I;16", "I;12")
+# Pillow recognises a BigTIFF by the number 43 in its third byte, where only those of the other byte order have it.
+_BIG_ENDIAN_BIGTIFF, _AS_PILLOW_EXPECTS = b"MM\0+", b"MM+\0"
+TiffImagePlugin.PREFIXES.append(_AS_PILLOW_EXPECTS)
 
 
 class Field(NamedTuple):
@@ -157,6 +170,25 @@ def _unsupported(found: dict[int, tuple[int, ...]]) -> str | None:
     if compression == _PACK_BITS and one(PREDICTOR, 1) != 1:
         return "a predictor for PackBits, which decoders read differently"
     return None
+
+
+def open_tiff(data: bytes) -> ImageFile.ImageFile:
+    """Open an image by Pillow, which reads its header; the pixels are those of the file as it is."""
+    source = BytesIO(data)
+    if not data.startswith(_BIG_ENDIAN_BIGTIFF):
+        return Image.open(source, formats=("TIFF",))
+    with source.getbuffer() as buffer:
+        buffer[:4] = _AS_PILLOW_EXPECTS
+    opened = TiffImagePlugin.TiffImageFile(source)
+    # Pillow would read these fields again, with a header of its own that has the same fault.
+    exif = Image.Exif()
+    exif._loaded = True  # noqa: SLF001
+    if ORIENTATION in opened.tag_v2:
+        exif[ORIENTATION] = opened.tag_v2[ORIENTATION]
+    opened._exif = exif  # noqa: SLF001
+    with source.getbuffer() as buffer:  # libtiff, which may decode it, knows the right one alone
+        buffer[:4] = _BIG_ENDIAN_BIGTIFF
+    return opened
 
 
 def correct_planes(image: Image.Image) -> None:

@@ -1,0 +1,72 @@
+"""JPEG files that libjpeg does not decode, or whose end is missing."""
+
+from io import BytesIO
+from zlib import crc32
+
+from PIL import Image, ImageFile
+
+from resnet_service.errors import BrokenImage, UnsupportedImage
+
+# Start of frame (ITU-T T.81, table B.1): sequential, extended, progressive; and both with arithmetic coding.
+_DECODED = {0xC0, 0xC1, 0xC2, 0xC9, 0xCA}
+_OTHER_FRAMES = {
+    **dict.fromkeys((0xC3, 0xCB), "lossless compression"),
+    **dict.fromkeys((0xC5, 0xC6, 0xC7, 0xCD, 0xCE, 0xCF), "hierarchical compression"),
+    0xF7: "JPEG-LS compression",  # ITU-T T.87
+}
+_BITS = 8
+
+_END = b"\xff\xd9"
+# Continue the data of pixels by different bits, from the first bit on: if there are pixels that lack theirs, the results
+# differ. Decoders skip what follows the last pixel.
+_CONTINUATIONS = (b"\x55" * 64, b"\xaa" * 64)
+
+
+def check_frame(kind: int, bits: int) -> None:
+    """Refuse a frame that libjpeg does not decode.
+
+    Args:
+        kind: The second byte of a segment's marker.
+        bits: The segment's first byte, which is the number of bits of a sample if the segment begins a frame.
+
+    Raises:
+        UnsupportedImage: The message names the kind.
+
+    """
+    what = _OTHER_FRAMES.get(kind)
+    if kind in _DECODED and bits != _BITS:
+        what = f"{bits}-bit samples"
+    if what is not None:
+        raise UnsupportedImage(
+            f"This is an intact JPEG image with {what}, which is not supported. Save it as JPEG or PNG, with 8 bits."
+        )
+
+
+def load_without_end(opened: ImageFile.ImageFile, data: bytes, height: int) -> ImageFile.ImageFile:
+    """Return the loaded image of a file that ends early, if it lacks no pixel.
+
+    Args:
+        opened: The image that could not be loaded; ``draft`` has set the size to decode at.
+        data: The encoded file.
+        height: Full height, in pixels.
+
+    Raises:
+        BrokenImage: Pixels are missing; the message says how many rows there are.
+
+    """
+    image = opened
+    rows: list[list[int]] = []
+    for continuation in _CONTINUATIONS:
+        image = Image.open(BytesIO(data.rstrip(b"\xff") + continuation + _END), formats=("JPEG",))
+        image.draft(None, opened.size)
+        image.load()
+        rows.append([crc32(image.crop((0, y, image.width, y + 1)).tobytes()) for y in range(image.height)])
+    first, second = rows
+    whole = next((y for y in range(len(first)) if first[y] != second[y]), None)
+    if whole is None:
+        return image
+    if "progressive" in image.info:
+        raise BrokenImage("This JPEG image is incomplete: data of its last scans is missing.")
+    raise BrokenImage(
+        f"This JPEG image is incomplete: the file ends after {whole * height // len(first):,} of {height:,} rows."
+    )
