@@ -19,7 +19,6 @@ STRUCTURAL = {
     "png_of_small_private_chunks": "20,000 chunks",
     "png_of_small_chunks_after_the_pixels": "20,000 chunks",
     "png_of_small_idats": "20,000 chunks",
-    "png_of_many_profiles": "1 colour profile",
     "jpeg_of_a_million_restarts_in_its_head": "2,000 segments",
     "jpeg_of_small_segments": "2,000 segments",
     "jpeg_of_small_exifs": "2,000 segments",

@@ -14,7 +14,15 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from fuzz.variants import VARIANTS
-from resnet_service.errors import BrokenImage, MissingImage, NotAnImage, OutOfResources, RequestError, TooManyPixels
+from resnet_service.errors import (
+    BrokenImage,
+    MissingImage,
+    NotAnImage,
+    OutOfResources,
+    RequestError,
+    TooManyPixels,
+    UnsupportedImage,
+)
 from resnet_service.imaging.decode import decode
 from resnet_service.imaging.formats import ACCEPTED_FORMATS
 from tests.support.images import encoded, noise
@@ -75,7 +83,7 @@ def test_16_bit_grey_keeps_its_brightness(file_format: str) -> None:
 
 
 def test_32_bit_pixels_are_refused_in_words() -> None:
-    with pytest.raises(BrokenImage, match="32-bit"):
+    with pytest.raises(UnsupportedImage, match="32-bit"):
         decode(encoded(Image.fromarray(np.ones((4, 4), np.float32)), "TIFF"))
 
 

@@ -14,7 +14,7 @@ from io import BytesIO
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image, _imaging
+from PIL import Image, ImageFile, _imaging
 
 from resnet_service.defaults import DEFAULT_MAX_PIXELS
 from resnet_service.errors import (
@@ -30,6 +30,7 @@ from resnet_service.imaging.decoder_limits import check_file, check_opened
 from resnet_service.imaging.decoding_memory import decoding_bytes
 from resnet_service.imaging.formats import ACCEPTED_FORMATS, REFUSED_BY_NAME, SIGNATURES
 from resnet_service.imaging.jpeg import load_without_end
+from resnet_service.imaging.png import without_ancillary_chunks
 from resnet_service.imaging.tiff import bits_of, correct_planes, is_negative, open_tiff
 from resnet_service.system.resources import is_exhaustion
 
@@ -127,17 +128,17 @@ def decode(
     file_format = _identify(data)
     check_file(data, file_format)
     with _decoder_errors(file_format, max_pixels, needed=_WEBP_BYTES * max_pixels if file_format == "WEBP" else 0):
-        opened = open_tiff(data) if file_format == "TIFF" else Image.open(BytesIO(data), formats=(file_format,))
+        opened = _open(data, file_format)
     with opened:
         with _decoder_errors(file_format, max_pixels):
             _check_pixels(opened, max_pixels)
             check_opened(opened, data, max_pixels)
             correct_planes(opened)
             width, height = opened.size
-            if min_side is not None:
-                scale = min_side / min(opened.size)
-                # Only the JPEG plugin does anything here; it takes the smallest scale that is not below this size.
-                opened.draft(None, (math.ceil(width * scale), math.ceil(height * scale)))
+            scale = 1 if min_side is None else min(min_side / min(opened.size), 1)
+            wanted = math.ceil(width * scale), math.ceil(height * scale)
+            # Only the JPEG plugin does anything here; it takes the smallest scale that is not below this size.
+            opened.draft(None, wanted)
             needed = decoding_bytes(opened, data, (width, height))
         if reserve is not None:
             reserve(needed, opened.size)
@@ -147,7 +148,8 @@ def decode(
             except OSError as error:
                 if file_format != "JPEG" or is_exhaustion(error):
                     raise
-                opened = load_without_end(opened, data, height)
+                opened.close()  # which frees its pixels
+                opened = load_without_end(data, wanted)
             turn = _turn_upright(opened)
             image = _to_rgb(opened)
     del opened  # its pixels are freed before the copy that the transposition makes
@@ -157,6 +159,13 @@ def decode(
     if turn in _SIDEWAYS:
         width, height = height, width
     return DecodedImage(image, ImageInfo(file_format, width, height))
+
+
+def _open(data: bytes, file_format: str) -> ImageFile.ImageFile:
+    if file_format == "TIFF":
+        return open_tiff(data)
+    source = without_ancillary_chunks(data) if file_format == "PNG" else data
+    return Image.open(BytesIO(source), formats=(file_format,))
 
 
 @contextmanager
@@ -219,7 +228,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode in ("I", "F"):
         raise UnsupportedImage("The image has 32-bit pixels, whose range is not defined; save it with 8 or 16 bits.")
     if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
-        if image.format == "BMP" and image.mode == "RGBA" and image.getextrema()[3] == (0, 0):
+        if image.format == "BMP" and image.mode == "RGBA" and image.getchannel("A").getextrema() == (0, 0):
             # Programs that do not know of alpha leave these bytes 0; nothing would be seen.
             return image.convert("RGB")
         # As its own mask, and without a copy if it already is RGBA: each copy takes 4 bytes a pixel.

@@ -15,6 +15,7 @@ from PIL import Image
 from resnet_service.errors import BrokenImage, TooManyPixels, UnsupportedImage
 from resnet_service.imaging.avif import boxes, coded_pixels
 from resnet_service.imaging.jpeg import check_frame
+from resnet_service.imaging.png import chunks
 from resnet_service.imaging.refusals import too_many
 from resnet_service.imaging.tiff import Directory, check_kind
 
@@ -143,19 +144,9 @@ def _scans(data: bytes, position: int) -> int:
 
 
 def _check_png(data: bytes) -> None:
-    """Walk the chunks (PNG third edition, section 5.3)."""
-    position = 8
-    profiles = 0
-    for _ in range(MAX_CHUNKS):
-        kind = data[position + 4 : position + 8]
-        if kind in (b"IEND", b""):
-            return
-        if kind == b"iCCP":
-            profiles += 1
-            if profiles > 1:
-                raise too_many("colour profile", 1)
-        position += 12 + int.from_bytes(data[position : position + 4])
-    raise too_many("chunks", MAX_CHUNKS)
+    for number, _ in enumerate(chunks(data), 1):
+        if number > MAX_CHUNKS:
+            raise too_many("chunks", MAX_CHUNKS)
 
 
 def _check_gif(data: bytes) -> None:
@@ -187,7 +178,7 @@ def _check_tiff(data: bytes) -> None:
     for field in directory.fields():
         if field.tag in (_STRIP_OFFSETS, _TILE_OFFSETS) and field.count > MAX_STRIPS:
             raise too_many("strips", MAX_STRIPS)
-        if directory.is_within(field) or field.start + field.bytes > len(data):  # Pillow skips what is cut off
+        if directory.is_within(field) or not directory.has(field):  # Pillow skips what is cut off
             continue
         size += field.bytes
         if field.type not in _BYTES:

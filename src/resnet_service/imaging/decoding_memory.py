@@ -51,7 +51,7 @@ def decoding_bytes(image: Image.Image, data: bytes, size: tuple[int, int]) -> in
     match image.format:
         case "JPEG":
             coefficients, metadata = _jpeg(image, data, size)
-            before = pixels * stored + coefficients
+            before = pixels * stored + coefficients + len(data)  # a copy, if its end is missing
         case "WEBP":
             before, metadata = pixels * _WEBP, len(data)
         case "AVIF":

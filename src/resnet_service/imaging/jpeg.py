@@ -15,10 +15,12 @@ _OTHER_FRAMES = {
     0xF7: "JPEG-LS compression",  # ITU-T T.87
 }
 _BITS = 8
+# Pixels are stored in blocks of 8 or 16 rows; some rows of the first block that is cut may be the same by chance.
+_BLOCK_ROWS = 16
 
 _END = b"\xff\xd9"
-# Continue the data of pixels by different bits, from the first bit on: if there are pixels that lack theirs, the results
-# differ. Decoders skip what follows the last pixel.
+# Continue the data of pixels by different bits, from the first bit on: if pixels lack theirs, the results differ.
+# Decoders skip what follows the last pixel.
 _CONTINUATIONS = (b"\x55" * 64, b"\xaa" * 64)
 
 
@@ -42,23 +44,23 @@ def check_frame(kind: int, bits: int) -> None:
         )
 
 
-def load_without_end(opened: ImageFile.ImageFile, data: bytes, height: int) -> ImageFile.ImageFile:
+def load_without_end(data: bytes, size: tuple[int, int]) -> ImageFile.ImageFile:
     """Return the loaded image of a file that ends early, if it lacks no pixel.
 
     Args:
-        opened: The image that could not be loaded; ``draft`` has set the size to decode at.
         data: The encoded file.
-        height: Full height, in pixels.
+        size: Width and height, in pixels, for ``draft``.
 
     Raises:
-        BrokenImage: Pixels are missing; the message says how many rows there are.
+        BrokenImage: Pixels are missing; the message says how many rows there are, to a few rows.
 
     """
-    image = opened
     rows: list[list[int]] = []
+    height = 0
     for continuation in _CONTINUATIONS:
         image = Image.open(BytesIO(data.rstrip(b"\xff") + continuation + _END), formats=("JPEG",))
-        image.draft(None, opened.size)
+        height = image.height
+        image.draft(None, size)
         image.load()
         rows.append([crc32(image.crop((0, y, image.width, y + 1)).tobytes()) for y in range(image.height)])
     first, second = rows
@@ -67,6 +69,5 @@ def load_without_end(opened: ImageFile.ImageFile, data: bytes, height: int) -> I
         return image
     if "progressive" in image.info:
         raise BrokenImage("This JPEG image is incomplete: data of its last scans is missing.")
-    raise BrokenImage(
-        f"This JPEG image is incomplete: the file ends after {whole * height // len(first):,} of {height:,} rows."
-    )
+    rows_found = whole * height // len(first) // _BLOCK_ROWS * _BLOCK_ROWS
+    raise BrokenImage(f"This JPEG image is incomplete: the file ends after about {rows_found:,} of {height:,} rows.")

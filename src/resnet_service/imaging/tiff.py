@@ -6,8 +6,9 @@ first directory; ``tests/imaging/test_tiff.py`` compares every combination with 
 """
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from io import BytesIO
-from typing import Literal, NamedTuple
+from typing import Literal
 
 from PIL import Image, ImageFile, TiffImagePlugin
 
@@ -74,7 +75,8 @@ _BIG_ENDIAN_BIGTIFF, _AS_PILLOW_EXPECTS = b"MM\0+", b"MM+\0"
 TiffImagePlugin.PREFIXES.append(_AS_PILLOW_EXPECTS)
 
 
-class Field(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Field:
     """A field of a directory: its tag, the type and number of its values, and where in the file they begin."""
 
     tag: int
@@ -104,6 +106,15 @@ class Directory:
         """Return the integer of so many bytes."""
         return int.from_bytes(self._data[position : position + size], self._order)
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether the file has the directory to its end."""
+        return self._start + self._head + self.count * self._each <= len(self._data)
+
+    def has(self, field: Field) -> bool:
+        """Whether the file has all values of a field."""
+        return field.start + field.bytes <= len(self._data)
+
     def is_within(self, field: Field) -> bool:
         """Whether a field's values are in the directory itself; otherwise they are elsewhere in the file."""
         return field.bytes <= self._width
@@ -112,10 +123,11 @@ class Directory:
         """Yield the fields in order."""
         for index in range(self.count):
             begin = self._start + self._head + index * self._each
-            field = Field(self.number(begin, 2), self.number(begin + 2, 2), self.number(begin + 4, self._width), begin)
+            kind, count = self.number(begin + 2, 2), self.number(begin + 4, self._width)
             value = begin + 4 + self._width
-            start = value if self.is_within(field) else self.number(value, self._width)
-            yield field._replace(start=start)
+            inside = count * VALUE_BYTES.get(kind, 0) <= self._width
+            start = value if inside else self.number(value, self._width)
+            yield Field(self.number(begin, 2), kind, count, start)
 
     def values(self, field: Field) -> tuple[int, ...]:
         """Return a field's first integers; none if it has others."""
@@ -126,16 +138,17 @@ class Directory:
 
 
 def check_kind(directory: Directory) -> None:
-    """Refuse an image whose pixels Pillow would not read as its fields say.
+    """Refuse an image whose pixels Pillow would not read as its fields say; Pillow refuses one that lacks fields.
 
     Raises:
         UnsupportedImage: The message names the kind.
 
     """
     wanted = {BITS, COMPRESSION, COLOURS, SAMPLES, PLANES, PREDICTOR, SAMPLE_FORMAT}
-    found = {
-        field.tag: values for field in directory.fields() if field.tag in wanted and (values := directory.values(field))
-    }
+    fields = [field for field in directory.fields() if field.tag in wanted]
+    if not (directory.is_whole and all(directory.has(field) for field in fields)):
+        return
+    found = {field.tag: values for field in fields if (values := directory.values(field))}
     kind = _unsupported(found)
     if kind is not None:
         raise UnsupportedImage(
@@ -163,9 +176,9 @@ def _unsupported(found: dict[int, tuple[int, ...]]) -> str | None:
     if bits[0] not in _SUPPORTED_BITS.get(colours, bits):
         return f"{bits[0]}-bit samples"
     separate = one(PLANES, 1) == _SEPARATE and samples > 1
-    if colours in _GREY and samples > 1 and (separate or bits[0] != 8):  # noqa: PLR2004 - Pillow's LA has 8 bits
+    if colours in _GREY and samples > 1 and (separate or bits[0] != 8):
         return f"{samples} {'planes' if separate else 'samples'} of {bits[0]} bits for each grey pixel"
-    if colours == _CMYK and separate and bits[0] > 8 and compression == _UNCOMPRESSED:  # noqa: PLR2004
+    if colours == _CMYK and separate and bits[0] > 8 and compression == _UNCOMPRESSED:
         return f"uncompressed {bits[0]}-bit planes of CMYK"
     if compression == _PACK_BITS and one(PREDICTOR, 1) != 1:
         return "a predictor for PackBits, which decoders read differently"
@@ -182,24 +195,26 @@ def open_tiff(data: bytes) -> ImageFile.ImageFile:
     opened = TiffImagePlugin.TiffImageFile(source)
     # Pillow would read these fields again, with a header of its own that has the same fault.
     exif = Image.Exif()
-    exif._loaded = True  # noqa: SLF001
+    exif._loaded = True
     if ORIENTATION in opened.tag_v2:
         exif[ORIENTATION] = opened.tag_v2[ORIENTATION]
-    opened._exif = exif  # noqa: SLF001
+    opened._exif = exif
     with source.getbuffer() as buffer:  # libtiff, which may decode it, knows the right one alone
         buffer[:4] = _BIG_ENDIAN_BIGTIFF
     return opened
 
 
-def correct_planes(image: Image.Image) -> None:
+def correct_planes(image: ImageFile.ImageFile) -> None:
     """Make Pillow read an uncompressed image of 16-bit planes by two bytes a sample, not one, before it is loaded."""
-    tags = getattr(image, "tag_v2", {})
+    if not isinstance(image, TiffImagePlugin.TiffImageFile):
+        return
+    tags = image.tag_v2
     if tags.get(PLANES) != _SEPARATE or set(tags.get(BITS, ())) != {16}:
         return
     suffix = ";16B" if tags.prefix == b"MM" else ";16L"
     image.tile = [
         tile._replace(args=(tile.args[0] + suffix, *tile.args[1:]))
-        if tile.codec_name == "raw" and len(tile.args[0]) == 1
+        if tile.codec_name == "raw" and isinstance(tile.args, tuple) and len(tile.args[0]) == 1
         else tile
         for tile in image.tile
     ]
