@@ -25,9 +25,10 @@ from resnet_service.errors import (
     ServiceError,
     TooManyPixels,
 )
+from resnet_service.imaging.avif import with_major_brand
 from resnet_service.imaging.decoder_limits import check_file, check_opened
 from resnet_service.imaging.decoding_memory import decoding_bytes
-from resnet_service.imaging.formats import ACCEPTED_FORMATS, REFUSED_BY_NAME, SIGNATURES
+from resnet_service.imaging.formats import ACCEPTED_FORMATS, HEIC, HEIC_ADVICE, identify, refused_kind, with_article
 from resnet_service.system.resources import is_exhaustion
 
 # Pillow's warnings of corrupt metadata differ from file to file, and Python remembers each one to show it only once:
@@ -114,7 +115,7 @@ def decode(
 
     Raises:
         MissingImage: ``data`` is empty.
-        NotAnImage: The signature is none of ``ACCEPTED_FORMATS``.
+        NotAnImage: The format is none of ``ACCEPTED_FORMATS``.
         BrokenImage: The file is damaged, built to exhaust the decoder, or has pixels that cannot become RGB.
         TooManyPixels: More than ``max_pixels``; raised before decoding. Also beyond a limit of the decoder's own.
         OutOfResources: There was no memory to decode it.
@@ -123,7 +124,8 @@ def decode(
     file_format = _identify(data)
     check_file(data, file_format)
     with _decoder_errors(file_format, max_pixels, needed=_WEBP_BYTES * max_pixels if file_format == "WEBP" else 0):
-        opened = Image.open(BytesIO(data), formats=(file_format,))
+        source = with_major_brand(data) if file_format == "AVIF" else data
+        opened = Image.open(BytesIO(source), formats=(file_format,))
     with opened:
         with _decoder_errors(file_format, max_pixels):
             _check_pixels(opened, max_pixels)
@@ -165,20 +167,21 @@ def _decoder_errors(file_format: str, max_pixels: int, *, needed: int = 0) -> It
         if is_exhaustion(error) or (needed and not _has_memory(needed)):
             raise OutOfResources from error
         raise BrokenImage(
-            f"This looks like a {file_format} image, but it is damaged or incomplete and cannot be decoded."
+            f"This looks like {with_article(file_format)} image, but it is damaged or incomplete and cannot be decoded."
         ) from error
 
 
 def _identify(data: bytes) -> str:
     if not data:
         raise MissingImage("The image is empty: 0 bytes were received.")
-    for name, signatures in SIGNATURES.items():
-        if any(data.startswith(magic, offset) for offset, magic in signatures):
-            return name
+    file_format = identify(data)
+    if file_format == HEIC:
+        raise NotAnImage(HEIC_ADVICE)
+    if file_format is not None:
+        return file_format
     accepted = ", ".join(ACCEPTED_FORMATS)
-    for offset, magic, what in REFUSED_BY_NAME:
-        if data.startswith(magic, offset):
-            raise NotAnImage(f"This is {what}; the accepted formats are {accepted}.")
+    if (kind := refused_kind(data)) is not None:
+        raise NotAnImage(f"This is {kind}; the accepted formats are {accepted}.")
     raise NotAnImage(f"These bytes are not an image in an accepted format ({accepted}).")
 
 

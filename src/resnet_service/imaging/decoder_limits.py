@@ -14,7 +14,8 @@ from typing import Literal
 from PIL import Image
 
 from resnet_service.errors import BrokenImage, TooManyPixels
-from resnet_service.imaging.avif import boxes, coded_pixels
+from resnet_service.imaging.avif import coded_pixels
+from resnet_service.imaging.isobmff import boxes
 from resnet_service.imaging.refusals import too_many
 
 # JPEG: each scan of a progressive image passes over all of its pixels, however few bytes the scan has. Encoders write
