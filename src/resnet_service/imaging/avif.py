@@ -10,7 +10,6 @@ from typing import NamedTuple, Self
 
 from resnet_service.imaging.bits import Bits
 from resnet_service.imaging.isobmff import (
-    CodedImage,
     Extents,
     boxes,
     brands,
@@ -40,6 +39,13 @@ def with_major_brand(data: bytes) -> bytes:
         return data
     major = b"avif" if b"avis" not in brands(data) or meta_box(data) else b"avis"
     return data[:8] + major + data[12:]
+
+
+class CodedImage(NamedTuple):
+    """The pixels of a coded image, and the bytes that decoding takes for each of them, with 8 or 16 bits a sample."""
+
+    pixels: int
+    pixel_bytes: float
 
 
 def coded_pixels(data: bytes) -> int:

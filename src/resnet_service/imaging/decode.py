@@ -14,7 +14,7 @@ from io import BytesIO
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image, _imaging
+from PIL import Image, ImageFile, _imaging
 
 from resnet_service.defaults import DEFAULT_MAX_PIXELS
 from resnet_service.errors import (
@@ -29,6 +29,7 @@ from resnet_service.imaging.avif import with_major_brand
 from resnet_service.imaging.decoder_limits import check_file, check_opened
 from resnet_service.imaging.decoding_memory import decoding_bytes
 from resnet_service.imaging.formats import ACCEPTED_FORMATS, HEIC, HEIC_ADVICE, identify, refused_kind, with_article
+from resnet_service.imaging.heic import HeicImageFile, is_installed
 from resnet_service.system.resources import is_exhaustion
 
 # Pillow's warnings of corrupt metadata differ from file to file, and Python remembers each one to show it only once:
@@ -115,7 +116,7 @@ def decode(
 
     Raises:
         MissingImage: ``data`` is empty.
-        NotAnImage: The format is none of ``ACCEPTED_FORMATS``.
+        NotAnImage: The format is none of ``ACCEPTED_FORMATS``, nor HEIC with its extra.
         BrokenImage: The file is damaged, built to exhaust the decoder, or has pixels that cannot become RGB.
         TooManyPixels: More than ``max_pixels``; raised before decoding. Also beyond a limit of the decoder's own.
         OutOfResources: There was no memory to decode it.
@@ -125,7 +126,10 @@ def decode(
     check_file(data, file_format)
     with _decoder_errors(file_format, max_pixels, needed=_WEBP_BYTES * max_pixels if file_format == "WEBP" else 0):
         source = with_major_brand(data) if file_format == "AVIF" else data
-        opened = Image.open(BytesIO(source), formats=(file_format,))
+        if file_format == HEIC:
+            opened: ImageFile.ImageFile = HeicImageFile(BytesIO(data))
+        else:
+            opened = Image.open(BytesIO(source), formats=(file_format,))
     with opened:
         with _decoder_errors(file_format, max_pixels):
             _check_pixels(opened, max_pixels)
@@ -138,6 +142,9 @@ def decode(
             needed = decoding_bytes(opened, data, (width, height))
         if reserve is not None:
             reserve(needed, opened.size)
+        # libde265 starts a thread, and the C library ends the process where there is no memory for a thread's data.
+        if file_format == HEIC and not _has_memory(needed):
+            raise OutOfResources
         with _decoder_errors(file_format, max_pixels, needed=needed):
             opened.load()
             turn = _turn_upright(opened)
@@ -175,7 +182,7 @@ def _identify(data: bytes) -> str:
     if not data:
         raise MissingImage("The image is empty: 0 bytes were received.")
     file_format = identify(data)
-    if file_format == HEIC:
+    if file_format == HEIC and not is_installed():
         raise NotAnImage(HEIC_ADVICE)
     if file_format is not None:
         return file_format

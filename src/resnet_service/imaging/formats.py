@@ -14,8 +14,10 @@ SIGNATURES: dict[str, tuple[tuple[int, bytes], ...]] = {
     "AVIF": (),
 }
 
+# Those that need no extra.
 ACCEPTED_FORMATS = tuple(SIGNATURES)
 
+# Decoded only where the extra `heic` is installed.
 HEIC = "HEIC"
 
 # HEIF (ISO/IEC 23008-12) is a container. These are the brands of files whose images are coded in AV1, in HEVC, and in
@@ -41,7 +43,10 @@ REFUSED_BY_NAME = (
     (0, b"\xff\x0a", "a JPEG XL image"),
 )
 
-HEIC_ADVICE = "This is a HEIC image, which this service cannot read. Convert it to JPEG."
+HEIC_ADVICE = (
+    "This is a HEIC image, which this service cannot read without its extra 'heic'. Convert it to JPEG, or ask the "
+    "operator to install the extra."
+)
 
 
 def identify(data: bytes) -> str | None:

@@ -14,13 +14,6 @@ MAX_BRANDS = 64
 Extents = list[tuple[int, int]]
 
 
-class CodedImage(NamedTuple):
-    """The pixels of a coded image, and the bytes that decoding takes for each of them, with 8 or 16 bits a sample."""
-
-    pixels: int
-    pixel_bytes: float
-
-
 class Reference(NamedTuple):
     """A reference between items: its type, the item that refers, and those that it refers to, in order."""
 
