@@ -1,7 +1,7 @@
 """HEIC, which needs the extra `heic`: a file of known structure with the primary image alone, read by libheif.
 
 libheif reads a dozen kinds of items, sequences, metadata and regions, all of which a file may have beside its image.
-None of them counts here, and most of libheif's published holes are in them. So this module reads the boxes itself
+None of them counts here, and many of libheif's published holes are in them. So this module reads the boxes itself
 (ISO/IEC 23008-12), keeps what the primary image needs (coded image or grid of tiles, its alpha plane, their
 properties), and writes a new file, the only one that libheif sees. An image's orientation is one of these properties;
 that in EXIF does not count (ISO/IEC 23008-12, annex A).
@@ -80,10 +80,10 @@ class HeicImageFile(ImageFile.ImageFile):
     def _open(self) -> None:
         from pillow_heif import open_heif, options
 
-        # The worker that decodes is one thread. libheif decodes a grid in threads of its own from 1 on.
+        # In the calling thread; from 1 on, libheif decodes the tiles of a grid in threads of its own.
         options.DECODE_THREADS = 0
         self.still = still_image(self.fp.read() if self.fp else b"")
-        self._decoder = open_heif(self.still.file, remove_stride=False)
+        self._decoder = open_heif(self.still.file)
         self._size, self._mode = self._decoder.size, self._decoder.mode
         self.tile = []
 
