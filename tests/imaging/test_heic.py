@@ -191,6 +191,12 @@ def test_an_item_has_one_configuration(properties: list[tuple[bool, bytes, bytes
         decode(heic.written([TILE._replace(properties=properties)]))
 
 
+def test_a_tile_without_data_is_damage_not_a_hole() -> None:
+    items = [heic.grid(2, 1, 128, 64), TILE, TILE._replace(data=b"")]
+    with pytest.raises(BrokenImage, match="damaged or incomplete"):
+        decode(heic.written(items, [Reference(b"dimg", 1, [2, 3])]))
+
+
 def test_tiles_count_as_often_as_they_are_shown() -> None:
     still = still_image(heic.tiled(TILE, 5, 4, 300, 250))
     assert (still.pixels, still.canvas, len(still.images)) == (20 * 4096, 75_000, 20)
@@ -223,9 +229,11 @@ def changed(item: Item) -> bytes:
 
 
 def test_a_sequence_alone_is_named() -> None:
-    data = heic.encoded(IMAGE)
-    with pytest.raises(BrokenImage, match="no still image"):
-        decode(bombs._box(b"ftyp", b"hevc\0\0\0\0hevcmsf1") + data[data.index(b"mdat") - 4 :])
+    brands = bombs._box(b"ftyp", b"hevc\0\0\0\0hevcmsf1")
+    with pytest.raises(BrokenImage, match="sequence without a still image"):
+        decode(brands + bombs._box(b"moov", bytes(100)))
+    with pytest.raises(BrokenImage, match="damaged or incomplete"):
+        decode(brands)
 
 
 def test_what_is_written_is_read_as_the_same() -> None:
@@ -249,10 +257,12 @@ def test_without_the_extra_heic_is_refused_with_what_to_do(monkeypatch: pytest.M
         decode(data)
 
 
-def test_damage_is_told_by_name() -> None:
-    data = heic.encoded(IMAGE)
-    with pytest.raises(BrokenImage, match="looks like a HEIC image"):
-        decode(data[: len(data) // 2])
+@pytest.mark.parametrize("share", [0.02, 0.1, 0.5, 0.9, 0.99])
+@pytest.mark.parametrize("tiles", [{}, {"tile_size": 64}], ids=["whole", "tiles"])
+def test_files_that_are_cut_off_are_broken(share: float, tiles: dict[str, int]) -> None:
+    data = heic.encoded(IMAGE, **tiles)
+    with pytest.raises(BrokenImage, match="looks like a HEIC image, but it is damaged"):
+        decode(data[: int(share * len(data))])
 
 
 def test_the_number_of_tiles_is_limited(monkeypatch: pytest.MonkeyPatch) -> None:

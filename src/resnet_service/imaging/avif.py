@@ -93,7 +93,12 @@ def _images(data: bytes, coded: list[Extents]) -> list[CodedImage]:
 def _items(data: bytes, start: int, end: int) -> list[Extents]:
     """Return the extents of each AV1 item of the ``meta`` box in ``data[start:end]``."""
     coded = {item for item, kind in item_types(data, start, end) if kind == b"av01"}
-    return [extents for item, extents in item_extents(data, start, end) if item in coded]
+    size = len(data)
+    return [
+        [(first, min(last, size)) for first, last in extents]
+        for item, extents in item_extents(data, start, end)
+        if item in coded
+    ]
 
 
 def _first_sample(data: bytes, start: int, end: int) -> Extents:

@@ -19,6 +19,7 @@ from resnet_service.imaging.hevc import MAX_UNITS, IntraImage, coded_image
 from resnet_service.imaging.isobmff import (
     Extents,
     Reference,
+    boxes,
     check_disjoint,
     item_extents,
     item_properties,
@@ -103,17 +104,20 @@ def still_image(data: bytes) -> Still:
 
     Raises:
         BrokenImage: It has no such image, of a kind that is supported; or it exceeds a limit.
+        ValueError: It is cut off, or contradicts itself.
 
     """
     meta = meta_box(data)
     if meta is None:
-        raise BrokenImage("The HEIC file has no still image, perhaps a sequence alone, which is not supported.")
+        if any(kind == b"moov" for kind, _, _ in boxes(data, 0, len(data))):
+            raise BrokenImage("The HEIC file is a sequence without a still image, which is not supported.")
+        raise ValueError("no meta box")
     primary = primary_item(data, *meta)
     types = dict(item_types(data, *meta))
     located = list(item_extents(data, *meta))
     extents = dict(located)
-    if len(extents) < len(located) or primary is None:
-        raise BrokenImage("The HEIC file names no primary image, or an item twice.")
+    if primary is None or len(extents) < len(located):
+        raise ValueError("no primary image, or an item in two places")
     properties: dict[int, list[tuple[bool, bytes, bytes]]] = {}
     for item, owned in item_properties(data, *meta):
         properties.setdefault(item, []).extend(owned)
@@ -140,6 +144,8 @@ def still_image(data: bytes) -> Still:
             raise BrokenImage(
                 f"The HEIC file has an image of the kind {kind!a}, which is not supported; convert it to JPEG."
             )
+    if any(end > len(data) for item in kept for _, end in extents.get(item, [])):
+        raise ValueError("an item ends after the file")
     check_disjoint(data, [extents.get(item, []) for item in kept])
     items = {item: _item(data, types[item], extents.get(item, []), properties.get(item, [])) for item in kept}
     links = [

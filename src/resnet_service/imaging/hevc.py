@@ -47,6 +47,7 @@ def coded_image(configuration: bytes, data: bytes, max_units: int) -> tuple[Intr
 
     Raises:
         BrokenImage: It is not one intra-coded image, or has more units.
+        ValueError: It has no image.
 
     """
     # libheif takes the length of a unit to have four bytes; other lengths would let it read other units than this.
@@ -69,6 +70,8 @@ def coded_image(configuration: bytes, data: bytes, max_units: int) -> tuple[Intr
                 raise BrokenImage("The HEIC image has an item that is not one intra-coded image.")
             if kind not in _IDR:
                 kept = _KEPT_IMAGES
+    if not images:  # libheif would leave a hole
+        raise ValueError("an item without an image")
     return IntraImage(pixels, planes, kept), count
 
 

@@ -77,7 +77,10 @@ def item_types(data: bytes, start: int, end: int) -> Iterator[tuple[int, bytes]]
 
 
 def item_extents(data: bytes, start: int, end: int) -> Iterator[tuple[int, Extents]]:
-    """Yield the number and extents of each item of the ``meta`` box in ``data[start:end]`` (8.11.3)."""
+    """Yield the number and extents of each item of the ``meta`` box in ``data[start:end]`` (8.11.3).
+
+    Those of a file that is cut off may end, and begin, after it.
+    """
     idat = start
     located: list[tuple[int, bool, Extents]] = []
     for kind, begin, stop in boxes(data, start, end):
@@ -87,7 +90,7 @@ def item_extents(data: bytes, start: int, end: int) -> Iterator[tuple[int, Exten
             idat = begin
     for item, in_idat, extents in located:
         base = idat if in_idat else 0
-        yield item, [(base + at, min(base + at + size, len(data)) if size else len(data)) for at, size in extents]
+        yield item, [(base + at, base + at + size if size else len(data)) for at, size in extents]
 
 
 def item_references(data: bytes, start: int, end: int) -> Iterator[Reference]:
