@@ -7,21 +7,26 @@
 # To mount it instead, where it takes precedence over the model in the image:
 #   docker run -v "$PWD/checkpoints/pets-int8.onnx:/srv/checkpoints/pets-int8.onnx:ro" …
 
+# To read HEIC, by a library under GPL and with software patents (docs/decisions/0037-heic.md):
+#   --build-arg REQUIREMENTS=requirements/serve-heic.txt
+
 # The label values are arguments, since a Dockerfile cannot read files; deploy/image/check.py verifies them.
 ARG MODEL=checkpoints/resnet18-fashion-mnist-int8.onnx
 ARG MODEL_VERSION=ccd89f92397b
 ARG VERSION=1.2.0
+ARG REQUIREMENTS=requirements/serve.txt
 
 # Layers that change rarely come first: the locked dependencies, then the package, then the model.
 FROM python:3.11-slim-bookworm AS dependencies
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 WORKDIR /build
-COPY requirements/build.txt requirements/serve.txt requirements/
+ARG REQUIREMENTS
+COPY requirements/build.txt requirements/serve.txt requirements/serve-heic.txt requirements/
 RUN python -m venv /opt/build && /opt/build/bin/pip install --require-hashes -r requirements/build.txt
 # Wheels only, so the build needs no compiler. The environment has no pip either.
 RUN python -m venv --without-pip /opt/venv \
  && /opt/build/bin/pip --python /opt/venv/bin/python install --no-compile --only-binary :all: --require-hashes \
-    -r requirements/serve.txt
+    -r ${REQUIREMENTS}
 COPY deploy/image/trim.py deploy/image/
 # Compile bytecode here, since the service cannot write any. It is never checked against the source, which cannot change.
 RUN /opt/venv/bin/python deploy/image/trim.py /opt/venv/lib/python3*/site-packages \

@@ -115,6 +115,6 @@ $(VENV)/.quantize: $(VENV)/.serve
 $(VENV)/.test: $(VENV)/.venv pyproject.toml tools/install_torch.py tests/images.txt
 	@$(BIN)/python tools/install_torch.py
 	@echo "Installing what tests need"
-	@$(PIP) --editable '.[pull,quantize,torch,plot,otel,clients,batch,dev]'
+	@$(PIP) --editable '.[pull,quantize,torch,plot,otel,clients,batch,heic,dev]'
 	@$(PIP) --no-deps --require-hashes --requirement tests/images.txt
 	@touch $(VENV)/.serve $(VENV)/.quantize $@

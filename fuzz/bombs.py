@@ -23,6 +23,10 @@ from typing import NamedTuple
 
 from PIL import Image
 
+from fuzz import heic
+from resnet_service.imaging.heic import MAX_TILES, Item
+from resnet_service.imaging.isobmff import Reference
+
 BODY = 10 * 2**20  # the default of max_body_bytes
 _SECONDS = 30
 
@@ -361,6 +365,109 @@ def avif_of_a_large_frame_table() -> bytes:
     return grown
 
 
+# --- HEIC
+
+
+def _square(side: int) -> Item:
+    return heic.coded(Image.new("RGB", (side, side), "red"))
+
+
+def heic_of_the_most_pixels() -> bytes:
+    """49 million pixels in a few kilobytes: one tile, 49 times."""
+    return heic.tiled(_square(1000), 7, 7, 7000, 7000)
+
+
+def heic_of_as_many_tiles_as_fit() -> bytes:
+    """Each has a decoder of its own."""
+    side = math.isqrt(MAX_TILES)
+    return heic.tiled(_square(64), side, side, 64 * side, 64 * side)
+
+
+def heic_of_too_many_tiles() -> bytes:
+    return heic.tiled(_square(64), 100, 100, 6400, 6400)
+
+
+def heic_of_many_more_tiles() -> bytes:
+    return heic.tiled(_square(64), 255, 255, 16_320, 16_320)
+
+
+def heic_of_a_huge_grid() -> bytes:
+    """Four billion pixels in a container of 64 x 64."""
+    data = struct.pack(">BBBBII", 0, 1, 0, 0, 65_535, 65_535)
+    return heic.written([heic.grid(1, 1, 64, 64)._replace(data=data), _square(64)], [Reference(b"dimg", 1, [2])])
+
+
+def heic_of_a_large_canvas() -> bytes:
+    return heic.written([heic.resized(_square(64), 65_535, 65_535)])
+
+
+def heic_of_more_pixels_than_it_says() -> bytes:
+    """16 million coded pixels in a container of 16 x 16."""
+    return heic.written([heic.resized(_square(4000), 16, 16)])
+
+
+def heic_of_many_images_in_an_item() -> bytes:
+    """An item of a hundred images, of which decoders keep up to 17 at once."""
+    item = _square(64)
+    return heic.written([item._replace(data=item.data * 100)])
+
+
+def heic_of_overlapping_items() -> bytes:
+    """A tile of 9 MB and 400 more that share its bytes."""
+    tile = _square(64)
+    tile = tile._replace(data=tile.data + struct.pack(">I", 9_000_000) + b"\x4e\1".ljust(9_000_000, b"\0"))
+    items = [heic.grid(20, 20, 1280, 1280), tile, *[tile._replace(data=b"")] * 399]
+    data = bytearray(heic.written(items, [Reference(b"dimg", 1, list(range(2, 402)))]))
+    first = data.index(b"iloc") + 12 + 14  # the location of the tile
+    for number in range(1, 400):
+        at = first + 14 * number
+        data[at + 6 : at + 14] = data[first + 6 : first + 14]
+    return bytes(data)
+
+
+def heic_of_metadata_for_many_images() -> bytes:
+    """EXIF of 9 MB, which libheif's callers copy for each of 800 images."""
+    image = _square(64)
+    exif = Item(b"Exif", bytes(9_000_000), [])
+    data = heic.written([*[image] * 800, exif], [Reference(b"cdsc", 801, list(range(1, 801)))])
+    return data.replace(b"infe\2\0\0\1", b"infe\2\0\0\0")
+
+
+def heic_of_many_items() -> bytes:
+    listed = b"".join(struct.pack(">IHHH", number + 10, 0, 0, 0) for number in range((BODY - 3000) // 10))
+    iloc = _box(b"iloc", b"\2\0\0\0\0\0" + struct.pack(">I", len(listed) // 10) + listed)
+    return _within_meta(heic.encoded(Image.new("RGB", (64, 64), "red")), iloc, b"iloc")
+
+
+def heic_of_many_item_infos() -> bytes:
+    count = (BODY - 3000) // 23
+    infos = b"".join(_box(b"infe", b"\3\0\0\0" + struct.pack(">IH", n + 10, 0) + b"hvc1\0") for n in range(count))
+    iinf = _box(b"iinf", b"\1\0\0\0" + struct.pack(">I", count) + infos)
+    return _within_meta(heic.encoded(Image.new("RGB", (64, 64), "red")), iinf, b"iinf")
+
+
+def heic_of_unknown_coding_and_many_item_infos() -> bytes:
+    """The same with general brands, so that the items tell what it is."""
+    data = heic_of_many_item_infos()
+    end = struct.unpack(">I", data[:4])[0]
+    return _box(b"ftyp", b"mif1\0\0\0\0mif1miaf") + data[end:]
+
+
+def heic_of_many_properties() -> bytes:
+    ispe = _box(b"ispe", struct.pack(">III", 0, 64, 64))
+    iprp = _box(b"iprp", _box(b"ipco", ispe * ((BODY - 3000) // len(ispe))))
+    return _within_meta(heic.encoded(Image.new("RGB", (64, 64), "red")), iprp, b"iprp")
+
+
+def heic_of_many_parameter_sets() -> bytes:
+    """A configuration of two million units of one byte."""
+    item = _square(64)
+    hvcc = next(content for _, name, content in item.properties if name == b"hvcC")
+    arrays = (b"\x22\xff\xff" + b"\0\1\x44" * 65_535) * 40
+    owned = (True, b"hvcC", hvcc[:22] + b"\x28" + arrays)
+    return heic.written([item._replace(properties=[owned, *heic.resized(item, 64, 64).properties[:1]])])
+
+
 # --- TIFF
 
 
@@ -500,7 +607,7 @@ IMAGES: Mapping[str, Callable[[], bytes]] = MappingProxyType(
     {
         name: make
         for name, make in list(globals().items())
-        if name.partition("_")[0] in ("png", "jpeg", "gif", "webp", "avif", "tiff", "bmp") and callable(make)
+        if name.partition("_")[0] in ("png", "jpeg", "gif", "webp", "avif", "heic", "tiff", "bmp") and callable(make)
     }
 )
 

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from fuzz import bombs
+from fuzz import bombs, heic
 from fuzz.targets import CORPUS, SMALLEST_GRAPH
 from resnet_service.models.checkpoint.arrays import Array
 from resnet_service.models.checkpoint.safetensors import dump_arrays
@@ -42,6 +42,10 @@ def images() -> dict[str, bytes]:
     for compression in ("tiff_deflate", "tiff_lzw", "jpeg", "packbits"):
         add(compression, colours, "TIFF", compression=compression, exif=exif)
     add("big", colours, "TIFF", big_tiff=True)
+    made["plain.heic"] = heic.encoded(colours)
+    made["alpha.heic"] = heic.encoded(colours.convert("RGBA"), chroma=444)
+    made["beside.heic"] = heic.encoded(colours, exif=exif, xmp=b"<x/>", append_images=[])
+    made["tiles.heic"] = heic.tiled(heic.coded(colours), 2, 2, 30, 22)
     made["runs.bmp"] = bombs._bmp(4, 4, 1, b"\4x\0\0\4y\0\0\0\2\1\1\0\4abcd\0\1")
     return made
 

@@ -16,7 +16,12 @@ from types import MappingProxyType
 from typing import Any
 
 import numpy as np
+import pillow_heif
 from PIL import Image
+
+from fuzz import heic
+
+_SIDEWAYS = b"Exif\0\0II*\0\x08\0\0\0\1\0\x12\1\3\0\1\0\0\0\6\0\0\0\0\0\0\0"
 
 Make = Callable[[int, int], bytes]
 
@@ -49,6 +54,18 @@ def _variant(mode: str, file_format: str, **options: Any) -> Make:
         return buffer.getvalue()
 
     return make
+
+
+def _heic(mode: str, **options: Any) -> Make:
+    return lambda width, height: heic.encoded(_pixels(width, height, mode), **options)
+
+
+def _heic_deep(width: int, height: int) -> bytes:
+    buffer = io.BytesIO()
+    data = np.asarray(_pixels(width, height, "RGB")).astype("<u2") * 257
+    options = {"enc_params": {"preset": "ultrafast"}, "save_to_12bit": False}
+    pillow_heif.encode("RGB;16", (width, height), data.tobytes(), buffer, **options)
+    return buffer.getvalue()
 
 
 def _transparent_late(mode: str) -> Make:
@@ -151,6 +168,14 @@ def _variants() -> dict[str, Make]:
         "RGB", "AVIF", subsampling="4:4:4", speed=10, quality=50, codec="aom", advanced=grain
     )
     made["avif RGB turned"] = _variant("RGB", "AVIF", speed=10, quality=50, turn=6)
+    for mode in ("L", "RGB", "RGBA"):
+        for chroma in (420, 444) if mode != "L" else (420,):
+            made[f"heic {mode} {chroma}"] = _heic(mode, chroma=chroma)
+    made["heic RGB 420 tiles"] = _heic("RGB", tile_size=512)
+    made["heic RGB 444 tiles"] = _heic("RGB", chroma=444, tile_size=512)
+    made["heic RGB turned"] = _heic("RGB", exif=_SIDEWAYS)
+    made["heic RGB turned tiles"] = _heic("RGB", exif=_SIDEWAYS, tile_size=512)
+    made["heic RGB 10 bits"] = _heic_deep
     return made
 
 

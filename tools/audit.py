@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-LOCKS = ("requirements/serve.txt", "requirements/dev.txt")
+LOCKS = ("requirements/serve.txt", "requirements/serve-heic.txt", "requirements/dev.txt")
 SERVICES = ("pypi", "osv")
 # As pip-audit prints them: a dict for each package, with ``vulns`` or the reason why it was skipped.
 Findings = list[dict[str, Any]]

@@ -13,7 +13,11 @@ from pathlib import Path
 # Without PyTorch: its builds with and without CUDA have different files, and the machine chooses the build.
 LOCKS: dict[str, list[str]] = {
     "requirements/serve.txt": [],
-    "requirements/dev.txt": ["--extra", "plot", "--extra", "dev", "--constraint", "requirements/serve.txt"],
+    "requirements/serve-heic.txt": ["--extra", "heic", "--constraint", "requirements/serve.txt"],
+    "requirements/dev.txt": [
+        *("--extra", "plot", "--extra", "heic", "--extra", "dev"),
+        *("--constraint", "requirements/serve.txt"),
+    ],
 }
 
 

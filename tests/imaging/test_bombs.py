@@ -30,6 +30,18 @@ STRUCTURAL = {
     "avif_of_many_items": "bytes of tables",
     "avif_of_many_item_infos": "bytes of tables",
     "avif_of_a_large_frame_table": "bytes of frame tables",
+    "heic_of_too_many_tiles": "1,000 tiles",
+    "heic_of_many_more_tiles": "bytes of tables",
+    "heic_of_a_huge_grid": "its data has 4,294,836,225",
+    "heic_of_a_large_canvas": "65535x65535",
+    "heic_of_more_pixels_than_it_says": "16x16 pixels, but its data has 16,",
+    "heic_of_many_images_in_an_item": "not one intra-coded image",
+    "heic_of_overlapping_items": "overlap",
+    "heic_of_many_items": "bytes of tables",
+    "heic_of_many_item_infos": "bytes of tables",
+    "heic_of_unknown_coding_and_many_item_infos": "1,000 boxes",
+    "heic_of_many_properties": "1,000 boxes",
+    "heic_of_many_parameter_sets": "10,000 coded units",
     "tiff_of_overlapping_values": "4,096 fields",
     "tiff_of_many_fields": "4,096 fields",
     "tiff_of_many_strips": "65,536 strips",
@@ -43,7 +55,7 @@ STRUCTURAL = {
 }
 
 # Decoder, Pillow and flattening each hold a copy of an image with the maximum of pixels.
-HEAVY = {"webp_of_the_most_pixels"}
+HEAVY = {"webp_of_the_most_pixels", "heic_of_the_most_pixels"}
 MEGABYTES, MEGABYTES_OF_THE_LARGEST = 110, 900
 SECONDS = 10
 

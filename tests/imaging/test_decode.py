@@ -141,7 +141,11 @@ def test_truncated_files_are_broken_whatever_the_format(file_format: str, share:
     [
         (b"%PDF-1.7 ...", "PDF"),
         (b"<svg xmlns=''/>", "SVG"),
-        (b"\0\0\0\x18ftypheic\0\0\0\0", "HEIC"),
+        (b"\xff\x4f\xff\x51\0\x2f", "a JPEG 2000 image"),
+        (b"\0\0\0\x0cjP  \r\n\x87\n\0\0\0\x14ftypjp2 ", "a JPEG 2000 image"),
+        (b"\0\0\0\x0cjP  \r\n\x87\n\0\0\0\x14ftypjph ", "a High-Throughput JPEG 2000 image"),
+        (b"\xff\x0a\x80", "a JPEG XL image"),
+        (b"\0\0\0\x0cJXL \r\n\x87\n", "a JPEG XL image"),
         (b"8BPS\0\1", "Photoshop"),
         (b"root:x:0:0:root:/root:/bin/bash", "not an image"),
         (b"\xff", "not an image"),
@@ -309,6 +313,8 @@ REPORTED_AS_DAMAGE = (
     "tiff RGB tiff_lzw one strip",
     "tiff RGB jpeg one strip",
     "tiff RGB packbits one strip",
+    "heic RGB 420 tiles",
+    "heic RGBA 444",
 )
 
 

@@ -29,6 +29,10 @@ NAMES = (
     "avif RGBA 4:4:4",
     "avif RGB 4:2:0",
     "avif RGB 4:4:4 film grain",
+    "heic RGBA 444",
+    "heic RGB 420",
+    "heic RGB 420 tiles",
+    "heic RGB 10 bits",
 )
 
 

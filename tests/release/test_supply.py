@@ -23,7 +23,8 @@ PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
 EXTRAS = PROJECT["optional-dependencies"]
 RANGES = {
     "requirements/serve.txt": PROJECT["dependencies"],
-    "requirements/dev.txt": [*PROJECT["dependencies"], *EXTRAS["plot"], *EXTRAS["dev"]],
+    "requirements/serve-heic.txt": [*PROJECT["dependencies"], *EXTRAS["heic"]],
+    "requirements/dev.txt": [*PROJECT["dependencies"], *EXTRAS["plot"], *EXTRAS["heic"], *EXTRAS["dev"]],
 }
 HEAVY = re.compile(r"torch|nvidia|cuda|triton|timm|nccl|cudnn|^onnx(script|runtime)|^nncf")
 
@@ -88,6 +89,7 @@ def test_what_serves_is_neither_torch_nor_cuda() -> None:
 
 def test_what_is_developed_with_is_what_serves() -> None:
     assert versions("requirements/serve.txt") <= versions("requirements/dev.txt")
+    assert versions("requirements/serve.txt") <= versions("requirements/serve-heic.txt")
 
 
 @pytest.mark.parametrize("package", ["numpy", "pillow", "openvino", "uvloop", "pydantic-core"])

@@ -6,18 +6,22 @@ the coded size, however large, and scales the result down. So this module reads 
 and Decoding Process Specification, 5.3 to 5.9).
 """
 
-from collections.abc import Iterator
 from typing import NamedTuple, Self
 
-from resnet_service.errors import BrokenImage
+from resnet_service.imaging.bits import Bits
+from resnet_service.imaging.isobmff import (
+    Extents,
+    boxes,
+    brands,
+    check_disjoint,
+    item_extents,
+    item_types,
+    meta_box,
+)
 from resnet_service.imaging.refusals import too_many
 
 # The largest grid has 256 tiles, of a few units each.
 MAX_UNITS = 10_000
-MAX_BOXES = 1_000
-
-# Start and end, within the file, of each extent of a coded item or sample; nearly always one extent.
-_Extents = list[tuple[int, int]]
 
 # How many bytes of each kind of header are read; more than any header has.
 _SEQUENCE_HEADER_BYTES, _FRAME_HEADER_BYTES = 1024, 64
@@ -25,28 +29,16 @@ _SEQUENCE_HEADER_BYTES, _FRAME_HEADER_BYTES = 1024, 64
 _SEQUENCE_HEADER, _FRAME_HEADER, _FRAME, _REDUNDANT_FRAME_HEADER = 1, 3, 6, 7
 _KEY_FRAME, _SWITCH_FRAME = 0, 3
 _SRGB = (1, 13, 0)
+_BRANDS = (b"avif", b"avis")
 _SELECT = 2  # value of seq_force_screen_content_tools and seq_force_integer_mv: each frame header decides
 
 
-def boxes(data: bytes, position: int, end: int) -> Iterator[tuple[bytes, int, int]]:
-    """Yield the type, content start and end of each box in ``data[position:end]``.
-
-    Raises:
-        BrokenImage: There are more than ``MAX_BOXES``.
-
-    """
-    for _ in range(MAX_BOXES):
-        size, start = int.from_bytes(data[position : position + 4]), position + 8
-        if start > end:
-            return
-        if size == 1:
-            size, start = int.from_bytes(data[start : start + 8]), start + 8
-        stop = end if size == 0 else min(position + size, end)
-        if stop < start:
-            return
-        yield data[position + 4 : position + 8], start, stop
-        position = stop
-    raise too_many("boxes", MAX_BOXES)
+def with_major_brand(data: bytes) -> bytes:
+    """Return the file with AVIF's own major brand, by which Pillow and libavif know it; AVIF may have a general one."""
+    if data[8:12] in _BRANDS:
+        return data
+    major = b"avif" if b"avis" not in brands(data) or meta_box(data) else b"avis"
+    return data[:8] + major + data[12:]
 
 
 class CodedImage(NamedTuple):
@@ -75,8 +67,8 @@ def coded_images(data: bytes) -> tuple[list[CodedImage], list[CodedImage]]:
         BrokenImage: The file has more boxes or coded units than any valid file.
 
     """
-    items: list[_Extents] = []
-    samples: list[_Extents] = []
+    items: list[Extents] = []
+    samples: list[Extents] = []
     for kind, start, end in boxes(data, 0, len(data)):
         if kind == b"meta":
             items += _items(data, start + 4, end)
@@ -87,10 +79,8 @@ def coded_images(data: bytes) -> tuple[list[CodedImage], list[CodedImage]]:
     return _images(data, items), _images(data, samples)
 
 
-def _images(data: bytes, coded: list[_Extents]) -> list[CodedImage]:
-    # In a valid file, extents do not overlap. If they did, a small table could refer to gigabytes.
-    if sum(end - start for extents in coded for start, end in extents) > len(data):
-        raise BrokenImage("The image file has coded images that overlap; no camera or program writes such files.")
+def _images(data: bytes, coded: list[Extents]) -> list[CodedImage]:
+    check_disjoint(data, coded)
     units = 0
     images: list[CodedImage] = []
     for extents in coded:
@@ -100,58 +90,18 @@ def _images(data: bytes, coded: list[_Extents]) -> list[CodedImage]:
     return images
 
 
-def _items(data: bytes, start: int, end: int) -> list[_Extents]:
+def _items(data: bytes, start: int, end: int) -> list[Extents]:
     """Return the extents of each AV1 item of the ``meta`` box in ``data[start:end]``."""
-    coded: set[int] = set()
-    located: list[tuple[int, bool, _Extents]] = []
-    idat = start
-    for kind, begin, stop in boxes(data, start, end):
-        if kind == b"iinf":
-            for entry, at, _ in boxes(data, begin + (8 if data[begin] else 6), stop):
-                width = 2 if data[at] < 3 else 4
-                if entry == b"infe" and data[at + 6 + width : at + 10 + width] == b"av01":
-                    coded.add(int.from_bytes(data[at + 4 : at + 4 + width]))
-        elif kind == b"iloc":
-            located += _located(data, begin, stop)
-        elif kind == b"idat":
-            idat = begin
-    items = []
-    for item, in_idat, extents in located:
-        if item in coded:
-            base = idat if in_idat else 0
-            items.append([(base + at, min(base + at + size, len(data)) if size else len(data)) for at, size in extents])
-    return items
+    coded = {item for item, kind in item_types(data, start, end) if kind == b"av01"}
+    size = len(data)
+    return [
+        [(first, min(last, size)) for first, last in extents]
+        for item, extents in item_extents(data, start, end)
+        if item in coded
+    ]
 
 
-def _located(data: bytes, position: int, end: int) -> Iterator[tuple[int, bool, _Extents]]:
-    """Read an ``iloc`` box: item, whether its offsets are relative to ``idat``, offset and size of each extent."""
-
-    def number(size: int) -> int:
-        nonlocal position
-        position += size
-        return int.from_bytes(data[position - size : position])
-
-    version = number(4) >> 24
-    sizes = number(2)
-    of_offset, of_length, of_base, of_index = (sizes >> shift & 15 for shift in (12, 8, 4, 0))
-    for _ in range(number(2 if version < 2 else 4)):
-        if position >= end:
-            return
-        item = number(2 if version < 2 else 4)
-        in_idat = version > 0 and number(2) & 15 == 1
-        number(2)
-        base = number(of_base)
-        extents = []
-        for _ in range(number(2)):
-            if position >= end:
-                return
-            number(of_index if version > 0 else 0)
-            at = base + number(of_offset)
-            extents.append((at, number(of_length)))
-        yield item, in_idat, extents
-
-
-def _first_sample(data: bytes, start: int, end: int) -> _Extents:
+def _first_sample(data: bytes, start: int, end: int) -> Extents:
     """Return the extent of the first sample of the track in ``data[start:end]``; only that sample is decoded."""
     at = size = 0
     for wanted in (b"mdia", b"minf", b"stbl"):
@@ -162,19 +112,6 @@ def _first_sample(data: bytes, start: int, end: int) -> _Extents:
         elif kind == b"stsz":
             size = int.from_bytes(data[begin + 4 : begin + 8]) or int.from_bytes(data[begin + 12 : begin + 16])
     return [(at, min(at + size, len(data)))]
-
-
-class _Bits:
-    """Reads bits, most significant first; after the end they are 0, and the decoder reports the truncation."""
-
-    def __init__(self, data: bytes) -> None:
-        self._bits = int.from_bytes(data)
-        self._left = 8 * len(data)
-
-    def take(self, count: int) -> int:
-        self._left -= count
-        bits = self._bits >> self._left if self._left >= 0 else self._bits << -self._left
-        return bits & (1 << count) - 1
 
 
 class _Sequence(NamedTuple):
@@ -192,7 +129,7 @@ class _Sequence(NamedTuple):
     @classmethod
     def read(cls, data: bytes) -> Self:
         """Read a sequence header (5.5)."""
-        bits = _Bits(data)
+        bits = Bits(data)
         take = bits.take
         profile = take(3)
         take(1)
@@ -206,7 +143,7 @@ class _Sequence(NamedTuple):
                 take(64)
                 equal = take(1)
                 if equal:
-                    _skip_uvlc(bits)
+                    bits.exp_golomb()
                 if take(1):  # decoder_model_info
                     delay_bits = take(5) + 1
                     take(32 + 5)
@@ -251,7 +188,7 @@ class _Sequence(NamedTuple):
         """Return the pixels of the frame that this header starts, or their upper bound (5.9.2)."""
         if self.reduced:
             return self.pixels
-        take = _Bits(frame).take
+        take = Bits(frame).take
         if take(1):  # shows an earlier frame again
             return 0
         kind, shown = take(2), take(1)
@@ -270,7 +207,7 @@ class _Sequence(NamedTuple):
         return self.max_pixels if own_size else self.pixels
 
 
-def _plane_bytes(bits: _Bits, profile: int) -> float:
+def _plane_bytes(bits: Bits, profile: int) -> float:
     """Read the colours of a sequence header (5.5.2); return the bytes that all planes of a frame take for a pixel."""
     take = bits.take
     deep = take(1)
@@ -294,14 +231,6 @@ def _plane_bytes(bits: _Bits, profile: int) -> float:
     if not grey:
         take(1)
     return samples * (1 + deep)
-
-
-def _skip_uvlc(bits: _Bits) -> None:
-    zeros = 0
-    while zeros < 32 and not bits.take(1):
-        zeros += 1
-    if zeros < 32:
-        bits.take(zeros)
 
 
 def _largest_frame(data: bytes, max_units: int) -> tuple[CodedImage, int]:

@@ -26,9 +26,11 @@ from resnet_service.errors import (
     TooManyPixels,
     UnsupportedImage,
 )
+from resnet_service.imaging.avif import with_major_brand
 from resnet_service.imaging.decoder_limits import check_file, check_opened
 from resnet_service.imaging.decoding_memory import decoding_bytes
-from resnet_service.imaging.formats import ACCEPTED_FORMATS, REFUSED_BY_NAME, SIGNATURES
+from resnet_service.imaging.formats import ACCEPTED_FORMATS, HEIC, HEIC_ADVICE, identify, refused_kind, with_article
+from resnet_service.imaging.heic import HeicImageFile, is_installed
 from resnet_service.imaging.jpeg import load_without_end
 from resnet_service.imaging.png import without_ancillary_chunks
 from resnet_service.imaging.tiff import bits_of, correct_planes, is_negative, open_tiff
@@ -118,7 +120,7 @@ def decode(
 
     Raises:
         MissingImage: ``data`` is empty.
-        NotAnImage: The signature is none of ``ACCEPTED_FORMATS``.
+        NotAnImage: The format is none of ``ACCEPTED_FORMATS``, nor HEIC with its extra.
         BrokenImage: The file is damaged, or built to exhaust the decoder.
         UnsupportedImage: The file is intact, but of a kind that is not supported.
         TooManyPixels: More than ``max_pixels``; raised before decoding. Also beyond a limit of the decoder's own.
@@ -142,6 +144,9 @@ def decode(
             needed = decoding_bytes(opened, data, (width, height))
         if reserve is not None:
             reserve(needed, opened.size)
+        # libde265 starts a thread, and the C library ends the process where there is no memory for a thread's data.
+        if file_format == HEIC and not _has_memory(needed):
+            raise OutOfResources
         with _decoder_errors(file_format, max_pixels, needed=needed):
             try:
                 opened.load()
@@ -162,10 +167,16 @@ def decode(
 
 
 def _open(data: bytes, file_format: str) -> ImageFile.ImageFile:
-    if file_format == "TIFF":
-        return open_tiff(data)
-    source = without_ancillary_chunks(data) if file_format == "PNG" else data
-    return Image.open(BytesIO(source), formats=(file_format,))
+    match file_format:
+        case "TIFF":
+            return open_tiff(data)
+        case "HEIC":
+            return HeicImageFile(BytesIO(data))
+        case "AVIF":
+            data = with_major_brand(data)
+        case "PNG":
+            data = without_ancillary_chunks(data)
+    return Image.open(BytesIO(data), formats=(file_format,))
 
 
 @contextmanager
@@ -184,20 +195,21 @@ def _decoder_errors(file_format: str, max_pixels: int, *, needed: int = 0) -> It
         if is_exhaustion(error) or (needed and not _has_memory(needed)):
             raise OutOfResources from error
         raise BrokenImage(
-            f"This looks like a {file_format} image, but it is damaged or incomplete and cannot be decoded."
+            f"This looks like {with_article(file_format)} image, but it is damaged or incomplete and cannot be decoded."
         ) from error
 
 
 def _identify(data: bytes) -> str:
     if not data:
         raise MissingImage("The image is empty: 0 bytes were received.")
-    for name, signatures in SIGNATURES.items():
-        if any(data.startswith(magic, offset) for offset, magic in signatures):
-            return name
+    file_format = identify(data)
+    if file_format == HEIC and not is_installed():
+        raise NotAnImage(HEIC_ADVICE)
+    if file_format is not None:
+        return file_format
     accepted = ", ".join(ACCEPTED_FORMATS)
-    for offset, magic, what in REFUSED_BY_NAME:
-        if data.startswith(magic, offset):
-            raise NotAnImage(f"This is {what}; the accepted formats are {accepted}.")
+    if (kind := refused_kind(data)) is not None:
+        raise NotAnImage(f"This is {kind}; the accepted formats are {accepted}.")
     raise NotAnImage(f"These bytes are not an image in an accepted format ({accepted}).")
 
 

@@ -13,7 +13,9 @@ from types import MappingProxyType
 from PIL import Image
 
 from resnet_service.errors import BrokenImage, TooManyPixels, UnsupportedImage
-from resnet_service.imaging.avif import boxes, coded_pixels
+from resnet_service.imaging.avif import coded_pixels
+from resnet_service.imaging.heic import HeicImageFile
+from resnet_service.imaging.isobmff import boxes
 from resnet_service.imaging.jpeg import check_frame
 from resnet_service.imaging.png import chunks
 from resnet_service.imaging.refusals import too_many
@@ -31,8 +33,8 @@ MAX_CHUNKS = 20_000
 # GIF: Pillow keeps each extension block before the first image as an object.
 MAX_BLOCKS = 10_000
 
-# AVIF: libavif searches all earlier items for each item of a table, in quadratic time. The largest grid of tiles has
-# 256 items of about 40 bytes.
+# AVIF and HEIC: libavif searches all earlier items for each item of a table, in quadratic time. The largest grid of
+# tiles has 256 items of about 40 bytes.
 MAX_ITEM_TABLE_BYTES = 65_536
 MAX_FRAME_TABLE_BYTES = 262_144
 # Ratio of coded to declared pixels: 2 with an alpha plane; thumbnails and rounded-up sizes add less than 2.
@@ -87,10 +89,11 @@ def check_opened(image: Image.Image, data: bytes, max_pixels: int) -> None:
         width, length = tags.get(_TILE_WIDTH, 0), tags.get(_TILE_LENGTH, 0)
         if width * length > max_pixels:
             raise TooManyPixels(f"The image's tiles have {width}x{length} pixels; the limit is {max_pixels:,}.")
-    if image.format == "AVIF":
-        # libavif decodes the coded size, then scales to the size that the container declares.
+    if image.format == "AVIF" or isinstance(image, HeicImageFile):
+        # libavif decodes the coded size, then scales to the size that the container declares. libheif joins tiles.
         limit = min(MAX_CODED_RATIO * image.width * image.height + MAX_CODED_EXTRA, 2 * max_pixels)
-        if (coded := coded_pixels(data)) > limit:
+        coded = image.still.pixels if isinstance(image, HeicImageFile) else coded_pixels(data)
+        if coded > limit:
             raise TooManyPixels(f"The image declares {image.width}x{image.height} pixels, but its data has {coded:,}.")
     if tiles and tiles[0][0] == "bmp_rle" and image.width * image.height > MAX_RUN_LENGTH_PIXELS:
         raise BrokenImage(
@@ -203,7 +206,7 @@ def _check_bmp(data: bytes) -> None:
         )
 
 
-def _check_avif(data: bytes) -> None:
+def _check_heif(data: bytes) -> None:
     """Sum the sizes of the item and frame tables (ISO/IEC 14496-12, 4.2 and 8.11)."""
     items = frames = 0
     for kind, start, end in boxes(data, 0, len(data)):
@@ -228,6 +231,7 @@ _CHECKS: Mapping[str, Callable[[bytes], None]] = MappingProxyType(
         "GIF": _check_gif,
         "BMP": _check_bmp,
         "TIFF": _check_tiff,
-        "AVIF": _check_avif,
+        "AVIF": _check_heif,
+        "HEIC": _check_heif,
     }
 )

@@ -7,6 +7,7 @@ since the memory limit of a container rests on it.
 from PIL import Image
 
 from resnet_service.imaging.avif import coded_images
+from resnet_service.imaging.heic import HeicImageFile, Still
 
 # What the codec's tables, rows and first use take, whatever the size.
 _FIXED = 8 << 20
@@ -24,6 +25,11 @@ _TIFF_NUMBERS = 10 << 20
 _WEBP = 18
 # libavif's output and Pillow's image; and a plane of alpha in 16 bits.
 _AVIF_OUTPUT, _AVIF_ALPHA = 9, 2
+# libheif's output and Pillow's image; or the joined planes, three times, while they are turned and become RGB. libde265
+# keeps motion vectors and the like beside each of its images.
+_HEIC_OUTPUT, _HEIC_COPIES, _HEIC_MOTION = 8, 3.25, 1.5
+# Where libheif and its decoder are used first.
+_HEIC_LIBRARIES = 8 << 20
 # NumPy's copies, while 16 bits become 8.
 _DEEP = 10
 
@@ -57,6 +63,9 @@ def decoding_bytes(image: Image.Image, data: bytes, size: tuple[int, int]) -> in
         case "AVIF":
             # Its tables are bounded; of the rest, Pillow and libavif have a copy each, and EXIF two.
             before = pixels * _AVIF_OUTPUT + _avif_planes(data, pixels) + 4 * len(data)
+        case "HEIC" if isinstance(image, HeicImageFile):
+            # Of the file, there are the one that libheif reads, its items, and a copy of them.
+            before = max(pixels * _HEIC_OUTPUT, _heic_planes(image.still)) + 4 * len(data) + _HEIC_LIBRARIES
         case "TIFF":
             # Pillow turns it upright itself, while libtiff still holds its strip or tile.
             copies = 2 if _turned(image) else 1
@@ -128,6 +137,14 @@ def _avif_planes(data: bytes, pixels: int) -> int:
             planes += pixels * (max(image.pixel_bytes for image in images) + _AVIF_ALPHA)
         most = max(most, planes)
     return int(most)
+
+
+def _heic_planes(still: Still) -> int:
+    """Return the bytes of the planes of libde265, which decodes one image or tile at a time, and of libheif."""
+    decoder = max(image.pixels * image.kept * (image.plane_bytes + _HEIC_MOTION) for image in still.images)
+    planes = max(image.plane_bytes for image in still.images)
+    whole = still.canvas * planes or sum(image.pixels * image.plane_bytes for image in still.images)
+    return int(max(_HEIC_COPIES * whole, whole + decoder))
 
 
 def _turned(image: Image.Image) -> bool:

@@ -69,5 +69,6 @@ def load_without_end(data: bytes, size: tuple[int, int]) -> ImageFile.ImageFile:
         return image
     if "progressive" in image.info:
         raise BrokenImage("This JPEG image is incomplete: data of its last scans is missing.")
-    rows_found = whole * height // len(first) // _BLOCK_ROWS * _BLOCK_ROWS
+    # The last row before a block that is cut takes some of its colour from it.
+    rows_found = (whole + 1) * height // len(first) // _BLOCK_ROWS * _BLOCK_ROWS
     raise BrokenImage(f"This JPEG image is incomplete: the file ends after about {rows_found:,} of {height:,} rows.")

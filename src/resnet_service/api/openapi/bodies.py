@@ -49,9 +49,9 @@ IMAGE = request_body(
         "image/*": ENCODED_IMAGE,
         BINARY: ENCODED_IMAGE,
     },
-    description=f"A {_FORMATS} image; of an animation, the first frame is used.",
+    description=f"A {_FORMATS} image (HEIC with an extra); of an animation, the first frame is used.",
 )
 IMAGES = request_body(
     {FORM: _form(FIELDS, {"type": "array", "items": _FILE})},
-    description=f"{_FORMATS} images; of an animation, the first frame is used.",
+    description=f"{_FORMATS} images (HEIC with an extra); of an animation, the first frame is used.",
 )
