@@ -276,7 +276,10 @@ async def _http_error(request: Request, error: Exception) -> Response:
     status = HTTPStatus(error.status_code)
     code = status.phrase.lower().replace(" ", "_")
     detail = f"{request.method} {request.url.path}: {status.description}."
-    return respond(status, code, detail, dict(error.headers or {}), path=request.url.path)
+    headers = dict(error.headers or {})
+    if headers.get("Allow") == "GET":  # HeadMiddleware answers the other
+        headers["Allow"] = "GET, HEAD"
+    return respond(status, code, detail, headers, path=request.url.path)
 
 
 async def _disconnected(request: Request, error: Exception) -> Response:
