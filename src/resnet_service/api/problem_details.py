@@ -36,7 +36,8 @@ _TABLE: dict[type[errors.ServiceError], tuple[HTTPStatus, str]] = {
     errors.MissingImage: (HTTPStatus.BAD_REQUEST, f"The request contains no image. {HOW_TO_SEND}"),
     errors.MalformedForm: (
         HTTPStatus.BAD_REQUEST,
-        f"The form cannot be parsed: Missing boundary in multipart. {HOW_TO_SEND}",
+        "The form cannot be parsed: Its Content-Type has no boundary. HTTP libraries write one, unless you set the "
+        f"Content-Type yourself. {HOW_TO_SEND}",
     ),
     errors.MalformedJSON: (
         HTTPStatus.BAD_REQUEST,
