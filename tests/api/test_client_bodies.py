@@ -65,6 +65,11 @@ def test_a_batch_takes_the_same_forms(client: httpx.Client, name: str) -> None:
     assert [ranked["label"] for ranked in result["predictions"]] == LABELS
 
 
+def test_a_batch_takes_a_list_as_axios_sends_it(client: httpx.Client) -> None:
+    axios = forms(IMAGE, "files[]")["axios"]
+    assert len(send(client, axios, "/predict/batch").json()["results"]) == 1
+
+
 def test_a_batch_names_its_images_as_the_client_did(client: httpx.Client) -> None:
     def filenames(name: str) -> list[str]:
         return [result["filename"] for result in send(client, SEVERAL[name], "/predict/batch").json()["results"]]

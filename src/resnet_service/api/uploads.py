@@ -13,6 +13,7 @@ from resnet_service.errors import MalformedForm, MissingImage, NotAnImage, TooMa
 
 FIELD = "file"
 FIELDS = "files"
+_ARRAY = f"{FIELDS}[]"  # as axios, jQuery and PHP name each element of a list
 _MAX_FIELDS = 8
 _MAX_NAME = 255  # characters of a file's name that the response repeats
 # Of what a client sent instead, an error repeats this much.
@@ -69,7 +70,7 @@ async def form_fields(request: Request, names: Collection[str], max_files: int) 
     """
     if media_type_of(request) != FORM:
         return []
-    form = await read_form(request, file_fields=(FIELD, FIELDS), max_files=max_files, max_fields=_MAX_FIELDS)
+    form = await read_form(request, file_fields=(FIELD, FIELDS, _ARRAY), max_files=max_files, max_fields=_MAX_FIELDS)
     request.state.form = form
     return [(part.name, part.data.decode(errors="replace")) for part in form.parts if part.name in names]
 
@@ -123,8 +124,8 @@ async def read_images(request: Request, max_images: int) -> list[NamedImage]:
     """Return several images' encoded bytes, in the order of the form.
 
     Args:
-        request: Multipart with one or more images in the field ``files``, with or without file names, which
-            ``form_fields`` has read.
+        request: Multipart with one or more images in the field ``files`` or ``files[]``, with or without file names,
+            which ``form_fields`` has read.
         max_images: The limit of files, as for ``form_fields``.
 
     Raises:
@@ -145,7 +146,7 @@ async def read_images(request: Request, max_images: int) -> list[NamedImage]:
     _check_form(form, _HOW_TO_SEND_SEVERAL)
     images: list[NamedImage] = []
     for part in form.parts:
-        if part.name != FIELDS or (part.filename is None and not part.data):
+        if part.name not in (FIELDS, _ARRAY) or (part.filename is None and not part.data):
             continue
         if part.filename is None and (text := short_text(part.data)) is not None:
             raise MalformedForm(f"{_instead_of_file(FIELDS, text)} {_HOW_TO_SEND_SEVERAL}")
