@@ -1,6 +1,7 @@
 """What everyday clients send for an image, byte for byte, and what they send by mistake; over a real socket."""
 
 import base64
+import gc
 import gzip
 import json
 from collections.abc import Iterator
@@ -12,11 +13,13 @@ import pytest
 
 from fuzz.client_bodies import Body, fields, form, forms, mistakes, raw
 from resnet_service.api.app import create_app
+from resnet_service.api.forms import Form, Part
 from resnet_service.inference.fake import FakeClassifier
 from resnet_service.settings import Settings
 from tests.support.images import encoded, noise
 from tests.support.problems import assert_problem
 from tests.support.servers import served
+from tests.support.waiting import until
 
 IMAGE = encoded(noise(40, 30), "JPEG")
 FORMS, RAW, MISTAKES = forms(IMAGE), raw(IMAGE), mistakes(IMAGE)
@@ -135,6 +138,14 @@ def test_two_images_are_not_one(client: httpx.Client) -> None:
     for sent in (5, 50):
         refused = send(client, form("b", *[several] * sent), "/predict/batch")
         assert_problem(refused, HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "too_many_pictures", "limit of 4")
+
+
+def test_an_idle_connection_holds_no_form(client: httpx.Client) -> None:
+    """The server keeps the scope of a connection's latest request, and what is in it, until the next request."""
+    for values in ({}, {"top_k": "1"}, {"top_k": "many"}):
+        send(client, with_fields(FORMS["curl -F"], **values))
+        send(client, with_fields(FORMS["curl -F"], **values), "/")
+        until(lambda: not any(type(kept) in (Form, Part) for kept in gc.get_objects()))
 
 
 def with_fields(body: Body, **values: str) -> Body:

@@ -18,7 +18,7 @@ from starlette.responses import Response
 from resnet_service.api.arguments import Arguments
 from resnet_service.api.content_negotiation import JSON
 from resnet_service.api.dependencies import Service, started_service
-from resnet_service.api.uploads import check_encoding, form_fields
+from resnet_service.api.uploads import check_encoding, forget_form, form_fields
 from resnet_service.errors import DeadlineExceeded, InvalidModelOutput, Overloaded, RequestError, ServiceError
 from resnet_service.inference.executor import Permit
 from resnet_service.inference.results import Timing
@@ -251,12 +251,15 @@ class InferenceRoute(APIRoute):
                 request.state.admission = admission
                 response = Response(media_type=JSON)  # to whose header dependencies add
                 arguments = await arguments_of(request, response, None)
-                if parameters.query_names and (
-                    fields := await form_fields(request, parameters.query_names, service.settings.max_batch)
-                ):
-                    query = QueryParams([*request.query_params.multi_items(), *fields])
-                    arguments = await arguments_of(request, response, query)
-                answer = await endpoint(**arguments)
+                try:
+                    if parameters.query_names and (
+                        fields := await form_fields(request, parameters.query_names, service.settings.max_batch)
+                    ):
+                        query = QueryParams([*request.query_params.multi_items(), *fields])
+                        arguments = await arguments_of(request, response, query)
+                    answer = await endpoint(**arguments)
+                finally:
+                    forget_form(request)
             if isinstance(answer, Response):
                 return answer
             response.body = serializer.dump_json(answer)

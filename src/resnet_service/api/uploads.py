@@ -75,6 +75,11 @@ async def form_fields(request: Request, names: Collection[str], max_files: int) 
     return [(part.name, part.data.decode(errors="replace")) for part in form.parts if part.name in names]
 
 
+def forget_form(request: Request) -> None:
+    """Let go of the form that ``form_fields`` kept: the server keeps the scope until the connection's next request."""
+    request.scope["state"].pop("form", None)
+
+
 async def read_image(request: Request) -> bytes:
     """Return the image's encoded bytes.
 
