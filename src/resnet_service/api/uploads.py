@@ -215,7 +215,7 @@ def _what_came(form: Form, field: str) -> str:
 def _instead_of_file(field: str, text: str) -> str:
     return (
         f"The field {field!r} contains text instead of a file: {_shown(text)}. With curl, did you mean "
-        f"-F {field}=@… with an @?"
+        f"-F {field}=@… instead of -F {field}=…?"
     )
 
 
