@@ -11,6 +11,11 @@ import atheris
 
 # Atheris would need minutes to instrument Pillow; the code that runs before it is instrumented.
 _INSTRUMENTED = [
+    "python_multipart",
+    "resnet_service.api.base64_text",
+    "resnet_service.api.forms",
+    "resnet_service.api.mistaken_content",
+    "resnet_service.api.uploads",
     "resnet_service.imaging.decoder_limits",
     "resnet_service.imaging.decode",
     "resnet_service.export.third_party_graph",

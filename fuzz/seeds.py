@@ -3,6 +3,7 @@
 import argparse
 import collections
 import io
+import re
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,7 +13,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from fuzz import bombs, heic
+from fuzz import bombs, client_bodies, heic
 from fuzz.targets import CORPUS, SMALLEST_GRAPH
 from resnet_service.models.checkpoint.arrays import Array
 from resnet_service.models.checkpoint.safetensors import dump_arrays
@@ -48,6 +49,24 @@ def images() -> dict[str, bytes]:
     made["tiles.heic"] = heic.tiled(heic.coded(colours), 2, 2, 30, 22)
     made["runs.bmp"] = bombs._bmp(4, 4, 1, b"\4x\0\0\4y\0\0\0\2\1\1\0\4abcd\0\1")
     return made
+
+
+def uploads() -> dict[str, bytes]:
+    """Return requests of everyday clients and their mistakes: the Content-Type, a line feed and the body."""
+    image = images()["plain.png"]
+    sent = {
+        **client_bodies.forms(image),
+        **client_bodies.raw(image),
+        **{name: body for name, (body, _) in client_bodies.mistakes(image).items()},
+    }
+    several = client_bodies.forms(image, "files")
+    sent |= {f"files {name}": several[name] for name in (".NET, name beyond ASCII", "aiohttp, bytes")}
+    fields = client_bodies.fields({"top_k": "1", "lang": "zh"}, "b")
+    sent["fields"] = client_bodies.Body("multipart/form-data; boundary=b", fields + b"--b--")
+    return {
+        re.sub("[^a-z0-9]+", "_", name.lower()).strip("_"): f"{body.media_type}\n".encode() + body.data
+        for name, body in sent.items()
+    }
 
 
 def checkpoints() -> dict[str, bytes]:
@@ -180,6 +199,7 @@ def main() -> None:
     """Write all seeds."""
     for target, files in (
         ("decode", images()),
+        ("upload", uploads()),
         ("checkpoint", checkpoints()),
         ("safetensors", safetensors_files()),
         ("exported", exported_models(CORPUS / "exported")),

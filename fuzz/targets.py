@@ -2,13 +2,18 @@
 
 import functools
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from contextlib import suppress
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any, TypeVar
 
 import numpy as np
+from starlette.requests import Request
+from starlette.types import Message
 
+from resnet_service.api.base64_text import decode_base64
+from resnet_service.api.uploads import FIELD, FIELDS, form_fields, read_image, read_images
 from resnet_service.errors import ModelError, RequestError
 from resnet_service.export.convert import convert
 from resnet_service.export.third_party_graph import read_third_party, with_pixels
@@ -38,6 +43,50 @@ def fuzz_decode(data: bytes) -> None:
         return
     assert decoded.image.mode == "RGB"
     assert decoded.info.width * decoded.info.height <= MAX_PIXELS
+
+
+T = TypeVar("T")
+
+
+def fuzz_upload(data: bytes) -> None:
+    """Read one image and several from a request, which is its Content-Type, a line feed and the body."""
+    media_type, _, body = data.partition(b"\n")
+    for names, read in (
+        (("top_k", "lang"), read_image),
+        ((FIELD, FIELDS), functools.partial(read_images, max_images=4)),
+    ):
+        request = _request(media_type, body)
+        fields = _finish(form_fields(request, names, 4))
+        assert {name for name, _ in fields} <= set(names)
+        with suppress(RequestError):
+            assert len(_finish(read(request))) > 0
+    with suppress(ValueError):
+        decode_base64(body.decode("latin-1"))
+
+
+def _request(media_type: bytes, body: bytes) -> Request:
+    """Return a request whose body comes in two pieces."""
+    half = len(body) // 2
+    pieces = iter((body[:half], body[half:]))
+
+    async def receive() -> Message:
+        piece = next(pieces, None)
+        return {"type": "http.request", "body": piece or b"", "more_body": piece is not None}
+
+    headers = [(b"content-type", media_type)] if media_type else []
+    return Request(
+        {"type": "http", "method": "POST", "path": "/predict", "query_string": b"", "headers": headers}, receive
+    )
+
+
+def _finish(coroutine: Coroutine[Any, Any, T]) -> T:
+    """Return the result of a coroutine that waits for nothing; an event loop would cost more than what is tested."""
+    try:
+        coroutine.send(None)
+    except StopIteration as done:
+        result: T = done.value
+        return result
+    raise AssertionError("the coroutine waits")
 
 
 def fuzz_checkpoint(data: bytes) -> None:
@@ -119,6 +168,7 @@ def fuzz_exported(data: bytes) -> None:
 TARGETS: Mapping[str, Callable[[bytes], None]] = MappingProxyType(
     {
         "decode": fuzz_decode,
+        "upload": fuzz_upload,
         "checkpoint": fuzz_checkpoint,
         "safetensors": fuzz_safetensors,
         "exported": fuzz_exported,

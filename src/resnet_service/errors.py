@@ -93,7 +93,7 @@ class UnknownModel(RequestError):
 
 
 class UnsupportedMediaType(RequestError):
-    """The route does not accept this content type."""
+    """The route does not accept this content type or content encoding."""
 
     code = "unsupported_media_type"
 

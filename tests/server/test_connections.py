@@ -151,12 +151,14 @@ def busy(connections: int) -> Iterator[tuple[str, httpx.Client]]:
 def test_if_all_are_busy_only_probes_are_answered() -> None:
     with busy(3) as (url, _):
         for path, status in (("/health/live", 200), ("/metrics", 200), ("/labels", 503), ("/health/ready", 200)):
-            with connected(url) as connection:
-                connection.sendall(head("GET", path))
-                answer = read_to_end(connection)
-            assert answer.startswith(b"HTTP/1.1 %d " % status), path
-            assert b"connection: close" in answer.lower()
-            assert (b'"code":"too_many_connections"' in answer) == (status == 503)
+            for method in ("GET", "HEAD"):
+                with connected(url) as connection:
+                    connection.sendall(head(method, path))
+                    answer = read_to_end(connection)
+                assert answer.startswith(b"HTTP/1.1 %d " % status), path
+                assert b"connection: close" in answer.lower()
+                assert (b'"code":"too_many_connections"' in answer) == (status == 503 and method == "GET")
+                assert answer.endswith(b"\r\n\r\n") == (method == "HEAD")
 
 
 def test_a_probe_is_known_by_its_whole_path() -> None:

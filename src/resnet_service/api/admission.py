@@ -11,12 +11,14 @@ from fastapi import Depends, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from pydantic import TypeAdapter
+from starlette.datastructures import QueryParams
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
 from resnet_service.api.arguments import Arguments
 from resnet_service.api.content_negotiation import JSON
 from resnet_service.api.dependencies import Service, started_service
+from resnet_service.api.uploads import check_encoding, forget_form, form_fields
 from resnet_service.errors import DeadlineExceeded, InvalidModelOutput, Overloaded, RequestError, ServiceError
 from resnet_service.inference.executor import Permit
 from resnet_service.inference.results import Timing
@@ -226,6 +228,8 @@ class InferenceRoute(APIRoute):
     any. The declaration of the route is FastAPI's, and so is the validation of its parameters. But FastAPI's own
     handler costs more CPU time than all protections of this service, for what these routes do not use: exit stacks,
     dependencies in threads, and the validation of a response that is already a model.
+
+    A field of a form with the name of a query parameter counts as if it came last in the query.
     """
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
@@ -233,15 +237,29 @@ class InferenceRoute(APIRoute):
         serializer = TypeAdapter(self.response_model)
         endpoint, parameters = self.endpoint, Arguments(self.dependant)
 
+        async def arguments_of(request: Request, response: Response, query: QueryParams | None) -> dict[str, Any]:
+            errors: list[Any] = []
+            arguments = await parameters.of(request, response, errors, query)
+            if errors:
+                raise RequestValidationError(errors)
+            return arguments
+
         async def handle(request: Request) -> Response:
-            with Admission(started_service(request), request) as admission:
+            check_encoding(request)
+            service = started_service(request)
+            with Admission(service, request) as admission:
                 request.state.admission = admission
                 response = Response(media_type=JSON)  # to whose header dependencies add
-                errors: list[Any] = []
-                arguments = await parameters.of(request, response, errors)
-                if errors:
-                    raise RequestValidationError(errors)
-                answer = await endpoint(**arguments)
+                arguments = await arguments_of(request, response, None)
+                try:
+                    if parameters.query_names and (
+                        fields := await form_fields(request, parameters.query_names, service.settings.max_batch)
+                    ):
+                        query = QueryParams([*request.query_params.multi_items(), *fields])
+                        arguments = await arguments_of(request, response, query)
+                    answer = await endpoint(**arguments)
+                finally:
+                    forget_form(request)
             if isinstance(answer, Response):
                 return answer
             response.body = serializer.dump_json(answer)

@@ -1,6 +1,8 @@
 """Multipart forms, read from a request into memory."""
 
 import codecs
+import re
+from collections.abc import Collection
 from typing import TYPE_CHECKING, NamedTuple
 
 from python_multipart import MultipartParser
@@ -11,67 +13,101 @@ from starlette.requests import Request
 if TYPE_CHECKING:
     from python_multipart.multipart import MultipartCallbacks
 
+# .NET and others write it beside ``filename``, or instead of it (RFC 8187); the parser leaves it out.
+_EXTENDED_FILENAME = re.compile(rb""";[ \t]*filename\*[ \t]*=[ \t]*"?utf-8'[^']*'([^";\s]*)""", re.IGNORECASE)
+_ENCODED_BYTE = re.compile(rb"%([0-9A-Fa-f]{2})")
 
-class InvalidFormError(Exception):
+
+class _InvalidFormError(Exception):
     """The body is not a form, or not one within the limits; the message says why."""
 
 
-class TooManyFilesError(InvalidFormError):
+class _TooManyFilesError(Exception):
     """The form has more files than the limit."""
 
 
 class Part(NamedTuple):
-    """One field of a form. ``filename`` is ``None`` if it is text, which is not kept."""
+    """One field of a form. ``filename`` is ``None`` if the client sent no name of a file."""
 
     name: str
     filename: str | None
     data: bytes
 
 
-async def read_form(request: Request, *, max_files: int, max_fields: int) -> list[Part]:
-    """Return the parts of a form, in order; a part without its end is left out.
+class Form(NamedTuple):
+    """The parts of a form, in order; of one that is not valid, those before its fault.
+
+    ``fault`` says what is wrong with it. ``unfinished`` is the name of a part without its end.
+    """
+
+    parts: list[Part]
+    fault: str | None = None
+    too_many_files: bool = False
+    unfinished: str | None = None
+
+
+async def read_form(request: Request, *, file_fields: Collection[str], max_files: int, max_fields: int) -> Form:
+    """Return the form that is the body.
 
     The request's stream bounds the size of all parts, and the parser that of each part's header.
 
     Args:
         request: Its content type is that of a multipart form.
-        max_files: The limit of parts with a file name.
-        max_fields: The limit of other parts.
-
-    Raises:
-        InvalidFormError: The form cannot be parsed, or has too many fields.
-        TooManyFilesError: It has too many files.
+        file_fields: The names of parts that are files, also without a file name.
+        max_files: The limit of parts with a file name or one of these names.
+        max_fields: The limit of other parts, and of empty ones without a file name.
 
     """
     _, parameters = parse_options_header(request.headers["content-type"])
-    if b"boundary" not in parameters:
-        raise InvalidFormError("Missing boundary in multipart.")
-    reader = _Reader(_charset(parameters), max_files, max_fields)
+    boundary = parameters.get(b"boundary")
+    if not boundary:
+        return Form(
+            [], "Its Content-Type has no boundary. HTTP libraries write one, unless you set the Content-Type yourself."
+        )
+    reader = _Reader(_charset(parameters), file_fields, max_files, max_fields)
+    begin = b""
     try:
-        parser = MultipartParser(parameters[b"boundary"], reader.callbacks())
+        parser = MultipartParser(boundary, reader.callbacks())
         async for chunk in request.stream():
+            begin = begin or chunk
             parser.write(chunk)
         parser.finalize()
-    except FormParserError as error:
-        raise InvalidFormError("Invalid multipart data.") from error
-    return reader.parts
+    except FormParserError:
+        return Form(reader.parts, _fault(begin, boundary))
+    except _InvalidFormError as error:
+        return Form(reader.parts, str(error))
+    except _TooManyFilesError:
+        return Form(reader.parts, too_many_files=True)
+    return Form(reader.parts, unfinished=reader.unfinished)
+
+
+def _fault(begin: bytes, boundary: bytes) -> str:
+    """Return why the parser failed, as far as the first bytes of the body show it."""
+    first_line = b"--" + boundary
+    if begin.startswith(first_line + b"\n"):
+        return "Its lines end with LF; they must end with CRLF."
+    if len(begin) > len(first_line) and not begin.lstrip(b"\r\n").startswith(first_line):
+        return "The body does not begin with the boundary that its Content-Type names."
+    return "Invalid multipart data."
 
 
 def _charset(parameters: dict[bytes, bytes]) -> str:
     try:
         return codecs.lookup(parameters.get(b"charset", b"utf-8").decode("latin-1")).name
-    except LookupError:
+    except (LookupError, ValueError):  # there is none of this name, or it cannot be a name
         return "latin-1"
 
 
 class _Reader:
     """Collects the parts that a parser finds."""
 
-    def __init__(self, charset: str, max_files: int, max_fields: int) -> None:
+    def __init__(self, charset: str, file_fields: Collection[str], max_files: int, max_fields: int) -> None:
         self.parts: list[Part] = []
+        self.unfinished: str | None = None
         self._charset = charset
+        self._file_fields = file_fields
         self._files_left, self._fields_left = max_files, max_fields
-        self._max_files, self._max_fields = max_files, max_fields
+        self._max_fields = max_fields
         self._begin()
 
     def callbacks(self) -> "MultipartCallbacks":
@@ -106,24 +142,28 @@ class _Reader:
     def _headers_finished(self) -> None:
         _, options = parse_options_header(self._disposition)
         if b"name" not in options:
-            raise InvalidFormError('The Content-Disposition header field "name" must be provided.')
-        self._name = self._decoded(options[b"name"])
-        if b"filename" in options:
+            raise _InvalidFormError('The Content-Disposition header field "name" must be provided.')
+        self._name = self.unfinished = self._decoded(options[b"name"])
+        if (extended := _EXTENDED_FILENAME.search(self._disposition)) is not None:
+            self._filename = self._decoded(_ENCODED_BYTE.sub(lambda byte: bytes.fromhex(byte[1].decode()), extended[1]))
+        elif b"filename" in options:
             self._filename = self._decoded(options[b"filename"])
+
+    def _data(self, data: bytes, start: int, end: int) -> None:
+        self._pieces.append(data[start:end])
+
+    def _end(self) -> None:
+        part = Part(self._name, self._filename, b"".join(self._pieces))
+        self.parts.append(part)
+        self.unfinished = None
+        if part.filename is not None or (part.data and part.name in self._file_fields):
             self._files_left -= 1
         else:
             self._fields_left -= 1
         if self._files_left < 0:
-            raise TooManyFilesError(f"Too many files. Maximum number of files is {self._max_files}.")
+            raise _TooManyFilesError
         if self._fields_left < 0:
-            raise InvalidFormError(f"Too many fields. Maximum number of fields is {self._max_fields}.")
-
-    def _data(self, data: bytes, start: int, end: int) -> None:
-        if self._filename is not None:
-            self._pieces.append(data[start:end])
-
-    def _end(self) -> None:
-        self.parts.append(Part(self._name, self._filename, b"".join(self._pieces)))
+            raise _InvalidFormError(f"Too many fields. Maximum number of fields is {self._max_fields}.")
 
     def _decoded(self, name: bytes) -> str:
         try:

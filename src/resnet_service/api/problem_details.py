@@ -36,7 +36,8 @@ _TABLE: dict[type[errors.ServiceError], tuple[HTTPStatus, str]] = {
     errors.MissingImage: (HTTPStatus.BAD_REQUEST, f"The request contains no image. {HOW_TO_SEND}"),
     errors.MalformedForm: (
         HTTPStatus.BAD_REQUEST,
-        f"The form cannot be parsed: Missing boundary in multipart. {HOW_TO_SEND}",
+        "The form cannot be parsed: Its Content-Type has no boundary. HTTP libraries write one, unless you set the "
+        f"Content-Type yourself. {HOW_TO_SEND}",
     ),
     errors.MalformedJSON: (
         HTTPStatus.BAD_REQUEST,
@@ -280,7 +281,10 @@ async def _http_error(request: Request, error: Exception) -> Response:
     status = HTTPStatus(error.status_code)
     code = status.phrase.lower().replace(" ", "_")
     detail = f"{request.method} {request.url.path}: {status.description}."
-    return respond(status, code, detail, dict(error.headers or {}), path=request.url.path)
+    headers = dict(error.headers or {})
+    if headers.get("Allow") == "GET":  # HeadMiddleware answers the other
+        headers["Allow"] = "GET, HEAD"
+    return respond(status, code, detail, headers, path=request.url.path)
 
 
 async def _disconnected(request: Request, error: Exception) -> Response:

@@ -89,6 +89,8 @@ async def _serve(request: Request) -> Response:
     path = request.url.path
     content, etag = _content(path)
     headers = {**_FILES[path].headers, "ETag": etag}
-    if etag in request.headers.get("if-none-match", ""):
+    # Of a list, a weak tag matches too (RFC 9110, section 13.1.2); ``*`` stands for any content.
+    known = ",".join(request.headers.getlist("if-none-match"))
+    if known.strip() == "*" or etag in known:
         return Response(None, 304, headers)
     return Response(content, headers=headers, media_type=_FILES[path].media_type)

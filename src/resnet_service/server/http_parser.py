@@ -123,6 +123,7 @@ class BoundedConnection(h11.Connection):
         self._begin()
 
     def _begin(self) -> None:
+        self.reads_head_only = False  # whether the request is HEAD, to which an answer has no body
         super().__init__(h11.SERVER, self._max_head)
         self._receive_buffer = _StrictBuffer()
 
@@ -148,6 +149,7 @@ class BoundedConnection(h11.Connection):
             self._refuse(HeadTooLarge(self._max_head, _MAX_FIELDS))
         super().receive_data(head)
         request: Any = super().next_event()
+        self.reads_head_only = request.method == b"HEAD"
         self._check(request)
         if _ABSOLUTE.match(request.target):  # to a proxy; RFC 9112, section 3.2.2, wants servers to accept it
             target = _ABSOLUTE.sub(b"", request.target, count=1)

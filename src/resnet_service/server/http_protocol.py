@@ -295,7 +295,8 @@ class BoundedProtocol(H11Protocol):
         ]
         status = b"HTTP/1.1 %d %b\r\n" % (response.status_code, STATUS_PHRASES[response.status_code])
         head = b"".join(field + b": " + value + b"\r\n" for field, value in headers)
-        self.transport.write(status + head + b"\r\n" + bytes(response.body))
+        body = b"" if self.conn.reads_head_only else bytes(response.body)
+        self.transport.write(status + head + b"\r\n" + body)
         if len(self.connections) > self._settings.max_connections + _RESERVED:
             self.transport.close()
         else:

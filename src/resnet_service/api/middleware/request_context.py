@@ -119,7 +119,8 @@ class RequestContextMiddleware:
         if not log.isEnabledFor(level):
             return
         fields |= {"method": method, "route": route, "status": status, "ms": round(1000 * seconds, 2)}
-        fields |= {"received": received, "sent": sent}
+        # To HEAD, the server sends no body.
+        fields |= {"received": received, "sent": sent if method != "HEAD" else 0}
         if (client := self._clients.of(scope)) is not None:
             fields["client"] = client
         if ctx.code is not None:

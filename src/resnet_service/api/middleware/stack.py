@@ -10,6 +10,7 @@ from resnet_service.api.middleware.body_limits import BodyBudget, BodyLimitsMidd
 from resnet_service.api.middleware.cors import cors
 from resnet_service.api.middleware.direct_routes import DirectRoute, DirectRoutesMiddleware
 from resnet_service.api.middleware.early_response import EarlyResponseMiddleware
+from resnet_service.api.middleware.head import HeadMiddleware
 from resnet_service.api.middleware.request_context import RequestContextMiddleware
 from resnet_service.api_keys import KeyRing
 from resnet_service.observability.metrics import Metrics
@@ -57,4 +58,5 @@ def middleware(
         min_rate=settings.min_body_rate,
         max_bytes_by_path=max_bytes_by_path,
     )
-    return [*stack, limits, Middleware(DirectRoutesMiddleware, routes=direct_routes)]
+    # No direct route is asked with HEAD.
+    return [*stack, limits, Middleware(DirectRoutesMiddleware, routes=direct_routes), Middleware(HeadMiddleware)]

@@ -10,6 +10,7 @@ from resnet_service.api.uploads import FIELD, FIELDS
 from resnet_service.imaging.formats import ACCEPTED_FORMATS
 
 _FORMATS = f"{', '.join(ACCEPTED_FORMATS[:-1])} or {ACCEPTED_FORMATS[-1]}"
+_PARAMETERS = "In a form, parameters of the query may be fields, too."
 _FILE = {"type": "string", "format": "binary"}
 
 BYTES: dict[str, Any] = {"schema": _FILE}
@@ -49,9 +50,9 @@ IMAGE = request_body(
         "image/*": ENCODED_IMAGE,
         BINARY: ENCODED_IMAGE,
     },
-    description=f"A {_FORMATS} image (HEIC with an extra); of an animation, the first frame is used.",
+    description=f"A {_FORMATS} image (HEIC with an extra); of an animation, the first frame is used. {_PARAMETERS}",
 )
 IMAGES = request_body(
     {FORM: _form(FIELDS, {"type": "array", "items": _FILE})},
-    description=f"{_FORMATS} images (HEIC with an extra); of an animation, the first frame is used.",
+    description=f"{_FORMATS} images (HEIC with an extra); of an animation, the first frame is used. {_PARAMETERS}",
 )

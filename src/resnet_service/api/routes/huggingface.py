@@ -11,9 +11,9 @@ from resnet_service.api.base64_text import decode_base64
 from resnet_service.api.content_negotiation import BINARY, JSON, media_type_of
 from resnet_service.api.dependencies import StartedService
 from resnet_service.api.openapi import bodies, document, examples, responses
-from resnet_service.api.uploads import read_body, read_image
+from resnet_service.api.uploads import form_fields, read_body, read_image
 from resnet_service.defaults import DEFAULT_TOP_K
-from resnet_service.errors import InvalidTopK, MalformedJSON
+from resnet_service.errors import InvalidTopK, MalformedForm, MalformedJSON
 from resnet_service.inference.base import ImageClassifier
 from resnet_service.inference.ranking import best, check_top_k, softmax
 from resnet_service.inference.results import Timing
@@ -40,7 +40,7 @@ class HubRequest(BaseModel):
 
     model_config = ConfigDict(strict=True)
 
-    inputs: str = Field(description="The image's bytes in base64.")
+    inputs: str = Field(description="The image's bytes in base64, also with line breaks or as a data URL.")
     parameters: Parameters = Parameters()
 
 
@@ -83,9 +83,17 @@ async def image_classification(request: Request, service: StartedService, admitt
     if media_type_of(request) == JSON:
         answer = await admitted.run(_classify_json, classifier, await read_body(request))
     else:
+        fields = await form_fields(request, Parameters.model_fields, service.settings.max_batch)
         data = await read_image(request)
-        answer = await admitted.run(_classify, classifier, data, Parameters())
+        answer = await admitted.run(_classify, classifier, data, _parameters(dict(fields)))
     return answer.elements
+
+
+def _parameters(fields: dict[str, str]) -> Parameters:
+    try:
+        return Parameters.model_validate_strings(fields)
+    except ValidationError as error:
+        raise MalformedForm(f"The form's parameters are not valid: {describe_first(error)}.") from error
 
 
 def _classify_json(classifier: ImageClassifier, body: bytes) -> _Answer:
@@ -97,7 +105,7 @@ def _classify_json(classifier: ImageClassifier, body: bytes) -> _Answer:
     try:
         data = decode_base64(request.inputs)
     except ValueError as error:
-        raise MalformedJSON("inputs must be the image's bytes in base64.") from error
+        raise MalformedJSON("inputs must be the image's bytes in base64, or a data URL with them.") from error
     return _classify(classifier, data, request.parameters)
 
 

@@ -252,8 +252,6 @@ async def answer(request: Request, classifier: NamedModel, service: StartedServi
     With the binary extension, the body is `application/octet-stream`: the JSON part, then the tensors' bytes. The field
     `Inference-Header-Content-Length` is the size of the JSON part in bytes. FP32 tensors are rounded to 8-bit pixels.
     """
-    if request.headers.get("content-encoding", "identity") != "identity":
-        raise UnsupportedMediaType("Compressed bodies are not accepted; images are already compressed.")
     body = await read_body(request)
     result = await admitted.run(infer, classifier, body, request.headers.get(HEADER), service.settings.max_batch)
     if result.json_length is None:

@@ -11,7 +11,7 @@ from resnet_service.api.openapi import bodies, document, responses
 from resnet_service.api.problem_details import note_decoder_failure, problem_of
 from resnet_service.api.schemas import BatchResponse, PredictResponse
 from resnet_service.api.units import megabytes
-from resnet_service.api.uploads import read_image, read_images
+from resnet_service.api.uploads import check_content, read_image, read_images
 from resnet_service.defaults import DEFAULT_TOP_K
 from resnet_service.errors import (
     BodyTooLarge,
@@ -116,4 +116,5 @@ async def predict_batch(
 def _classify(classifier: ImageClassifier, data: bytes, top_k: int, max_bytes: int) -> Classification:
     if len(data) > max_bytes:
         raise BodyTooLarge(f"The image has {megabytes(len(data))}; the limit is {megabytes(max_bytes)}.")
+    check_content(data)
     return classifier.classify(data, top_k)
