@@ -1,7 +1,6 @@
 # The main commands are `make serve` and `make test`. Each installs what it needs on its first run.
 
 PYTHON ?= python3
-PORT ?= 8080
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
@@ -10,7 +9,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 .PHONY: help serve weights test coverage lint format bench fuzz openapi tables lock audit sbom release image clean
 
 help:
-	@echo "make serve          install, download a model if there is none, serve on port $(PORT)"
+	@echo "make serve          install, download a model if there is none, serve on port $(or $(PORT),$(RESNET_SERVICE_PORT),8080)"
 	@echo "make serve CALIBRATION=DIR    the same in INT8, calibrated with the images in DIR"
 	@echo "make test           install what tests need, lint, run the tests"
 	@echo "make test SLOW=1    the same, with the slow tests"
@@ -29,8 +28,9 @@ help:
 	@echo "make fuzz           fuzz each target for SECONDS=30"
 	@echo "make clean          remove everything that these commands created, except models"
 
+# Without PORT, the service itself reads RESNET_SERVICE_PORT, like RESNET_SERVICE_HOST and its other variables.
 serve: weights
-	@$(BIN)/resnet-service serve --port $(PORT)
+	@$(BIN)/resnet-service serve $(if $(PORT),--port $(PORT))
 
 # Exit code 3: no source of weights could be reached. Other failures end make.
 weights: $(VENV)/.serve $(if $(CALIBRATION),$(VENV)/.quantize)
