@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help serve weights test coverage lint format bench fuzz openapi tables lock audit sbom release image clean
+.PHONY: help serve weights test coverage lint format bench fuzz openapi generators tables lock audit sbom release image clean
 
 help:
 	@echo "make serve          install, download a model if there is none, serve on port $(or $(PORT),$(RESNET_SERVICE_PORT),8080)"
@@ -20,6 +20,7 @@ help:
 	@echo "make image MODEL=checkpoints/pets-int8.onnx    the same with your own exported model"
 	@echo "make bench          compare with other servers; see benchmarks/README.md"
 	@echo "make openapi        write the OpenAPI document to docs/openapi.json"
+	@echo "make generators     try that document with generators of clients and linters; needs npm"
 	@echo "make tables         write the tables of settings, metrics and errors to docs/"
 	@echo "make lock           pin the dependencies by hash; UPGRADE=1 takes the newest versions"
 	@echo "make audit          look up known vulnerabilities of the pinned dependencies"
@@ -61,6 +62,9 @@ bench: $(VENV)/.test
 
 openapi: $(VENV)/.test
 	@$(BIN)/python -m tools.openapi
+
+generators: openapi
+	@$(BIN)/python -m tools.generators
 
 tables: $(VENV)/.test
 	@$(BIN)/python -m tools.tables
