@@ -1,16 +1,15 @@
 # The main commands are `make serve` and `make test`. Each installs what it needs on its first run.
 
 PYTHON ?= python3
-PORT ?= 8080
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help serve weights test coverage lint format bench fuzz openapi tables lock audit sbom release image clean
+.PHONY: help serve weights test coverage lint format bench fuzz openapi generators tables lock audit sbom release image clean
 
 help:
-	@echo "make serve          install, download a model if there is none, serve on port $(PORT)"
+	@echo "make serve          install, download a model if there is none, serve on port $(or $(PORT),$(RESNET_SERVICE_PORT),8080)"
 	@echo "make serve CALIBRATION=DIR    the same in INT8, calibrated with the images in DIR"
 	@echo "make test           install what tests need, lint, run the tests"
 	@echo "make test SLOW=1    the same, with the slow tests"
@@ -21,6 +20,7 @@ help:
 	@echo "make image MODEL=checkpoints/pets-int8.onnx    the same with your own exported model"
 	@echo "make bench          compare with other servers; see benchmarks/README.md"
 	@echo "make openapi        write the OpenAPI document to docs/openapi.json"
+	@echo "make generators     try that document with generators of clients and linters; needs npm"
 	@echo "make tables         write the tables of settings, metrics and errors to docs/"
 	@echo "make lock           pin the dependencies by hash; UPGRADE=1 takes the newest versions"
 	@echo "make audit          look up known vulnerabilities of the pinned dependencies"
@@ -29,8 +29,9 @@ help:
 	@echo "make fuzz           fuzz each target for SECONDS=30"
 	@echo "make clean          remove everything that these commands created, except models"
 
+# Without PORT, the service itself reads RESNET_SERVICE_PORT, like RESNET_SERVICE_HOST and its other variables.
 serve: weights
-	@$(BIN)/resnet-service serve --port $(PORT)
+	@$(BIN)/resnet-service serve $(if $(PORT),--port $(PORT))
 
 # Exit code 3: no source of weights could be reached. Other failures end make.
 weights: $(VENV)/.serve $(if $(CALIBRATION),$(VENV)/.quantize)
@@ -61,6 +62,9 @@ bench: $(VENV)/.test
 
 openapi: $(VENV)/.test
 	@$(BIN)/python -m tools.openapi
+
+generators: openapi
+	@$(BIN)/python -m tools.generators
 
 tables: $(VENV)/.test
 	@$(BIN)/python -m tools.tables

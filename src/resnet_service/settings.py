@@ -168,8 +168,9 @@ class Settings(BaseSettings):
     trusted_proxies: Annotated[tuple[IPv4Network | IPv6Network, ...], BeforeValidator(_parse_proxies), NoDecode] = (
         Field(
             (),
-            description="Proxies whose X-Forwarded-For tells the client's address in the log: addresses or networks, "
-            "separated by commas; loopback for this machine.",
+            description="Proxies whose X-Forwarded-For tells the client's address in the log, and whose "
+            "X-Forwarded-Prefix is removed from paths: addresses or networks, separated by commas; loopback for this "
+            "machine.",
         )
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Lowest severity to log.")

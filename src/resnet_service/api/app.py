@@ -79,6 +79,8 @@ def create_app(
         description=document.DESCRIPTION,
         license_info={"name": "Apache-2.0", "identifier": "Apache-2.0"},
         openapi_tags=document.TAGS,
+        servers=document.SERVERS,
+        root_path_in_servers=False,
         generate_unique_id_function=document.operation_id,
         openapi_url=document.PATH,
         # FastAPI's documentation pages load their viewer from another host; `static` serves ours from the package.

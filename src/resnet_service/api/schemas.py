@@ -221,6 +221,12 @@ class Problem(BaseModel):
     detail: str
 
 
+class ErrorResponse(BaseModel):
+    """An error in the shape of the Open Inference Protocol and of Hugging Face's API."""
+
+    error: str = Field(examples=["This model is not served. The served model is resnet18-imagenet1k."])
+
+
 class BatchedPrediction(BaseModel):
     """The result for one of several images."""
 

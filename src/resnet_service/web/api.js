@@ -3,7 +3,8 @@
 import { keep, recall } from "./storage.js";
 import { language } from "./translations.js";
 
-const KEY = "api-key";
+// Services behind other prefixes of the same host share the storage, and must not get this one's key.
+const KEY = `api-key ${location.pathname}`;
 const ATTEMPTS = 5;
 const LONGEST_WAIT = 60;
 

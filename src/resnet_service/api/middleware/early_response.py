@@ -13,13 +13,15 @@ class EarlyResponseMiddleware:
 
     Closing a connection that has unread bytes resets it, and a reset can destroy the response on its way to the client.
     So the whole response is sent at once, but the server is told that it is complete only after the rest of the body,
-    or ``max_bytes`` of it, has arrived, or after a time limit. A client that waits for ``100 Continue``, announces a
-    larger body or sends too slowly is told that the connection closes; only the larger body is read for a while.
+    or ``drain_bytes`` of it, has arrived, or after a time limit. A client that waits for ``100 Continue``, announces
+    more than ``max_bytes`` or sends too slowly is told that the connection closes; only the larger body is read for a
+    while.
     """
 
-    def __init__(self, app: ASGIApp, max_bytes: int) -> None:
+    def __init__(self, app: ASGIApp, max_bytes: int, drain_bytes: int) -> None:
         self._app = app
         self._max_bytes = max_bytes
+        self._drain_bytes = drain_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one ASGI connection."""
@@ -60,7 +62,7 @@ class EarlyResponseMiddleware:
         await self._app(scope, watching_receive, complete_send)
 
     async def _drain(self, receive: Receive) -> None:
-        remaining = self._max_bytes
+        remaining = self._drain_bytes
         try:
             async with asyncio.timeout(_DRAIN_SECONDS):
                 while remaining > 0:

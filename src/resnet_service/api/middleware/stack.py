@@ -11,6 +11,7 @@ from resnet_service.api.middleware.cors import cors
 from resnet_service.api.middleware.direct_routes import DirectRoute, DirectRoutesMiddleware
 from resnet_service.api.middleware.early_response import EarlyResponseMiddleware
 from resnet_service.api.middleware.head import HeadMiddleware
+from resnet_service.api.middleware.path_prefix import PathPrefixMiddleware
 from resnet_service.api.middleware.request_context import RequestContextMiddleware
 from resnet_service.api_keys import KeyRing
 from resnet_service.observability.metrics import Metrics
@@ -32,7 +33,7 @@ def middleware(
     """Return the middleware; the first one sees a request first.
 
     Args:
-        settings: The limits and the allowed origins.
+        settings: The limits, the allowed origins and the trusted proxies.
         body_budget: The bytes that all bodies in memory may have together.
         max_bytes_by_path: The largest body of the paths that have another limit.
         key_ring: The accepted API keys, where keys are needed.
@@ -44,10 +45,15 @@ def middleware(
     """
     clients = ClientAddresses(settings.trusted_proxies)
     stack = [Middleware(RequestContextMiddleware, metrics=metrics, tracer=tracer, clients=clients)]
+    if settings.trusted_proxies:
+        # Before all that asks for the path.
+        stack.append(Middleware(PathPrefixMiddleware, clients=clients))
     if settings.cors_origins:
         # Before the keys: a browser asks without a key whether it may send one.
         stack.append(cors(settings.cors_origins))
-    stack.append(Middleware(EarlyResponseMiddleware, max_bytes=settings.max_body_bytes))
+    # A proxy that lets the largest body of all routes through answers 502 where another route stops reading it.
+    largest = max(settings.max_body_bytes, *max_bytes_by_path.values())
+    stack.append(Middleware(EarlyResponseMiddleware, max_bytes=settings.max_body_bytes, drain_bytes=largest))
     if key_ring is not None:
         stack.append(Middleware(APIKeyMiddleware, ring=key_ring, open_paths=open_paths))
     limits = Middleware(

@@ -8,9 +8,11 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
 
+from resnet_service.api.content_negotiation import JSON
 from resnet_service.api.openapi import examples
 from resnet_service.api.openapi.responses import error_examples, unauthorized
 from resnet_service.api.problem_details import is_foreign
+from resnet_service.api.schemas import ErrorResponse
 from resnet_service.inference.base import ServedModel
 
 PATH = "/openapi.json"
@@ -32,6 +34,8 @@ TAGS = [
     {"name": OPEN_INFERENCE, "description": f"Version 2, for clients of Triton and KServe. {_FOREIGN_ERRORS}"},
     {"name": HUGGING_FACE, "description": f"For Hugging Face's `InferenceClient`. {_FOREIGN_ERRORS}"},
 ]
+# Relative to the document, so that the same one is right behind any path prefix.
+SERVERS = [{"url": ".", "description": "The service that this document comes from."}]
 DESCRIPTION = f"""Classifies images with one model, which is loaded when the service starts.
 
 The examples are answers of the model in the repository (`--checkpoint checkpoints/{examples.MODEL}.onnx`) for an image
@@ -104,11 +108,17 @@ def _naming(model: ServedModel, document: dict[str, Any]) -> dict[str, Any]:
 def _complete(document: dict[str, Any], open_paths: Collection[str] | None) -> dict[str, Any]:
     """Add API keys, and the components that the operations refer to."""
     components = document.setdefault("components", {})
+    schemas = components.setdefault("schemas", {})
+    schemas[ErrorResponse.__name__] = ErrorResponse.model_json_schema()
     operations = [(path, *item) for path, methods in document["paths"].items() for item in methods.items()]
+    # Without keys, an empty list: linters ask whether security was forgotten.
+    document["security"] = []
     if open_paths is not None:
         components["securitySchemes"] = _SCHEMES
         document["security"] = [{name: []} for name in _SCHEMES]
     for path, method, operation in operations:
+        if (body := operation.get("requestBody", {}).get("content", {}).get(JSON)) is not None:
+            body["schema"] = _shared(body["schema"], schemas)
         if open_paths is not None and path in open_paths and method == "get":
             operation["security"] = []
         elif open_paths is not None:
@@ -117,6 +127,7 @@ def _complete(document: dict[str, Any], open_paths: Collection[str] | None) -> d
         if "{version}" in path:  # the same function, and so the same description, as the path without a version
             named = f"/models/{examples.MODEL}"
             operation["description"] = operation["description"].replace(named, f"{named}/versions/{examples.VERSION}")
+    _give_items(schemas)
     components["parameters"] = {
         name: {"name": name, "in": "path", "required": True, "schema": {"type": "string"}, **described}
         for name, described in _PARAMETERS.items()
@@ -126,3 +137,24 @@ def _complete(document: dict[str, Any], open_paths: Collection[str] | None) -> d
     named_examples = {**examples.answers(), **error_examples()}
     components["examples"] = {name: example for name, example in named_examples.items() if name in used}
     return document
+
+
+def _shared(schema: dict[str, Any], schemas: dict[str, Any]) -> dict[str, Any]:
+    """Move a schema and its definitions to ``schemas``; return a reference to it."""
+    schemas |= schema.pop("$defs", {})
+    schemas[schema["title"]] = schema
+    return {"$ref": f"#/components/schemas/{schema['title']}"}
+
+
+def _give_items(schema: Any) -> None:
+    """Write arrays of a fixed length as generators of clients read them: one schema in ``items``, not one per item.
+
+    Pydantic gives ``prefixItems`` alone, and the length beside it.
+    """
+    if isinstance(schema, dict):
+        prefix = schema.get("prefixItems")
+        if isinstance(prefix, list) and all(item == prefix[0] for item in prefix):
+            schema["items"] = prefix[0]
+            del schema["prefixItems"]
+    for inner in schema.values() if isinstance(schema, dict) else schema if isinstance(schema, list) else ():
+        _give_items(inner)

@@ -35,8 +35,7 @@ _HEADERS = {
 }
 _SCHEMAS: dict[str, dict[str, Any]] = {
     MEDIA_TYPE: {"$ref": "#/components/schemas/Problem"},
-    # The errors of the Open Inference Protocol and of Hugging Face.
-    JSON: {"type": "object", "required": ["error"], "properties": {"error": {"type": "string"}}},
+    JSON: {"$ref": "#/components/schemas/ErrorResponse"},
 }
 
 Responses = dict[int | str, dict[str, Any]]

@@ -62,8 +62,8 @@ class _Answer(NamedTuple):
     openapi_extra=bodies.request_body(
         {
             JSON: bodies.json_body(HubRequest, examples.HUGGING_FACE_REQUEST),
-            "image/*": bodies.ENCODED_IMAGE,
-            BINARY: bodies.ENCODED_IMAGE,
+            "image/*": bodies.BYTES,
+            BINARY: bodies.BYTES,
         }
     ),
     responses={
