@@ -288,7 +288,7 @@ def test_openapi_says_what_is_needed(client: httpx.Client) -> None:
 def test_without_keys_nothing_is_asked_for() -> None:
     app = create_app(Settings(), FakeClassifier())
     assert "securitySchemes" not in app.openapi()["components"]
-    assert "security" not in app.openapi()
+    assert app.openapi()["security"] == []
     with served(app) as client:
         assert client.get("/labels").status_code == HTTPStatus.OK
 
