@@ -111,7 +111,7 @@ class BrokenImage(RequestError):
 
 
 class UnsupportedImage(RequestError):
-    """The image is intact, but of a kind of its format that is not supported."""
+    """The image is of a kind of its format that is not supported."""
 
     code = "unsupported_image"
 

@@ -33,7 +33,7 @@ def encoded_with(**options: Any) -> bytes:
     ids=["12 bits", "lossless", "JPEG-LS"],
 )
 def test_a_kind_that_is_not_supported_is_named(data: bytes, kind: str) -> None:
-    with pytest.raises(UnsupportedImage, match=f"intact JPEG image with {kind}, which is not supported"):
+    with pytest.raises(UnsupportedImage, match=f"a JPEG image with {kind}, which is not supported"):
         decode(data)
 
 

@@ -21,7 +21,8 @@ from tests.support.servers import REPOSITORY
 def test_variables_of_the_service_count_unless_make_is_told_otherwise(
     arguments: tuple[str, ...], variables: dict[str, str], flags: list[str]
 ) -> None:
-    environment = {name: value for name, value in os.environ.items() if name != "PORT"}
+    # Also within `make test`, whose own flags and level would show.
+    environment = {name: value for name, value in os.environ.items() if name not in ("PORT", "MAKEFLAGS", "MAKELEVEL")}
     commands = subprocess.run(
         ["make", "--dry-run", "serve", *arguments],
         capture_output=True,

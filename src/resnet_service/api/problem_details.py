@@ -66,7 +66,7 @@ _TABLE: dict[type[errors.ServiceError], tuple[HTTPStatus, str]] = {
     ),
     errors.UnsupportedImage: (
         HTTPStatus.UNPROCESSABLE_ENTITY,
-        "This is an intact JPEG image with 12-bit samples, which is not supported. Save it with 8 bits.",
+        "This is a JPEG image with 12-bit samples, which is not supported. Save it as JPEG or PNG, with 8 bits.",
     ),
     errors.BodyTooLarge: (
         HTTPStatus.REQUEST_ENTITY_TOO_LARGE,

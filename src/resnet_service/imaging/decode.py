@@ -122,7 +122,7 @@ def decode(
         MissingImage: ``data`` is empty.
         NotAnImage: The format is none of ``ACCEPTED_FORMATS``, nor HEIC with its extra.
         BrokenImage: The file is damaged, or built to exhaust the decoder.
-        UnsupportedImage: The file is intact, but of a kind that is not supported.
+        UnsupportedImage: The file is of a kind of its format that is not supported.
         TooManyPixels: More than ``max_pixels``; raised before decoding. Also beyond a limit of the decoder's own.
         OutOfResources: There was no memory to decode it.
 

@@ -51,6 +51,8 @@ _FRACTION = 4
 MAX_RUN_LENGTH_PIXELS = 4_000_000
 MAX_RUN_LENGTH_BYTES = 1_000_000
 _BMP_RUN_LENGTHS, _BMP_CONTENTS = (1, 2), {4: "JPEG", 5: "PNG"}
+# Of OS/2, whose compression 4 is another run length.
+_OS2_HEADER = 64
 
 # TIFF 6.0, sections 8 and 15
 _STRIP_OFFSETS, _TILE_OFFSETS = 273, 324
@@ -195,10 +197,11 @@ def _check_tiff(data: bytes) -> None:
 
 def _check_bmp(data: bytes) -> None:
     """Judge the kind of compression (BITMAPINFOHEADER, biCompression)."""
-    compression = int.from_bytes(data[30:34], "little") if int.from_bytes(data[14:18], "little") >= 40 else 0
-    if compression in _BMP_CONTENTS:
+    header = int.from_bytes(data[14:18], "little")
+    compression = int.from_bytes(data[30:34], "little") if header >= 40 else 0
+    if compression in _BMP_CONTENTS and header != _OS2_HEADER:
         raise UnsupportedImage(
-            f"This is an intact BMP image that contains a {_BMP_CONTENTS[compression]}, which is not supported."
+            f"This is a BMP image that contains a {_BMP_CONTENTS[compression]}, which is not supported."
         )
     if compression in _BMP_RUN_LENGTHS and len(data) > MAX_RUN_LENGTH_BYTES:
         raise BrokenImage(

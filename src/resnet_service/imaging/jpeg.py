@@ -40,7 +40,7 @@ def check_frame(kind: int, bits: int) -> None:
         what = f"{bits}-bit samples"
     if what is not None:
         raise UnsupportedImage(
-            f"This is an intact JPEG image with {what}, which is not supported. Save it as JPEG or PNG, with 8 bits."
+            f"This is a JPEG image with {what}, which is not supported. Save it as JPEG or PNG, with 8 bits."
         )
 
 
@@ -53,6 +53,7 @@ def load_without_end(data: bytes, size: tuple[int, int]) -> ImageFile.ImageFile:
 
     Raises:
         BrokenImage: Pixels are missing; the message says how many rows there are, to a few rows.
+        OSError: There are no whole rows at all.
 
     """
     rows: list[list[int]] = []
@@ -71,4 +72,6 @@ def load_without_end(data: bytes, size: tuple[int, int]) -> ImageFile.ImageFile:
         raise BrokenImage("This JPEG image is incomplete: data of its last scans is missing.")
     # The last row before a block that is cut takes some of its colour from it.
     rows_found = (whole + 1) * height // len(first) // _BLOCK_ROWS * _BLOCK_ROWS
+    if not rows_found:
+        raise OSError("no rows")
     raise BrokenImage(f"This JPEG image is incomplete: the file ends after about {rows_found:,} of {height:,} rows.")

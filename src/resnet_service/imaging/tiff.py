@@ -27,7 +27,7 @@ BITS, COMPRESSION, COLOURS, ORIENTATION, SAMPLES, PLANES, PREDICTOR, SAMPLE_FORM
 )
 _WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _PALETTE, _CMYK = 0, 1, 2, 3, 5
 _GREY = (_WHITE_IS_ZERO, _BLACK_IS_ZERO)
-_UNCOMPRESSED, _PACK_BITS = 1, 32773
+_UNCOMPRESSED, _RUN_LENGTHS = 1, 32773
 _SEPARATE = 2
 
 # TIFF 6.0, section 2, and BigTIFF: the bytes of a value by its type.
@@ -49,7 +49,7 @@ _COMPRESSIONS = {
     50002: "JPEG XL",
     52546: "JPEG XL",
 }
-_SUPPORTED_COMPRESSIONS = {1, 2, 3, 4, 5, 6, 7, 8, 32771, _PACK_BITS, 32809, 32946, 34925, 50000}
+_SUPPORTED_COMPRESSIONS = {1, 2, 3, 4, 5, 6, 7, 8, 32771, _RUN_LENGTHS, 32809, 32946, 34925, 50000}
 _FORMATS = {2: "signed", 3: "floating-point", 5: "complex", 6: "complex"}
 # Bits of each sample that are supported, by what the samples mean. All others mean what Pillow says that they mean.
 _SUPPORTED_BITS = {
@@ -152,7 +152,7 @@ def check_kind(directory: Directory) -> None:
     kind = _unsupported(found)
     if kind is not None:
         raise UnsupportedImage(
-            f"This is an intact TIFF image with {kind}, which is not supported. Save it as JPEG or PNG, or with 8 bits."
+            f"This is a TIFF image with {kind}, which is not supported. Save it as JPEG or PNG, or with 8 bits."
         )
 
 
@@ -180,7 +180,7 @@ def _unsupported(found: dict[int, tuple[int, ...]]) -> str | None:
         return f"{samples} {'planes' if separate else 'samples'} of {bits[0]} bits for each grey pixel"
     if colours == _CMYK and separate and bits[0] > 8 and compression == _UNCOMPRESSED:
         return f"uncompressed {bits[0]}-bit planes of CMYK"
-    if compression == _PACK_BITS and one(PREDICTOR, 1) != 1:
+    if compression == _RUN_LENGTHS and one(PREDICTOR, 1) != 1:
         return "a predictor for PackBits, which decoders read differently"
     return None
 
@@ -222,7 +222,9 @@ def correct_planes(image: ImageFile.ImageFile) -> None:
 
 def is_negative(image: Image.Image) -> bool:
     """Whether 0 is white in an image whose 16 bits Pillow has not inverted, as it does with 8."""
-    return image.mode.startswith("I;16") and getattr(image, "tag_v2", {}).get(COLOURS) == _WHITE_IS_ZERO
+    if not (isinstance(image, TiffImagePlugin.TiffImageFile) and image.mode.startswith("I;16")):
+        return False
+    return bool(image.tag_v2.get(COLOURS, _WHITE_IS_ZERO) == _WHITE_IS_ZERO)
 
 
 def bits_of(image: Image.Image) -> int:

@@ -37,6 +37,8 @@ from tests.support.wire import connected, head, read_answer
 
 EXPORTED = REPOSITORY / "checkpoints" / f"{examples.MODEL}.onnx"
 IMAGE = encoded(noise(24, 16), "PNG")
+# The frame of a JPEG with 12 bits a sample, in place of 8.
+DEEP = encoded(noise(16, 16), "JPEG").replace(b"\xff\xc0\0\x11\x08", b"\xff\xc0\0\x11\x0c")
 HUGE = encoded(Image.new("1", (8000, 7000)), "PNG")  # of few bytes
 KEY = "a-key-of-a-test-0123456789"
 JSON, PROBLEM = "application/json", "application/problem+json"
@@ -488,6 +490,7 @@ def usual() -> Iterator[dict[str, Ask]]:
             "unsupported_media_type": asked(client, other_type),
             "not_an_image": asked(client, lambda one: body_of(one, b"%PDF-1.7")),
             "broken_image": asked(client, lambda one: body_of(one, IMAGE[:60])),
+            "unsupported_image": asked(client, lambda one: body_of(one, DEEP)),
             "too_many_pixels": asked(client, lambda one: body_of(one, HUGE)),
             "too_many_pictures": asked(client, lambda one: body_of(one, count=3)),
             "malformed_json": asked(client, lambda one: {"content": b"{", "headers": {"Content-Type": JSON}}),
@@ -607,8 +610,8 @@ def wait_for(condition: Callable[[], bool]) -> None:
 
 SITUATIONS = {
     usual: {
-        *("no_file", "malformed_form", "unsupported_media_type", "not_an_image", "broken_image", "too_many_pixels"),
-        *("too_many_pictures", "malformed_json", "invalid_tensor", "unknown_model", "invalid_top_k"),
+        *("no_file", "malformed_form", "unsupported_media_type", "not_an_image", "broken_image", "unsupported_image"),
+        *("too_many_pixels", "too_many_pictures", "malformed_json", "invalid_tensor", "unknown_model", "invalid_top_k"),
         *("invalid_class_id", "unsupported_language", "invalid_request", "body_too_large", "malformed_request"),
         "head_too_large",
     },
