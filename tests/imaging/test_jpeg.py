@@ -76,6 +76,25 @@ def test_a_progressive_file_that_lacks_scans_is_refused() -> None:
         decode(data[:-100])
 
 
+@pytest.mark.parametrize(
+    "segment",
+    [
+        b"\xff\xe0\0\x08JFIF\0\1",
+        b"\xff\xe2\0\x0eICC_PROFILE\0",
+        b"\xff\xee\0\x08Adobe\0",
+        b"\xff\xed\0\x16Photoshop 3.0\x008BIM\4\4",
+        b"\xff\xe2\0\x0dMPF\0garbage",
+        b"\xff\xe1\0\x0fExif\0\0garbage",
+        b"\xff\xe1\0\x08Exif\0\0",
+        b"\xff\xfe\0\2",
+    ],
+    ids=repr,
+)
+def test_what_lies_beside_the_pixels_does_not_cost_the_image(segment: bytes) -> None:
+    expected = np.asarray(decode(PHOTOGRAPH).image)
+    assert (np.asarray(decode(PHOTOGRAPH[:2] + segment + PHOTOGRAPH[2:]).image) == expected).all()
+
+
 def test_a_file_that_ends_in_its_header_is_damaged() -> None:
     with pytest.raises(BrokenImage):
         decode(PHOTOGRAPH[:300])

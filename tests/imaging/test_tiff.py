@@ -5,7 +5,9 @@ tifffile writes them and is the other decoder. Each is read as tifffile reads it
 
 import io
 import itertools
+import struct
 import warnings
+import zlib
 from typing import Any, Literal, NamedTuple, cast
 
 import numpy as np
@@ -208,3 +210,97 @@ def test_a_predictor_that_decoders_read_differently_is_refused() -> None:
     tifffile.imwrite(file, pixels, photometric="rgb", compression="packbits", predictor=True, metadata=None)
     with pytest.raises(UnsupportedImage, match="predictor"):
         decode(file.getvalue())
+
+
+def with_field(tag: int, type_: int, count: int, value: bytes, *, compressed: bool) -> tuple[bytes, Array]:
+    """Return a little-endian file with one more field, and its pixels; tifffile writes no field that is wrong."""
+    pixels = samples_of(Kind("rgb", 3, "u", 8))
+    contents = zlib.compress(pixels.tobytes()) if compressed else pixels.tobytes()
+    contents += bytes(len(contents) % 2)
+    fields = {
+        256: (4, 1, struct.pack("<I", WIDTH)),
+        257: (4, 1, struct.pack("<I", HEIGHT)),
+        258: (3, 3, struct.pack("<3H", 8, 8, 8)),
+        259: (3, 1, struct.pack("<H", 8 if compressed else 1)),
+        262: (3, 1, struct.pack("<H", 2)),
+        273: (4, 1, struct.pack("<I", 8)),
+        277: (3, 1, struct.pack("<H", 3)),
+        278: (4, 1, struct.pack("<I", HEIGHT)),
+        279: (4, 1, struct.pack("<I", len(contents))),
+        tag: (type_, count, value),
+    }
+    directory = 8 + len(contents)
+    outside = directory + 2 + 12 * len(fields) + 4
+    entries = values = b""
+    for number, (kind, length, data) in sorted(fields.items()):
+        inside = data.ljust(4, b"\0") if len(data) <= 4 else struct.pack("<I", outside + len(values))
+        values += data if len(data) > 4 else b""
+        entries += struct.pack("<HHI", number, kind, length) + inside
+    head = b"II*\0" + struct.pack("<I", directory) + contents + struct.pack("<H", len(fields))
+    return head + entries + bytes(4) + values, pixels
+
+
+XMP = b'<x tiff:Orientation="6"/>'
+
+
+@pytest.mark.parametrize("compressed", [False, True], ids=["uncompressed", "compressed"])
+@pytest.mark.parametrize(
+    "value",
+    [
+        (2, 6, b"abcde\0"),
+        (4, 1, b"\xff\xff\xff\x7f"),
+        (5, 1, bytes(8)),
+        (3, 9, b"\1\0" * 9),
+        (3, 0, b""),
+        (99, 1, b"abcd"),
+        (12, 1, struct.pack("<d", float("nan"))),
+    ],
+    ids=["text", "far", "0/0", "many", "none", "unknown type", "not a number"],
+)
+def test_fields_beside_the_pixels_do_not_cost_the_image(value: tuple[int, int, bytes], compressed: bool) -> None:
+    ancillary = (
+        254,
+        255,
+        263,
+        280,
+        281,
+        282,
+        296,
+        301,
+        306,
+        318,
+        330,
+        340,
+        341,
+        700,
+        33723,
+        34377,
+        34665,
+        34675,
+        34853,
+    )
+    for tag in ancillary:
+        file, pixels = with_field(tag, *value, compressed=compressed)
+        assert (np.asarray(decode(file).image) == pixels).all(), tag
+
+
+@pytest.mark.parametrize("compressed", [False, True], ids=["uncompressed", "compressed"])
+@pytest.mark.parametrize("type_", [1, 2, 7], ids=["bytes", "text", "undefined"])
+def test_xmp_of_every_type_turns_the_image(type_: int, compressed: bool) -> None:
+    file, pixels = with_field(700, type_, len(XMP), XMP, compressed=compressed)
+    image, info = decode(file)
+    assert (np.asarray(image) == np.rot90(pixels, 3)).all()
+    assert (info.width, info.height) == image.size
+
+
+@pytest.mark.parametrize(
+    "value",
+    [(2, 4, b"six\0"), (5, 1, struct.pack("<2I", 6, 1)), (3, 1, b"\x09\0"), (3, 0, b""), (3, 9, b"\0" * 18)],
+    ids=["text", "fraction", "9", "none", "many"],
+)
+def test_an_orientation_that_means_nothing_is_none(value: tuple[int, int, bytes]) -> None:
+    for compressed in (False, True):
+        file, pixels = with_field(274, *value, compressed=compressed)
+        image, info = decode(file)
+        assert (np.asarray(image) == pixels).all()
+        assert (info.width, info.height) == image.size

@@ -31,7 +31,7 @@ from resnet_service.imaging.decoder_limits import check_file, check_opened
 from resnet_service.imaging.decoding_memory import decoding_bytes
 from resnet_service.imaging.formats import ACCEPTED_FORMATS, HEIC, HEIC_ADVICE, identify, refused_kind, with_article
 from resnet_service.imaging.heic import HeicImageFile, is_installed
-from resnet_service.imaging.jpeg import load_without_end
+from resnet_service.imaging.jpeg import load_without_end, without_useless_segments
 from resnet_service.imaging.png import without_ancillary_chunks
 from resnet_service.imaging.tiff import bits_of, correct_planes, is_negative, open_tiff
 from resnet_service.system.resources import is_exhaustion
@@ -157,6 +157,7 @@ def decode(
                 opened = load_without_end(data, wanted)
             turn = _turn_upright(opened)
             image = _to_rgb(opened)
+            image.load()  # where Pillow would load it again, it fails here and not in its user's hands
     del opened  # its pixels are freed before the copy that the transposition makes
     if turn is not None:
         with _decoder_errors(file_format, max_pixels, needed=needed):
@@ -172,6 +173,8 @@ def _open(data: bytes, file_format: str) -> ImageFile.ImageFile:
             return open_tiff(data)
         case "HEIC":
             return HeicImageFile(BytesIO(data))
+        case "JPEG":
+            data = without_useless_segments(data)
         case "AVIF":
             data = with_major_brand(data)
         case "PNG":

@@ -70,7 +70,8 @@ def decoding_bytes(image: Image.Image, data: bytes, size: tuple[int, int]) -> in
             # Pillow turns it upright itself, while libtiff still holds its strip or tile.
             copies = 2 if _turned(image) else 1
             before = copies * pixels * stored + _strip(image)
-            before, after = before + len(data), after + len(data)
+            # libtiff has a copy of the file, and Pillow one without the fields that do not matter.
+            before, after = before + 2 * len(data), after + 2 * len(data)
             before, after = before + _TIFF_NUMBERS, after + _TIFF_NUMBERS
         case "PNG":
             before, metadata = pixels * stored, len(data) // _METADATA
@@ -148,7 +149,7 @@ def _heic_planes(still: Still) -> int:
 
 
 def _turned(image: Image.Image) -> bool:
-    return bool(getattr(image, "tag_v2", {}).get(_ORIENTATION, 1) != 1)
+    return bool(image.getexif().get(_ORIENTATION, 1) != 1)
 
 
 def _strip(image: Image.Image) -> int:

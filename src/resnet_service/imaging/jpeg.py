@@ -15,6 +15,8 @@ _OTHER_FRAMES = {
     0xF7: "JPEG-LS compression",  # ITU-T T.87
 }
 _BITS = 8
+# The start of a scan, after which there are pixels, and what stands alone or is no marker (table B.1).
+_WITHOUT_CONTENTS = {0x00, 0x01, 0xFF, *range(0xD0, 0xDB)}
 # Pixels are stored in blocks of 8 or 16 rows; some rows of the first block that is cut may be the same by chance.
 _BLOCK_ROWS = 16
 
@@ -22,6 +24,27 @@ _END = b"\xff\xd9"
 # Continue the data of pixels by different bits, from the first bit on: if pixels lack theirs, the results differ.
 # Decoders skip what follows the last pixel.
 _CONTINUATIONS = (b"\x55" * 64, b"\xaa" * 64)
+
+# Segments that Pillow reads without looking whether they are as long as they should be. Photoshop's do not matter for
+# the pixels. Of the others: the second byte of the marker, the signature, and the least length.
+_PHOTOSHOP = 0xED
+_LEAST_BYTES = ((0xE0, b"JFIF\0", 14), (0xE2, b"ICC_PROFILE\0", 14), (0xEE, b"Adobe", 12))
+
+
+def without_useless_segments(data: bytes) -> bytes:
+    """Return the file without segments that do not matter, or are too short to mean anything."""
+    kept, begin, position = [], 0, 2
+    while data[position : position + 1] == b"\xff" and (kind := data[position + 1]) not in _WITHOUT_CONTENTS:
+        length = int.from_bytes(data[position + 2 : position + 4])
+        contents = data[position + 4 : position + 2 + min(length, 32)]
+        end = position + 2 + max(length, 2)
+        if kind == _PHOTOSHOP or any(
+            kind == of and contents.startswith(name) and length - 2 < least for of, name, least in _LEAST_BYTES
+        ):
+            kept.append(data[begin:position])
+            begin = end
+        position = end
+    return b"".join((*kept, data[begin:])) if kept else data
 
 
 def check_frame(kind: int, bits: int) -> None:

@@ -5,6 +5,7 @@ not know as damaged, and misreads some. So the kind is judged here, before Pillo
 first directory; ``tests/imaging/test_tiff.py`` compares every combination with another decoder.
 """
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from io import BytesIO
@@ -66,6 +67,15 @@ _RARE_COLOURS = {
     32845: "LogLuv",
     34892: "a camera's raw data",
 }
+
+# Fields that say how pixels are stored and what they mean, also of fax and of JPEG within TIFF. All others may be
+# damaged, or of another type than Pillow and libtiff expect.
+_MATTERING = {
+    *(256, 257, BITS, COMPRESSION, COLOURS, 266, 273, SAMPLES, 278, 279, PLANES, 292, 293, PREDICTOR),
+    *(320, 322, 323, 324, 325, 332, 334, 338, SAMPLE_FORMAT, 347, *range(512, 522), 529, 530, 531, 532),
+}
+_XMP, _MAX_XMP_BYTES = 700, 65_536
+_XMP_ORIENTATION = re.compile(rb'tiff:Orientation(?:="|>)([1-8])')
 
 # Pillow knows these two kinds in the other byte order alone.
 TiffImagePlugin.OPEN_INFO[(b"MM", _WHITE_IS_ZERO, (1,), 1, (16,), ())] = ("I;16B", "I;16B")
@@ -129,6 +139,27 @@ class Directory:
             start = value if inside else self.number(value, self._width)
             yield Field(self.number(begin, 2), kind, count, start)
 
+    def without_other_fields(self, orientation: int) -> bytes:
+        """Return the file with only those fields that matter for its pixels, and this orientation, and one image."""
+        if not self.is_whole:
+            return self._data
+        begin = self._start + self._head
+        fields = [self._data[at : at + self._each] for at in range(begin, begin + self.count * self._each, self._each)]
+        kept = [field for field in fields if int.from_bytes(field[:2], self._order) in _MATTERING]
+        if orientation != 1 and len(kept) < len(fields):
+            numbers = ((ORIENTATION, 2), (_SHORT, 2), (1, self._width), (orientation, 2), (0, self._width - 2))
+            turned = b"".join(number.to_bytes(size, self._order) for number, size in numbers)
+            kept = sorted([*kept, turned], key=lambda field: int.from_bytes(field[:2], self._order))
+        if kept == fields:
+            return self._data
+        head = len(kept).to_bytes(self._head, self._order)
+        rest = b"".join((head, *kept, bytes(self._width)))
+        return b"".join((self._data[: self._start], rest, self._data[self._start + len(rest) :]))
+
+    def contents(self, field: Field, most: int) -> bytes:
+        """Return the bytes of a field's values, at most so many."""
+        return self._data[field.start : field.start + min(field.bytes, most)]
+
     def values(self, field: Field) -> tuple[int, ...]:
         """Return a field's first integers; none if it has others."""
         if field.type not in (_BYTE, _SHORT, _LONG):
@@ -186,22 +217,36 @@ def _unsupported(found: dict[int, tuple[int, ...]]) -> str | None:
 
 
 def open_tiff(data: bytes) -> ImageFile.ImageFile:
-    """Open an image by Pillow, which reads its header; the pixels are those of the file as it is."""
-    source = BytesIO(data)
-    if not data.startswith(_BIG_ENDIAN_BIGTIFF):
-        return Image.open(source, formats=("TIFF",))
-    with source.getbuffer() as buffer:
-        buffer[:4] = _AS_PILLOW_EXPECTS
-    opened = TiffImagePlugin.TiffImageFile(source)
-    # Pillow would read these fields again, with a header of its own that has the same fault.
+    """Open an image by Pillow, which sees no fields but those that matter for the pixels."""
+    directory = Directory(data)
+    orientation = _orientation(directory)
+    source = BytesIO(directory.without_other_fields(orientation))
+    if data.startswith(_BIG_ENDIAN_BIGTIFF):
+        with source.getbuffer() as buffer:
+            buffer[:4] = _AS_PILLOW_EXPECTS
+    opened = Image.open(source, formats=("TIFF",))
+    if data.startswith(_BIG_ENDIAN_BIGTIFF):
+        with source.getbuffer() as buffer:  # libtiff, which may decode it, knows the right one alone
+            buffer[:4] = _BIG_ENDIAN_BIGTIFF
+    # Pillow would read the fields again, and fail on texts of another type than it expects.
     exif = Image.Exif()
     exif._loaded = True
-    if ORIENTATION in opened.tag_v2:
-        exif[ORIENTATION] = opened.tag_v2[ORIENTATION]
+    exif[ORIENTATION] = orientation
     opened._exif = exif
-    with source.getbuffer() as buffer:  # libtiff, which may decode it, knows the right one alone
-        buffer[:4] = _BIG_ENDIAN_BIGTIFF
     return opened
+
+
+def _orientation(directory: Directory) -> int:
+    """Return how the image is turned (TIFF 6.0, section 8), by its own field or else by that of XMP; 1 if upright."""
+    found = {
+        field.tag: field for field in directory.fields() if field.tag in (ORIENTATION, _XMP) and directory.has(field)
+    }
+    if ORIENTATION in found:
+        value = next(iter(directory.values(found[ORIENTATION])), 1)
+        return value if value in range(1, 9) else 1
+    if _XMP in found and (match := _XMP_ORIENTATION.search(directory.contents(found[_XMP], _MAX_XMP_BYTES))):
+        return int(match[1])
+    return 1
 
 
 def correct_planes(image: ImageFile.ImageFile) -> None:
