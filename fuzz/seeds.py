@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import tifffile
 import torch
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from fuzz import bombs, client_bodies, heic
 from fuzz.targets import CORPUS, SMALLEST_GRAPH
@@ -43,12 +45,42 @@ def images() -> dict[str, bytes]:
     for compression in ("tiff_deflate", "tiff_lzw", "jpeg", "packbits"):
         add(compression, colours, "TIFF", compression=compression, exif=exif)
     add("big", colours, "TIFF", big_tiff=True)
+    grey = np.asarray(colours.convert("L")).astype(np.uint16) * 257
+    deep = np.asarray(colours).astype(np.uint16) * 257
+    kinds: dict[str, tuple[np.ndarray[Any, Any], dict[str, Any]]] = {
+        "planes": (np.moveaxis(deep, -1, 0), {"photometric": "rgb", "planarconfig": "separate"}),
+        "tiled_planes": (
+            np.moveaxis(deep, -1, 0),
+            {"photometric": "rgb", "planarconfig": "separate", "tile": (16, 16)},
+        ),
+        "negative": (grey, {"photometric": "miniswhite", "byteorder": ">"}),
+        "12_bits": (grey >> 4, {"photometric": "minisblack", "bitspersample": 12}),
+        "big_endian_big": (np.asarray(colours), {"photometric": "rgb", "bigtiff": True, "byteorder": ">"}),
+        "floats": (deep.astype(np.float32), {"photometric": "rgb"}),
+        "texts": (np.asarray(colours), {"photometric": "rgb", "extratags": [(700, "s", 0, "<x/>", True)]}),
+    }
+    for name, (pixels, options) in kinds.items():
+        buffer = io.BytesIO()
+        tifffile.imwrite(buffer, pixels, metadata=None, **options)
+        made[f"{name}.tiff"] = buffer.getvalue()
+    made["without_end.jpeg"] = made["plain.jpeg"][:-2]
+    made["cut.jpeg"] = made["plain.jpeg"][:-20]
+    made["segments.jpeg"] = made["plain.jpeg"][:2] + b"\xff\xed\0\4ab" + made["plain.jpeg"][2:]
+    add("texts", colours, "PNG", exif=exif, icc_profile=b"profile", pnginfo=_texts())
     made["plain.heic"] = heic.encoded(colours)
     made["alpha.heic"] = heic.encoded(colours.convert("RGBA"), chroma=444)
     made["beside.heic"] = heic.encoded(colours, exif=exif, xmp=b"<x/>", append_images=[])
     made["tiles.heic"] = heic.tiled(heic.coded(colours), 2, 2, 30, 22)
     made["runs.bmp"] = bombs._bmp(4, 4, 1, b"\4x\0\0\4y\0\0\0\2\1\1\0\4abcd\0\1")
     return made
+
+
+def _texts() -> PngInfo:
+    texts = PngInfo()
+    texts.add_text("Comment", "text", zip=True)
+    texts.add_itxt("XML:com.adobe.xmp", '<x tiff:Orientation="6"/>')
+    texts.add(b"prIv", b"private")
+    return texts
 
 
 def uploads() -> dict[str, bytes]:
