@@ -110,6 +110,14 @@ def test_a_bmp_that_contains_another_file_is_named(compression: int, contents: s
         decode(bytes(data))
 
 
+def test_a_bmp_of_masks_that_are_not_known_is_named() -> None:
+    masks = b"".join(mask.to_bytes(4, "little") for mask in (0xFF000000, 0x000FF000, 0xFF))
+    header = (40).to_bytes(4, "little") + (2).to_bytes(4, "little") * 2 + b"\1\0\x20\0\3\0\0\0" + bytes(20)
+    data = b"BM" + bytes(8) + (66).to_bytes(4, "little") + header + masks + bytes(16)
+    with pytest.raises(UnsupportedImage, match="Unsupported BMP bitfields layout"):
+        decode(data)
+
+
 def test_a_bmp_whose_alpha_is_0_everywhere_is_opaque() -> None:
     """The clipboard of Windows writes such files, with a header of version 5."""
     red = Image.new("RGBA", (4, 3), (255, 0, 0, 0))

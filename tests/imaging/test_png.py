@@ -84,6 +84,12 @@ def test_transparency_is_kept() -> None:
     assert np.asarray(decode(file.getvalue()).image).min() == 255
 
 
+def test_a_transparent_value_of_16_bits_is_white() -> None:
+    file = io.BytesIO()
+    Image.fromarray(np.array([[0, 300, 65535]], np.uint16)).save(file, "PNG", transparency=300)
+    assert np.asarray(decode(file.getvalue()).image)[..., 0].tolist() == [[0, 255, 255]]
+
+
 def test_a_file_without_such_chunks_is_not_copied() -> None:
     assert without_ancillary_chunks(PLAIN) is PLAIN
 

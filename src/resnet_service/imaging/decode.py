@@ -60,11 +60,14 @@ DRAFT_MARGIN = 2
 
 # libheif reports its own limits as errors of memory.
 _LIBRARY_LIMIT = "security limit"
+# Pillow's words for headers, colour masks and compressions that it does not know.
+_UNSUPPORTED_BMP = "Unsupported BMP"
 
 # Pillow's WebP plugin allocates before the size is known: two frames with alpha, and a copy.
 _WEBP_BYTES = 12
 
 _EXIF_ORIENTATION = 0x0112
+_WHITE = 255
 _UPRIGHT = {  # EXIF orientation -> the transposition that undoes it (EXIF 2.32, table 4)
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -194,6 +197,8 @@ def _decoder_errors(file_format: str, max_pixels: int, *, needed: int = 0) -> It
     except Exception as error:  # a decoder may raise anything on untrusted input; all else means "broken"
         if _LIBRARY_LIMIT in str(error).lower():
             raise TooManyPixels("Decoding the image would exceed a limit of its decoder.") from error
+        if str(error).startswith(_UNSUPPORTED_BMP):
+            raise UnsupportedImage(f"This BMP image is not supported: {error}. Save it as JPEG or PNG.") from error
         # libjpeg, libtiff and libwebp report a lack of memory as damage.
         if is_exhaustion(error) or (needed and not _has_memory(needed)):
             raise OutOfResources from error
@@ -239,6 +244,8 @@ def _to_rgb(image: Image.Image) -> Image.Image:
         grey = (np.asarray(image) >> bits_of(image) - 8).astype(np.uint8)
         if is_negative(image):
             np.invert(grey, out=grey)
+        if isinstance(transparent := image.info.get("transparency"), int):
+            grey[np.asarray(image) == transparent] = _WHITE
         return Image.fromarray(grey).convert("RGB")
     if image.mode in ("I", "F"):
         raise UnsupportedImage("The image has 32-bit pixels, whose range is not defined; save it with 8 or 16 bits.")
