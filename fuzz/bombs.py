@@ -334,6 +334,17 @@ def avif_of_many_items() -> bytes:
     return _within_meta(_encoded(Image.new("RGB", (16, 16), "red"), "AVIF"), iloc, b"iloc")
 
 
+def _extents_without_bytes() -> bytes:
+    """700 million extents, none of which takes a byte of the table: offset 0 and size 0, which is all of the file."""
+    listed = b"".join(struct.pack(">HHH", number + 10, 0, 65535) for number in range(10_000))
+    return _box(b"iloc", bytes(4) + struct.pack(">HH", 0, 10_000) + listed)
+
+
+def avif_of_extents_without_bytes() -> bytes:
+    data = _encoded(Image.new("RGB", (16, 16), "red"), "AVIF")
+    return _within_meta(data, _extents_without_bytes(), b"iloc")
+
+
 def avif_of_many_properties() -> bytes:
     data = _encoded(Image.new("RGB", (16, 16), "red"), "AVIF")
     ispe = _box(b"ispe", bytes(4) + struct.pack(">II", 16, 16))
@@ -437,6 +448,10 @@ def heic_of_many_items() -> bytes:
     listed = b"".join(struct.pack(">IHHH", number + 10, 0, 0, 0) for number in range((BODY - 3000) // 10))
     iloc = _box(b"iloc", b"\2\0\0\0\0\0" + struct.pack(">I", len(listed) // 10) + listed)
     return _within_meta(heic.encoded(Image.new("RGB", (64, 64), "red")), iloc, b"iloc")
+
+
+def heic_of_extents_without_bytes() -> bytes:
+    return _within_meta(heic.encoded(Image.new("RGB", (64, 64), "red")), _extents_without_bytes(), b"iloc")
 
 
 def heic_of_many_item_infos() -> bytes:

@@ -38,6 +38,7 @@ STRUCTURAL = {
     "heic_of_many_images_in_an_item": "not one intra-coded image",
     "heic_of_overlapping_items": "overlap",
     "heic_of_many_items": "bytes of tables",
+    "heic_of_extents_without_bytes": "10,000 extents",
     "heic_of_many_item_infos": "bytes of tables",
     "heic_of_unknown_coding_and_many_item_infos": "1,000 boxes",
     "heic_of_many_properties": "1,000 boxes",

@@ -14,7 +14,7 @@ from PIL import Image, ImageOps
 
 from fuzz import bombs, heic
 from fuzz.variants import VARIANTS
-from resnet_service.errors import BrokenImage, NotAnImage, TooManyPixels
+from resnet_service.errors import BrokenImage, NotAnImage, TooManyPixels, UnsupportedImage
 from resnet_service.imaging import heic as reading
 from resnet_service.imaging.decode import decode
 from resnet_service.imaging.heic import Item, still_image
@@ -199,26 +199,48 @@ def test_a_tile_without_data_is_damage_not_a_hole() -> None:
 
 def test_tiles_count_as_often_as_they_are_shown() -> None:
     still = still_image(heic.tiled(TILE, 5, 4, 300, 250))
-    assert (still.pixels, still.canvas, len(still.images)) == (20 * 4096, 75_000, 20)
+    assert (still.pixels, still.whole[0][0], len(still.images)) == (20 * 4096, 75_000, 20)
     assert decode(heic.tiled(TILE, 5, 4, 300, 250)).info == ("HEIC", 300, 250)
 
 
 @pytest.mark.parametrize("kind", [b"iden", b"iovl", b"av01", b"jpeg", b"unci", b"mask"])
 def test_other_kinds_of_images_are_named(kind: bytes) -> None:
-    with pytest.raises(BrokenImage, match=f"kind '{kind.decode()}', which is not supported"):
+    with pytest.raises(UnsupportedImage, match=f"kind '{kind.decode()}', which is not supported"):
         decode(heic.written([TILE._replace(type=kind)]))
 
 
 def test_grids_of_grids_are_refused() -> None:
     inner = heic.grid(1, 1, 64, 64)
     data = heic.written([inner, inner, TILE], [Reference(b"dimg", 1, [2]), Reference(b"dimg", 2, [3])])
-    with pytest.raises(BrokenImage, match="kind 'grid'"):
+    with pytest.raises(UnsupportedImage, match="kind 'grid'"):
         decode(data)
+
+
+ALPHA = b"urn:mpeg:mpegB:cicp:systems:auxiliary:alpha\0"
+
+
+@pytest.mark.parametrize("tiles", [[1], [2]])
+def test_a_grid_is_not_a_tile_of_itself(tiles: list[int]) -> None:
+    """Not even one that looks like a coded image, too."""
+    loop = heic.grid(1, 1, 64, 64)
+    loop = loop._replace(properties=[*loop.properties, *TILE.properties])
+    links = [Reference(b"dimg", 1, tiles), Reference(b"dimg", 2, [1])]
+    with pytest.raises(UnsupportedImage, match="kind 'grid'"):
+        still_image(heic.written([loop, loop], links))
+
+
+def test_an_image_and_its_alpha_both_count() -> None:
+    """One of them may be a grid, and the other coded."""
+    alpha = heic.grid(1, 1, 8, 8)
+    alpha = alpha._replace(properties=[*alpha.properties, (False, b"auxC", bytes(4) + ALPHA)])
+    links = [Reference(b"auxl", 2, [1]), Reference(b"dimg", 2, [3])]
+    still = still_image(heic.written([TILE, alpha, TILE], links))
+    assert [pixels for pixels, _ in still.whole] == [4096, 64]
 
 
 def test_a_property_that_must_be_understood_is_not_dropped() -> None:
     scaled = TILE._replace(properties=[*TILE.properties, (True, b"iscl", bytes(12))])
-    with pytest.raises(BrokenImage, match="'iscl', which is not supported"):
+    with pytest.raises(UnsupportedImage, match="'iscl', which is not supported"):
         still_image(changed(scaled))
     optional = TILE._replace(properties=[*TILE.properties, (False, b"pasp", struct.pack(">II", 1, 1))])
     assert b"pasp" not in still_image(changed(optional)).file
@@ -230,7 +252,7 @@ def changed(item: Item) -> bytes:
 
 def test_a_sequence_alone_is_named() -> None:
     brands = bombs._box(b"ftyp", b"hevc\0\0\0\0hevcmsf1")
-    with pytest.raises(BrokenImage, match="sequence without a still image"):
+    with pytest.raises(UnsupportedImage, match="sequence without a still image"):
         decode(brands + bombs._box(b"moov", bytes(100)))
     with pytest.raises(BrokenImage, match="damaged or incomplete"):
         decode(brands)

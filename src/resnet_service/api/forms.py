@@ -1,6 +1,5 @@
 """Multipart forms, read from a request into memory."""
 
-import codecs
 import re
 from collections.abc import Collection
 from typing import TYPE_CHECKING, NamedTuple
@@ -92,10 +91,8 @@ def _fault(begin: bytes, boundary: bytes) -> str:
 
 
 def _charset(parameters: dict[bytes, bytes]) -> str:
-    try:
-        return codecs.lookup(parameters.get(b"charset", b"utf-8").decode("latin-1")).name
-    except (LookupError, ValueError):  # there is none of this name, or it cannot be a name
-        return "latin-1"
+    # Python keeps each name that it has been asked for, so a client must not choose it.
+    return "utf-8" if parameters.get(b"charset", b"utf-8").lower() in (b"utf-8", b"utf8", b"us-ascii") else "latin-1"
 
 
 class _Reader:

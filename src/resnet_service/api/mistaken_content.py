@@ -6,7 +6,7 @@ import re
 _HEAD = 1024
 # Characters of a text that may be the name of a file, which the client meant to send.
 _LONGEST_NAME = 255
-_ONLY_HUB = "only POST / takes JSON, with the image in base64"
+_ONLY_HUB = "POST / takes JSON, with the image in base64"
 
 _KINDS: tuple[tuple[re.Pattern[bytes], str], ...] = (
     (
@@ -24,7 +24,7 @@ _KINDS: tuple[tuple[re.Pattern[bytes], str], ...] = (
         "This is an HTML page, not an image. Servers send such a page in place of a file that they do not have.",
     ),
     (
-        re.compile(rb"data:[\w.+-]*/?[\w.+-]*[;,]", re.IGNORECASE),
+        re.compile(rb"data:[\w.+-]*(?:/[\w.+-]*)?[;,]", re.IGNORECASE),
         f"This is a data URL, not an image. Send the bytes that it encodes; {_ONLY_HUB} or as a data URL.",
     ),
     (

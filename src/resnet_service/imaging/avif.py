@@ -13,7 +13,7 @@ from resnet_service.imaging.isobmff import (
     Extents,
     boxes,
     brands,
-    check_disjoint,
+    check_total_size,
     item_extents,
     item_types,
     meta_box,
@@ -80,7 +80,7 @@ def coded_images(data: bytes) -> tuple[list[CodedImage], list[CodedImage]]:
 
 
 def _images(data: bytes, coded: list[Extents]) -> list[CodedImage]:
-    check_disjoint(data, coded)
+    check_total_size(data, coded)
     units = 0
     images: list[CodedImage] = []
     for extents in coded:

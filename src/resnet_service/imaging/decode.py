@@ -157,7 +157,7 @@ def decode(
                 if file_format != "JPEG" or is_exhaustion(error):
                     raise
                 opened.close()  # which frees its pixels
-                opened = load_without_end(data, wanted)
+                opened = load_without_end(without_useless_segments(data), wanted)
             turn = _turn_upright(opened)
             image = _to_rgb(opened)
             image.load()  # where Pillow would load it again, it fails here and not in its user's hands

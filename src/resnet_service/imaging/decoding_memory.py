@@ -143,8 +143,7 @@ def _avif_planes(data: bytes, pixels: int) -> int:
 def _heic_planes(still: Still) -> int:
     """Return the bytes of the planes of libde265, which decodes one image or tile at a time, and of libheif."""
     decoder = max(image.pixels * image.kept * (image.plane_bytes + _HEIC_MOTION) for image in still.images)
-    planes = max(image.plane_bytes for image in still.images)
-    whole = still.canvas * planes or sum(image.pixels * image.plane_bytes for image in still.images)
+    whole = sum(pixels * plane_bytes for pixels, plane_bytes in still.whole)
     return int(max(_HEIC_COPIES * whole, whole + decoder))
 
 

@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from PIL import ImageFile
 
-from resnet_service.errors import BrokenImage
+from resnet_service.errors import BrokenImage, UnsupportedImage
 from resnet_service.imaging.formats import HEIC
 from resnet_service.imaging.hevc import MAX_UNITS, IntraImage, coded_image
 from resnet_service.imaging.isobmff import (
     Extents,
     Reference,
     boxes,
-    check_disjoint,
+    check_total_size,
     item_extents,
     item_properties,
     item_references,
@@ -46,12 +46,14 @@ class Still(NamedTuple):
 
     file: bytes  # a HEIC of this image alone
     images: list[IntraImage]  # what is decoded: image or tiles, each as often as it occurs, and alpha
-    canvas: int  # the pixels that tiles are joined to; 0 if there are none
+    whole: list[
+        tuple[int, float]
+    ]  # pixels, and bytes of each, of the image and of alpha, joined from tiles or as coded
 
     @property
     def pixels(self) -> int:
         """An upper bound of the pixels that libheif decodes."""
-        return max(self.canvas, sum(image.pixels for image in self.images))
+        return max(sum(pixels for pixels, _ in self.whole), sum(image.pixels for image in self.images))
 
 
 class Item(NamedTuple):
@@ -103,14 +105,15 @@ def still_image(data: bytes) -> Still:
     """Read the boxes of a HEIC file, and write one that has its primary image alone.
 
     Raises:
-        BrokenImage: It has no such image, of a kind that is supported; or it exceeds a limit.
+        UnsupportedImage: Its image is of another kind.
+        BrokenImage: It exceeds a limit.
         ValueError: It is cut off, or contradicts itself.
 
     """
     meta = meta_box(data)
     if meta is None:
         if any(kind == b"moov" for kind, _, _ in boxes(data, 0, len(data))):
-            raise BrokenImage("The HEIC file is a sequence without a still image, which is not supported.")
+            raise UnsupportedImage("The HEIC file is a sequence without a still image, which is not supported.")
         raise ValueError("no meta box")
     primary = primary_item(data, *meta)
     types = dict(item_types(data, *meta))
@@ -139,14 +142,15 @@ def still_image(data: bytes) -> Still:
     whole = (primary, *alphas)
     kept = list(dict.fromkeys((*whole, *tiled)))
     for item in kept:
-        if types.get(item) not in ((_CODED, _GRID) if item in whole else (_CODED,)):
+        # A grid that is a tile, its own even, would let libheif decode it again and again.
+        if types.get(item) not in ((_CODED, _GRID) if item not in tiled or types.get(item) != _GRID else (_CODED,)):
             kind = types.get(item, b"none").decode("ascii", "replace")
-            raise BrokenImage(
+            raise UnsupportedImage(
                 f"The HEIC file has an image of the kind {kind!a}, which is not supported; convert it to JPEG."
             )
     if any(end > len(data) for item in kept for _, end in extents.get(item, [])):
         raise ValueError("an item ends after the file")
-    check_disjoint(data, [extents.get(item, []) for item in kept])
+    check_total_size(data, [extents.get(item, []) for item in kept])
     items = {item: _item(data, types[item], extents.get(item, []), properties.get(item, [])) for item in kept}
     links = [
         Reference(r.type, r.item, [to for to in r.to if to in items])
@@ -155,8 +159,15 @@ def still_image(data: bytes) -> Still:
         or (r.type == b"prem" and r.item == primary)
         or (r.type == b"auxl" and r.item in alphas)
     ]
-    canvas = sum(_grid_pixels(item.data) for item in items.values() if item.type == _GRID)
-    return Still(write_file(items, primary, links), _coded(items, tiled), canvas)
+    images = _coded(items, tiled)
+    coded = dict(zip(tiled, images, strict=True))
+    joined = [
+        (_grid_pixels(items[item].data), max((coded[tile].plane_bytes for tile in tiles(item)), default=0))
+        if items[item].type == _GRID
+        else (coded[item].pixels, coded[item].plane_bytes)
+        for item in whole
+    ]
+    return Still(write_file(items, primary, links), images, joined)
 
 
 def _item(data: bytes, kind: bytes, extents: Extents, properties: list[tuple[bool, bytes, bytes]]) -> Item:
@@ -166,7 +177,7 @@ def _item(data: bytes, kind: bytes, extents: Extents, properties: list[tuple[boo
             if name != b"colr" or content[:4] == b"nclx":  # profiles are not applied
                 kept.append((essential, name, content))
         elif essential:
-            raise BrokenImage(f"The HEIC image needs {name.decode('ascii', 'replace')!a}, which is not supported.")
+            raise UnsupportedImage(f"The HEIC image needs {name.decode('ascii', 'replace')!a}, which is not supported.")
     return Item(kind, b"".join(data[start:end] for start, end in extents), kept)
 
 

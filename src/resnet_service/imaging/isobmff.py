@@ -7,6 +7,8 @@ from resnet_service.errors import BrokenImage
 from resnet_service.imaging.refusals import too_many
 
 MAX_BOXES = 1_000
+# An item has one, mostly.
+MAX_EXTENTS = 10_000
 # Files have three to six compatible brands.
 MAX_BRANDS = 64
 
@@ -40,7 +42,8 @@ def boxes(data: bytes, position: int, end: int) -> Iterator[tuple[bytes, int, in
             return
         yield data[position + 4 : position + 8], start, stop
         position = stop
-    raise too_many("boxes", MAX_BOXES)
+    if position < end:
+        raise too_many("boxes", MAX_BOXES)
 
 
 def brands(data: bytes) -> list[bytes]:
@@ -88,9 +91,10 @@ def item_extents(data: bytes, start: int, end: int) -> Iterator[tuple[int, Exten
             located += _located(data, begin, stop)
         elif kind == b"idat":
             idat = begin
+    last = len(data)
     for item, in_idat, extents in located:
         base = idat if in_idat else 0
-        yield item, [(base + at, base + at + size if size else len(data)) for at, size in extents]
+        yield item, [(min(base + at, last), base + at + size if size else last) for at, size in extents]
 
 
 def item_references(data: bytes, start: int, end: int) -> Iterator[Reference]:
@@ -148,6 +152,7 @@ def _located(data: bytes, position: int, end: int) -> Iterator[tuple[int, bool, 
         position += size
         return int.from_bytes(data[position - size : position])
 
+    found = 0
     version = number(4) >> 24
     sizes = number(2)
     of_offset, of_length, of_base, of_index = (sizes >> shift & 15 for shift in (12, 8, 4, 0))
@@ -162,18 +167,21 @@ def _located(data: bytes, position: int, end: int) -> Iterator[tuple[int, bool, 
         for _ in range(number(2)):
             if position >= end:
                 return
+            found += 1
+            if found > MAX_EXTENTS:  # they may take no bytes of the table
+                raise too_many("extents", MAX_EXTENTS)
             number(of_index if version > 0 else 0)
             at = base + number(of_offset)
             extents.append((at, number(of_length)))
         yield item, in_idat, extents
 
 
-def check_disjoint(data: bytes, items: list[Extents]) -> None:
-    """Check that the items do not share bytes: a small table could otherwise refer to gigabytes.
+def check_total_size(data: bytes, items: list[Extents]) -> None:
+    """Check that the items have no more bytes than the file, as those that share bytes may: gigabytes of a small table.
 
     Raises:
         BrokenImage: They have more bytes than the file.
 
     """
-    if sum(end - start for extents in items for start, end in extents) > len(data):
+    if sum(max(end - start, 0) for extents in items for start, end in extents) > len(data):
         raise BrokenImage("The image file has coded images that overlap; no camera or program writes such files.")

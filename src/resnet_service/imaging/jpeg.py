@@ -28,7 +28,7 @@ _CONTINUATIONS = (b"\x55" * 64, b"\xaa" * 64)
 # Segments that Pillow reads without looking whether they are as long as they should be. Photoshop's do not matter for
 # the pixels. Of the others: the second byte of the marker, the signature, and the least length.
 _PHOTOSHOP = 0xED
-_LEAST_BYTES = ((0xE0, b"JFIF\0", 14), (0xE2, b"ICC_PROFILE\0", 14), (0xEE, b"Adobe", 12))
+_LEAST_BYTES = ((0xE0, b"JFIF", 14), (0xE2, b"ICC_PROFILE\0", 14), (0xEE, b"Adobe", 12))
 
 
 def without_useless_segments(data: bytes) -> bytes:

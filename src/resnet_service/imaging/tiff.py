@@ -61,7 +61,7 @@ _SUPPORTED_BITS = {
     _CMYK: {8, 16},
 }
 _RARE_COLOURS = {
-    4: "a mask",
+    4: "a mask of transparency",
     32803: "a camera's raw data",
     32844: "LogL",
     32845: "LogLuv",
@@ -70,7 +70,7 @@ _RARE_COLOURS = {
 
 # Fields that say how pixels are stored and what they mean, also of fax and of JPEG within TIFF. All others may be
 # damaged, or of another type than Pillow and libtiff expect.
-_MATTERING = {
+_PIXEL_TAGS = {
     *(256, 257, BITS, COMPRESSION, COLOURS, 266, 273, SAMPLES, 278, 279, PLANES, 292, 293, PREDICTOR),
     *(320, 322, 323, 324, 325, 332, 334, 338, SAMPLE_FORMAT, 347, *range(512, 522), 529, 530, 531, 532),
 }
@@ -139,13 +139,23 @@ class Directory:
             start = value if inside else self.number(value, self._width)
             yield Field(self.number(begin, 2), kind, count, start)
 
+    def first_fields(self) -> Iterator[Field]:
+        """Yield the first field of each tag, in order."""
+        tags: set[int] = set()
+        for field in self.fields():
+            if field.tag not in tags:
+                tags.add(field.tag)
+                yield field
+
     def without_other_fields(self, orientation: int) -> bytes:
-        """Return the file with only those fields that matter for its pixels, and this orientation, and one image."""
+        """Return the file with the fields that matter for its pixels, and this orientation; further images are lost."""
         if not self.is_whole:
             return self._data
         begin = self._start + self._head
         fields = [self._data[at : at + self._each] for at in range(begin, begin + self.count * self._each, self._each)]
-        kept = [field for field in fields if int.from_bytes(field[:2], self._order) in _MATTERING]
+        # Of fields that come twice, Pillow takes the last, and libtiff the first.
+        first = {tag: field for field in reversed(fields) if (tag := field[:2])}
+        kept = [field for field in fields if self._is_of_pixels(field) and first[field[:2]] is field]
         if orientation != 1 and len(kept) < len(fields):
             numbers = ((ORIENTATION, 2), (_SHORT, 2), (1, self._width), (orientation, 2), (0, self._width - 2))
             turned = b"".join(number.to_bytes(size, self._order) for number, size in numbers)
@@ -155,6 +165,9 @@ class Directory:
         head = len(kept).to_bytes(self._head, self._order)
         rest = b"".join((head, *kept, bytes(self._width)))
         return b"".join((self._data[: self._start], rest, self._data[self._start + len(rest) :]))
+
+    def _is_of_pixels(self, field: bytes) -> bool:
+        return int.from_bytes(field[:2], self._order) in _PIXEL_TAGS
 
     def contents(self, field: Field, most: int) -> bytes:
         """Return the bytes of a field's values, at most so many."""
@@ -176,14 +189,14 @@ def check_kind(directory: Directory) -> None:
 
     """
     wanted = {BITS, COMPRESSION, COLOURS, SAMPLES, PLANES, PREDICTOR, SAMPLE_FORMAT}
-    fields = [field for field in directory.fields() if field.tag in wanted]
+    fields = [field for field in directory.first_fields() if field.tag in wanted]
     if not (directory.is_whole and all(directory.has(field) for field in fields)):
         return
     found = {field.tag: values for field in fields if (values := directory.values(field))}
     kind = _unsupported(found)
     if kind is not None:
         raise UnsupportedImage(
-            f"This is a TIFF image with {kind}, which is not supported. Save it as JPEG or PNG, or with 8 bits."
+            f"This is a TIFF image with {kind}, which is not supported. Save it as JPEG, PNG or 8-bit RGB TIFF."
         )
 
 
@@ -239,7 +252,9 @@ def open_tiff(data: bytes) -> ImageFile.ImageFile:
 def _orientation(directory: Directory) -> int:
     """Return how the image is turned (TIFF 6.0, section 8), by its own field or else by that of XMP; 1 if upright."""
     found = {
-        field.tag: field for field in directory.fields() if field.tag in (ORIENTATION, _XMP) and directory.has(field)
+        field.tag: field
+        for field in directory.first_fields()
+        if field.tag in (ORIENTATION, _XMP) and directory.has(field)
     }
     if ORIENTATION in found:
         value = next(iter(directory.values(found[ORIENTATION])), 1)

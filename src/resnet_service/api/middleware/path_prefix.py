@@ -36,7 +36,8 @@ class PathPrefixMiddleware:
         scope["path"] = inner or "/"
         if not inner and scope["method"] in ("GET", "HEAD"):
             # Relative, since another proxy in front may add a prefix of its own.
-            await RedirectResponse(f"{prefix.rpartition('/')[2]}/")(scope, receive, send)
+            query = f"?{scope['query_string'].decode('latin-1')}" if scope["query_string"] else ""
+            await RedirectResponse(f"{prefix.rpartition('/')[2]}/{query}")(scope, receive, send)
             return
         await self._app(scope, receive, send)
 
