@@ -140,7 +140,7 @@ class Directory:
             yield Field(self.number(begin, 2), kind, count, start)
 
     def first_fields(self) -> Iterator[Field]:
-        """Yield the first field of each tag, in order."""
+        """Yield the first field of each tag, in order; Pillow and libtiff ignore the others."""
         tags: set[int] = set()
         for field in self.fields():
             if field.tag not in tags:
@@ -153,9 +153,7 @@ class Directory:
             return self._data
         begin = self._start + self._head
         fields = [self._data[at : at + self._each] for at in range(begin, begin + self.count * self._each, self._each)]
-        # Of fields that come twice, Pillow takes the last, and libtiff the first.
-        first = {tag: field for field in reversed(fields) if (tag := field[:2])}
-        kept = [field for field in fields if self._is_of_pixels(field) and first[field[:2]] is field]
+        kept = [field for field in fields if int.from_bytes(field[:2], self._order) in _PIXEL_TAGS]
         if orientation != 1 and len(kept) < len(fields):
             numbers = ((ORIENTATION, 2), (_SHORT, 2), (1, self._width), (orientation, 2), (0, self._width - 2))
             turned = b"".join(number.to_bytes(size, self._order) for number, size in numbers)
@@ -165,9 +163,6 @@ class Directory:
         head = len(kept).to_bytes(self._head, self._order)
         rest = b"".join((head, *kept, bytes(self._width)))
         return b"".join((self._data[: self._start], rest, self._data[self._start + len(rest) :]))
-
-    def _is_of_pixels(self, field: bytes) -> bool:
-        return int.from_bytes(field[:2], self._order) in _PIXEL_TAGS
 
     def contents(self, field: Field, most: int) -> bytes:
         """Return the bytes of a field's values, at most so many."""
