@@ -28,6 +28,7 @@ STRUCTURAL = {
     "gif_of_one_comment_in_small_blocks": "10,000 blocks",
     "gif_of_small_extensions": "10,000 blocks",
     "avif_of_many_items": "bytes of tables",
+    "avif_of_extents_without_bytes": "10,000 extents",
     "avif_of_many_item_infos": "bytes of tables",
     "avif_of_a_large_frame_table": "bytes of frame tables",
     "heic_of_too_many_tiles": "1,000 tiles",

@@ -15,7 +15,7 @@ from PIL import Image
 from resnet_service.errors import BrokenImage, TooManyPixels, UnsupportedImage
 from resnet_service.imaging.avif import coded_pixels
 from resnet_service.imaging.heic import HeicImageFile
-from resnet_service.imaging.isobmff import boxes
+from resnet_service.imaging.isobmff import boxes, item_extents
 from resnet_service.imaging.jpeg import check_frame
 from resnet_service.imaging.png import chunks
 from resnet_service.imaging.refusals import too_many
@@ -212,6 +212,7 @@ def _check_bmp(data: bytes) -> None:
 def _check_heif(data: bytes) -> None:
     """Sum the sizes of the item and frame tables (ISO/IEC 14496-12, 4.2 and 8.11)."""
     items = frames = 0
+    metas = []
     for kind, start, end in boxes(data, 0, len(data)):
         if kind in (b"moov", b"moof"):
             frames += end - start
@@ -221,10 +222,14 @@ def _check_heif(data: bytes) -> None:
                     items += sum(last - first for part, first, last in boxes(data, begin, stop) if part != b"ipco")
                 elif inner != b"idat":
                     items += stop - begin
+            metas.append((start + 4, end))
     if items > MAX_ITEM_TABLE_BYTES:
         raise too_many("bytes of tables", MAX_ITEM_TABLE_BYTES)
     if frames > MAX_FRAME_TABLE_BYTES:
         raise too_many("bytes of frame tables", MAX_FRAME_TABLE_BYTES)
+    for start, end in metas:  # extents may take no bytes of a table; reading them is bounded
+        for _ in item_extents(data, start, end):
+            pass
 
 
 _CHECKS: Mapping[str, Callable[[bytes], None]] = MappingProxyType(

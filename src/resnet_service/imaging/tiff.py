@@ -77,8 +77,8 @@ _PIXEL_TAGS = {
 _XMP, _MAX_XMP_BYTES = 700, 65_536
 _XMP_ORIENTATION = re.compile(rb'tiff:Orientation(?:="|>)([1-8])')
 
-# Pillow knows these two kinds in the other byte order alone. Its tables are those of the whole process: programs that use
-# this package can read such files, too.
+# Pillow knows these two kinds in the other byte order alone. Its tables are those of the whole process: programs that
+# use this package can read such files, too.
 TiffImagePlugin.OPEN_INFO[(b"MM", _WHITE_IS_ZERO, (1,), 1, (16,), ())] = ("I;16B", "I;16B")
 TiffImagePlugin.OPEN_INFO[(b"MM", _BLACK_IS_ZERO, (1,), 1, (12,), ())] = ("I;16", "I;12")
 # Pillow recognises a BigTIFF by the number 43 in its third byte, where only those of the other byte order have it.
