@@ -57,7 +57,7 @@ def decoding_bytes(image: Image.Image, data: bytes, size: tuple[int, int]) -> in
     match image.format:
         case "JPEG":
             coefficients, metadata = _jpeg(image, data, size)
-            before = pixels * stored + coefficients + len(data)  # a copy, if its end is missing
+            before = pixels * stored + coefficients + 2 * len(data)  # copies of a file whose end is missing
         case "WEBP":
             before, metadata = pixels * _WEBP, len(data)
         case "AVIF":
